@@ -1,0 +1,67 @@
+//! The inputs: files, folders, standard input.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use iova_preflight::io::file::{read_file_limited, read_limited};
+use iova_preflight::xml::MAX_BYTES;
+use walkdir::WalkDir;
+
+/// A domain XML to be read.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Standard input.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+    /// A path that leads to no file, and why.
+    Unreadable(PathBuf, io::Error),
+}
+
+impl Input {
+    /// What the paths on the command line stand for, in their order; the files of a folder sorted by name.
+    pub fn expand(paths: &[PathBuf]) -> Vec<Self> {
+        let mut inputs = Vec::new();
+        for path in paths {
+            if path.as_os_str() == "-" {
+                inputs.push(Self::Stdin);
+            } else if path.is_dir() {
+                inputs.extend(folder(path));
+            } else {
+                inputs.push(Self::File(path.clone()));
+            }
+        }
+        inputs
+    }
+
+    /// The name for people and reports; what is not UTF-8 in it is replaced.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Stdin => "-".to_owned(),
+            Self::File(path) | Self::Unreadable(path, _) => path.to_string_lossy().into_owned(),
+        }
+    }
+
+    /// The bytes, one more than [`MAX_BYTES`] at most.
+    pub fn read(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Stdin => read_limited(io::stdin().lock(), MAX_BYTES),
+            Self::File(path) => read_file_limited(&path, MAX_BYTES),
+            Self::Unreadable(_, error) => Err(error),
+        }
+    }
+}
+
+fn folder(path: &Path) -> impl Iterator<Item = Input> {
+    // Links are not followed: libvirt's autostart folder links to files that are seen anyway.
+    WalkDir::new(path).sort_by_file_name().into_iter().filter_map(|entry| match entry {
+        Ok(entry) => {
+            let is_xml = entry.file_type().is_file() && entry.path().extension().is_some_and(|e| e == "xml");
+            is_xml.then(|| Input::File(entry.into_path()))
+        }
+        Err(error) => {
+            let path = error.path().unwrap_or(path).to_owned();
+            Some(Input::Unreadable(path, error.into()))
+        }
+    })
+}

@@ -1,0 +1,328 @@
+//! From a domain, a host and a policy to a verdict.
+//!
+//! Where a fact about the host is not known, the likeliest value is taken, and the others are tried too: if one of them
+//! changes whether the guest starts, the verdict says that it depends on that fact.
+
+use serde::Serialize;
+
+use crate::domain::Domain;
+use crate::finding::{Finding, Severity};
+use crate::fix::{self, Fix};
+use crate::guest::{Guest, Setting};
+use crate::host::Host;
+use crate::policy::Policy;
+use crate::qemu::cpu::{AMD, CpuOptions, HostCpu};
+use crate::qemu::layout::Layout;
+use crate::qemu::machine::{Family, Flavor, MachineType, Resolved, resolve};
+use crate::rules;
+use crate::version::Version;
+
+/// What becomes of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Not an x86 `pc` or `q35` guest of QEMU.
+    NotApplicable,
+    /// Starts, and no DMA mapping can fail.
+    Pass,
+    /// Starts; something latent is named.
+    Warn,
+    /// Would not start or would fail a DMA mapping, and a rewrite helps.
+    Fixable,
+    /// Would not start or would fail a DMA mapping, and no rewrite that the policy allows helps.
+    Blocked,
+}
+
+impl Verdict {
+    /// The name, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotApplicable => "not-applicable",
+            Self::Pass => "pass",
+            Self::Warn => "warn",
+            Self::Fixable => "fixable",
+            Self::Blocked => "blocked",
+        }
+    }
+
+    /// Whether the guest is stopped as it is.
+    pub fn stops(self) -> bool {
+        matches!(self, Self::Fixable | Self::Blocked)
+    }
+}
+
+/// All there is to say about a guest.
+#[derive(Debug, Clone)]
+pub struct Evaluation {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What the rules found, worst first within the order of the rules.
+    pub findings: Vec<Finding>,
+    /// Why the verdict is [`Verdict::NotApplicable`].
+    pub not_applicable: Option<String>,
+    /// What the verdict depends on that is not known, a sentence each; empty where it is certain.
+    pub assumptions: Vec<String>,
+    /// What QEMU is asked for and builds.
+    pub facts: Facts,
+    /// The rewrite that helps, where the verdict is [`Verdict::Fixable`].
+    pub fix: Option<Fix>,
+    /// Why nothing helps, a sentence for each rewrite that was tried, where it is [`Verdict::Blocked`].
+    pub tried: Vec<String>,
+}
+
+/// What QEMU is asked for and builds. Unknown facts are `None`.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The machine type after aliases are resolved.
+    pub machine: Option<String>,
+    /// The chipset.
+    pub family: Option<Family>,
+    /// `enforce_amd_1tb_hole`.
+    pub enforces_amd_1tb_hole: Option<bool>,
+    /// `-cpu`.
+    pub cpu_options: Option<CpuOptions>,
+    /// Vendor of the vCPU.
+    pub cpu_vendor: Option<String>,
+    /// phys-bits of the vCPU.
+    pub phys_bits: Option<u32>,
+    /// `-m size`, bytes.
+    pub ram: Option<u64>,
+    /// `-m maxmem`, bytes.
+    pub maxmem: Option<u64>,
+    /// `-m slots`.
+    pub slots: u32,
+    /// `pci-hole64-size`, bytes, where libvirt passes it.
+    pub pci_hole64_size: Option<u64>,
+    /// The map.
+    pub layout: Option<Layout>,
+    /// The fewest phys-bits that reach the end of the map; known even where only some of several possible maps is.
+    pub phys_bits_needed: Option<u32>,
+    /// Where memory devices land, in document order: model and range.
+    pub memory_devices: Vec<(&'static str, crate::map::GpaRange)>,
+}
+
+/// The newest QEMU whose behaviour is known; what an unknown QEMU is taken for.
+const NEWEST_QEMU: Version = Version::new(11, 1);
+
+/// QEMU versions between which behaviour changes.
+const QEMU_GENERATIONS: [Version; 3] = [Version::new(6, 2), Version::new(7, 2), NEWEST_QEMU];
+
+/// phys-bits that AMD and Intel hosts have; the first is what an unknown host is taken for.
+const HOST_PHYS_BITS: [u32; 3] = [48, 52, 40];
+
+/// Judges a domain.
+pub fn evaluate(domain: &Domain, host: &Host, policy: &Policy) -> Evaluation {
+    let mut evaluation = judge(domain, host, policy);
+    if evaluation.verdict.stops() {
+        match fix::plan(domain, host, policy, &evaluation) {
+            Ok(fix) => {
+                evaluation.verdict = Verdict::Fixable;
+                evaluation.fix = Some(fix);
+            }
+            Err(tried) => evaluation.tried = tried,
+        }
+    }
+    evaluation
+}
+
+/// Judges a domain without looking for a rewrite; what would stop it is [`Verdict::Blocked`].
+pub(crate) fn judge(domain: &Domain, host: &Host, policy: &Policy) -> Evaluation {
+    if let Some(reason) = foreign(domain) {
+        return not_applicable(reason);
+    }
+    let requested = domain.machine.as_ref().map_or("pc", |machine| machine.value.as_str());
+    let canonical = host.aliases.get(requested).map_or(requested, String::as_str);
+    match resolve(canonical) {
+        Resolved::NotPc(name) => not_applicable(format!("machine type {name} is neither pc nor q35")),
+        Resolved::Known(machine) => known_machine(domain, host, policy, &machine),
+        Resolved::Unknown { family, name, alias } => unknown_machine(domain, host, policy, family, &name, alias),
+    }
+}
+
+/// Why a domain is none of this tool's business.
+fn foreign(domain: &Domain) -> Option<String> {
+    let shown = |text: &str| text.chars().take(40).flat_map(char::escape_debug).collect::<String>();
+    let hypervisor = domain.hypervisor.as_ref().map(|h| h.value.as_str()).unwrap_or_default();
+    if !matches!(hypervisor, "kvm" | "qemu") {
+        return Some(format!("a domain of type {}, not of QEMU", shown(hypervisor)));
+    }
+    if let Some(os_type) = domain.os_type.as_ref().filter(|os_type| os_type.value != "hvm") {
+        return Some(format!("an OS of type {}, not hvm", shown(&os_type.value)));
+    }
+    domain
+        .arch
+        .as_ref()
+        .filter(|arch| !matches!(arch.value.as_str(), "x86_64" | "i686"))
+        .map(|arch| format!("architecture {}, not x86", shown(&arch.value)))
+}
+
+fn not_applicable(reason: String) -> Evaluation {
+    Evaluation {
+        verdict: Verdict::NotApplicable,
+        findings: Vec::new(),
+        not_applicable: Some(reason),
+        assumptions: Vec::new(),
+        facts: Facts::default(),
+        fix: None,
+        tried: Vec::new(),
+    }
+}
+
+fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &MachineType) -> Evaluation {
+    let vendor = host.cpu_vendor.as_deref().unwrap_or(AMD);
+    let cpu = HostCpu { vendor, phys_bits: host.phys_bits.unwrap_or(HOST_PHYS_BITS[0]) };
+    let qemu = host.qemu.unwrap_or(NEWEST_QEMU);
+    let main = Setting { host, cpu, qemu, machine };
+    let mut evaluation = run(domain, main, policy);
+    let stops = evaluation.verdict.stops();
+
+    let mut alternatives: Vec<(&str, Setting<'_>)> = Vec::new();
+    if host.qemu.is_none() {
+        // No QEMU has machine types of the future, but downstream ones carry their own numbers.
+        let possible = |&&version: &&Version| version >= machine.version || machine.flavor == Flavor::Rhel;
+        let others = QEMU_GENERATIONS.iter().filter(possible);
+        alternatives.extend(others.map(|&qemu| ("the QEMU version", Setting { qemu, ..main })));
+    }
+    if host.cpu_vendor.is_none() {
+        let other = HostCpu { vendor: "GenuineIntel", ..cpu };
+        alternatives.push(("the host's CPU vendor", Setting { cpu: other, ..main }));
+    }
+    if host.phys_bits.is_none() {
+        let others = HOST_PHYS_BITS[1..].iter().map(|&phys_bits| HostCpu { phys_bits, ..cpu });
+        alternatives.extend(others.map(|cpu| ("the host's physical address bits", Setting { cpu, ..main })));
+    }
+    for (fact, setting) in alternatives {
+        let other = run(domain, setting, policy).verdict.stops();
+        let sentence =
+            format!("depends on {fact}, which {} not known here", if fact.ends_with("bits") { "are" } else { "is" });
+        if other != stops && !evaluation.assumptions.contains(&sentence) {
+            evaluation.assumptions.push(sentence);
+        }
+    }
+    if host.iommu.is_none() && host.reserved.is_empty() {
+        evaluation
+            .assumptions
+            .push("depends on the ranges the host's IOMMU reserves, which are not known here".to_owned());
+    }
+    evaluation
+}
+
+/// Judges a guest whose machine type is not known as an old and as a new one. What both say is certain.
+fn unknown_machine(
+    domain: &Domain,
+    host: &Host,
+    policy: &Policy,
+    family: Option<Family>,
+    name: &str,
+    alias: bool,
+) -> Evaluation {
+    let shown: String = name.chars().take(60).flat_map(char::escape_debug).collect();
+    let span = domain.machine.as_ref().map_or(domain.span, |machine| machine.span);
+    let finding = |severity: Severity, consequence: &str| {
+        let message = if alias && domain.machine.is_none() {
+            format!("no machine type is given, and the default of the host's QEMU is not known{consequence}")
+        } else if alias {
+            format!(
+                "what the machine type alias {shown} means is up to the host's QEMU, which is not known{consequence}"
+            )
+        } else {
+            format!("the machine type {shown} is not known: it may be newer than this program{consequence}")
+        };
+        Finding::new(rules::UNKNOWN_MACHINE_TYPE, severity, message, span, "not known")
+    };
+    let Some(family) = family else {
+        let mut evaluation = not_applicable(String::new());
+        evaluation.not_applicable = None;
+        evaluation.verdict = Verdict::Warn;
+        evaluation.findings.push(finding(Severity::Warning, "; nothing can be said of the guest"));
+        return evaluation;
+    };
+    let like = |version: Version| MachineType {
+        name: name.to_owned(),
+        family,
+        flavor: Flavor::Upstream,
+        version,
+        enforces_amd_1tb_hole: version >= Version::new(7, 1),
+        host_phys_bits_limit: None,
+    };
+    // The list of the host's machine types has no part in this: the name is not resolved.
+    let host = &Host { machines: Vec::new(), ..host.clone() };
+    let new = known_machine(domain, host, policy, &like(NEWEST_QEMU));
+    let old = known_machine(domain, host, policy, &like(Version::new(7, 0)));
+    let same_map = new.facts.layout == old.facts.layout;
+    let same_fate = new.verdict.stops() == old.verdict.stops();
+    // An alias leads to some type that exists; a name that nobody knows may lead nowhere.
+    let harmless = alias && new.verdict == old.verdict;
+    let phys_bits_needed = new.facts.phys_bits_needed.max(old.facts.phys_bits_needed);
+    let mut evaluation = if new.verdict.stops() { old } else { new };
+    evaluation.facts.phys_bits_needed = phys_bits_needed;
+    let consequence = match (same_fate, same_map) {
+        (true, true) => "; it makes no difference to this guest",
+        (true, false) => "; where RAM above 4 GiB lies depends on it, whether the guest starts does not",
+        (false, _) => "; whether the guest starts depends on it",
+    };
+    if !same_fate {
+        evaluation.assumptions.push("depends on the machine type, which is not known here".to_owned());
+    }
+    if !same_map {
+        evaluation.facts.layout = None;
+        evaluation.facts.memory_devices.clear();
+    }
+    evaluation.facts.machine = (!alias).then(|| name.to_owned());
+    evaluation.facts.enforces_amd_1tb_hole = None;
+    if !harmless && !evaluation.verdict.stops() {
+        evaluation.verdict = Verdict::Warn;
+    }
+    let severity = if harmless { Severity::Note } else { Severity::Warning };
+    evaluation.findings.insert(0, finding(severity, consequence));
+    evaluation
+}
+
+/// Judges a domain once every fact is settled.
+fn run(domain: &Domain, setting: Setting<'_>, policy: &Policy) -> Evaluation {
+    let guest = Guest::new(domain, setting, policy);
+    let mut findings = rules::check(&guest);
+    let mut assumptions = Vec::new();
+    let raw = findings.iter().any(|finding| finding.rule == "not-modelled");
+    if raw {
+        // A raw argument may well be there to mend what is found here.
+        for finding in &mut findings {
+            finding.severity = finding.severity.min(Severity::Warning);
+        }
+        assumptions.push("depends on raw QEMU arguments, which are not modelled".to_owned());
+    }
+    let verdict = match findings.iter().map(|finding| finding.severity).max() {
+        Some(Severity::Error) => Verdict::Blocked,
+        Some(Severity::Warning) => Verdict::Warn,
+        Some(Severity::Note) | None => Verdict::Pass,
+    };
+    Evaluation {
+        verdict,
+        findings,
+        not_applicable: None,
+        assumptions,
+        facts: facts(&guest),
+        fix: None,
+        tried: Vec::new(),
+    }
+}
+
+fn facts(guest: &Guest<'_>) -> Facts {
+    let memory = guest.memory.as_ref().ok();
+    let machine = guest.setting.machine;
+    Facts {
+        machine: Some(machine.name.clone()),
+        family: Some(machine.family),
+        enforces_amd_1tb_hole: Some(machine.enforces_amd_1tb_hole),
+        cpu_options: guest.cpu_options.as_ref().ok().cloned(),
+        cpu_vendor: guest.cpu().and_then(|cpu| cpu.vendor.clone()),
+        phys_bits: guest.cpu().map(|cpu| cpu.phys_bits),
+        ram: memory.map(|memory| memory.ram),
+        maxmem: memory.and_then(|memory| memory.maxmem),
+        slots: memory.map_or(0, |memory| memory.slots),
+        pci_hole64_size: guest.pci_hole64_size,
+        layout: guest.layout().cloned(),
+        phys_bits_needed: guest.layout().map(|layout| layout.phys_bits_needed),
+        memory_devices: guest.plugged.iter().flatten().map(|&(model, range)| (model.name(), range)).collect(),
+    }
+}

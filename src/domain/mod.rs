@@ -1,0 +1,202 @@
+//! What a libvirt domain XML says about memory, CPU and devices, with the place of every word.
+//!
+//! Only what decides the guest-physical memory map is read. Nothing is interpreted here: see [`crate::libvirt`] for
+//! what libvirt makes of it and [`crate::qemu`] for what QEMU builds then.
+
+mod passthrough;
+mod read;
+pub mod units;
+
+pub use passthrough::{Passthrough, PassthroughKind};
+pub use read::{ReadError, read};
+
+use crate::xml::Span;
+
+/// A value and where it stands in the XML.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sourced<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands: the attribute value or the text that says it, or the element that implies it.
+    pub span: Span,
+}
+
+/// A domain, as written.
+#[derive(Debug, Clone)]
+pub struct Domain {
+    /// `<name>`; empty where there is none.
+    pub name: String,
+    /// `<uuid>`.
+    pub uuid: Option<String>,
+    /// `<domain type>`: `kvm`, `qemu` or another hypervisor's.
+    pub hypervisor: Option<Sourced<String>>,
+    /// `<os><type>`: `hvm` for a machine of its own.
+    pub os_type: Option<Sourced<String>>,
+    /// `<os><type arch>`.
+    pub arch: Option<Sourced<String>>,
+    /// `<os><type machine>`.
+    pub machine: Option<Sourced<String>>,
+    /// `<devices><emulator>`.
+    pub emulator: Option<Sourced<String>>,
+    /// `<memory>`, in KiB.
+    pub memory: Option<Sourced<u64>>,
+    /// `<currentMemory>`, in KiB. The balloon does not move memory, so it decides nothing.
+    pub current_memory: Option<Sourced<u64>>,
+    /// `<maxMemory>`, in KiB.
+    pub max_memory: Option<Sourced<u64>>,
+    /// `<maxMemory slots>`.
+    pub slots: Option<Sourced<u32>>,
+    /// The `<cell memory>` of each NUMA cell, in KiB.
+    pub numa_cells: Vec<Sourced<u64>>,
+    /// `<memory model=…>` devices in document order.
+    pub memory_devices: Vec<MemoryDevice>,
+    /// The first `<cpu>`; libvirt reads no other.
+    pub cpu: Option<Cpu>,
+    /// `<pcihole64>` of the root controller, in KiB.
+    pub pci_hole64: Option<Sourced<u64>>,
+    /// `<iommu model>` of a virtual IOMMU.
+    pub iommu: Option<Sourced<String>>,
+    /// `<launchSecurity type>`.
+    pub launch_security: Option<Sourced<String>>,
+    /// Page size of `<memoryBacking><hugepages>` in KiB, 0 for the host's default huge page; memory devices inherit it.
+    pub hugepage_kib: Option<u64>,
+    /// Whether `<features>` has `<acpi/>`; QEMU plugs no DIMM without it.
+    pub acpi: bool,
+    /// Devices whose DMA the host's IOMMU translates.
+    pub passthrough: Vec<Passthrough>,
+    /// The options in `<qemu:commandline>`, in order.
+    pub raw_args: Vec<Sourced<String>>,
+    /// What the domain's own `<metadata>` asks of this tool.
+    pub overrides: Overrides,
+    /// The element that names the domain; findings about the guest as a whole point to it.
+    pub span: Span,
+}
+
+/// A `<memory model=…>` device.
+#[derive(Debug, Clone)]
+pub struct MemoryDevice {
+    /// The model.
+    pub model: MemoryModel,
+    /// `<target><size>`, in KiB.
+    pub size: Sourced<u64>,
+    /// `<target><label><size>` of an NVDIMM, in KiB.
+    pub label_kib: Option<u64>,
+    /// `<target><block>` of a virtio-mem device, in KiB.
+    pub block_kib: Option<u64>,
+    /// `<target><node>`: the NUMA cell it belongs to.
+    pub node: Option<Sourced<u32>>,
+    /// `<source><pagesize>` or `<source><alignsize>`, in KiB: the alignment the backing asks for.
+    pub page_kib: Option<u64>,
+    /// Guest-physical address: `<address type='dimm' base>` or `<target><address base>`.
+    pub address: Option<Sourced<u64>>,
+    /// `<address type='dimm' slot>`.
+    pub slot: Option<Sourced<u32>>,
+    /// The whole element.
+    pub span: Span,
+}
+
+/// The kinds of memory device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryModel {
+    /// `dimm`: QEMU's pc-dimm.
+    Dimm,
+    /// `nvdimm`.
+    Nvdimm,
+    /// `virtio-mem`.
+    VirtioMem,
+    /// `virtio-pmem`.
+    VirtioPmem,
+    /// `sgx-epc`: not in the device memory region.
+    SgxEpc,
+}
+
+impl MemoryModel {
+    /// The name libvirt uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dimm => "dimm",
+            Self::Nvdimm => "nvdimm",
+            Self::VirtioMem => "virtio-mem",
+            Self::VirtioPmem => "virtio-pmem",
+            Self::SgxEpc => "sgx-epc",
+        }
+    }
+}
+
+/// The first `<cpu>`.
+#[derive(Debug, Clone)]
+pub struct Cpu {
+    /// `mode`; `custom` where it is missing.
+    pub mode: CpuMode,
+    /// `<model>`, where it names one.
+    pub model: Option<Sourced<String>>,
+    /// `<model vendor_id>`: becomes QEMU's `vendor=`.
+    pub vendor_id: Option<Sourced<String>>,
+    /// `<vendor>`: only a demand on the host, never passed to QEMU.
+    pub vendor: Option<Sourced<String>>,
+    /// `<feature>` elements that decide the width of addresses: lm, pae, pse36.
+    pub features: Vec<Feature>,
+    /// Whether there is any `<feature>` at all.
+    pub has_features: bool,
+    /// `<maxphysaddr>`.
+    pub maxphysaddr: Option<MaxPhysAddr>,
+    /// The start tag.
+    pub span: Span,
+}
+
+/// `<cpu mode>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CpuMode {
+    /// A named model, or the machine's default.
+    Custom,
+    /// The named model nearest to the host's CPU.
+    HostModel,
+    /// The host's CPU itself.
+    HostPassthrough,
+    /// All that the accelerator can do.
+    Maximum,
+}
+
+/// A `<feature>`.
+#[derive(Debug, Clone)]
+pub struct Feature {
+    /// `name`.
+    pub name: String,
+    /// Whether the policy turns it on (`require`, `force`), off (`disable`, `forbid`), or leaves it to the host
+    /// (`optional`).
+    pub enabled: Option<bool>,
+    /// The element.
+    pub span: Span,
+}
+
+/// `<maxphysaddr>`.
+#[derive(Debug, Clone)]
+pub struct MaxPhysAddr {
+    /// `mode`.
+    pub mode: MaxPhysAddrMode,
+    /// `bits`.
+    pub bits: Option<Sourced<u32>>,
+    /// `limit`, since libvirt 9.3.
+    pub limit: Option<Sourced<u32>>,
+    /// The element.
+    pub span: Span,
+}
+
+/// `<maxphysaddr mode>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxPhysAddrMode {
+    /// QEMU's `host-phys-bits=on`.
+    Passthrough,
+    /// QEMU's `phys-bits=`.
+    Emulate,
+}
+
+/// What `<metadata>` asks of this tool, in the namespace [`METADATA_NAMESPACE`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `passthrough='assume'`: judge the guest as if it had a passthrough device, because one is hot-plugged later.
+    pub assume_passthrough: Option<bool>,
+}
+
+/// The XML namespace of the `<policy>` element in `<metadata>`.
+pub const METADATA_NAMESPACE: &str = "urn:iova-preflight:policy:1";

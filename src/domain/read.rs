@@ -1,0 +1,309 @@
+//! From XML to [`Domain`], element by element as libvirt's parser looks them up.
+
+use super::units::{self, SizeError, parse_kib, parse_number};
+use super::{
+    Cpu, CpuMode, Domain, Feature, METADATA_NAMESPACE, MaxPhysAddr, MaxPhysAddrMode, MemoryDevice, MemoryModel,
+    Overrides, Sourced, passthrough,
+};
+use crate::xml::{Document, Element, Span};
+
+/// Why a well-formed document is no domain that libvirt would define.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ReadError {
+    /// What is wrong, in one line.
+    pub message: String,
+    /// Where it stands.
+    pub span: Span,
+}
+
+type Result<T> = std::result::Result<T, ReadError>;
+
+fn error<T>(span: Span, message: impl Into<String>) -> Result<T> {
+    Err(ReadError { message: message.into(), span })
+}
+
+/// Reads the domain in `document`.
+///
+/// # Errors
+/// The document is not a `<domain>`, or a number, unit or keyword in it is none that libvirt parses.
+pub fn read(document: &Document<'_>) -> Result<Domain> {
+    let root = document.root();
+    if root.name() != "domain" || root.namespace().is_some() {
+        let name = root.name().escape_debug();
+        return error(root.start_tag(), format!("not a libvirt domain: the outermost element is <{name}>"));
+    }
+    let os_type = root.descend(&["os", "type"]);
+    let cpu = root.child("cpu");
+    let devices = root.child("devices");
+    let raw_args = passthrough::raw_args(root);
+    let mut passthrough_devices = devices.map(passthrough::from_devices).unwrap_or_default();
+    passthrough_devices.extend(passthrough::from_raw_args(&raw_args));
+    let name = root.child("name");
+    Ok(Domain {
+        name: name.map(|e| e.text().into_owned()).unwrap_or_default(),
+        uuid: root.child("uuid").map(|e| e.text().trim().to_owned()),
+        hypervisor: attribute(root, "type"),
+        os_type: os_type.map(|e| Sourced { value: e.text().into_owned(), span: e.text_span() }),
+        arch: os_type.and_then(|e| attribute(e, "arch")),
+        machine: os_type.and_then(|e| attribute(e, "machine")),
+        emulator: root
+            .descend(&["devices", "emulator"])
+            .map(|e| Sourced { value: e.text().into_owned(), span: e.text_span() }),
+        memory: memory_size(root.child("memory"))?,
+        current_memory: memory_size(root.child("currentMemory"))?,
+        max_memory: memory_size(root.child("maxMemory"))?,
+        slots: root.child("maxMemory").map_or(Ok(None), |e| number_attribute(e, "slots"))?,
+        numa_cells: numa_cells(cpu)?,
+        memory_devices: memory_devices(devices)?,
+        cpu: cpu.map(read_cpu).transpose()?,
+        pci_hole64: pci_hole64(devices)?,
+        iommu: devices.and_then(|d| d.child("iommu")).and_then(|e| attribute(e, "model")),
+        launch_security: root.child("launchSecurity").and_then(|e| attribute(e, "type")),
+        hugepage_kib: hugepage_kib(root)?,
+        acpi: root.descend(&["features", "acpi"]).is_some(),
+        passthrough: passthrough_devices,
+        raw_args,
+        overrides: overrides(root)?,
+        span: name.map_or(root.start_tag(), |e| e.span()),
+    })
+}
+
+fn attribute(element: Element<'_>, name: &str) -> Option<Sourced<String>> {
+    let attribute = element.attribute(name).filter(|a| !a.value.is_empty())?;
+    Some(Sourced { value: attribute.value.to_owned(), span: attribute.span })
+}
+
+/// A number attribute; libvirt takes an empty one for a missing one.
+fn number_attribute(element: Element<'_>, name: &str) -> Result<Option<Sourced<u32>>> {
+    let Some(attribute) = element.attribute(name).filter(|a| !a.value.is_empty()) else { return Ok(None) };
+    match parse_number(attribute.value).ok().and_then(|n| u32::try_from(n).ok()) {
+        Some(value) => Ok(Some(Sourced { value, span: attribute.span })),
+        None => {
+            let value = attribute.value.escape_debug();
+            error(attribute.span, format!("{name}='{value}' of <{}> is not a number", element.name()))
+        }
+    }
+}
+
+/// An element whose text is a size and whose `unit` scales it, in KiB. An empty one counts as missing.
+fn memory_size(element: Option<Element<'_>>) -> Result<Option<Sourced<u64>>> {
+    let Some(element) = element else { return Ok(None) };
+    let text = element.text();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let value = kib(element, &text, element.text_span())?;
+    Ok(Some(Sourced { value, span: element.text_span() }))
+}
+
+fn kib(element: Element<'_>, number: &str, number_span: Span) -> Result<u64> {
+    parse_kib(number, element.value("unit")).or_else(|problem| {
+        let unit = element.attribute("unit").filter(|_| matches!(problem, SizeError::UnknownUnit(_)));
+        let span = unit.map_or(number_span, |unit| unit.span);
+        error(span, format!("size of <{}>: {problem}", element.name()))
+    })
+}
+
+fn numa_cells(cpu: Option<Element<'_>>) -> Result<Vec<Sourced<u64>>> {
+    let Some(numa) = cpu.and_then(|cpu| cpu.child("numa")) else { return Ok(Vec::new()) };
+    numa.children_named("cell")
+        .map(|cell| {
+            // A cell may have CPUs only (`virDomainNumaDefParseXML` in libvirt's src/conf/numa_conf.c).
+            let Some(memory) = cell.attribute("memory").filter(|a| !a.value.is_empty()) else {
+                return Ok(Sourced { value: 0, span: cell.start_tag() });
+            };
+            Ok(Sourced { value: kib(cell, memory.value, memory.span)?, span: memory.span })
+        })
+        .collect()
+}
+
+fn memory_devices(devices: Option<Element<'_>>) -> Result<Vec<MemoryDevice>> {
+    let Some(devices) = devices else { return Ok(Vec::new()) };
+    devices.children_named("memory").map(memory_device).collect()
+}
+
+fn memory_device(device: Element<'_>) -> Result<MemoryDevice> {
+    let model = match device.value("model") {
+        Some("dimm") => MemoryModel::Dimm,
+        Some("nvdimm") => MemoryModel::Nvdimm,
+        Some("virtio-mem") => MemoryModel::VirtioMem,
+        Some("virtio-pmem") => MemoryModel::VirtioPmem,
+        Some("sgx-epc") => MemoryModel::SgxEpc,
+        Some(other) => {
+            return error(
+                device.start_tag(),
+                format!("<memory model='{}'> is none libvirt knows", other.escape_debug()),
+            );
+        }
+        None => return error(device.start_tag(), "<memory> device without a model"),
+    };
+    let Some(size) = memory_size(device.descend(&["target", "size"]))? else {
+        return error(device.start_tag(), "<memory> device without <target><size>");
+    };
+    let kib_of = |path: &[&'static str]| memory_size(device.descend(path)).map(|size| size.map(|s| s.value));
+    let page = match kib_of(&["source", "pagesize"])? {
+        Some(page) => Some(page),
+        None => kib_of(&["source", "alignsize"])?,
+    };
+    let dimm = device.child("address").filter(|a| a.value("type") == Some("dimm"));
+    let target = device.descend(&["target", "address"]);
+    Ok(MemoryDevice {
+        model,
+        size,
+        label_kib: kib_of(&["target", "label", "size"])?,
+        block_kib: kib_of(&["target", "block"])?,
+        node: device.descend(&["target", "node"]).map(node).transpose()?.flatten(),
+        page_kib: page,
+        address: match dimm.or(target) {
+            Some(address) => base_address(address)?,
+            None => None,
+        },
+        slot: dimm.map_or(Ok(None), |a| number_attribute(a, "slot"))?,
+        span: device.span(),
+    })
+}
+
+fn node(element: Element<'_>) -> Result<Option<Sourced<u32>>> {
+    let text = element.text();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match parse_number(&text).ok().and_then(|n| u32::try_from(n).ok()) {
+        Some(value) => Ok(Some(Sourced { value, span: element.text_span() })),
+        None => error(element.text_span(), format!("<node> {} is not a number", text.escape_debug())),
+    }
+}
+
+fn base_address(address: Element<'_>) -> Result<Option<Sourced<u64>>> {
+    let Some(base) = address.attribute("base").filter(|a| !a.value.is_empty()) else { return Ok(None) };
+    let value = match base.value.strip_prefix("0x").or_else(|| base.value.strip_prefix("0X")) {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => parse_number(base.value).ok(),
+    };
+    match value {
+        Some(value) => Ok(Some(Sourced { value, span: base.span })),
+        None => error(base.span, format!("base='{}' is not an address", base.value.escape_debug())),
+    }
+}
+
+fn read_cpu(cpu: Element<'_>) -> Result<Cpu> {
+    let mode = match cpu.value("mode") {
+        None | Some("custom") => CpuMode::Custom,
+        Some("host-model") => CpuMode::HostModel,
+        Some("host-passthrough") => CpuMode::HostPassthrough,
+        Some("maximum") => CpuMode::Maximum,
+        Some(other) => {
+            return error(cpu.start_tag(), format!("<cpu mode='{}'> is none libvirt knows", other.escape_debug()));
+        }
+    };
+    let model = cpu.child("model");
+    let features = cpu.children_named("feature").map(feature).collect::<Result<Vec<_>>>()?;
+    let vendor = cpu.child("vendor");
+    Ok(Cpu {
+        mode,
+        model: model
+            .map(|m| Sourced { value: m.text().into_owned(), span: m.text_span() })
+            .filter(|m| !m.value.is_empty()),
+        vendor_id: model.and_then(|m| attribute(m, "vendor_id")),
+        vendor: vendor.map(|v| Sourced { value: v.text().into_owned(), span: v.text_span() }),
+        has_features: !features.is_empty(),
+        features: features.into_iter().filter(|f| matches!(f.name.as_str(), "lm" | "pae" | "pse36")).collect(),
+        maxphysaddr: cpu.child("maxphysaddr").map(maxphysaddr).transpose()?,
+        span: cpu.start_tag(),
+    })
+}
+
+fn feature(feature: Element<'_>) -> Result<Feature> {
+    let enabled = match feature.value("policy") {
+        None | Some("require" | "force") => Some(true),
+        Some("disable" | "forbid") => Some(false),
+        Some("optional") => None,
+        Some(other) => {
+            return error(
+                feature.start_tag(),
+                format!("<feature policy='{}'> is none libvirt knows", other.escape_debug()),
+            );
+        }
+    };
+    Ok(Feature { name: feature.value("name").unwrap_or_default().to_owned(), enabled, span: feature.start_tag() })
+}
+
+fn maxphysaddr(element: Element<'_>) -> Result<MaxPhysAddr> {
+    let mode = match element.value("mode") {
+        Some("passthrough") => MaxPhysAddrMode::Passthrough,
+        Some("emulate") => MaxPhysAddrMode::Emulate,
+        Some(other) => {
+            return error(
+                element.start_tag(),
+                format!("<maxphysaddr mode='{}'> is none libvirt knows", other.escape_debug()),
+            );
+        }
+        None => return error(element.start_tag(), "<maxphysaddr> without a mode"),
+    };
+    Ok(MaxPhysAddr {
+        mode,
+        bits: number_attribute(element, "bits")?,
+        limit: number_attribute(element, "limit")?,
+        span: element.span(),
+    })
+}
+
+/// `<pcihole64>` of the root controller; libvirt drops it silently from every other
+/// (`virDomainControllerDefParseXML` in `src/conf/domain_conf.c`).
+fn pci_hole64(devices: Option<Element<'_>>) -> Result<Option<Sourced<u64>>> {
+    let Some(devices) = devices else { return Ok(None) };
+    let root = devices
+        .children_named("controller")
+        .find(|c| c.value("type") == Some("pci") && matches!(c.value("model"), Some("pci-root" | "pcie-root")));
+    let Some(hole) = root.and_then(|root| root.child("pcihole64")) else { return Ok(None) };
+    let text = hole.text();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    // The one size libvirt does not hold below `LLONG_MAX`: `virParseScaledValue` is called with the limit ULLONG_MAX.
+    let scale = match hole.value("unit") {
+        None | Some("") => Ok(1024),
+        Some(unit) => units::bytes_per_unit(unit),
+    };
+    let bytes = parse_number(&text).and_then(|number| {
+        let unit = hole.value("unit").unwrap_or_default();
+        number.checked_mul(scale?).ok_or_else(|| SizeError::TooLarge(number, unit.to_owned()))
+    });
+    match bytes {
+        Ok(bytes) => Ok(Some(Sourced { value: bytes.div_ceil(1024), span: hole.text_span() })),
+        Err(problem) => error(hole.text_span(), format!("size of <pcihole64>: {problem}")),
+    }
+}
+
+fn hugepage_kib(root: Element<'_>) -> Result<Option<u64>> {
+    let Some(hugepages) = root.descend(&["memoryBacking", "hugepages"]) else { return Ok(None) };
+    // Pages with a nodeset back single NUMA nodes; the largest decides how a device may be aligned.
+    let mut largest = 0;
+    for page in hugepages.children_named("page") {
+        if let Some(size) = page.attribute("size") {
+            largest = largest.max(kib(page, size.value, size.span)?);
+        }
+    }
+    Ok(Some(largest))
+}
+
+fn overrides(root: Element<'_>) -> Result<Overrides> {
+    let policy = root.child("metadata").and_then(|metadata| {
+        metadata.children().find(|e| e.local_name() == "policy" && e.namespace() == Some(METADATA_NAMESPACE))
+    });
+    let Some(attribute) = policy.and_then(|policy| policy.attribute("passthrough")) else {
+        return Ok(Overrides::default());
+    };
+    let assume_passthrough = match attribute.value {
+        "assume" => true,
+        "present" => false,
+        other => {
+            return error(
+                attribute.span,
+                format!("passthrough='{}'; it is `present` or `assume`", other.escape_debug()),
+            );
+        }
+    };
+    Ok(Overrides { assume_passthrough: Some(assume_passthrough) })
+}

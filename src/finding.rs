@@ -1,0 +1,70 @@
+//! What a rule has to say about a guest.
+
+use serde::Serialize;
+
+use crate::map::GpaRange;
+use crate::xml::Span;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know.
+    Note,
+    /// Starts, but something is latent.
+    Warning,
+    /// Does not start, or a DMA mapping fails.
+    Error,
+}
+
+/// A place in the XML with a few words on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// The place.
+    pub span: Span,
+    /// The words.
+    pub text: String,
+}
+
+/// What one rule found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong and why, in one line.
+    pub message: String,
+    /// The addresses it is about: what two ranges have in common, where they collide.
+    pub range: Option<GpaRange>,
+    /// The place that decides.
+    pub primary: Label,
+    /// Other places that have to do with it.
+    pub related: Vec<Label>,
+}
+
+impl Finding {
+    /// A finding at `span`.
+    pub fn new(
+        rule: &'static str,
+        severity: Severity,
+        message: impl Into<String>,
+        span: Span,
+        label: impl Into<String>,
+    ) -> Self {
+        let primary = Label { span, text: label.into() };
+        Self { rule, severity, message: message.into(), range: None, primary, related: Vec::new() }
+    }
+
+    /// The same, about `range`.
+    pub fn about(mut self, range: GpaRange) -> Self {
+        self.range = Some(range);
+        self
+    }
+
+    /// The same, with another place.
+    pub fn with_label(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.related.push(Label { span, text: text.into() });
+        self
+    }
+}

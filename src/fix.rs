@@ -1,0 +1,226 @@
+//! Which rewrite of a domain helps, found by trying it on the facts and judging again.
+
+use crate::check::{Evaluation, judge};
+use crate::domain::{Cpu, CpuMode, Domain, MaxPhysAddr, MaxPhysAddrMode, Sourced};
+use crate::finding::Severity;
+use crate::host::Host;
+use crate::libvirt::MAXPHYSADDR_SINCE;
+use crate::policy::{MachineUpgrade, PhysBitsPolicy, Policy};
+use crate::qemu::machine::{self, MachineType, Resolved};
+use crate::xml::Span;
+
+/// A rewrite that helps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fix {
+    /// Its parts, in the order they were tried.
+    pub changes: Vec<Change>,
+}
+
+/// A part of a rewrite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Another `<os><type machine>`.
+    Machine {
+        /// The type the domain has.
+        from: String,
+        /// The type it gets.
+        to: String,
+    },
+    /// `<maxphysaddr mode='emulate' bits=…>`.
+    EmulateBits(u32),
+    /// `<maxphysaddr mode='passthrough'/>`.
+    PassHostBits,
+    /// A smaller `<pcihole64>`, in KiB.
+    PciHole64(u64),
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Machine { from, to } => write!(f, "machine {from} → {to}"),
+            Self::EmulateBits(bits) => write!(f, "maxphysaddr emulate {bits}"),
+            Self::PassHostBits => write!(f, "maxphysaddr passthrough"),
+            Self::PciHole64(kib) => write!(f, "pcihole64 {kib} KiB"),
+        }
+    }
+}
+
+impl Change {
+    fn apply(&self, domain: &mut Domain) {
+        match self {
+            Self::Machine { to, .. } => {
+                let span = domain.machine.as_ref().map_or(domain.span, |machine| machine.span);
+                domain.machine = Some(Sourced { value: to.clone(), span });
+            }
+            Self::EmulateBits(bits) => set_width(domain, MaxPhysAddrMode::Emulate, Some(*bits)),
+            Self::PassHostBits => set_width(domain, MaxPhysAddrMode::Passthrough, None),
+            Self::PciHole64(kib) => {
+                let span = domain.pci_hole64.map_or(domain.span, |hole| hole.span);
+                domain.pci_hole64 = Some(Sourced { value: *kib, span });
+            }
+        }
+    }
+}
+
+fn set_width(domain: &mut Domain, mode: MaxPhysAddrMode, bits: Option<u32>) {
+    let span = domain.span;
+    let cpu = domain.cpu.get_or_insert_with(|| bare_cpu(span));
+    let bits = bits.map(|value| Sourced { value, span: cpu.span });
+    cpu.maxphysaddr = Some(MaxPhysAddr { mode, bits, limit: None, span: cpu.span });
+}
+
+/// `<cpu/>`: libvirt's default model.
+fn bare_cpu(span: Span) -> Cpu {
+    Cpu {
+        mode: CpuMode::Custom,
+        model: None,
+        vendor_id: None,
+        vendor: None,
+        features: Vec::new(),
+        has_features: false,
+        maxphysaddr: None,
+        span,
+    }
+}
+
+/// The least invasive rewrite after which the guest starts and no mapping fails.
+///
+/// # Errors
+/// A sentence for each rewrite that was tried and does not help, or that the policy does not allow.
+pub(crate) fn plan(domain: &Domain, host: &Host, policy: &Policy, broken: &Evaluation) -> Result<Fix, Vec<String>> {
+    let mut search = Search { domain, host, policy, tried: Vec::new() };
+    // From the guest's side, more address bits are less of a change than a smaller hole, and that less than another
+    // machine type.
+    if let Some(fix) = search.widen(Vec::new(), broken).or_else(|| search.shrink_hole(broken)) {
+        return Ok(fix);
+    }
+    if let Some(machine) = search.newer_machine(broken) {
+        let changes = vec![machine];
+        let moved = search.judge(&changes);
+        if let Some(fix) = search.accept(changes.clone(), &moved) {
+            return Ok(fix);
+        }
+        if let Some(fix) = search.widen(changes, &moved) {
+            return Ok(fix);
+        }
+    }
+    if search.tried.is_empty() {
+        search
+            .tried
+            .push("no other machine type, width of addresses or size of the PCI hole would change that".to_owned());
+    }
+    Err(search.tried)
+}
+
+struct Search<'a> {
+    domain: &'a Domain,
+    host: &'a Host,
+    policy: &'a Policy,
+    tried: Vec<String>,
+}
+
+impl Search<'_> {
+    fn judge(&self, changes: &[Change]) -> Evaluation {
+        let mut domain = self.domain.clone();
+        for change in changes {
+            change.apply(&mut domain);
+        }
+        judge(&domain, self.host, self.policy)
+    }
+
+    /// The rewrite, if it helps; otherwise remembers why not.
+    fn accept(&mut self, changes: Vec<Change>, after: &Evaluation) -> Option<Fix> {
+        if !after.verdict.stops() {
+            return Some(Fix { changes });
+        }
+        let names: Vec<String> = changes.iter().map(Change::to_string).collect();
+        let why = after.findings.iter().find(|finding| finding.severity == Severity::Error);
+        self.tried.push(format!(
+            "{} is not enough: {}",
+            names.join(" and "),
+            why.map_or("", |finding| &finding.message)
+        ));
+        None
+    }
+
+    /// Adds phys-bits to `changes`, where `before`, the guest with those changes, lacks them.
+    fn widen(&mut self, mut changes: Vec<Change>, before: &Evaluation) -> Option<Fix> {
+        let lacking = before
+            .findings
+            .iter()
+            .any(|finding| finding.rule == "phys-bits-too-low" || finding.rule == "phys-bits-above-host");
+        let (true, Some(needed)) = (lacking, before.facts.phys_bits_needed) else { return None };
+        if self.policy.phys_bits == PhysBitsPolicy::Never {
+            self.tried.push(format!(
+                "{needed} physical address bits are needed, and the policy does not allow to change them"
+            ));
+            return None;
+        }
+        if let Some(version) = self.host.libvirt.filter(|&version| version < MAXPHYSADDR_SINCE) {
+            self.tried
+                .push(format!("{needed} physical address bits are needed, and libvirt {version} has no <maxphysaddr>"));
+            return None;
+        }
+        if let Some(bits) = self.host.phys_bits.filter(|&bits| bits < needed) {
+            self.tried.push(format!("{needed} physical address bits are needed, and the host has {bits}"));
+            return None;
+        }
+        let emulate = Change::EmulateBits(needed);
+        let widths = match self.policy.phys_bits {
+            PhysBitsPolicy::Host => [Change::PassHostBits, emulate],
+            _ => [emulate, Change::PassHostBits],
+        };
+        for width in widths {
+            changes.push(width);
+            let after = self.judge(&changes);
+            if let Some(fix) = self.accept(changes.clone(), &after) {
+                return Some(fix);
+            }
+            changes.pop();
+        }
+        None
+    }
+
+    /// The default hole instead of a larger one.
+    fn shrink_hole(&mut self, before: &Evaluation) -> Option<Fix> {
+        let (Some(hole), Some(family)) = (self.domain.pci_hole64, before.facts.family) else { return None };
+        let default = match family {
+            machine::Family::Q35 => crate::qemu::layout::Q35_PCI_HOLE64_SIZE,
+            machine::Family::I440fx => crate::qemu::layout::I440FX_PCI_HOLE64_SIZE,
+        };
+        if hole.value <= default / 1024 {
+            return None;
+        }
+        let changes = vec![Change::PciHole64(default / 1024)];
+        let after = self.judge(&changes);
+        self.accept(changes, &after)
+    }
+
+    /// A machine type that moves RAM, where the guest's does not.
+    fn newer_machine(&mut self, before: &Evaluation) -> Option<Change> {
+        if before.facts.enforces_amd_1tb_hole != Some(false) {
+            return None;
+        }
+        let name = before.facts.machine.as_deref()?;
+        let Resolved::Known(current) = machine::resolve(name) else { return None };
+        let target = match self.policy.machine_upgrade {
+            MachineUpgrade::Never => {
+                self.tried.push("a newer machine type may help, and the policy does not allow it".to_owned());
+                return None;
+            }
+            MachineUpgrade::Minimum => machine::oldest_enforcing(&current, &self.host.machines),
+            MachineUpgrade::Latest => self.latest(&current),
+        };
+        match target {
+            Some(target) => Some(Change::Machine { from: name.to_owned(), to: target.name }),
+            None => {
+                self.tried.push(format!("there is no newer machine type for {name} that moves RAM above 1 TiB"));
+                None
+            }
+        }
+    }
+
+    fn latest(&self, current: &MachineType) -> Option<MachineType> {
+        machine::newest_enforcing(current, &self.host.machines)
+    }
+}

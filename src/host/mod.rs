@@ -1,0 +1,172 @@
+//! The facts about a host that decide whether a guest starts there, as plain data.
+//!
+//! Every fact may be unknown. Where a verdict depends on an unknown one, the verdict says so.
+
+mod profile;
+
+use std::collections::BTreeMap;
+
+pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
+
+use crate::map::GpaRange;
+use crate::version::Version;
+
+/// The facts about one host.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    /// CPU vendor as CPUID leaf 0 spells it, 12 characters; KVM shows it to guests.
+    pub cpu_vendor: Option<String>,
+    /// Physical address bits, CPUID leaf 0x80000008.
+    pub phys_bits: Option<u32>,
+    /// What kind of IOMMU translates DMA.
+    pub iommu: Option<Iommu>,
+    /// Ranges that some IOMMU group reserves; sorted, without doubles.
+    pub reserved: Vec<Reserved>,
+    /// The ranges that the group of one PCI function reserves, by address (`0000:41:10.1`).
+    pub reserved_by_device: BTreeMap<String, Vec<Reserved>>,
+    /// Kernel version.
+    pub kernel: Option<Version>,
+    /// Whether /dev/kvm works.
+    pub kvm: Option<bool>,
+    /// QEMU version.
+    pub qemu: Option<Version>,
+    /// The machine types this QEMU has, aliases not among them; empty where unknown.
+    pub machines: Vec<String>,
+    /// What the aliases mean: `q35` is `pc-q35-7.2`.
+    pub aliases: BTreeMap<String, String>,
+    /// libvirt version.
+    pub libvirt: Option<Version>,
+}
+
+/// Kinds of IOMMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Iommu {
+    /// AMD-Vi.
+    Amd,
+    /// VT-d.
+    Intel,
+    /// None, or switched off.
+    None,
+}
+
+/// A range of IOVAs that an IOMMU group sets aside, a line of
+/// `/sys/kernel/iommu_groups/*/reserved_regions` (`drivers/iommu/iommu.c`, `iommu_group_show_resv_regions`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reserved {
+    /// The range.
+    pub range: GpaRange,
+    /// What it is set aside for.
+    pub kind: ReservedKind,
+}
+
+/// The kinds of reserved region, as sysfs spells them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReservedKind {
+    /// `direct`: identity-mapped for firmware's use of one device.
+    Direct,
+    /// `direct-relaxable`: the same, but given up when the device is assigned.
+    DirectRelaxable,
+    /// `reserved`: never to be mapped. AMD's HyperTransport range is one.
+    Reserved,
+    /// `msi`: message signalled interrupts.
+    Msi,
+}
+
+impl ReservedKind {
+    /// The name in sysfs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::DirectRelaxable => "direct-relaxable",
+            Self::Reserved => "reserved",
+            Self::Msi => "msi",
+        }
+    }
+}
+
+impl std::str::FromStr for ReservedKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::Direct, Self::DirectRelaxable, Self::Reserved, Self::Msi];
+        all.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            format!(
+                "`{}` is no type of reserved region: direct, direct-relaxable, reserved or msi",
+                text.escape_debug()
+            )
+        })
+    }
+}
+
+impl Host {
+    /// The ranges in which VFIO maps nothing for `device`, a PCI address.
+    ///
+    /// Those of the device's own group where the host knows it; otherwise those of every group but the `direct` ones,
+    /// which belong to one device each. `direct-relaxable` ranges are mapped (`vfio_iommu_resv_exclude` in
+    /// `drivers/vfio/vfio_iommu_type1.c`).
+    pub fn unmappable_for(&self, device: &str) -> Vec<Reserved> {
+        match self.reserved_by_device.get(device) {
+            Some(own) => own.iter().filter(|r| r.kind != ReservedKind::DirectRelaxable).copied().collect(),
+            None => self.unmappable(),
+        }
+    }
+
+    /// The ranges in which VFIO maps nothing for a device that is not known.
+    pub fn unmappable(&self) -> Vec<Reserved> {
+        self.reserved.iter().filter(|r| matches!(r.kind, ReservedKind::Reserved | ReservedKind::Msi)).copied().collect()
+    }
+}
+
+/// The lines of one `reserved_regions` file: `0x000000fd00000000 0x000000ffffffffff reserved`, end inclusive.
+///
+/// # Errors
+/// The line that is none.
+pub fn parse_reserved_regions(text: &str) -> Result<Vec<Reserved>, String> {
+    text.lines()
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            let mut address = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
+            let (start, end) = (address(), address());
+            match (start, end, words.next().map(str::parse)) {
+                (Some(start), Some(end), Some(Ok(kind))) if start <= end => {
+                    Ok(Reserved { range: GpaRange { start, end }, kind })
+                }
+                _ => Err(format!("not a reserved region: `{}`", line.escape_debug())),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_lines_of_the_kernel() {
+        let regions = parse_reserved_regions(
+            "0x00000000fee00000 0x00000000feefffff msi\n0x000000fd00000000 0x000000ffffffffff reserved\n",
+        );
+        let expected =
+            [(0xfee0_0000, 0xfeef_ffff, ReservedKind::Msi), (0xfd_0000_0000, 0xff_ffff_ffff, ReservedKind::Reserved)];
+        let expected = expected.map(|(start, end, kind)| Reserved { range: GpaRange { start, end }, kind });
+        assert_eq!(regions.as_deref(), Ok(&expected[..]));
+        assert!(parse_reserved_regions("0x2 0x1 msi").is_err());
+        assert!(parse_reserved_regions("0x1 0x2 other").is_err());
+    }
+
+    #[test]
+    fn only_its_own_group_binds_a_known_device() {
+        let region = |start, kind| Reserved { range: GpaRange { start, end: start + 1 }, kind };
+        let host = Host {
+            reserved: vec![region(0, ReservedKind::Direct), region(8, ReservedKind::Reserved)],
+            reserved_by_device: [(
+                "0000:00:10.0".to_owned(),
+                vec![region(16, ReservedKind::Direct), region(32, ReservedKind::DirectRelaxable)],
+            )]
+            .into(),
+            ..Host::default()
+        };
+        assert_eq!(host.unmappable_for("0000:00:10.0"), [region(16, ReservedKind::Direct)]);
+        assert_eq!(host.unmappable_for("0000:00:11.0"), [region(8, ReservedKind::Reserved)]);
+    }
+}

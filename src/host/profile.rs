@@ -1,0 +1,197 @@
+//! Host profiles: the facts about a host as TOML, so that a domain can be judged on another machine.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Host, Iommu, Reserved, ReservedKind};
+use crate::map::GpaRange;
+use crate::version::Version;
+use crate::xml::Location;
+
+/// A profile that comes with the program.
+#[derive(Debug, Clone, Copy)]
+pub struct Builtin {
+    /// The name for `--host`.
+    pub name: &'static str,
+    /// What host it stands for.
+    pub summary: &'static str,
+    text: &'static str,
+}
+
+/// The built-in profiles. They say what follows from the CPU, and leave QEMU and libvirt unknown.
+pub const BUILTIN: [Builtin; 3] = [
+    Builtin {
+        name: "amd-epyc",
+        summary: "AMD EPYC (Naples to Genoa) with its IOMMU on: the HyperTransport range below 1 TiB is reserved",
+        text: include_str!("profiles/amd-epyc.toml"),
+    },
+    Builtin {
+        name: "amd-turin-ht-ignore",
+        summary: "AMD EPYC whose IOMMU has HTRangeIgnore, under Linux 6.16 or newer: no HyperTransport range",
+        text: include_str!("profiles/amd-turin-ht-ignore.toml"),
+    },
+    Builtin {
+        name: "intel-xeon",
+        summary: "Intel Xeon with VT-d: nothing reserved but the MSI window",
+        text: include_str!("profiles/intel-xeon.toml"),
+    },
+];
+
+/// The built-in profile called `name`.
+pub fn builtin(name: &str) -> Option<Host> {
+    let found = BUILTIN.iter().find(|builtin| builtin.name == name)?;
+    Host::from_profile(found.text).ok()
+}
+
+/// Why a text is no host profile, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{location}: {message}")]
+pub struct ProfileError {
+    /// Where it stands.
+    pub location: Location,
+    /// What is wrong, in one line.
+    pub message: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Profile {
+    cpu: Cpu,
+    iommu: IommuTable,
+    kernel: Versioned,
+    kvm: Kvm,
+    qemu: Qemu,
+    libvirt: Versioned,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Cpu {
+    vendor: Option<String>,
+    phys_bits: Option<u32>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct IommuTable {
+    kind: Option<IommuKind>,
+    reserved: Vec<Region>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum IommuKind {
+    Amd,
+    Intel,
+    None,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Region {
+    start: toml::Spanned<u64>,
+    end: u64,
+    #[serde(rename = "type")]
+    kind: toml::Spanned<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Versioned {
+    version: Option<toml::Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Kvm {
+    available: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Qemu {
+    version: Option<toml::Spanned<String>>,
+    machines: Vec<String>,
+    aliases: BTreeMap<String, String>,
+}
+
+impl Host {
+    /// Reads a host profile. Every key is optional.
+    ///
+    /// # Errors
+    /// Not TOML, an unknown key, or a value that is none.
+    pub fn from_profile(text: &str) -> Result<Self, ProfileError> {
+        let wrong =
+            |offset: usize, message: String| ProfileError { location: Location::of(text.as_bytes(), offset), message };
+        let profile: Profile = toml::from_str(text)
+            .map_err(|e| wrong(e.span().map_or(0, |span| span.start), e.message().replace('\n', " ")))?;
+        let version = |version: Option<toml::Spanned<String>>| -> Result<Option<Version>, ProfileError> {
+            version
+                .map(|v| v.get_ref().parse::<Version>().map_err(|e| wrong(v.span().start, e.to_string())))
+                .transpose()
+        };
+        let mut reserved = Vec::new();
+        for region in profile.iommu.reserved {
+            let kind: ReservedKind = region.kind.get_ref().parse().map_err(|e| wrong(region.kind.span().start, e))?;
+            let (start, end) = (*region.start.get_ref(), region.end);
+            if start > end {
+                let message = "the region ends before it starts; `end` is its last address".to_owned();
+                return Err(wrong(region.start.span().start, message));
+            }
+            reserved.push(Reserved { range: GpaRange { start, end }, kind });
+        }
+        reserved.sort_unstable();
+        reserved.dedup();
+        Ok(Self {
+            cpu_vendor: profile.cpu.vendor,
+            phys_bits: profile.cpu.phys_bits,
+            iommu: profile.iommu.kind.map(|kind| match kind {
+                IommuKind::Amd => Iommu::Amd,
+                IommuKind::Intel => Iommu::Intel,
+                IommuKind::None => Iommu::None,
+            }),
+            reserved,
+            reserved_by_device: BTreeMap::new(),
+            kernel: version(profile.kernel.version)?,
+            kvm: profile.kvm.available,
+            qemu: version(profile.qemu.version)?,
+            machines: profile.qemu.machines,
+            aliases: profile.qemu.aliases,
+            libvirt: version(profile.libvirt.version)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_profile_reads() {
+        for profile in BUILTIN {
+            assert!(Host::from_profile(profile.text).is_ok(), "{}", profile.name);
+        }
+        let epyc = builtin("amd-epyc").expect("built in");
+        assert!(epyc.unmappable().iter().any(|r| r.range == GpaRange::inclusive(0xfd_0000_0000, 0xff_ffff_ffff)));
+        let turin = builtin("amd-turin-ht-ignore").expect("built in");
+        assert!(turin.unmappable().iter().all(|r| r.kind == ReservedKind::Msi));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        for (text, location, words) in [
+            ("[cpu]\nvendr = 'x'", (2, 1), "unknown field"),
+            ("[cpu]\nphys_bits = 'x'", (2, 13), "invalid type"),
+            ("[iommu]\nkind = 'arm'", (2, 8), "unknown variant"),
+            ("[[iommu.reserved]]\nstart = 2\nend = 1\ntype = 'msi'", (2, 9), "last address"),
+            ("[[iommu.reserved]]\nstart = 1\nend = 2\ntype = 'x'", (4, 8), "no type of reserved region"),
+            ("[qemu]\nversion = '7'", (2, 11), "not a version"),
+            ("[cpu", (1, 5), ""),
+        ] {
+            let error = Host::from_profile(text).expect_err(text);
+            assert_eq!((error.location.line, error.location.column), location, "{text}: {error}");
+            assert!(error.message.contains(words), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! libvirt's cache of what each QEMU binary can do: version, machine types and aliases, without asking a daemon.
+//!
+//! Source: libvirt `src/qemu/qemu_capabilities.c` (`virQEMUCapsFormatCache`), files
+//! `/var/cache/libvirt/qemu/capabilities/*.xml`, readable by root.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::file::read_file_limited;
+use crate::host::Host;
+use crate::version::Version;
+use crate::xml::{Document, MAX_BYTES};
+
+/// What the cache says of one QEMU binary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Qemu {
+    /// Path of the binary.
+    pub emulator: String,
+    /// Its version.
+    pub version: Version,
+    /// Version of the libvirt that wrote the cache.
+    pub libvirt: Option<Version>,
+    /// Machine types, aliases not among them.
+    pub machines: Vec<String>,
+    /// What the aliases mean.
+    pub aliases: BTreeMap<String, String>,
+    /// When libvirt looked, seconds since 1970.
+    probed: u64,
+}
+
+impl Qemu {
+    /// Reads one cache file; `None` where it is none, or of another architecture's QEMU.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let document = Document::parse(bytes).ok()?;
+        let root = document.root();
+        let text = |name: &'static str| root.child(name).map(|element| element.text().into_owned());
+        if root.name() != "qemuCaps" || text("arch")? != "x86_64" {
+            return None;
+        }
+        let mut machines = Vec::new();
+        let mut aliases = BTreeMap::new();
+        for machine in root.children_named("machine") {
+            let Some(name) = machine.value("name") else { continue };
+            if let Some(alias) = machine.value("alias") {
+                aliases.insert(alias.to_owned(), name.to_owned());
+            }
+            machines.push(name.to_owned());
+        }
+        machines.sort_unstable();
+        machines.dedup();
+        Some(Self {
+            emulator: text("emulator")?,
+            version: Version::from_libvirt_number(text("version")?.parse().ok()?),
+            libvirt: text("selfvers").and_then(|number| number.parse().ok()).map(Version::from_libvirt_number),
+            machines,
+            aliases,
+            probed: text("qemuctime").and_then(|time| time.parse().ok()).unwrap_or(0),
+        })
+    }
+
+    /// Adds what is known of this QEMU to what is known of the host.
+    pub fn describe(&self, host: &mut Host) {
+        host.qemu = Some(self.version);
+        host.libvirt = self.libvirt;
+        host.machines.clone_from(&self.machines);
+        host.aliases.clone_from(&self.aliases);
+    }
+}
+
+/// Every QEMU in the cache folder `folder`, the last probed one of each binary; empty where it cannot be read.
+pub fn read_all(folder: &Path) -> Vec<Qemu> {
+    let mut newest: BTreeMap<String, Qemu> = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_none_or(|extension| extension != "xml") {
+            continue;
+        }
+        let Some(qemu) = read_file_limited(&path, MAX_BYTES).ok().and_then(|bytes| Qemu::parse(&bytes)) else {
+            continue;
+        };
+        if newest.get(&qemu.emulator).is_none_or(|known| known.probed <= qemu.probed) {
+            newest.insert(qemu.emulator.clone(), qemu);
+        }
+    }
+    newest.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_libvirt_writes() {
+        let cache = b"<qemuCaps>\n  <emulator>/usr/bin/qemu-system-x86_64</emulator>\n  <qemuctime>1795392742</qemuctime>\n  \
+            <selfvers>9000000</selfvers>\n  <version>7002022</version>\n  <arch>x86_64</arch>\n  \
+            <machine type='kvm' name='pc-q35-7.2' alias='q35'/>\n  <machine type='qemu' name='pc-q35-7.2' alias='q35'/>\n  \
+            <machine type='kvm' name='pc-q35-6.2'/>\n</qemuCaps>\n";
+        let qemu = Qemu::parse(cache).expect("a cache file");
+        assert_eq!(qemu.version, Version { major: 7, minor: 2, micro: 22 });
+        assert_eq!(qemu.libvirt, Some(Version::new(9, 0)));
+        assert_eq!(qemu.machines, ["pc-q35-6.2", "pc-q35-7.2"]);
+        assert_eq!(qemu.aliases.get("q35").map(String::as_str), Some("pc-q35-7.2"));
+        assert_eq!(Qemu::parse(b"<qemuCaps><arch>aarch64</arch></qemuCaps>"), None);
+        assert_eq!(Qemu::parse(b"not xml"), None);
+    }
+}

@@ -1,0 +1,5 @@
+//! Where the library touches the machine: sysfs, procfs, libvirt's capability cache, and files of limited size.
+
+pub mod capabilities;
+pub mod detect;
+pub mod file;

@@ -1,0 +1,25 @@
+//! Tells, before QEMU starts, whether a guest with PCI passthrough collides with what the host's IOMMU reserves.
+//!
+//! AMD hosts reserve the range 0xfd_0000_0000 to 0xff_ffff_ffff, HyperTransport, just below 1 TiB. This library reads a
+//! libvirt domain, works out the guest-physical memory map that QEMU will build, and compares the two:
+//!
+//! [`xml`] → [`domain`] → [`libvirt`] → [`qemu`] → [`guest`] → [`rules`] → [`check`] → [`fix`] → [`report`]
+//!
+//! All of it is pure: text in, values out. What touches the machine is in [`io`].
+
+pub mod check;
+pub mod domain;
+pub mod finding;
+pub mod fix;
+pub mod guest;
+pub mod host;
+pub mod io;
+pub mod libvirt;
+pub mod map;
+pub mod policy;
+pub mod qemu;
+pub mod report;
+pub mod rules;
+pub mod text;
+pub mod version;
+pub mod xml;

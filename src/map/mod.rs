@@ -1,0 +1,5 @@
+//! Ranges of guest-physical addresses.
+
+mod range;
+
+pub use range::GpaRange;

@@ -1,0 +1,380 @@
+//! Machine types and the flags of theirs that decide the memory map.
+
+use crate::version::Version;
+
+/// The chipset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// `pc-q35-*` (QEMU `hw/i386/pc_q35.c`).
+    Q35,
+    /// `pc-i440fx-*` and the older `pc-*` (QEMU `hw/i386/pc_piix.c`).
+    I440fx,
+}
+
+impl Family {
+    /// The name of the family, as in machine types.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q35 => "q35",
+            Self::I440fx => "i440fx",
+        }
+    }
+}
+
+/// Whose names a machine type follows. Nobody moves a guest from one to another without being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavor {
+    /// `pc-q35-7.2`.
+    Upstream,
+    /// `pc-q35-7.2+pve0`; QEMU as Proxmox builds it cuts the name at the plus sign.
+    Proxmox,
+    /// `pc-q35-rhel9.2.0`.
+    Rhel,
+    /// `pc-q35-noble`, `pc-q35-jammy-hpb`.
+    Ubuntu,
+}
+
+/// A machine type that is known, with what QEMU's class of it says (`PCMachineClass` in `include/hw/i386/pc.h`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineType {
+    /// The name, aliases resolved.
+    pub name: String,
+    /// The chipset.
+    pub family: Family,
+    /// Whose names it follows.
+    pub flavor: Flavor,
+    /// The upstream version it behaves like.
+    pub version: Version,
+    /// `enforce_amd_1tb_hole`: RAM above 4 GiB moves to 1 TiB where it would cross the HyperTransport range.
+    pub enforces_amd_1tb_hole: bool,
+    /// Downstream types with `host-phys-bits=on` for every CPU: `Some(0)` without a limit, `Some(48)` on RHEL
+    /// (`pc_rhel_compat`).
+    pub host_phys_bits_limit: Option<u32>,
+}
+
+impl MachineType {
+    /// `broken_32bit_mem_addr_check`, up to 8.1.
+    pub fn broken_32bit_mem_addr_check(&self) -> bool {
+        self.version <= Version::new(8, 1)
+    }
+
+    /// `broken_reserved_end`, up to 2.4: the size of the device memory region is left out of what lies before the
+    /// 64-bit PCI hole.
+    pub fn broken_reserved_end(&self) -> bool {
+        self.version <= Version::new(2, 4)
+    }
+
+    /// `enforce_aligned_dimm`, from 2.2 on: the device memory region has a GiB more per slot.
+    pub fn enforce_aligned_dimm(&self) -> bool {
+        self.version >= Version::new(2, 2)
+    }
+
+    /// `has_reserved_memory`, from 2.1 on: there is a device memory region at all.
+    pub fn has_reserved_memory(&self) -> bool {
+        self.version >= Version::new(2, 1)
+    }
+
+    /// `gigabyte_align`, from 2.0 on: RAM below 4 GiB of a large i440fx guest ends at 3 GiB, not 3.5.
+    pub fn gigabyte_align(&self) -> bool {
+        self.version >= Version::new(2, 0)
+    }
+}
+
+/// What a machine type's name tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolved {
+    /// A type whose flags are known.
+    Known(MachineType),
+    /// A `pc` or `q35` type, or an alias of one, whose flags are not known; they are not guessed.
+    Unknown {
+        /// The chipset, where the name tells it.
+        family: Option<Family>,
+        /// The name.
+        name: String,
+        /// Whether it is an alias that only the host's QEMU can resolve.
+        alias: bool,
+    },
+    /// A machine of another kind: `microvm`, `isapc`, `none`.
+    NotPc(String),
+}
+
+/// Types of qemu-system-x86_64 that have neither chipset.
+const OTHER_MACHINES: [&str; 8] = ["isapc", "microvm", "none", "xenfv", "xenpv", "xenpvh", "x-remote", "nitro-enclave"];
+
+/// The upstream types `pc-i440fx-X.Y` and `pc-q35-X.Y` (QEMU `hw/i386/pc_piix.c` and `pc_q35.c`, all releases up to
+/// 11.1): for each major version, its first and last minor version.
+const UPSTREAM: [(u32, u32, u32); 11] = [
+    (1, 4, 7),
+    (2, 0, 12),
+    (3, 0, 1),
+    (4, 0, 2),
+    (5, 0, 2),
+    (6, 0, 2),
+    (7, 0, 2),
+    (8, 0, 2),
+    (9, 0, 2),
+    (10, 0, 2),
+    (11, 0, 1),
+];
+
+/// The first upstream type with `enforce_amd_1tb_hole` (QEMU 7.1, commit b3e6982b4154).
+pub const FIRST_ENFORCING: Version = Version::new(7, 1);
+
+/// RHEL and CentOS Stream types with the upstream version they behave like. Sources: the machine type patches of
+/// qemu-kvm in RHEL 8.8 to 10 (`0022-x86-rhel-9.2.0-machine-type.patch` and its successors).
+const RHEL: [(&str, Version); 20] = [
+    ("7.0.0", Version::new(2, 0)),
+    ("7.1.0", Version::new(2, 1)),
+    ("7.2.0", Version::new(2, 3)),
+    ("7.3.0", Version::new(2, 6)),
+    ("7.4.0", Version::new(2, 9)),
+    ("7.5.0", Version::new(2, 11)),
+    ("7.6.0", Version::new(2, 12)),
+    ("8.0.0", Version::new(3, 1)),
+    ("8.1.0", Version::new(4, 0)),
+    ("8.2.0", Version::new(4, 2)),
+    ("8.3.0", Version::new(5, 1)),
+    ("8.4.0", Version::new(5, 2)),
+    ("8.5.0", Version::new(6, 0)),
+    ("8.6.0", Version::new(6, 2)),
+    ("9.0.0", Version::new(7, 0)),
+    ("9.2.0", Version::new(7, 2)),
+    ("9.4.0", Version::new(8, 2)),
+    ("9.6.0", Version::new(9, 1)),
+    ("10.0.0", Version::new(9, 1)),
+    ("10.2.0", Version::new(10, 1)),
+];
+
+/// Ubuntu's types with the upstream version they behave like. Sources: `hw/i386/pc_q35.c` and `pc_piix.c` of Ubuntu's
+/// qemu 6.2 and 9.0.
+const UBUNTU: [(&str, Version); 23] = [
+    ("xenial", Version::new(2, 5)),
+    ("yakkety", Version::new(2, 6)),
+    ("zesty", Version::new(2, 8)),
+    ("artful", Version::new(2, 10)),
+    ("bionic", Version::new(2, 11)),
+    ("cosmic", Version::new(2, 12)),
+    ("disco", Version::new(3, 1)),
+    ("eoan", Version::new(4, 0)),
+    ("focal", Version::new(4, 2)),
+    ("groovy", Version::new(5, 0)),
+    ("hirsute", Version::new(5, 2)),
+    ("impish", Version::new(6, 0)),
+    ("jammy", Version::new(6, 2)),
+    ("kinetic", Version::new(7, 0)),
+    ("lunar", Version::new(7, 2)),
+    ("mantic", Version::new(8, 0)),
+    ("noble", Version::new(8, 2)),
+    ("noble-v2", Version::new(8, 2)),
+    ("oracular", Version::new(9, 0)),
+    ("plucky", Version::new(9, 2)),
+    ("questing", Version::new(10, 1)),
+    ("questing-v2", Version::new(10, 1)),
+    ("resolute", Version::new(10, 2)),
+];
+
+/// What `name` means, aliases resolved beforehand.
+pub fn resolve(name: &str) -> Resolved {
+    if OTHER_MACHINES.contains(&name) {
+        return Resolved::NotPc(name.to_owned());
+    }
+    let (family, rest) = if let Some(rest) = name.strip_prefix("pc-q35-") {
+        (Some(Family::Q35), rest)
+    } else if let Some(rest) = name.strip_prefix("pc-i440fx-") {
+        (Some(Family::I440fx), rest)
+    } else {
+        match name {
+            "q35" | "ubuntu-q35" => (Some(Family::Q35), ""),
+            "pc" | "ubuntu" => (Some(Family::I440fx), ""),
+            _ if name.starts_with("pc-") => (Some(Family::I440fx), ""),
+            _ => (None, ""),
+        }
+    };
+    if let Some(known) = family.and_then(|family| known(name, family, rest)) {
+        return Resolved::Known(known);
+    }
+    let alias = matches!(name, "q35" | "ubuntu-q35" | "pc" | "ubuntu");
+    Resolved::Unknown { family, name: name.to_owned(), alias }
+}
+
+fn known(name: &str, family: Family, rest: &str) -> Option<MachineType> {
+    let (base, proxmox) = match rest.split_once('+') {
+        Some((base, suffix)) => (base, suffix.starts_with("pve")),
+        None => (rest, false),
+    };
+    if base.len() != rest.len() && !proxmox {
+        return None;
+    }
+    let (version, flavor, host_phys_bits_limit) = if let Some(release) = base.strip_prefix("rhel") {
+        (lookup(&RHEL, release)?, Flavor::Rhel, Some(48))
+    } else if let Some(version) = upstream(base) {
+        (version, if proxmox { Flavor::Proxmox } else { Flavor::Upstream }, None)
+    } else {
+        ubuntu(base, family)?
+    };
+    Some(MachineType {
+        name: name.to_owned(),
+        family,
+        flavor,
+        version,
+        enforces_amd_1tb_hole: version >= FIRST_ENFORCING,
+        host_phys_bits_limit,
+    })
+}
+
+fn lookup(table: &[(&str, Version)], name: &str) -> Option<Version> {
+    table.iter().find(|(known, _)| *known == name).map(|&(_, version)| version)
+}
+
+fn upstream(base: &str) -> Option<Version> {
+    // The only type with three numbers, a q35 one.
+    if base == "4.0.1" {
+        return Some(Version::new(4, 0));
+    }
+    let (major, minor) = base.split_once('.')?;
+    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten();
+    let (major, minor) = (number(major)?, number(minor)?);
+    UPSTREAM
+        .iter()
+        .any(|&(known, first, last)| known == major && (first..=last).contains(&minor))
+        .then(|| Version::new(major, minor))
+}
+
+fn ubuntu(base: &str, family: Family) -> Option<(Version, Flavor, Option<u32>)> {
+    let base = base.strip_suffix("-maxcpus").unwrap_or(base);
+    // `-hpb` is the base type with host-phys-bits=on and no limit.
+    let (code_name, limit) = match base.strip_suffix("-hpb") {
+        Some(code_name) => (code_name, Some(0)),
+        None => (base, None),
+    };
+    let version = match (code_name, family) {
+        ("cosmic", Family::Q35) => Version::new(2, 11),
+        _ => lookup(&UBUNTU, code_name)?,
+    };
+    Some((version, Flavor::Ubuntu, limit))
+}
+
+/// The oldest type of the same family and flavor that moves RAM above 1 TiB, if there is one.
+///
+/// `available` are the types the host's QEMU has; empty where that is not known, and every type is taken to exist then.
+pub fn oldest_enforcing(from: &MachineType, available: &[String]) -> Option<MachineType> {
+    enforcing(from, available).min_by_key(|candidate| candidate.version)
+}
+
+/// The newest type of the same family and flavor that moves RAM above 1 TiB, among `available`.
+pub fn newest_enforcing(from: &MachineType, available: &[String]) -> Option<MachineType> {
+    enforcing(from, available).max_by_key(|candidate| candidate.version)
+}
+
+fn enforcing(from: &MachineType, available: &[String]) -> impl Iterator<Item = MachineType> {
+    let names = if available.is_empty() { all_names(from.family, from.flavor) } else { available.to_vec() };
+    let (family, flavor) = (from.family, from.flavor);
+    let host_phys_bits = from.host_phys_bits_limit;
+    names.into_iter().filter_map(move |name| match resolve(&name) {
+        Resolved::Known(machine)
+            if machine.enforces_amd_1tb_hole
+                && machine.family == family
+                && machine.flavor == flavor
+                // A `-hpb` guest keeps its phys-bits rule where such a type exists.
+                && (flavor != Flavor::Ubuntu || machine.host_phys_bits_limit.is_none() || host_phys_bits.is_some()) =>
+        {
+            Some(machine)
+        }
+        _ => None,
+    })
+}
+
+fn all_names(family: Family, flavor: Flavor) -> Vec<String> {
+    let prefix = format!("pc-{}-", family.name());
+    match flavor {
+        Flavor::Upstream => UPSTREAM
+            .iter()
+            .flat_map(|&(major, first, last)| (first..=last).map(move |minor| (major, minor)))
+            .map(|(major, minor)| format!("{prefix}{major}.{minor}"))
+            .collect(),
+        // Proxmox numbers its revisions per version; which exist only the host can tell.
+        Flavor::Proxmox => Vec::new(),
+        // The last i440fx type of RHEL is 7.6.0.
+        Flavor::Rhel if family == Family::I440fx => Vec::new(),
+        Flavor::Rhel => RHEL.iter().map(|(name, _)| format!("{prefix}rhel{name}")).collect(),
+        Flavor::Ubuntu => UBUNTU.iter().map(|(name, _)| format!("{prefix}{name}")).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(name: &str) -> Option<(Family, bool, Option<u32>)> {
+        match resolve(name) {
+            Resolved::Known(m) => Some((m.family, m.enforces_amd_1tb_hole, m.host_phys_bits_limit)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_hole_is_enforced_from_7_1_on() {
+        use Family::{I440fx, Q35};
+        for (name, expected) in [
+            ("pc-q35-7.0", (Q35, false, None)),
+            ("pc-q35-7.1", (Q35, true, None)),
+            ("pc-i440fx-7.0", (I440fx, false, None)),
+            ("pc-i440fx-7.1", (I440fx, true, None)),
+            ("pc-i440fx-2.12", (I440fx, false, None)),
+            ("pc-q35-10.0", (Q35, true, None)),
+            ("pc-q35-11.1", (Q35, true, None)),
+            ("pc-q35-4.0.1", (Q35, false, None)),
+            ("pc-q35-rhel9.0.0", (Q35, false, Some(48))),
+            ("pc-q35-rhel9.2.0", (Q35, true, Some(48))),
+            ("pc-i440fx-rhel7.6.0", (I440fx, false, Some(48))),
+            ("pc-q35-rhel10.0.0", (Q35, true, Some(48))),
+            ("pc-q35-jammy", (Q35, false, None)),
+            ("pc-q35-kinetic", (Q35, false, None)),
+            ("pc-q35-lunar", (Q35, true, None)),
+            ("pc-q35-jammy-hpb", (Q35, false, Some(0))),
+            ("pc-i440fx-mantic-hpb-maxcpus", (I440fx, true, Some(0))),
+            ("pc-q35-noble-v2", (Q35, true, None)),
+            ("pc-q35-7.0+pve1", (Q35, false, None)),
+            ("pc-q35-7.1+pve0", (Q35, true, None)),
+        ] {
+            assert_eq!(flags(name), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_guessed() {
+        for name in [
+            "pc-q35-99.0",
+            "pc-q35-4.3",
+            "pc-q35-rhel9.99.0",
+            "pc-q35-zebra",
+            "q35",
+            "pc",
+            "pc-0.12",
+            "pc-q35-7.2+x",
+            "pc-q35-7",
+        ] {
+            assert!(matches!(resolve(name), Resolved::Unknown { family: Some(_), .. }), "{name}");
+        }
+        assert!(matches!(resolve("frobnitz"), Resolved::Unknown { family: None, .. }));
+        assert_eq!(resolve("microvm"), Resolved::NotPc("microvm".to_owned()));
+    }
+
+    #[test]
+    fn an_upgrade_stays_in_its_family_and_flavor() {
+        let oldest = |name: &str, available: &[&str]| {
+            let Resolved::Known(machine) = resolve(name) else { panic!("{name} is known") };
+            let available: Vec<String> = available.iter().map(|&s| s.to_owned()).collect();
+            oldest_enforcing(&machine, &available).map(|m| m.name)
+        };
+        assert_eq!(oldest("pc-q35-6.2", &[]).as_deref(), Some("pc-q35-7.1"));
+        assert_eq!(
+            oldest("pc-i440fx-2.4", &["pc-i440fx-8.2", "pc-i440fx-9.0", "pc-q35-7.1"]).as_deref(),
+            Some("pc-i440fx-8.2")
+        );
+        assert_eq!(oldest("pc-q35-rhel8.6.0", &[]).as_deref(), Some("pc-q35-rhel9.2.0"));
+        assert_eq!(oldest("pc-i440fx-rhel7.6.0", &[]), None);
+        assert_eq!(oldest("pc-q35-jammy", &[]).as_deref(), Some("pc-q35-lunar"));
+        assert_eq!(oldest("pc-q35-6.2", &["pc-q35-6.2", "pc-q35-7.0"]), None);
+    }
+}

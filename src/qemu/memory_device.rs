@@ -1,0 +1,161 @@
+//! Where memory devices land in the device memory region.
+//!
+//! Source: QEMU `hw/mem/memory-device.c` (`memory_device_pre_plug`, `memory_device_get_free_addr`) and
+//! `hw/i386/pc.c` (`pc_memory_pre_plug`), 7.2 to 11.1.
+
+use super::round_up;
+use crate::map::GpaRange;
+
+/// The alignment of memory that a process maps (`QEMU_VMALLOC_ALIGN` in QEMU `include/qemu/osdep.h`, x86_64 Linux).
+pub const DEFAULT_ALIGNMENT: u64 = 2 << 20;
+
+/// The most slots there can be (`ACPI_MAX_RAM_SLOTS` in QEMU `include/hw/acpi/memory_hotplug.h`).
+pub const MAX_SLOTS: u32 = 256;
+
+/// A device to be plugged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// Bytes it takes up.
+    pub size: u64,
+    /// A power of two.
+    pub alignment: u64,
+    /// A fixed address.
+    pub address: Option<u64>,
+}
+
+/// QEMU refuses a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PlacementError {
+    /// `not enough space, currently 0x… in use of total space for memory devices 0x…`
+    #[error("not enough space: {used:#x} of {total:#x} bytes for memory devices are in use")]
+    NotEnoughSpace {
+        /// Bytes in use before it.
+        used: u64,
+        /// Bytes there are: `maxmem` less `size`.
+        total: u64,
+    },
+    /// `address must be aligned to 0x… bytes`
+    #[error("address {address:#x} is not aligned to {alignment:#x} bytes")]
+    Unaligned {
+        /// The fixed address.
+        address: u64,
+        /// What it has to be a multiple of.
+        alignment: u64,
+    },
+    /// `can't add memory device [0x…:0x…], usable range for memory devices [0x…:0x…]`
+    #[error("address {address:#x} lies outside the range for memory devices, {window}")]
+    OutsideWindow {
+        /// The fixed address.
+        address: u64,
+        /// The device memory region.
+        window: GpaRange,
+    },
+    /// `address range conflicts with memory device id='…'`
+    #[error("address {address:#x} is taken by the memory device at {other}")]
+    Conflict {
+        /// The fixed address.
+        address: u64,
+        /// The device in the way.
+        other: GpaRange,
+    },
+    /// `backend memory size must be multiple of 0x…`
+    #[error("the size of its backend is no multiple of its block size, {block:#x} bytes")]
+    NotInBlocks {
+        /// The block size of a virtio-mem device in bytes.
+        block: u64,
+    },
+    /// `could not find position in guest address space for memory device - memory fragmented due to alignments`
+    #[error("no gap is large enough once the device is aligned to {alignment:#x} bytes")]
+    Fragmented {
+        /// What its address has to be a multiple of.
+        alignment: u64,
+    },
+}
+
+/// Plugs `requests` in order into `window`, of which devices may take `total` bytes.
+///
+/// # Errors
+/// The index of the first device QEMU refuses, and why.
+pub fn place(window: GpaRange, total: u64, requests: &[Request]) -> Result<Vec<GpaRange>, (usize, PlacementError)> {
+    let mut placed: Vec<GpaRange> = Vec::with_capacity(requests.len());
+    let mut in_address_order: Vec<GpaRange> = Vec::with_capacity(requests.len());
+    let mut used: u64 = 0;
+    for (index, request) in requests.iter().enumerate() {
+        let fits = used.checked_add(request.size).is_some_and(|sum| sum <= total);
+        if !fits {
+            return Err((index, PlacementError::NotEnoughSpace { used, total }));
+        }
+        let range = place_one(window, &in_address_order, *request).map_err(|error| (index, error))?;
+        used += request.size;
+        placed.push(range);
+        let position = in_address_order.partition_point(|other| other.start < range.start);
+        in_address_order.insert(position, range);
+    }
+    Ok(placed)
+}
+
+fn place_one(window: GpaRange, plugged: &[GpaRange], request: Request) -> Result<GpaRange, PlacementError> {
+    let alignment = request.alignment;
+    if let Some(address) = request.address {
+        if address & (alignment - 1) != 0 {
+            return Err(PlacementError::Unaligned { address, alignment });
+        }
+        let range = GpaRange::with_size(address, request.size)
+            .filter(|&range| window.contains(range))
+            .ok_or(PlacementError::OutsideWindow { address, window })?;
+        return match plugged.iter().find(|other| other.overlaps(range)) {
+            Some(&other) => Err(PlacementError::Conflict { address, other }),
+            None => Ok(range),
+        };
+    }
+    let fragmented = PlacementError::Fragmented { alignment };
+    let candidate = |from| round_up(from, alignment).and_then(|start| GpaRange::with_size(start, request.size));
+    let mut range = candidate(window.start).ok_or(fragmented)?;
+    for other in plugged {
+        if other.overlaps(range) {
+            range = other.end.checked_add(1).and_then(candidate).ok_or(fragmented)?;
+        } else if other.start > range.end {
+            break;
+        }
+    }
+    if window.contains(range) { Ok(range) } else { Err(fragmented) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::GIB;
+    use super::*;
+
+    const WINDOW: GpaRange = GpaRange::inclusive(0x1_8000_0000, 0x6_7fff_ffff);
+
+    fn dimm(gib: u64, address: Option<u64>) -> Request {
+        Request { size: gib * GIB, alignment: DEFAULT_ALIGNMENT, address }
+    }
+
+    /// Expected values: `query-memory-devices` of QEMU 7.2.22 for the same devices.
+    #[test]
+    fn the_first_gap_that_fits_is_taken() {
+        let placed =
+            place(WINDOW, 16 * GIB, &[dimm(1, None), dimm(1, Some(0x2_8000_0000)), dimm(5, None), dimm(2, None)]);
+        let starts: Vec<u64> = placed.expect("all fit").iter().map(|range| range.start).collect();
+        assert_eq!(starts, [0x1_8000_0000, 0x2_8000_0000, 0x2_c000_0000, 0x1_c000_0000]);
+    }
+
+    #[test]
+    fn fixed_addresses_are_refused_as_qemu_refuses_them() {
+        let refused =
+            |address| place(WINDOW, 16 * GIB, &[dimm(1, None), dimm(1, Some(address))]).expect_err("refused").1;
+        assert!(matches!(refused(0x1_c000_1000), PlacementError::Unaligned { .. }));
+        assert!(matches!(refused(0x1_0000_0000), PlacementError::OutsideWindow { .. }));
+        assert!(matches!(refused(0x1_8000_0000), PlacementError::Conflict { .. }));
+        assert!(matches!(refused(u64::MAX - DEFAULT_ALIGNMENT + 1), PlacementError::OutsideWindow { .. }));
+    }
+
+    #[test]
+    fn space_is_counted_without_the_padding() {
+        assert!(matches!(
+            place(WINDOW, 2 * GIB, &[dimm(1, None), dimm(2, None)]),
+            Err((1, PlacementError::NotEnoughSpace { .. }))
+        ));
+    }
+}

@@ -1,0 +1,3 @@
+//! Evaluations in the forms that other programs read.
+
+pub mod json;

@@ -1,0 +1,91 @@
+//! What the rules about reserved ranges have in common.
+
+use crate::finding::{Finding, Severity};
+use crate::guest::{Exposure, Guest};
+use crate::host::Reserved;
+use crate::map::GpaRange;
+use crate::qemu::layout::{AMD_HT_START, FIRST_RELOCATING_QEMU};
+use crate::text;
+
+/// Names a reserved range.
+pub(super) fn reserved_name(reserved: Reserved) -> String {
+    let name = if reserved.range.start == AMD_HT_START {
+        "HyperTransport range".to_owned()
+    } else {
+        format!("range ({})", reserved.kind.name())
+    };
+    format!("the reserved {name} {}", reserved.range)
+}
+
+/// How bad it is that DMA cannot reach a part of the guest's memory.
+pub(super) fn severity(guest: &Guest<'_>) -> Severity {
+    match guest.exposure {
+        Exposure::Present | Exposure::Assumed => Severity::Error,
+        Exposure::None | Exposure::MediatedOnly => Severity::Warning,
+    }
+}
+
+/// What comes of it.
+pub(super) fn consequence(guest: &Guest<'_>) -> &'static str {
+    match guest.exposure {
+        Exposure::Present => "VFIO refuses to map it (-22, Invalid argument)",
+        Exposure::Assumed => "VFIO would refuse to map it (-22, Invalid argument)",
+        Exposure::MediatedOnly => "mediated devices do not mind, a PCI function attached later fails",
+        Exposure::None => "nothing fails until a passthrough device is attached",
+    }
+}
+
+/// A collision of `what` with a reserved range, with its cause and the places that have to do with it.
+pub(super) fn finding(
+    guest: &Guest<'_>,
+    rule: &'static str,
+    what: &str,
+    (common, reserved): (GpaRange, Reserved),
+    span: crate::xml::Span,
+    label: String,
+) -> Finding {
+    let amount = common.size().map_or_else(|| "all".to_owned(), text::size);
+    let cause = cause(guest).map(|cause| format!("; {cause}")).unwrap_or_default();
+    let message = format!("{amount} of {what} lies in {}: {}{cause}", reserved_name(reserved), consequence(guest));
+    let finding = Finding::new(rule, severity(guest), message, span, label).about(common);
+    labelled(guest, finding)
+}
+
+/// Why QEMU left the memory where it collides; `None` where it is no matter of the HyperTransport range.
+fn cause(guest: &Guest<'_>) -> Option<String> {
+    let layout = guest.layout()?;
+    if layout.relocated {
+        return None;
+    }
+    let (machine, cpu) = (guest.setting.machine, guest.cpu()?);
+    if guest.setting.qemu < FIRST_RELOCATING_QEMU {
+        Some(format!("QEMU {} never moves RAM out of the way, 7.1 is the first that does", guest.setting.qemu))
+    } else if !machine.enforces_amd_1tb_hole {
+        Some(format!("machine type {} is older than 7.1, so QEMU does not move RAM above 1 TiB", machine.name))
+    } else if !cpu.is_amd() {
+        let vendor = cpu.vendor.as_deref().unwrap_or("not known");
+        Some(format!("QEMU moves RAM above 1 TiB for AuthenticAMD only, and the guest's CPU vendor is {vendor}"))
+    } else {
+        None
+    }
+}
+
+/// Points at what the cause is, and at the device that makes it fail.
+fn labelled(guest: &Guest<'_>, mut finding: Finding) -> Finding {
+    let domain = guest.domain;
+    let machine = guest.setting.machine;
+    if !machine.enforces_amd_1tb_hole {
+        if let Some(name) = &domain.machine {
+            finding = finding.with_label(name.span, "does not move RAM above 1 TiB");
+        }
+    } else if guest.cpu().is_some_and(|cpu| !cpu.is_amd())
+        && let Some(cpu) = &domain.cpu
+    {
+        let span = cpu.vendor_id.as_ref().or(cpu.model.as_ref()).map_or(cpu.span, |sourced| sourced.span);
+        finding = finding.with_label(span, "not AuthenticAMD");
+    }
+    if let Some(device) = domain.passthrough.first() {
+        finding = finding.with_label(device.span, "needs DMA to all of the guest's memory");
+    }
+    finding
+}

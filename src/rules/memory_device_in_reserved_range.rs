@@ -1,0 +1,24 @@
+//! `memory-device-in-reserved-range`.
+
+use super::{Rule, collision};
+use crate::domain::MemoryModel;
+use crate::finding::Finding;
+use crate::guest::Guest;
+
+pub(super) const RULE: Rule = Rule {
+    id: "memory-device-in-reserved-range",
+    summary: "a plugged memory device lies where the host's IOMMU maps nothing",
+    check,
+};
+
+fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
+    let Ok(plugged) = &guest.plugged else { return };
+    let devices = guest.domain.memory_devices.iter().filter(|device| device.model != MemoryModel::SgxEpc);
+    for ((model, range), device) in plugged.iter().zip(devices) {
+        for hit in guest.collisions(*range) {
+            let what = format!("the {} at {range}", model.name());
+            let span = device.address.map_or(device.size.span, |address| address.span);
+            findings.push(collision::finding(guest, RULE.id, &what, hit, span, format!("lands at {range}")));
+        }
+    }
+}

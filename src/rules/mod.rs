@@ -1,0 +1,62 @@
+//! The rules, one file each. A rule looks at a [`Guest`] and reports [`Finding`]s; it does no arithmetic of its own.
+
+mod collision;
+mod hotplug_window_in_reserved_range;
+mod machine_type_not_available;
+mod memory_device_does_not_fit;
+mod memory_device_in_reserved_range;
+mod memory_hotplug_refused;
+mod not_modelled;
+mod pci_hole_in_reserved_range;
+mod phys_bits_above_host;
+mod phys_bits_ignored;
+mod phys_bits_not_configurable;
+mod phys_bits_out_of_range;
+mod phys_bits_too_low;
+mod ram_in_reserved_range;
+mod refused_by_libvirt;
+mod relocated_above_1t;
+
+use crate::finding::Finding;
+use crate::guest::Guest;
+
+/// A rule.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// Its name, the same for ever.
+    pub id: &'static str,
+    /// What it finds, in one line.
+    pub summary: &'static str,
+    check: fn(&Guest<'_>, &mut Vec<Finding>),
+}
+
+/// All rules in the order their findings are reported: what stops a guest first, what is good to know last.
+pub const RULES: [Rule; 15] = [
+    refused_by_libvirt::RULE,
+    machine_type_not_available::RULE,
+    memory_hotplug_refused::RULE,
+    phys_bits_not_configurable::RULE,
+    phys_bits_out_of_range::RULE,
+    phys_bits_above_host::RULE,
+    phys_bits_too_low::RULE,
+    memory_device_does_not_fit::RULE,
+    ram_in_reserved_range::RULE,
+    memory_device_in_reserved_range::RULE,
+    hotplug_window_in_reserved_range::RULE,
+    pci_hole_in_reserved_range::RULE,
+    phys_bits_ignored::RULE,
+    not_modelled::RULE,
+    relocated_above_1t::RULE,
+];
+
+/// The rule that speaks before there is a [`Guest`]: the flags of the machine type are not known.
+pub const UNKNOWN_MACHINE_TYPE: &str = "unknown-machine-type";
+
+/// What all rules find, in order.
+pub fn check(guest: &Guest<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for rule in RULES {
+        (rule.check)(guest, &mut findings);
+    }
+    findings
+}

@@ -1,0 +1,46 @@
+//! `phys-bits-too-low`.
+
+use super::Rule;
+use crate::finding::{Finding, Severity};
+use crate::guest::Guest;
+use crate::qemu::layout::{FIRST_RELOCATING_QEMU, LayoutError};
+
+pub(super) const RULE: Rule = Rule {
+    id: "phys-bits-too-low",
+    summary: "QEMU refuses to start: the memory map needs more physical address bits than the CPU has",
+    check,
+};
+
+fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
+    if let (Some(Err(LayoutError::Overflow)), Ok(memory)) = (&guest.layout, &guest.memory) {
+        let message = "QEMU refuses to start: the memory map does not fit 64-bit addresses";
+        findings.push(Finding::new(RULE.id, Severity::Error, message, memory.span, "too large"));
+    }
+    let (Some(layout), Some(cpu)) = (guest.layout(), guest.cpu()) else { return };
+    let limit = (1 << cpu.phys_bits) - 1;
+    // `pc_memory_init` of QEMU `hw/i386/pc.c`, 7.1 and newer.
+    if layout.max_gpa <= limit || guest.setting.qemu < FIRST_RELOCATING_QEMU {
+        return;
+    }
+    let moved = if layout.relocated { ", with RAM moved above 1 TiB" } else { "" };
+    let message = format!(
+        "QEMU refuses to start: Address space limit {limit:#x} < {:#x} phys-bits too low ({}); {} are needed{moved}",
+        layout.max_gpa, cpu.phys_bits, layout.phys_bits_needed
+    );
+    let domain = guest.domain;
+    let (span, label) = match &domain.cpu {
+        Some(written) => match &written.maxphysaddr {
+            Some(width) => (width.span, format!("gives {} bits", cpu.phys_bits)),
+            None => (written.span, format!("gives {} bits, no <maxphysaddr> asks for more", cpu.phys_bits)),
+        },
+        None => (domain.span, format!("without <cpu> there are {} bits", cpu.phys_bits)),
+    };
+    let mut finding = Finding::new(RULE.id, Severity::Error, message, span, label);
+    if let Some(maximum) = domain.max_memory.filter(|_| layout.device_memory.is_some()) {
+        finding = finding.with_label(maximum.span, "counts, and a GiB for every slot");
+    }
+    if let Some(hole) = domain.pci_hole64 {
+        finding = finding.with_label(hole.span, "counts too");
+    }
+    findings.push(finding);
+}

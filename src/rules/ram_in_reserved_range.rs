@@ -1,0 +1,19 @@
+//! `ram-in-reserved-range`.
+
+use super::{Rule, collision};
+use crate::finding::Finding;
+use crate::guest::Guest;
+use crate::text;
+
+pub(super) const RULE: Rule =
+    Rule { id: "ram-in-reserved-range", summary: "guest RAM lies where the host's IOMMU maps nothing", check };
+
+fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
+    let (Some(layout), Ok(memory)) = (guest.layout(), &guest.memory) else { return };
+    for ram in layout.ram() {
+        for hit in guest.collisions(ram) {
+            let label = format!("RAM takes up {}", text::range(ram));
+            findings.push(collision::finding(guest, RULE.id, "guest RAM", hit, memory.span, label));
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! `refused-by-libvirt`.
+
+use super::Rule;
+use crate::finding::{Finding, Severity};
+use crate::guest::Guest;
+
+pub(super) const RULE: Rule =
+    Rule { id: "refused-by-libvirt", summary: "libvirt refuses the domain for its memory or CPU settings", check };
+
+fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
+    for refusal in [guest.cpu_options.as_ref().err(), guest.memory.as_ref().err()].into_iter().flatten() {
+        let message = format!("libvirt refuses the guest: {}", refusal.message);
+        findings.push(Finding::new(RULE.id, Severity::Error, message, refusal.span, "refused"));
+    }
+}

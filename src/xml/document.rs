@@ -1,0 +1,448 @@
+//! A parsed document: elements, attributes and text with their places, in flat arrays.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+
+use super::wellformed::{self, MAX_DEPTH, XmlError};
+use super::{Location, Span};
+
+/// A well-formed XML document. Nothing of the source is copied but values that contain references.
+#[derive(Debug)]
+pub struct Document<'a> {
+    source: &'a str,
+    elements: Vec<ElementData<'a>>,
+    attributes: Vec<AttributeData<'a>>,
+    texts: Vec<TextData>,
+    namespaces: Vec<Cow<'a, str>>,
+}
+
+#[derive(Debug)]
+struct ElementData<'a> {
+    name: &'a str,
+    namespace: Option<usize>,
+    start_tag: Span,
+    whole: Span,
+    attributes: std::ops::Range<usize>,
+    /// Index behind the last descendant, so that children are found by jumping from sibling to sibling.
+    subtree_end: usize,
+}
+
+#[derive(Debug)]
+struct AttributeData<'a> {
+    name: &'a str,
+    value: Cow<'a, str>,
+    span: Span,
+}
+
+#[derive(Debug)]
+struct TextData {
+    span: Span,
+    /// The character, where the text is a reference to one.
+    reference: Option<char>,
+}
+
+/// An element of a [`Document`].
+#[derive(Debug, Clone, Copy)]
+pub struct Element<'d> {
+    document: &'d Document<'d>,
+    index: usize,
+}
+
+/// An attribute of an [`Element`].
+#[derive(Debug, Clone, Copy)]
+pub struct Attribute<'d> {
+    /// The value, references resolved.
+    pub value: &'d str,
+    /// Where the value stands, without its quotes.
+    pub span: Span,
+}
+
+impl<'a> Document<'a> {
+    /// Parses a whole document.
+    ///
+    /// # Errors
+    /// Whatever makes libvirt's parser refuse it (not well-formed, nested deeper than [`MAX_DEPTH`]), and what no
+    /// domain needs: a document type declaration, another encoding than UTF-8, more than
+    /// [`MAX_BYTES`](super::MAX_BYTES).
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, XmlError> {
+        let (body, mark_len) = wellformed::decode(bytes)?;
+        // Offsets are counted from the first byte of the source, byte order mark included.
+        let source = std::str::from_utf8(bytes).unwrap_or(body);
+        Builder::new(source, body, mark_len).run()
+    }
+
+    /// The source text, byte order mark included.
+    pub fn source(&self) -> &str {
+        self.source
+    }
+
+    /// The place of a byte offset.
+    pub fn location(&self, offset: usize) -> Location {
+        Location::of(self.source.as_bytes(), offset)
+    }
+
+    /// The outermost element.
+    pub fn root(&self) -> Element<'_> {
+        Element { document: self, index: 0 }
+    }
+}
+
+impl<'d> Element<'d> {
+    fn data(&self) -> &'d ElementData<'d> {
+        &self.document.elements[self.index]
+    }
+
+    /// The name as written, prefix included.
+    pub fn name(&self) -> &'d str {
+        self.data().name
+    }
+
+    /// The name without its prefix.
+    pub fn local_name(&self) -> &'d str {
+        let name = self.name();
+        name.rsplit_once(':').map_or(name, |(_, local)| local)
+    }
+
+    /// The namespace URI, `None` for elements in no namespace.
+    pub fn namespace(&self) -> Option<&'d str> {
+        self.data().namespace.map(|index| &*self.document.namespaces[index])
+    }
+
+    /// Where the start tag stands, `<` and `>` included.
+    pub fn start_tag(&self) -> Span {
+        self.data().start_tag
+    }
+
+    /// Where the whole element stands.
+    pub fn span(&self) -> Span {
+        self.data().whole
+    }
+
+    /// The child elements in document order.
+    pub fn children(&self) -> impl Iterator<Item = Element<'d>> + use<'d> {
+        let (document, end) = (self.document, self.data().subtree_end);
+        let mut next = self.index + 1;
+        std::iter::from_fn(move || {
+            let element = Element { document, index: next };
+            (next < end).then(|| {
+                next = element.data().subtree_end;
+                element
+            })
+        })
+    }
+
+    /// The children called `name` that are in no namespace, as the XPath `./name` finds them.
+    pub fn children_named(&self, name: &'d str) -> impl Iterator<Item = Element<'d>> + use<'d> {
+        self.children().filter(move |child| child.name() == name && child.namespace().is_none())
+    }
+
+    /// The first child called `name` that is in no namespace, as the XPath `./name[1]` finds it.
+    pub fn child(&self, name: &'d str) -> Option<Element<'d>> {
+        self.children_named(name).next()
+    }
+
+    /// The first element at the end of `path`, one child a step.
+    pub fn descend(&self, path: &[&'d str]) -> Option<Element<'d>> {
+        path.iter().try_fold(*self, |element, name| element.child(name))
+    }
+
+    /// The attribute called `name` (prefix included, where it has one).
+    pub fn attribute(&self, name: &str) -> Option<Attribute<'d>> {
+        let attributes = &self.document.attributes[self.data().attributes.clone()];
+        attributes.iter().find(|a| a.name == name).map(|a| Attribute { value: &a.value, span: a.span })
+    }
+
+    /// The value of the attribute called `name`.
+    pub fn value(&self, name: &str) -> Option<&'d str> {
+        self.attribute(name).map(|attribute| attribute.value)
+    }
+
+    /// All text inside, that of descendants included, as the XPath function `string()` gives it.
+    pub fn text(&self) -> Cow<'d, str> {
+        let mut parts = self.text_parts().peekable();
+        let Some(first) = parts.next() else { return Cow::Borrowed("") };
+        if first.reference.is_none() && parts.peek().is_none() {
+            return Cow::Borrowed(self.slice(first.span));
+        }
+        let mut text = String::new();
+        for part in std::iter::once(first).chain(parts) {
+            match part.reference {
+                Some(c) => text.push(c),
+                None => text.push_str(self.slice(part.span)),
+            }
+        }
+        Cow::Owned(text)
+    }
+
+    /// Where the text stands; of an element without text, its start tag.
+    pub fn text_span(&self) -> Span {
+        let mut parts = self.text_parts();
+        let Some(first) = parts.next() else { return self.start_tag() };
+        let end = parts.last().map_or(first.span.end, |last| last.span.end);
+        Span::new(first.span.start, end)
+    }
+
+    fn text_parts(&self) -> impl Iterator<Item = &'d TextData> + use<'d> {
+        let (whole, texts) = (self.data().whole, &self.document.texts);
+        let first = texts.partition_point(|text| text.span.start < whole.start);
+        texts[first..].iter().take_while(move |text| text.span.end <= whole.end)
+    }
+
+    fn slice(&self, span: Span) -> &'d str {
+        &self.document.source[span.start..span.end]
+    }
+}
+
+struct Builder<'a> {
+    document: Document<'a>,
+    body: &'a str,
+    mark_len: usize,
+    open: Vec<usize>,
+    scopes: Scopes<'a>,
+}
+
+/// Which prefix means which namespace, at the place reached.
+#[derive(Default)]
+struct Scopes<'a> {
+    bindings: HashMap<&'a str, Vec<usize>>,
+    /// The declarations in force, with the depth of the element that made them, innermost last.
+    declared: Vec<(usize, &'a str)>,
+}
+
+impl<'a> Scopes<'a> {
+    /// The namespace `prefix` is bound to; an undeclared prefix has none, as in libxml2, which only warns.
+    fn lookup(&self, prefix: &str) -> Option<usize> {
+        self.bindings.get(prefix).and_then(|stack| stack.last()).copied()
+    }
+
+    fn bind(&mut self, prefix: &'a str, depth: usize, namespace: usize) {
+        self.bindings.entry(prefix).or_default().push(namespace);
+        self.declared.push((depth, prefix));
+    }
+
+    fn leave(&mut self, depth: usize) {
+        while let Some((_, prefix)) = self.declared.pop_if(|(at, _)| *at >= depth) {
+            if let Some(stack) = self.bindings.get_mut(prefix) {
+                stack.pop();
+            }
+        }
+    }
+}
+
+impl<'a> Builder<'a> {
+    fn new(source: &'a str, body: &'a str, mark_len: usize) -> Self {
+        let document = Document {
+            source,
+            elements: Vec::new(),
+            attributes: Vec::new(),
+            texts: Vec::new(),
+            // The first namespace is the empty one: `xmlns=""` takes an element out of all namespaces.
+            namespaces: vec![Cow::Borrowed("")],
+        };
+        Self { document, body, mark_len, open: Vec::new(), scopes: Scopes::default() }
+    }
+
+    fn error(&self, offset: usize, message: impl Into<Cow<'static, str>>) -> XmlError {
+        XmlError::new(self.document.source.as_bytes(), offset, message)
+    }
+
+    fn run(mut self) -> Result<Document<'a>, XmlError> {
+        let mut reader = Reader::from_str(self.body);
+        reader.config_mut().check_comments = true;
+        loop {
+            let start = self.offset(reader.buffer_position());
+            let event = reader
+                .read_event()
+                .map_err(|error| self.error(self.offset(reader.error_position()), error.to_string()))?;
+            let span = Span::new(start, self.offset(reader.buffer_position()));
+            match event {
+                Event::Start(tag) => self.start(&tag, span, false)?,
+                Event::Empty(tag) => self.start(&tag, span, true)?,
+                Event::End(_) => self.end(span),
+                Event::Text(_) => self.characters(span)?,
+                Event::CData(_) => self.cdata(span)?,
+                Event::GeneralRef(name) => self.reference(&name.into_inner(), span)?,
+                Event::Decl(_) => self.declaration(span)?,
+                Event::PI(instruction) => self.instruction(instruction.target(), span)?,
+                Event::DocType(_) => {
+                    let message = "document type declarations and entities are not accepted in domain XML";
+                    return Err(self.error(span.start, message));
+                }
+                Event::Comment(_) => {}
+                Event::Eof => return self.finish(),
+            }
+        }
+    }
+
+    fn offset(&self, position: u64) -> usize {
+        usize::try_from(position).unwrap_or(usize::MAX).saturating_add(self.mark_len).min(self.document.source.len())
+    }
+
+    fn slice(&self, span: Span) -> &'a str {
+        &self.document.source[span.start..span.end]
+    }
+
+    fn start(&mut self, tag: &BytesStart<'_>, span: Span, empty: bool) -> Result<(), XmlError> {
+        if self.open.is_empty() && !self.document.elements.is_empty() {
+            return Err(self.error(span.start, "more than one outermost element"));
+        }
+        if self.open.len() >= MAX_DEPTH {
+            return Err(self.error(span.start, format!("nested deeper than {MAX_DEPTH} elements")));
+        }
+        let markup = self.slice(span);
+        let inside = markup.trim_start_matches('<');
+        let inside =
+            inside[..inside.len() - 1].strip_suffix('/').filter(|_| empty).unwrap_or(&inside[..inside.len() - 1]);
+        let name_len = tag.name().as_ref().len();
+        let name = &inside[..name_len];
+        if !wellformed::is_name(name) {
+            return Err(self.error(span.start, "not a valid element name"));
+        }
+        let depth = self.open.len();
+        let first_attribute = self.document.attributes.len();
+        self.attributes(inside, name_len, span.start + 1, depth)?;
+
+        let prefix = name.split_once(':').map_or("", |(prefix, _)| prefix);
+        let index = self.document.elements.len();
+        self.document.elements.push(ElementData {
+            name,
+            namespace: self.scopes.lookup(prefix).filter(|&namespace| namespace != 0),
+            start_tag: span,
+            whole: span,
+            attributes: first_attribute..self.document.attributes.len(),
+            subtree_end: index + 1,
+        });
+        self.open.push(index);
+        if empty {
+            self.end(span);
+        }
+        Ok(())
+    }
+
+    fn attributes(&mut self, inside: &'a str, from: usize, base: usize, depth: usize) -> Result<(), XmlError> {
+        let raw = wellformed::attributes(inside, from).map_err(|(at, message)| self.error(base + at, message))?;
+        let mut names = HashSet::with_capacity(raw.len());
+        for attribute in raw {
+            let name = &inside[attribute.name.clone()];
+            if !names.insert(name) {
+                return Err(self.error(base + attribute.name.start, format!("attribute `{name}` is given twice")));
+            }
+            let span = Span::new(base + attribute.value.start, base + attribute.value.end);
+            let value = wellformed::attribute_value(&inside[attribute.value])
+                .map_err(|(at, message)| self.error(span.start + at, message))?;
+            let declared = if name == "xmlns" { Some("") } else { name.strip_prefix("xmlns:") };
+            if let Some(prefix) = declared {
+                let namespace = if value.is_empty() { 0 } else { self.document.namespaces.len() };
+                if namespace != 0 {
+                    self.document.namespaces.push(value.clone());
+                }
+                self.scopes.bind(prefix, depth, namespace);
+            }
+            self.document.attributes.push(AttributeData { name, value, span });
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, span: Span) {
+        // quick-xml has already matched the end tag with its start tag.
+        if let Some(index) = self.open.pop() {
+            let behind = self.document.elements.len();
+            let element = &mut self.document.elements[index];
+            element.whole.end = span.end;
+            element.subtree_end = behind;
+            self.scopes.leave(self.open.len());
+        }
+    }
+
+    fn characters(&mut self, span: Span) -> Result<(), XmlError> {
+        let text = self.slice(span);
+        if let Some(at) = text.find("]]>") {
+            return Err(self.error(span.start + at, "`]]>` is not allowed in text"));
+        }
+        if self.open.is_empty() {
+            return match text.find(|c: char| !matches!(c, ' ' | '\t' | '\n' | '\r')) {
+                Some(at) if self.document.elements.is_empty() => {
+                    Err(self.error(span.start + at, "text before the outermost element; not XML"))
+                }
+                Some(at) => Err(self.error(span.start + at, "text behind the outermost element")),
+                None => Ok(()),
+            };
+        }
+        self.document.texts.push(TextData { span, reference: None });
+        Ok(())
+    }
+
+    fn cdata(&mut self, span: Span) -> Result<(), XmlError> {
+        if self.open.is_empty() {
+            return Err(self.error(span.start, "text outside the outermost element"));
+        }
+        let inside = Span::new(span.start + "<![CDATA[".len(), span.end - "]]>".len());
+        self.document.texts.push(TextData { span: inside, reference: None });
+        Ok(())
+    }
+
+    fn reference(&mut self, name: &str, span: Span) -> Result<(), XmlError> {
+        if self.open.is_empty() {
+            return Err(self.error(span.start, "text outside the outermost element"));
+        }
+        let c = wellformed::entity(name).map_err(|message| self.error(span.start, message))?;
+        self.document.texts.push(TextData { span, reference: Some(c) });
+        Ok(())
+    }
+
+    fn declaration(&self, span: Span) -> Result<(), XmlError> {
+        if span.start != self.mark_len {
+            return Err(self.error(span.start, "an XML declaration is allowed at the very start only"));
+        }
+        let inside = self.slice(span).trim_start_matches("<?xml").trim_end_matches("?>");
+        let wrong = |(at, message): (usize, &'static str)| self.error(span.start + "<?xml".len() + at, message);
+        let attributes = wellformed::attributes(inside, 0).map_err(wrong)?;
+        let mut order = ["version", "encoding", "standalone"].iter();
+        for attribute in &attributes {
+            let (name, value) = (&inside[attribute.name.clone()], &inside[attribute.value.clone()]);
+            let valid = order.any(|expected| expected == &name)
+                && match name {
+                    "version" => value
+                        .strip_prefix("1.")
+                        .is_some_and(|minor| minor.bytes().all(|b| b.is_ascii_digit()) && !minor.is_empty()),
+                    "standalone" => matches!(value, "yes" | "no"),
+                    _ => true,
+                };
+            if !valid {
+                return Err(wrong((attribute.name.start, "not a valid XML declaration")));
+            }
+            if name == "encoding"
+                && !["utf-8", "utf8", "us-ascii", "ascii"].contains(&value.to_ascii_lowercase().as_str())
+            {
+                let message = format!("encoding `{}`; domain XML is read as UTF-8 only", value.escape_debug());
+                return Err(self.error(span.start + "<?xml".len() + attribute.value.start, message));
+            }
+        }
+        match attributes.first() {
+            Some(first) if &inside[first.name.clone()] == "version" => Ok(()),
+            _ => Err(self.error(span.start, "an XML declaration without a version")),
+        }
+    }
+
+    fn instruction(&self, target: &str, span: Span) -> Result<(), XmlError> {
+        if !wellformed::is_name(target) || target.eq_ignore_ascii_case("xml") {
+            return Err(self.error(span.start, "not a valid processing instruction"));
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Document<'a>, XmlError> {
+        if let Some(&index) = self.open.last() {
+            let element = &self.document.elements[index];
+            let message = format!("`<{}>` is not closed", element.name);
+            return Err(self.error(element.start_tag.start, message));
+        }
+        if self.document.elements.is_empty() {
+            return Err(self.error(self.document.source.len(), "empty document; no XML element in it"));
+        }
+        Ok(self.document)
+    }
+}

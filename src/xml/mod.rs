@@ -1,0 +1,9 @@
+//! XML with the exact place of everything, as strict as the parser that libvirt uses.
+
+mod document;
+mod span;
+mod wellformed;
+
+pub use document::{Attribute, Document, Element};
+pub use span::{Location, Span};
+pub use wellformed::{MAX_BYTES, MAX_DEPTH, XmlError};

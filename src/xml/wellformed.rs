@@ -1,0 +1,186 @@
+//! What quick-xml lets pass and libxml2, the parser behind libvirt, does not.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::Location;
+
+/// The longest document read: 4 MiB, the longest string libvirt's remote protocol carries
+/// (`REMOTE_STRING_MAX` in libvirt's `src/remote/remote_protocol.x`), so no longer domain can be defined.
+pub const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// The deepest nesting read, in elements, the outermost one included. libxml2 (`xmlParserMaxDepth`, 256 below the
+/// outermost element) stops there unless told otherwise, and libvirt does not tell it otherwise.
+pub const MAX_DEPTH: usize = 257;
+
+/// Why a text is not a well-formed XML document, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{location}: {message}")]
+pub struct XmlError {
+    /// Where the trouble is.
+    pub location: Location,
+    /// What the trouble is, in one line.
+    pub message: Cow<'static, str>,
+}
+
+impl XmlError {
+    pub(super) fn new(text: &[u8], offset: usize, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { location: Location::of(text, offset), message: message.into() }
+    }
+}
+
+/// Checks size, encoding and characters, and gives the text without its byte order mark and the length of that mark.
+pub(super) fn decode(bytes: &[u8]) -> Result<(&str, usize), XmlError> {
+    if bytes.len() > MAX_BYTES {
+        let message = "longer than 4 MiB, more than libvirt accepts as a domain";
+        return Err(XmlError::new(&bytes[..=MAX_BYTES], MAX_BYTES, message));
+    }
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) || looks_like_utf16(bytes) {
+        return Err(XmlError::new(bytes, 0, "UTF-16 text; domain XML is read as UTF-8 only"));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|e| XmlError::new(bytes, e.valid_up_to(), "not UTF-8"))?;
+    if let Some((offset, c)) = text.char_indices().find(|&(_, c)| !is_xml_char(c)) {
+        let message = format!("character U+{:04X} is not allowed in XML", u32::from(c));
+        return Err(XmlError::new(bytes, offset, message));
+    }
+    let body = text.strip_prefix('\u{feff}').unwrap_or(text);
+    Ok((body, text.len() - body.len()))
+}
+
+fn looks_like_utf16(bytes: &[u8]) -> bool {
+    matches!(bytes, [b'<', 0, ..] | [0, b'<', ..])
+}
+
+/// `Char` of the XML 1.0 specification.
+pub(super) fn is_xml_char(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
+}
+
+fn is_name_start(c: char) -> bool {
+    c.is_ascii_alphabetic() || matches!(c, '_' | ':') || (!c.is_ascii() && c.is_alphabetic())
+}
+
+fn is_name_char(c: char) -> bool {
+    is_name_start(c)
+        || c.is_ascii_digit()
+        || matches!(c, '-' | '.' | '\u{b7}')
+        || (!c.is_ascii() && c.is_alphanumeric())
+}
+
+/// Whether `name` can name an element or attribute: a `QName`, prefix and local part both non-empty.
+pub(super) fn is_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(is_name_start)
+        && chars.all(is_name_char)
+        && !name.starts_with(':')
+        && !name.ends_with(':')
+        && name.bytes().filter(|&b| b == b':').count() <= 1
+}
+
+/// One attribute of a start tag, as ranges of the tag's inside.
+pub(super) struct RawAttribute {
+    /// Where the name stands.
+    pub name: Range<usize>,
+    /// Where the value stands, without its quotes.
+    pub value: Range<usize>,
+}
+
+/// Splits the inside of a start tag behind the element name into attributes.
+///
+/// quick-xml's own iterator accepts attributes that are not separated by white space and compares every pair of names;
+/// this one does neither, so a tag with a hundred thousand attributes takes linear time.
+///
+/// # Errors
+/// The offset in `inside` and what is wrong there.
+pub(super) fn attributes(inside: &str, mut at: usize) -> Result<Vec<RawAttribute>, (usize, &'static str)> {
+    let bytes = inside.as_bytes();
+    let skip_space = |mut at: usize| {
+        while bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
+            at += 1;
+        }
+        at
+    };
+    let mut found = Vec::new();
+    loop {
+        let name_start = skip_space(at);
+        if name_start == bytes.len() {
+            return Ok(found);
+        }
+        if name_start == at {
+            return Err((at, "white space is missing before an attribute"));
+        }
+        let name_len = inside[name_start..].find(|c: char| c == '=' || c.is_ascii_whitespace());
+        let name_end = name_start + name_len.ok_or((name_start, "an attribute has no value"))?;
+        if !is_name(&inside[name_start..name_end]) {
+            return Err((name_start, "not a valid attribute name"));
+        }
+        let equals = skip_space(name_end);
+        if bytes.get(equals) != Some(&b'=') {
+            return Err((name_start, "an attribute has no value"));
+        }
+        let open = skip_space(equals + 1);
+        let quote = match bytes.get(open) {
+            Some(&q @ (b'"' | b'\'')) => char::from(q),
+            _ => return Err((open.min(bytes.len()), "an attribute value is not quoted")),
+        };
+        let value_start = open + 1;
+        let value_len = inside[value_start..].find(quote).ok_or((open, "an attribute value is not closed"))?;
+        let value = value_start..value_start + value_len;
+        if let Some(lt) = inside[value.clone()].find('<') {
+            return Err((value.start + lt, "`<` is not allowed in an attribute value"));
+        }
+        at = value.end + 1;
+        found.push(RawAttribute { name: name_start..name_end, value });
+    }
+}
+
+/// The character that `&name;` stands for.
+///
+/// # Errors
+/// What is wrong with it. There is no DTD, so only the five predefined entities and character references exist.
+pub(super) fn entity(name: &str) -> Result<char, Cow<'static, str>> {
+    let number = match name {
+        "lt" => return Ok('<'),
+        "gt" => return Ok('>'),
+        "amp" => return Ok('&'),
+        "apos" => return Ok('\''),
+        "quot" => return Ok('"'),
+        _ => match name.strip_prefix('#') {
+            Some(number) => number,
+            None => return Err(format!("entity `&{};` is not defined", name.escape_debug()).into()),
+        },
+    };
+    let code = match number.strip_prefix('x') {
+        Some(hex) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => u32::from_str_radix(hex, 16).ok(),
+        None if number.bytes().all(|b| b.is_ascii_digit()) => number.parse().ok(),
+        _ => None,
+    };
+    code.and_then(char::from_u32).filter(|&c| is_xml_char(c)).ok_or_else(|| "not a valid character reference".into())
+}
+
+/// The value an attribute has after entities are resolved and white space is normalised.
+///
+/// # Errors
+/// The offset in `raw` and what is wrong there.
+pub(super) fn attribute_value(raw: &str) -> Result<Cow<'_, str>, (usize, Cow<'static, str>)> {
+    if !raw.contains(['&', '\t', '\n', '\r']) {
+        return Ok(Cow::Borrowed(raw));
+    }
+    let mut value = String::with_capacity(raw.len());
+    let mut at = 0;
+    while let Some(c) = raw[at..].chars().next() {
+        match c {
+            '&' => {
+                let len = raw[at..].find(';').ok_or((at, Cow::Borrowed("`&` starts no entity reference")))?;
+                value.push(entity(&raw[at + 1..at + len]).map_err(|message| (at, message))?);
+                at += len + 1;
+                continue;
+            }
+            '\r' if raw[at + 1..].starts_with('\n') => {}
+            '\t' | '\n' | '\r' => value.push(' '),
+            other => value.push(other),
+        }
+        at += c.len_utf8();
+    }
+    Ok(Cow::Owned(value))
+}
