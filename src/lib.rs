@@ -12,6 +12,7 @@ pub mod domain;
 pub mod finding;
 pub mod fix;
 pub mod guest;
+pub mod hook;
 pub mod host;
 pub mod io;
 pub mod libvirt;

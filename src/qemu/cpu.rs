@@ -144,13 +144,13 @@ const INTEL_MODELS: [&str; 33] = [
 /// The CPUID vendor QEMU's definition of a named model has.
 fn model_vendor(name: &str) -> Option<&'static str> {
     let starts = |known: &&str| name.starts_with(*known);
-    if AMD_MODELS.iter().any(|known| starts(known)) {
+    if AMD_MODELS.iter().any(starts) {
         Some(AMD)
     } else if name.starts_with("Dhyana") {
         Some("HygonGenuine")
     } else if name.starts_with("YongFeng") {
         Some("CentaurHauls")
-    } else if INTEL_MODELS.iter().any(|known| starts(known)) {
+    } else if INTEL_MODELS.iter().any(starts) {
         Some("GenuineIntel")
     } else {
         None

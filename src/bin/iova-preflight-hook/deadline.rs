@@ -1,0 +1,79 @@
+//! The time limit: a timer whose handler ends the process, since libvirt would wait for ever.
+//!
+//! A timer and not a thread: it needs no memory, covers every blocking call, and cannot be starved by one.
+
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use iova_preflight::policy::OnInternalError;
+
+/// How long a decision may take, in seconds.
+const LIMIT_SECONDS: libc::time_t = 1;
+
+/// The exit status of a run that did not come to a decision.
+static STATUS_ON_FAILURE: AtomicI32 = AtomicI32::new(0);
+
+/// What an internal error leads to, a passed time limit included.
+pub(crate) fn set_on_internal_error(choice: OnInternalError) {
+    STATUS_ON_FAILURE.store(i32::from(choice == OnInternalError::Block), Ordering::Relaxed);
+}
+
+/// What was set last; allow, if nothing was.
+pub(crate) fn on_internal_error() -> OnInternalError {
+    if STATUS_ON_FAILURE.load(Ordering::Relaxed) == 0 { OnInternalError::Allow } else { OnInternalError::Block }
+}
+
+/// Ends the process at once.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// Starts the clock.
+pub(crate) fn arm() {
+    // SAFETY: the structures are plain data that all-zero bytes initialise validly; the handler calls nothing but
+    // async-signal-safe functions (signal-safety(7)) and touches only an atomic and constants. A failure of either
+    // call leaves the process without a time limit, which is the state it was in.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = expired as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
+        let mut unblocked: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut unblocked);
+        libc::sigaddset(&raw mut unblocked, libc::SIGALRM);
+        // libvirt may hand down any signal mask.
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const unblocked, std::ptr::null_mut());
+        let once = libc::timeval { tv_sec: 0, tv_usec: 0 };
+        let limit = libc::timeval { tv_sec: LIMIT_SECONDS, tv_usec: 0 };
+        let timer = libc::itimerval { it_interval: once, it_value: limit };
+        libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut());
+    }
+}
+
+extern "C" fn expired(_signal: libc::c_int) {
+    const ALLOWED: &str =
+        "<27>iova-preflight-hook: internal error: no decision within a second; the guest goes on unchecked";
+    const STOPPED: &str = "<27>iova-preflight-hook: internal error: no decision within a second; the guest is stopped";
+    const REASON: &str = "iova-preflight: internal error: no decision within a second; the guest is stopped\n";
+    let status = STATUS_ON_FAILURE.load(Ordering::Relaxed);
+    let line = if status == 0 { ALLOWED } else { STOPPED };
+    // SAFETY: socket, connect, send, write and _exit are async-signal-safe; every pointer is to a constant or a local
+    // of the size given. The socket does not block.
+    unsafe {
+        let mut address: libc::sockaddr_un = std::mem::zeroed();
+        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        for (to, from) in address.sun_path.iter_mut().zip(super::log::SOCKET.bytes()) {
+            *to = from as libc::c_char;
+        }
+        let socket = libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0);
+        let size = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+        if libc::connect(socket, (&raw const address).cast(), size) == 0 {
+            libc::send(socket, line.as_ptr().cast(), line.len(), libc::MSG_NOSIGNAL);
+        }
+        if status != 0 {
+            libc::write(libc::STDERR_FILENO, REASON.as_ptr().cast(), REASON.len());
+        }
+        libc::_exit(status)
+    }
+}

@@ -1,0 +1,309 @@
+//! What the libvirt hook decides, without any I/O.
+//!
+//! libvirt calls a hook as `NAME OPERATION SUB-OPERATION EXTRA` with the domain XML on standard input, waits for it
+//! without a time limit, and takes every exit status but 0 for a refusal (libvirt `docs/hooks.rst`,
+//! `src/util/virhook.c`). On `reconnect` a refusal kills a running guest, so that nothing but a known list of
+//! operations is ever looked at.
+
+use crate::check::{Evaluation, Verdict, evaluate};
+use crate::domain::{CpuMode, Domain};
+use crate::finding::{Finding, Severity};
+use crate::host::Host;
+use crate::policy::{Mode, OnInternalError, Policy};
+use crate::qemu::cpu::DEFAULT_PHYS_BITS;
+use crate::qemu::layout::{AMD_HT_START, Q35_PCI_HOLE64_SIZE};
+use crate::text::printable;
+
+/// The operations a guest can be stopped at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Before any resource of a starting guest is touched. Sizes are not rounded and host-model is not expanded yet.
+    Prepare,
+    /// Before QEMU is started; the XML is final.
+    Start,
+    /// An incoming migration, on the destination.
+    Migrate,
+    /// A managed or saved image is restored.
+    Restore,
+}
+
+impl Operation {
+    /// The operation in libvirt's second and third argument; `None` for every one at which a guest is never stopped.
+    pub fn parse(operation: &str, sub_operation: &str) -> Option<Self> {
+        match (operation, sub_operation) {
+            ("prepare", "begin") => Some(Self::Prepare),
+            ("start", "begin") => Some(Self::Start),
+            ("migrate", "begin") => Some(Self::Migrate),
+            ("restore", "begin") => Some(Self::Restore),
+            _ => None,
+        }
+    }
+
+    /// Whether the guest's ABI is fixed by what already ran, so that no rewrite of its XML helps.
+    fn is_incoming(self) -> bool {
+        matches!(self, Self::Migrate | Self::Restore)
+    }
+}
+
+/// What the hook does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// The guest starts; there may be something for the system log.
+    Allow {
+        /// A line for the log, at warning.
+        log: Option<String>,
+    },
+    /// The guest is stopped with this line.
+    Block {
+        /// What collides and what mends it, in one line.
+        message: String,
+    },
+}
+
+/// The rules whose findings are certain enough to stop a guest: QEMU refuses its phys-bits, or VFIO refuses its
+/// memory. What libvirt itself refuses is left to libvirt.
+const STOPPING_RULES: [&str; 5] = [
+    "phys-bits-too-low",
+    "phys-bits-not-configurable",
+    "phys-bits-out-of-range",
+    "ram-in-reserved-range",
+    "memory-device-in-reserved-range",
+];
+
+/// Whether the policy exempts a guest, by name or by UUID.
+pub fn is_exempt(policy: &Policy, name: &str, uuid: Option<&str>) -> bool {
+    policy.exempt.iter().any(|exempt| exempt == name || uuid.is_some_and(|uuid| uuid.eq_ignore_ascii_case(exempt)))
+}
+
+/// Whether a guest is too small to reach the HyperTransport range or the end of 40 address bits, whatever its machine
+/// type and its host. Such a guest is decided without another look at the machine.
+pub fn is_out_of_reach(domain: &Domain) -> bool {
+    const KIB: u64 = 1024;
+    const GIB_IN_KIB: u64 = 1 << 20;
+    let cpu = domain.cpu.as_ref();
+    let asks_for_fewer_bits = cpu.is_some_and(|cpu| {
+        let width = cpu.maxphysaddr.as_ref();
+        let fewer = |bits: Option<u32>| bits.is_some_and(|bits| bits != 0 && bits < DEFAULT_PHYS_BITS);
+        width.is_some_and(|w| fewer(w.bits.map(|bits| bits.value)) || fewer(w.limit.map(|limit| limit.value)))
+    });
+    // phys-bits on a CPU without long mode is refused however small the guest is.
+    let may_lack_long_mode =
+        cpu.is_some_and(|cpu| cpu.maxphysaddr.is_some() && (cpu.model.is_some() || !cpu.features.is_empty()));
+    if asks_for_fewer_bits || may_lack_long_mode {
+        return false;
+    }
+    let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0u64, u64::saturating_add);
+    let memory = domain.memory.map_or(0, |memory| memory.value);
+    let cells = sum(&mut domain.numa_cells.iter().map(|cell| cell.value));
+    let devices = sum(&mut domain.memory_devices.iter().map(|device| device.size.value));
+    let maximum = domain.max_memory.map_or(0, |maximum| maximum.value);
+    let slots = domain.slots.map_or(0, |slots| u64::from(slots.value)).saturating_mul(GIB_IN_KIB);
+    let hole = domain.pci_hole64.map_or(0, |hole| hole.value).max(Q35_PCI_HOLE64_SIZE / KIB);
+    // Memory as libvirt may count it, 4 GiB for what lies below RAM above 4 GiB, and a GiB for each rounding.
+    let parts = [memory.max(cells).saturating_add(devices).max(maximum), slots, hole, 8 * GIB_IN_KIB];
+    sum(&mut parts.into_iter()) < AMD_HT_START / KIB
+}
+
+/// Decides about a guest that is not out of reach.
+pub fn decide(operation: Operation, domain: &Domain, host: &Host, policy: &Policy) -> Decision {
+    let evaluation = evaluate(domain, host, policy);
+    let name = &domain.name;
+    let stopping: Vec<&Finding> = evaluation
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error && STOPPING_RULES.contains(&finding.rule))
+        .collect();
+    // Of two reasons, that the devices cannot reach the memory says more than that QEMU wants more bits.
+    let worst = stopping.iter().find(|finding| finding.rule.ends_with("in-reserved-range")).or(stopping.first());
+    let Some(worst) = worst else {
+        return Decision::Allow { log: warning(operation, name, &evaluation) };
+    };
+    let unexpanded = domain.cpu.as_ref().is_some_and(|cpu| cpu.mode == CpuMode::HostModel);
+    if operation == Operation::Prepare && unexpanded {
+        // What libvirt makes of host-model is seen at `start`.
+        return Decision::Allow { log: None };
+    }
+    let message = format!("guest {}: {}; {}", printable(name), worst.message, advice(operation, name, &evaluation));
+    if !evaluation.assumptions.is_empty() {
+        let log = format!("{message} (allowed: this {})", evaluation.assumptions.join(" and "));
+        return Decision::Allow { log: Some(log) };
+    }
+    if policy.mode == Mode::Warn {
+        return Decision::Allow { log: Some(format!("{message} (allowed by policy)")) };
+    }
+    Decision::Block { message }
+}
+
+fn advice(operation: Operation, name: &str, evaluation: &Evaluation) -> String {
+    let name = shell_word(name);
+    match &evaluation.fix {
+        _ if operation.is_incoming() => {
+            format!(
+                "what already ran cannot be changed: edit the definition with `virsh edit {name}` and start it anew"
+            )
+        }
+        Some(fix) => {
+            let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
+            format!("fix: {} with `virsh edit {name}`", changes.join(", "))
+        }
+        None => {
+            let tried: Vec<&str> = evaluation.tried.iter().map(String::as_str).collect();
+            format!("no rewrite helps: {}", tried.join("; "))
+        }
+    }
+}
+
+/// Something latent is logged once, where the XML is final.
+fn warning(operation: Operation, name: &str, evaluation: &Evaluation) -> Option<String> {
+    if operation == Operation::Prepare || evaluation.verdict == Verdict::NotApplicable {
+        return None;
+    }
+    let finding = evaluation.findings.iter().find(|finding| finding.severity > Severity::Note)?;
+    Some(format!("guest {}: {}: {}", printable(name), finding.rule, finding.message))
+}
+
+/// A guest's name as a word for the shell.
+fn shell_word(name: &str) -> String {
+    let name = printable(name);
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | ':' | '@');
+    if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
+        return name.into_owned();
+    }
+    format!("'{}'", name.replace('\'', r"'\''"))
+}
+
+/// What a policy file says of internal errors, even if the rest of it cannot be read.
+pub fn salvage_on_internal_error(policy: &[u8]) -> OnInternalError {
+    let text = String::from_utf8_lossy(policy);
+    let value = text.lines().find_map(|line| {
+        let value = line.trim().strip_prefix("on_internal_error")?.trim_start().strip_prefix('=')?;
+        Some(value.split('#').next().unwrap_or_default().trim().trim_matches(['"', '\'']).to_owned())
+    });
+    if value.as_deref() == Some("block") { OnInternalError::Block } else { OnInternalError::Allow }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain;
+    use crate::host::builtin;
+    use crate::xml::Document;
+
+    fn domain(name: &str, cpu: &str, machine: &str, memory: &str, devices: &str) -> Domain {
+        let xml = format!(
+            "<domain type='kvm'><name>{name}</name>{memory}<os><type arch='x86_64' machine='{machine}'>hvm</type></os>\
+             {cpu}<devices>{devices}</devices></domain>"
+        );
+        domain::read(&Document::parse(xml.as_bytes()).expect("well-formed")).expect("a domain")
+    }
+
+    fn epyc() -> Host {
+        let mut host = builtin("amd-epyc").expect("built in");
+        host.qemu = "7.2".parse().ok();
+        host
+    }
+
+    const HUGE: &str = "<memory unit='GiB'>1200</memory>";
+    const HOSTDEV: &str = "<hostdev type='pci'><source><address bus='0x41'/></source></hostdev>";
+    const ENOUGH_BITS: &str = "<cpu mode='host-passthrough'/>";
+
+    #[test]
+    fn only_four_operations_are_looked_at() {
+        for operation in ["prepare", "start", "migrate", "restore"] {
+            assert!(Operation::parse(operation, "begin").is_some());
+            assert!(Operation::parse(operation, "end").is_none());
+        }
+        for operation in ["reconnect", "started", "stopped", "release", "attach", "future", ""] {
+            assert!(Operation::parse(operation, "begin").is_none(), "{operation}");
+        }
+    }
+
+    #[test]
+    fn a_certain_failure_is_blocked_at_prepare_with_its_fix() {
+        let domain = domain("db", ENOUGH_BITS, "pc-q35-6.2", HUGE, HOSTDEV);
+        let Decision::Block { message } = decide(Operation::Prepare, &domain, &epyc(), &Policy::default()) else {
+            panic!("not blocked")
+        };
+        for part in ["guest db", "HyperTransport", "machine pc-q35-6.2 → pc-q35-7.1", "virsh edit db"] {
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(!message.contains('\n'));
+    }
+
+    #[test]
+    fn without_a_device_it_starts() {
+        let domain = domain("db", ENOUGH_BITS, "pc-q35-6.2", HUGE, "");
+        assert!(matches!(
+            decide(Operation::Prepare, &domain, &epyc(), &Policy::default()),
+            Decision::Allow { log: None }
+        ));
+        assert!(matches!(
+            decide(Operation::Start, &domain, &epyc(), &Policy::default()),
+            Decision::Allow { log: Some(_) }
+        ));
+    }
+
+    #[test]
+    fn host_model_is_decided_at_start() {
+        let domain = domain("db", "<cpu mode='host-model'/>", "pc-q35-7.2", HUGE, HOSTDEV);
+        assert_eq!(decide(Operation::Prepare, &domain, &epyc(), &Policy::default()), Decision::Allow { log: None });
+        assert!(matches!(decide(Operation::Start, &domain, &epyc(), &Policy::default()), Decision::Block { .. }));
+    }
+
+    #[test]
+    fn what_is_not_certain_is_logged_and_allowed() {
+        let domain = domain("db", ENOUGH_BITS, "pc-q35-6.2", HUGE, HOSTDEV);
+        let unknown = Host { iommu: None, reserved: Vec::new(), ..epyc() };
+        assert!(matches!(decide(Operation::Start, &domain, &unknown, &Policy::default()), Decision::Allow { .. }));
+        let warn = Policy { mode: Mode::Warn, ..Policy::default() };
+        assert!(matches!(decide(Operation::Start, &domain, &epyc(), &warn), Decision::Allow { log: Some(_) }));
+    }
+
+    #[test]
+    fn an_incoming_guest_is_refused_without_a_rewrite() {
+        let domain = domain("it's", ENOUGH_BITS, "pc-q35-6.2", HUGE, HOSTDEV);
+        let Decision::Block { message } = decide(Operation::Migrate, &domain, &epyc(), &Policy::default()) else {
+            panic!("not blocked")
+        };
+        assert!(message.contains("cannot be changed") && message.contains(r"virsh edit 'it'\''s'"), "{message}");
+    }
+
+    #[test]
+    fn small_guests_are_out_of_reach_and_large_ones_are_not() {
+        let reach = |cpu: &str, memory: &str, devices: &str| is_out_of_reach(&domain("x", cpu, "pc", memory, devices));
+        assert!(reach("", "<memory unit='GiB'>64</memory>", HOSTDEV));
+        assert!(reach("", "<memory unit='GiB'>900</memory>", HOSTDEV));
+        assert!(!reach("", "<memory unit='GiB'>979</memory>", HOSTDEV));
+        assert!(!reach("", "<maxMemory slots='19' unit='GiB'>960</maxMemory><memory unit='GiB'>4</memory>", HOSTDEV));
+        assert!(!reach(
+            "",
+            "<memory unit='GiB'>900</memory>",
+            "<controller type='pci' model='pcie-root'><pcihole64 unit='GiB'>128</pcihole64></controller>"
+        ));
+        assert!(!reach("<cpu><maxphysaddr mode='emulate' bits='36'/></cpu>", "<memory unit='GiB'>64</memory>", ""));
+        assert!(!reach(
+            "<cpu><model>qemu32</model><maxphysaddr mode='emulate' bits='40'/></cpu>",
+            "<memory unit='GiB'>1</memory>",
+            ""
+        ));
+    }
+
+    #[test]
+    fn a_broken_policy_still_says_what_to_do_about_it() {
+        assert_eq!(
+            salvage_on_internal_error(b"mode = [\non_internal_error = 'block' # strict\n"),
+            OnInternalError::Block
+        );
+        assert_eq!(salvage_on_internal_error(b"# on_internal_error = 'block'\nx"), OnInternalError::Allow);
+        assert_eq!(salvage_on_internal_error(&[0xff, 0xfe]), OnInternalError::Allow);
+    }
+
+    #[test]
+    fn exemption_is_by_name_or_uuid() {
+        let policy =
+            Policy { exempt: vec!["db".into(), "C7A5FDBD-0000-0000-0000-000000000000".into()], ..Policy::default() };
+        assert!(is_exempt(&policy, "db", None));
+        assert!(is_exempt(&policy, "x", Some("c7a5fdbd-0000-0000-0000-000000000000")));
+        assert!(!is_exempt(&policy, "x", Some("y")));
+    }
+}
