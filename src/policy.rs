@@ -126,6 +126,11 @@ mod tests {
     }
 
     #[test]
+    fn the_example_shows_the_defaults() {
+        assert_eq!(Policy::from_toml(include_str!("../hooks/policy.toml")), Ok(Policy::default()));
+    }
+
+    #[test]
     fn every_key_is_read() {
         let policy = Policy::from_toml(
             "mode = 'warn'\npassthrough = 'assume'\nmachine_upgrade = 'latest'\nphys_bits = 'host'\n\

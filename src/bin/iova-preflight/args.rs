@@ -22,6 +22,8 @@ pub(crate) enum Command {
     /// Judge libvirt domain XML: does the guest start, and is every DMA mapping accepted?
     #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),
+    /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
+    Hook(HookArgs),
 }
 
 const CHECK_HELP: &str = "\
@@ -54,6 +56,30 @@ pub(crate) struct CheckArgs {
     /// Print the memory map of every guest, and what is merely good to know
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HookArgs {
+    /// Work on the system below this folder, as packages do
+    #[arg(long, global = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub command: HookCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HookCommand {
+    /// Link the hook into libvirt's hook folder; hooks of others are left alone
+    Install {
+        /// The hook program; the one beside this program, or else in /usr/bin
+        #[arg(long, value_name = "PATH")]
+        program: Option<PathBuf>,
+    },
+    /// Remove the link
+    Uninstall,
+    /// Say whether libvirt will run the hook; the exit status is 1 if it will not
+    Status,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -2,6 +2,8 @@
 
 mod args;
 mod check;
+mod hook;
+mod hook_status;
 mod human;
 mod input;
 
@@ -16,6 +18,7 @@ fn main() -> ExitCode {
     cli.color.write_global();
     let result = match &cli.command {
         Command::Check(args) => check::run(args),
+        Command::Hook(args) => hook::run(args),
     };
     match result {
         Ok(outcome) => outcome.into(),
