@@ -7,6 +7,7 @@ use crate::host::Host;
 use crate::libvirt::MAXPHYSADDR_SINCE;
 use crate::policy::{MachineUpgrade, PhysBitsPolicy, Policy};
 use crate::qemu::machine::{self, MachineType, Resolved};
+use crate::text;
 use crate::xml::Span;
 
 /// A rewrite that helps.
@@ -32,6 +33,15 @@ pub enum Change {
     PassHostBits,
     /// A smaller `<pcihole64>`, in KiB.
     PciHole64(u64),
+    /// Another fixed address of a memory device, because the device memory region moves.
+    DeviceAddress {
+        /// Its index among the memory devices.
+        device: usize,
+        /// The address it has.
+        from: u64,
+        /// The address it gets.
+        to: u64,
+    },
 }
 
 impl std::fmt::Display for Change {
@@ -40,7 +50,8 @@ impl std::fmt::Display for Change {
             Self::Machine { from, to } => write!(f, "machine {from} → {to}"),
             Self::EmulateBits(bits) => write!(f, "maxphysaddr emulate {bits}"),
             Self::PassHostBits => write!(f, "maxphysaddr passthrough"),
-            Self::PciHole64(kib) => write!(f, "pcihole64 {kib} KiB"),
+            Self::PciHole64(kib) => write!(f, "pcihole64 {}", text::size(kib.saturating_mul(1024))),
+            Self::DeviceAddress { from, to, .. } => write!(f, "memory device {from:#x} → {to:#x}"),
         }
     }
 }
@@ -57,6 +68,12 @@ impl Change {
             Self::PciHole64(kib) => {
                 let span = domain.pci_hole64.map_or(domain.span, |hole| hole.span);
                 domain.pci_hole64 = Some(Sourced { value: *kib, span });
+            }
+            Self::DeviceAddress { device, to, .. } => {
+                if let Some(address) = domain.memory_devices.get_mut(*device).and_then(|device| device.address.as_mut())
+                {
+                    address.value = *to;
+                }
             }
         }
     }
@@ -95,8 +112,13 @@ pub(crate) fn plan(domain: &Domain, host: &Host, policy: &Policy, broken: &Evalu
         return Ok(fix);
     }
     if let Some(machine) = search.newer_machine(broken) {
-        let changes = vec![machine];
-        let moved = search.judge(&changes);
+        let mut changes = vec![machine];
+        let mut moved = search.judge(&changes);
+        let follow = search.follow_window(broken, &moved);
+        if !follow.is_empty() {
+            changes.extend(follow);
+            moved = search.judge(&changes);
+        }
         if let Some(fix) = search.accept(changes.clone(), &moved) {
             return Ok(fix);
         }
@@ -194,6 +216,22 @@ impl Search<'_> {
         let changes = vec![Change::PciHole64(default / 1024)];
         let after = self.judge(&changes);
         self.accept(changes, &after)
+    }
+
+    /// The fixed addresses that memory devices need to keep their places in a device memory region that moved.
+    fn follow_window(&self, before: &Evaluation, after: &Evaluation) -> Vec<Change> {
+        let window = |evaluation: &Evaluation| evaluation.facts.layout.as_ref().and_then(|layout| layout.device_memory);
+        let (Some(old), Some(new)) = (window(before), window(after)) else { return Vec::new() };
+        if old.start == new.start {
+            return Vec::new();
+        }
+        let devices = self.domain.memory_devices.iter().enumerate();
+        let moved = devices.filter_map(|(device, memory)| {
+            let from = memory.address?.value;
+            let to = from.checked_sub(old.start)?.checked_add(new.start)?;
+            Some(Change::DeviceAddress { device, from, to })
+        });
+        moved.collect()
     }
 
     /// A machine type that moves RAM, where the guest's does not.

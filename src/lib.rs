@@ -20,6 +20,7 @@ pub mod map;
 pub mod policy;
 pub mod qemu;
 pub mod report;
+pub mod rewrite;
 pub mod rules;
 pub mod text;
 pub mod version;

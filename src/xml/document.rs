@@ -292,10 +292,8 @@ impl<'a> Builder<'a> {
         if self.open.len() >= MAX_DEPTH {
             return Err(self.error(span.start, format!("nested deeper than {MAX_DEPTH} elements")));
         }
-        let markup = self.slice(span);
-        let inside = markup.trim_start_matches('<');
-        let inside =
-            inside[..inside.len() - 1].strip_suffix('/').filter(|_| empty).unwrap_or(&inside[..inside.len() - 1]);
+        let end = if empty { "/>".len() } else { ">".len() };
+        let inside = self.slice(Span::new(span.start + "<".len(), span.end - end));
         let name_len = tag.name().as_ref().len();
         let name = &inside[..name_len];
         if !wellformed::is_name(name) {
@@ -405,18 +403,21 @@ impl<'a> Builder<'a> {
             let (name, value) = (&inside[attribute.name.clone()], &inside[attribute.value.clone()]);
             let valid = order.any(|expected| expected == &name)
                 && match name {
-                    "version" => value
-                        .strip_prefix("1.")
-                        .is_some_and(|minor| minor.bytes().all(|b| b.is_ascii_digit()) && !minor.is_empty()),
+                    "version" => {
+                        value.strip_prefix("1.").is_some_and(|minor| minor.bytes().all(|b| b.is_ascii_digit()))
+                    }
                     "standalone" => matches!(value, "yes" | "no"),
                     _ => true,
                 };
             if !valid {
                 return Err(wrong((attribute.name.start, "not a valid XML declaration")));
             }
-            if name == "encoding"
-                && !["utf-8", "utf8", "us-ascii", "ascii"].contains(&value.to_ascii_lowercase().as_str())
-            {
+            let known = match value.to_ascii_lowercase().as_str() {
+                "utf-8" | "utf8" => true,
+                "us-ascii" | "ascii" => self.body.is_ascii(),
+                _ => false,
+            };
+            if name == "encoding" && !known {
                 let message = format!("encoding `{}`; domain XML is read as UTF-8 only", value.escape_debug());
                 return Err(self.error(span.start + "<?xml".len() + attribute.value.start, message));
             }

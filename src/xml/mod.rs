@@ -1,6 +1,7 @@
 //! XML with the exact place of everything, as strict as the parser that libvirt uses.
 
 mod document;
+pub mod edit;
 mod span;
 mod wellformed;
 

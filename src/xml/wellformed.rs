@@ -44,6 +44,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(&str, usize), XmlError> {
         return Err(XmlError::new(bytes, offset, message));
     }
     let body = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if body.starts_with('\u{feff}') {
+        return Err(XmlError::new(bytes, 0, "two byte order marks"));
+    }
     Ok((body, text.len() - body.len()))
 }
 
@@ -56,25 +59,24 @@ pub(super) fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
 }
 
+/// `NameStartChar` of the XML 1.0 specification, fifth edition.
 fn is_name_start(c: char) -> bool {
-    c.is_ascii_alphabetic() || matches!(c, '_' | ':') || (!c.is_ascii() && c.is_alphabetic())
+    matches!(c,
+        ':' | 'A'..='Z' | '_' | 'a'..='z' | '\u{c0}'..='\u{d6}' | '\u{d8}'..='\u{f6}' | '\u{f8}'..='\u{2ff}'
+        | '\u{370}'..='\u{37d}' | '\u{37f}'..='\u{1fff}' | '\u{200c}'..='\u{200d}' | '\u{2070}'..='\u{218f}'
+        | '\u{2c00}'..='\u{2fef}' | '\u{3001}'..='\u{d7ff}' | '\u{f900}'..='\u{fdcf}' | '\u{fdf0}'..='\u{fffd}'
+        | '\u{10000}'..='\u{effff}')
 }
 
+/// `NameChar` of the XML 1.0 specification, fifth edition.
 fn is_name_char(c: char) -> bool {
-    is_name_start(c)
-        || c.is_ascii_digit()
-        || matches!(c, '-' | '.' | '\u{b7}')
-        || (!c.is_ascii() && c.is_alphanumeric())
+    is_name_start(c) || matches!(c, '-' | '.' | '0'..='9' | '\u{b7}' | '\u{300}'..='\u{36f}' | '\u{203f}'..='\u{2040}')
 }
 
-/// Whether `name` can name an element or attribute: a `QName`, prefix and local part both non-empty.
+/// Whether `name` can name an element or attribute. Colons may stand anywhere: libxml2 only warns of odd ones.
 pub(super) fn is_name(name: &str) -> bool {
     let mut chars = name.chars();
-    chars.next().is_some_and(is_name_start)
-        && chars.all(is_name_char)
-        && !name.starts_with(':')
-        && !name.ends_with(':')
-        && name.bytes().filter(|&b| b == b':').count() <= 1
+    chars.next().is_some_and(is_name_start) && chars.all(is_name_char)
 }
 
 /// One attribute of a start tag, as ranges of the tag's inside.
