@@ -17,6 +17,29 @@ pub struct Fix {
     pub changes: Vec<Change>,
 }
 
+impl Fix {
+    /// What changes for the guest, a sentence each.
+    pub fn consequences(&self) -> Vec<&'static str> {
+        let mut sentences = Vec::new();
+        let has = |wanted: fn(&Change) -> bool| self.changes.iter().any(wanted);
+        if has(|change| matches!(change, Change::Machine { .. })) {
+            sentences.push(
+                "a new machine type is a new revision of the virtual hardware: Windows may ask to be activated again",
+            );
+            sentences.push("saved state and internal snapshots taken before no longer restore");
+            sentences.push("RAM moves above 1 TiB, which some Windows GPU drivers do not work with");
+        }
+        if has(|change| matches!(change, Change::EmulateBits(_) | Change::PassHostBits)) {
+            sentences.push("the guest sees a wider CPU: hosts it migrates to need as many physical address bits");
+        }
+        if has(|change| matches!(change, Change::PciHole64(_))) {
+            sentences.push("devices with BARs larger than the new 64-bit PCI hole no longer fit");
+        }
+        sentences.push("a running guest picks it up at its next cold start");
+        sentences
+    }
+}
+
 /// A part of a rewrite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {

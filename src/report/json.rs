@@ -9,6 +9,8 @@ use crate::host::Host;
 use crate::map::GpaRange;
 use crate::qemu::layout::Layout;
 use crate::qemu::machine::Family;
+use crate::report::diff::unified_diff;
+use crate::rewrite::rewrite;
 use crate::xml::{Document, Location};
 
 /// The version of this document's form.
@@ -169,6 +171,10 @@ impl From<Location> for LocationReport {
 #[derive(Debug, Serialize)]
 struct FixReport {
     changes: Vec<String>,
+    /// What changes for the guest.
+    consequences: Vec<&'static str>,
+    /// The change of the XML as a unified diff.
+    diff: String,
 }
 
 impl GuestReport {
@@ -180,7 +186,7 @@ impl GuestReport {
     /// A guest that was judged.
     pub fn new(source: String, document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) -> Self {
         let details =
-            (evaluation.verdict != Verdict::NotApplicable).then(|| Details::new(document, domain, evaluation));
+            (evaluation.verdict != Verdict::NotApplicable).then(|| Details::new(&source, document, domain, evaluation));
         Self {
             source,
             name: Some(domain.name.clone()),
@@ -193,7 +199,7 @@ impl GuestReport {
 }
 
 impl Details {
-    fn new(document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) -> Self {
+    fn new(source: &str, document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) -> Self {
         let facts = &evaluation.facts;
         Self {
             machine: MachineReport {
@@ -234,10 +240,13 @@ impl Details {
                     location: document.location(finding.primary.span.start).into(),
                 })
                 .collect(),
-            fix: evaluation
-                .fix
-                .as_ref()
-                .map(|fix| FixReport { changes: fix.changes.iter().map(ToString::to_string).collect() }),
+            fix: evaluation.fix.as_ref().map(|fix| FixReport {
+                changes: fix.changes.iter().map(ToString::to_string).collect(),
+                consequences: fix.consequences(),
+                diff: rewrite(document, fix)
+                    .map(|after| unified_diff(source, document.source(), &after))
+                    .unwrap_or_default(),
+            }),
             tried: evaluation.tried.clone(),
         }
     }

@@ -1,3 +1,6 @@
 //! Evaluations in the forms that other programs read.
 
+#[cfg(feature = "cli")]
+pub mod diff;
+#[cfg(feature = "cli")]
 pub mod json;

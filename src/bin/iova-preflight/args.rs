@@ -22,6 +22,9 @@ pub(crate) enum Command {
     /// Judge libvirt domain XML: does the guest start, and is every DMA mapping accepted?
     #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),
+    /// Rewrite libvirt domain XML so that the guest starts, and touch nothing else
+    #[command(after_help = FIX_HELP)]
+    Fix(FixArgs),
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
 }
@@ -30,8 +33,13 @@ const CHECK_HELP: &str = "\
 Exit status: 0 every guest may start; 1 at least one is `blocked` or `fixable`; 2 at least one input could not be \
 judged. 2 wins over 1, and every other input is still judged.";
 
+const FIX_HELP: &str = "\
+Exit status: 0 every guest may start, as it is or as it was rewritten; 1 at least one is `blocked`, or `fixable` and was \
+not rewritten; 2 at least one input could not be judged.";
+
+/// What `check` and `fix` both take.
 #[derive(Debug, Args)]
-pub(crate) struct CheckArgs {
+pub(crate) struct CommonArgs {
     /// Domain XML files, folders (every *.xml in them, recursively), or - for standard input
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
@@ -45,10 +53,6 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
 
-    /// How to print verdicts
-    #[arg(long, value_name = "FORMAT", default_value = "human")]
-    pub format: Format,
-
     /// Print nothing but errors; the exit status says it all
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
@@ -56,6 +60,30 @@ pub(crate) struct CheckArgs {
     /// Print the memory map of every guest, and what is merely good to know
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+
+    /// How to print verdicts
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FixArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+
+    /// Print what would change, and write nothing; the default for files
+    #[arg(long, conflicts_with = "in_place")]
+    pub diff: bool,
+
+    /// Rewrite the files; each is replaced in one step and keeps its mode and owner
+    #[arg(short, long)]
+    pub in_place: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,46 +1,30 @@
 //! `iova-preflight check`.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
-use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
-use iova_preflight::check::{Evaluation, evaluate};
-use iova_preflight::domain::{self, Domain};
-use iova_preflight::host::{self, BUILTIN, Host, Iommu};
-use iova_preflight::io::detect::Detected;
-use iova_preflight::io::file::read_file_limited;
-use iova_preflight::policy::Policy;
+use anyhow::Result;
 use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION};
-use iova_preflight::xml::Document;
 
 use crate::Outcome;
 use crate::args::{CheckArgs, Format};
 use crate::human::Printer;
 use crate::input::Input;
-
-/// The longest profile or policy that is read.
-const MAX_CONFIG_BYTES: usize = 1024 * 1024;
+use crate::judge::{HostSource, Judge, complain};
 
 /// Judges every input and prints the verdicts.
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
-    let source = HostSource::choose(args.host.as_deref())?;
-    let policy = match &args.policy {
-        Some(path) => read_policy(path)?,
-        None => Policy::default(),
-    };
-    let inputs = Input::expand(&args.paths);
-    let mut judge = Judge { source: &source, policy: &policy, outcome: Outcome::Clean };
+    let source = HostSource::choose(args.common.host.as_deref())?;
+    let mut judge = Judge::new(&source, args.common.policy.as_deref())?;
+    let inputs = Input::expand(&args.common.paths);
     match args.format {
-        _ if args.quiet => {
+        _ if args.common.quiet => {
             for input in inputs {
                 judge.each(input, |_| Ok(()), |name, error| complain(name, &error))?;
             }
         }
-        Format::Human => human(&mut judge, inputs, &source, args.verbose)?,
+        Format::Human => human(&mut judge, inputs, &source, args.common.verbose)?,
         Format::Json => json(&mut judge, inputs, &source)?,
-    }
-    if judge.outcome == Outcome::Clean && args.paths.is_empty() {
-        return Err(anyhow!("nothing to check"));
     }
     Ok(judge.outcome)
 }
@@ -69,7 +53,7 @@ fn human(judge: &mut Judge<'_>, inputs: Vec<Input>, source: &HostSource, verbose
 }
 
 fn json(judge: &mut Judge<'_>, inputs: Vec<Input>, source: &HostSource) -> Result<()> {
-    let guests = std::cell::RefCell::new(Vec::with_capacity(inputs.len()));
+    let guests = RefCell::new(Vec::with_capacity(inputs.len()));
     for input in inputs {
         judge.each(
             input,
@@ -93,132 +77,4 @@ fn json(judge: &mut Judge<'_>, inputs: Vec<Input>, source: &HostSource) -> Resul
     out.write_all(b"\n")?;
     out.flush()?;
     Ok(())
-}
-
-/// Says on standard error what is wrong with an input; `error` begins with line and column where there are any.
-fn complain(name: &str, error: &str) -> Result<()> {
-    let name = iova_preflight::text::printable(name);
-    let error = iova_preflight::text::printable(error);
-    writeln!(anstream::stderr(), "{name}:{error}")?;
-    Ok(())
-}
-
-/// An input that was judged.
-pub(crate) struct Judged<'a> {
-    pub name: &'a str,
-    pub document: &'a Document<'a>,
-    pub domain: &'a Domain,
-    pub evaluation: &'a Evaluation,
-    pub host: &'a Host,
-}
-
-struct Judge<'a> {
-    source: &'a HostSource,
-    policy: &'a Policy,
-    outcome: Outcome,
-}
-
-impl Judge<'_> {
-    /// Judges one input and hands it to `judged`, or what is wrong with it to `unreadable`.
-    fn each(
-        &mut self,
-        input: Input,
-        mut judged: impl FnMut(&Judged<'_>) -> Result<()>,
-        mut unreadable: impl FnMut(&str, String) -> Result<()>,
-    ) -> Result<()> {
-        let name = input.name();
-        let bytes = match input.read() {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                self.outcome = Outcome::Failed;
-                return unreadable(&name, format!(" {error}"));
-            }
-        };
-        let document = match Document::parse(&bytes) {
-            Ok(document) => document,
-            Err(error) => {
-                self.outcome = Outcome::Failed;
-                return unreadable(&name, error.to_string());
-            }
-        };
-        let domain = match domain::read(&document) {
-            Ok(domain) => domain,
-            Err(error) => {
-                self.outcome = Outcome::Failed;
-                return unreadable(&name, format!("{}: {error}", document.location(error.span.start)));
-            }
-        };
-        let host = self.source.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
-        let evaluation = evaluate(&domain, &host, self.policy);
-        if evaluation.verdict.stops() {
-            self.outcome = self.outcome.max(Outcome::Stopped);
-        }
-        judged(&Judged { name: &name, document: &document, domain: &domain, evaluation: &evaluation, host: &host })
-    }
-}
-
-/// The host that guests are judged for.
-struct HostSource {
-    /// For the JSON document.
-    name: String,
-    /// For people: which host, and why.
-    notice: String,
-    facts: HostFacts,
-}
-
-enum HostFacts {
-    Profile(Box<Host>),
-    Detected(Detected),
-}
-
-impl HostSource {
-    fn choose(wanted: Option<&Path>) -> Result<Self> {
-        let profile =
-            |name: String, notice: String, host: Host| Self { name, notice, facts: HostFacts::Profile(Box::new(host)) };
-        if let Some(wanted) = wanted {
-            let shown = wanted.display();
-            if let Some(host) = wanted.to_str().and_then(host::builtin) {
-                return Ok(profile(shown.to_string(), format!("host: built-in profile {shown}"), host));
-            }
-            let names: Vec<&str> = BUILTIN.iter().map(|builtin| builtin.name).collect();
-            let bytes = read_file_limited(wanted, MAX_CONFIG_BYTES)
-                .with_context(|| format!("host profile {shown}: neither a file nor one of {}", names.join(", ")))?;
-            let text = config_text(&bytes, wanted)?;
-            let host = Host::from_profile(&text).map_err(|error| anyhow!("{shown}:{error}"))?;
-            return Ok(profile(shown.to_string(), format!("host: profile {shown}"), host));
-        }
-        let detected = Detected::new(Path::new("/"));
-        if detected.iommu() == Some(Iommu::Amd) {
-            return Ok(Self {
-                name: "this host".to_owned(),
-                notice: "host: this host".to_owned(),
-                facts: HostFacts::Detected(detected),
-            });
-        }
-        let name = "amd-epyc";
-        let host = host::builtin(name).ok_or_else(|| anyhow!("no built-in profile {name}"))?;
-        let notice =
-            format!("host: built-in profile {name}, as this host has no AMD IOMMU at work (--host chooses another)");
-        Ok(profile(name.to_owned(), notice, host))
-    }
-
-    fn host_for(&self, emulator: Option<&str>) -> Host {
-        match &self.facts {
-            HostFacts::Profile(host) => (**host).clone(),
-            HostFacts::Detected(detected) => detected.host_for(emulator),
-        }
-    }
-}
-
-fn read_policy(path: &Path) -> Result<Policy> {
-    let bytes = read_file_limited(path, MAX_CONFIG_BYTES).with_context(|| format!("policy {}", path.display()))?;
-    let text = config_text(&bytes, path)?;
-    Policy::from_toml(&text).map_err(|error| anyhow!("{}:{error}", path.display()))
-}
-
-fn config_text(bytes: &[u8], path: &Path) -> Result<String> {
-    if bytes.len() > MAX_CONFIG_BYTES {
-        return Err(anyhow!("{}: longer than 1 MiB", path.display()));
-    }
-    String::from_utf8(bytes.to_vec()).map_err(|_| anyhow!("{}: not UTF-8", path.display()))
 }

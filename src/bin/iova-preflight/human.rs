@@ -11,7 +11,7 @@ use iova_preflight::finding::{Finding, Severity};
 use iova_preflight::qemu::layout::Layout;
 use iova_preflight::text::{self, printable};
 
-use crate::check::Judged;
+use crate::judge::Judged;
 
 /// Prints guests one after the other and counts them.
 pub(crate) struct Printer<'w, W: Write> {

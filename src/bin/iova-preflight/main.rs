@@ -2,10 +2,12 @@
 
 mod args;
 mod check;
+mod fix;
 mod hook;
 mod hook_status;
 mod human;
 mod input;
+mod judge;
 
 use std::process::ExitCode;
 
@@ -18,6 +20,7 @@ fn main() -> ExitCode {
     cli.color.write_global();
     let result = match &cli.command {
         Command::Check(args) => check::run(args),
+        Command::Fix(args) => fix::run(args),
         Command::Hook(args) => hook::run(args),
     };
     match result {

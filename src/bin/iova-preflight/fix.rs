@@ -1,0 +1,146 @@
+//! `iova-preflight fix`.
+
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, fchown};
+use std::path::Path;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::{Context, Result};
+use iova_preflight::check::Verdict;
+use iova_preflight::report::diff::unified_diff;
+use iova_preflight::rewrite::rewrite;
+use iova_preflight::text::printable;
+
+use crate::Outcome;
+use crate::args::FixArgs;
+use crate::input::Input;
+use crate::judge::{HostSource, Judge, Judged, complain};
+
+/// Rewrites every input that a rewrite helps.
+pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
+    let source = HostSource::choose(args.common.host.as_deref())?;
+    let mut judge = Judge::new(&source, args.common.policy.as_deref())?;
+    let mut outcome = Outcome::Clean;
+    for input in Input::expand(&args.common.paths) {
+        let target = Target::of(&input, args);
+        let each = judge.each(
+            input,
+            |judged| {
+                outcome = outcome.max(fix(judged, &target, args.common.quiet)?);
+                Ok(())
+            },
+            |name, error| complain(name, &error),
+        );
+        each?;
+    }
+    // What the judge calls stopped may have been rewritten; what it could not judge stays so.
+    Ok(if judge.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
+}
+
+/// Where a rewritten domain goes.
+enum Target {
+    /// To standard output, whole.
+    Stdout,
+    /// To standard output, as a diff.
+    Diff,
+    /// Back into its file.
+    File(std::path::PathBuf),
+}
+
+impl Target {
+    fn of(input: &Input, args: &FixArgs) -> Self {
+        match input {
+            Input::Stdin if !args.diff => Self::Stdout,
+            Input::File(path) if args.in_place => Self::File(path.clone()),
+            _ => Self::Diff,
+        }
+    }
+}
+
+fn fix(judged: &Judged<'_>, target: &Target, quiet: bool) -> Result<Outcome> {
+    let before = judged.document.source();
+    let Some(fix) = &judged.evaluation.fix else {
+        let blocked = judged.evaluation.verdict == Verdict::Blocked;
+        if blocked {
+            explain_block(judged)?;
+        } else if matches!(target, Target::Stdout) {
+            io::stdout().write_all(before.as_bytes())?;
+        }
+        return Ok(if blocked { Outcome::Stopped } else { Outcome::Clean });
+    };
+    let after = rewrite(judged.document, fix).with_context(|| judged.name.to_owned())?;
+    if !quiet {
+        explain_fix(judged)?;
+    }
+    match target {
+        Target::Stdout => {
+            io::stdout().write_all(after.as_bytes())?;
+            Ok(Outcome::Clean)
+        }
+        Target::Diff => {
+            print_diff(&unified_diff(judged.name, before, &after))?;
+            Ok(Outcome::Stopped)
+        }
+        Target::File(path) => {
+            replace_file(path, after.as_bytes()).with_context(|| path.display().to_string())?;
+            Ok(Outcome::Clean)
+        }
+    }
+}
+
+fn explain_block(judged: &Judged<'_>) -> Result<()> {
+    let mut err = anstream::stderr().lock();
+    writeln!(err, "{}: no rewrite helps", printable(judged.name))?;
+    for tried in &judged.evaluation.tried {
+        writeln!(err, "  {}", printable(tried))?;
+    }
+    Ok(())
+}
+
+fn explain_fix(judged: &Judged<'_>) -> Result<()> {
+    let Some(fix) = &judged.evaluation.fix else { return Ok(()) };
+    let mut err = anstream::stderr().lock();
+    let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
+    writeln!(err, "{}: {}", printable(judged.name), printable(&changes.join(", ")))?;
+    for consequence in fix.consequences() {
+        writeln!(err, "  note: {consequence}")?;
+    }
+    Ok(())
+}
+
+fn print_diff(diff: &str) -> Result<()> {
+    let mut out = anstream::AutoStream::auto(io::stdout().lock());
+    for line in diff.split_inclusive('\n') {
+        let style: Style = match line.as_bytes().first() {
+            _ if line.starts_with("--- ") || line.starts_with("+++ ") => Style::new().bold(),
+            Some(b'+') => AnsiColor::Green.on_default(),
+            Some(b'-') => AnsiColor::Red.on_default(),
+            Some(b'@') => AnsiColor::Cyan.on_default(),
+            _ => Style::new(),
+        };
+        let (text, end) = line.split_at(line.trim_end_matches(['\r', '\n']).len());
+        write!(out, "{style}{text}{style:#}{end}")?;
+    }
+    Ok(())
+}
+
+/// Replaces a file in one step: whoever reads it sees the old or the new one, whole, whatever happens meanwhile.
+fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    // A link stays a link, to a new file.
+    let path = path.canonicalize()?;
+    let metadata = std::fs::metadata(&path)?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::Builder::new().prefix(".iova-preflight-").tempfile_in(folder)?;
+    file.write_all(content)?;
+    if metadata.uid() != std::fs::metadata(file.path())?.uid()
+        || metadata.gid() != std::fs::metadata(file.path())?.gid()
+    {
+        fchown(file.as_file(), Some(metadata.uid()), Some(metadata.gid()))?;
+    }
+    // Behind the change of owner, which clears some of its bits.
+    file.as_file().set_permissions(metadata.permissions())?;
+    file.as_file().sync_all()?;
+    file.persist(&path)?;
+    // The name is on the disk only when the folder is.
+    std::fs::File::open(folder)?.sync_all()
+}

@@ -1,0 +1,156 @@
+//! What all commands that read domains have in common: which host, which policy, and one domain after the other.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use iova_preflight::check::{Evaluation, evaluate};
+use iova_preflight::domain::{self, Domain};
+use iova_preflight::host::{self, BUILTIN, Host, Iommu};
+use iova_preflight::io::detect::Detected;
+use iova_preflight::io::file::read_file_limited;
+use iova_preflight::policy::Policy;
+use iova_preflight::xml::Document;
+
+use crate::Outcome;
+use crate::input::Input;
+
+/// The longest profile or policy that is read.
+const MAX_CONFIG_BYTES: usize = 1024 * 1024;
+
+/// Says on standard error what is wrong with an input; `error` begins with line and column where there are any.
+pub(crate) fn complain(name: &str, error: &str) -> Result<()> {
+    let name = iova_preflight::text::printable(name);
+    let error = iova_preflight::text::printable(error);
+    writeln!(anstream::stderr(), "{name}:{error}")?;
+    Ok(())
+}
+
+/// An input that was judged.
+pub(crate) struct Judged<'a> {
+    pub name: &'a str,
+    pub document: &'a Document<'a>,
+    pub domain: &'a Domain,
+    pub evaluation: &'a Evaluation,
+    pub host: &'a Host,
+}
+
+/// Judges inputs and remembers the worst outcome.
+pub(crate) struct Judge<'a> {
+    source: &'a HostSource,
+    policy: Policy,
+    pub outcome: Outcome,
+}
+
+impl<'a> Judge<'a> {
+    /// A judge for guests of `source`, who knows the policy in the file `policy`.
+    pub fn new(source: &'a HostSource, policy: Option<&Path>) -> Result<Self> {
+        let policy = policy.map(read_policy).transpose()?.unwrap_or_default();
+        Ok(Self { source, policy, outcome: Outcome::Clean })
+    }
+
+    /// Judges one input and hands it to `judged`, or what is wrong with it to `unreadable`.
+    pub fn each(
+        &mut self,
+        input: Input,
+        mut judged: impl FnMut(&Judged<'_>) -> Result<()>,
+        mut unreadable: impl FnMut(&str, String) -> Result<()>,
+    ) -> Result<()> {
+        let name = input.name();
+        let bytes = match input.read() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.outcome = Outcome::Failed;
+                return unreadable(&name, format!(" {error}"));
+            }
+        };
+        let document = match Document::parse(&bytes) {
+            Ok(document) => document,
+            Err(error) => {
+                self.outcome = Outcome::Failed;
+                return unreadable(&name, error.to_string());
+            }
+        };
+        let domain = match domain::read(&document) {
+            Ok(domain) => domain,
+            Err(error) => {
+                self.outcome = Outcome::Failed;
+                return unreadable(&name, format!("{}: {error}", document.location(error.span.start)));
+            }
+        };
+        let host = self.source.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
+        let evaluation = evaluate(&domain, &host, &self.policy);
+        if evaluation.verdict.stops() {
+            self.outcome = self.outcome.max(Outcome::Stopped);
+        }
+        judged(&Judged { name: &name, document: &document, domain: &domain, evaluation: &evaluation, host: &host })
+    }
+}
+
+/// The host that guests are judged for.
+pub(crate) struct HostSource {
+    /// For the JSON document.
+    pub name: String,
+    /// For people: which host, and why.
+    pub notice: String,
+    facts: HostFacts,
+}
+
+enum HostFacts {
+    Profile(Box<Host>),
+    Detected(Detected),
+}
+
+impl HostSource {
+    /// The host in a profile, or this one.
+    pub fn choose(wanted: Option<&Path>) -> Result<Self> {
+        let profile =
+            |name: String, notice: String, host: Host| Self { name, notice, facts: HostFacts::Profile(Box::new(host)) };
+        if let Some(wanted) = wanted {
+            let shown = wanted.display();
+            if let Some(host) = wanted.to_str().and_then(host::builtin) {
+                return Ok(profile(shown.to_string(), format!("host: built-in profile {shown}"), host));
+            }
+            let names: Vec<&str> = BUILTIN.iter().map(|builtin| builtin.name).collect();
+            let bytes = read_file_limited(wanted, MAX_CONFIG_BYTES)
+                .with_context(|| format!("host profile {shown}: neither a file nor one of {}", names.join(", ")))?;
+            let text = config_text(&bytes, wanted)?;
+            let host = Host::from_profile(&text).map_err(|error| anyhow!("{shown}:{error}"))?;
+            return Ok(profile(shown.to_string(), format!("host: profile {shown}"), host));
+        }
+        let detected = Detected::new(Path::new("/"));
+        if detected.iommu() == Some(Iommu::Amd) {
+            return Ok(Self {
+                name: "this host".to_owned(),
+                notice: "host: this host".to_owned(),
+                facts: HostFacts::Detected(detected),
+            });
+        }
+        let name = "amd-epyc";
+        let host = host::builtin(name).ok_or_else(|| anyhow!("no built-in profile {name}"))?;
+        let notice =
+            format!("host: built-in profile {name}, as this host has no AMD IOMMU at work (--host chooses another)");
+        Ok(profile(name.to_owned(), notice, host))
+    }
+
+    /// The host as a domain sees it that is run by `emulator`.
+    pub fn host_for(&self, emulator: Option<&str>) -> Host {
+        match &self.facts {
+            HostFacts::Profile(host) => (**host).clone(),
+            HostFacts::Detected(detected) => detected.host_for(emulator),
+        }
+    }
+}
+
+fn read_policy(path: &Path) -> Result<Policy> {
+    let bytes = read_file_limited(path, MAX_CONFIG_BYTES).with_context(|| format!("policy {}", path.display()))?;
+    let text = config_text(&bytes, path)?;
+    Policy::from_toml(&text).map_err(|error| anyhow!("{}:{error}", path.display()))
+}
+
+fn config_text(bytes: &[u8], path: &Path) -> Result<String> {
+    if bytes.len() > MAX_CONFIG_BYTES {
+        return Err(anyhow!("{}: longer than 1 MiB", path.display()));
+    }
+    String::from_utf8(bytes.to_vec()).map_err(|_| anyhow!("{}: not UTF-8", path.display()))
+}
