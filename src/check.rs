@@ -15,6 +15,7 @@ use crate::qemu::cpu::{AMD, CpuOptions, HostCpu};
 use crate::qemu::layout::Layout;
 use crate::qemu::machine::{Family, Flavor, MachineType, Resolved, resolve};
 use crate::rules;
+use crate::text::quoted;
 use crate::version::Version;
 
 /// What becomes of a guest.
@@ -141,19 +142,18 @@ pub(crate) fn judge(domain: &Domain, host: &Host, policy: &Policy) -> Evaluation
 
 /// Why a domain is none of this tool's business.
 fn foreign(domain: &Domain) -> Option<String> {
-    let shown = |text: &str| text.chars().take(40).flat_map(char::escape_debug).collect::<String>();
     let hypervisor = domain.hypervisor.as_ref().map(|h| h.value.as_str()).unwrap_or_default();
     if !matches!(hypervisor, "kvm" | "qemu") {
-        return Some(format!("a domain of type {}, not of QEMU", shown(hypervisor)));
+        return Some(format!("a domain of type {}, not of QEMU", quoted(hypervisor)));
     }
     if let Some(os_type) = domain.os_type.as_ref().filter(|os_type| os_type.value != "hvm") {
-        return Some(format!("an OS of type {}, not hvm", shown(&os_type.value)));
+        return Some(format!("an OS of type {}, not hvm", quoted(&os_type.value)));
     }
     domain
         .arch
         .as_ref()
         .filter(|arch| !matches!(arch.value.as_str(), "x86_64" | "i686"))
-        .map(|arch| format!("architecture {}, not x86", shown(&arch.value)))
+        .map(|arch| format!("architecture {}, not x86", quoted(&arch.value)))
 }
 
 fn not_applicable(reason: String) -> Evaluation {
@@ -216,7 +216,7 @@ fn unknown_machine(
     name: &str,
     alias: bool,
 ) -> Evaluation {
-    let shown: String = name.chars().take(60).flat_map(char::escape_debug).collect();
+    let shown = quoted(name);
     let span = domain.machine.as_ref().map_or(domain.span, |machine| machine.span);
     let finding = |severity: Severity, consequence: &str| {
         let message = if alias && domain.machine.is_none() {

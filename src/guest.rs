@@ -156,6 +156,9 @@ fn hotplug_refusal(domain: &Domain, machine: &MachineType, memory: &Memory) -> O
     (dimm && !domain.acpi).then(|| "a DIMM needs <features><acpi/></features>".to_owned())
 }
 
+/// Far more than the 256 slots for DIMMs and the PCI addresses for virtio devices that QEMU has.
+const MAX_MEMORY_DEVICES: usize = 4096;
+
 fn plug(
     domain: &Domain,
     layout: &Layout,
@@ -164,6 +167,9 @@ fn plug(
 ) -> Result<Vec<(MemoryModel, GpaRange)>, (usize, PlacementError)> {
     let devices: Vec<(usize, &MemoryDevice)> = window_devices(domain).collect();
     let Some(&(first, _)) = devices.first() else { return Ok(Vec::new()) };
+    if devices.len() > MAX_MEMORY_DEVICES {
+        return Err((first, PlacementError::TooMany(devices.len())));
+    }
     for &(index, device) in devices.iter().filter(|(_, device)| device.model == MemoryModel::VirtioMem) {
         let block = device.block_kib.map_or(DEFAULT_ALIGNMENT, |kib| kib.saturating_mul(1024));
         if !memory.devices[index].is_multiple_of(block) {

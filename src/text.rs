@@ -46,6 +46,18 @@ pub fn printable(text: &str) -> std::borrow::Cow<'_, str> {
     shown.into()
 }
 
+/// `text` as a message quotes it: printable, and cut where it is too long to be read.
+pub fn quoted(text: &str) -> String {
+    /// Characters; the longest machine type or vendor is less than half of it.
+    const LONGEST: usize = 60;
+    let cut = text.char_indices().nth(LONGEST).map_or(text, |(end, _)| &text[..end]);
+    let mut shown = printable(cut).into_owned();
+    if cut.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +66,12 @@ mod tests {
     fn nothing_reaches_a_terminal_that_acts_on_it() {
         assert_eq!(printable("db-1 \"é\" 'x'"), "db-1 \"é\" 'x'");
         assert_eq!(printable("a\u{1b}[31mb\nc\u{202e}"), "a\\u{1b}[31mb\\nc\\u{202e}");
+    }
+
+    #[test]
+    fn a_quote_is_short() {
+        assert_eq!(quoted("pc-q35-7.2"), "pc-q35-7.2");
+        assert_eq!(quoted(&"ä".repeat(100)), format!("{}…", "ä".repeat(60)));
     }
 
     #[test]

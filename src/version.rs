@@ -41,7 +41,7 @@ impl FromStr for Version {
             (Some(Ok(major)), Some(Ok(minor)), micro) => {
                 Ok(Self { major, minor, micro: micro.and_then(Result::ok).unwrap_or(0) })
             }
-            _ => Err(VersionError(text.chars().take(40).flat_map(char::escape_debug).collect())),
+            _ => Err(VersionError(crate::text::quoted(text))),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::{
     Cpu, CpuMode, Domain, Feature, METADATA_NAMESPACE, MaxPhysAddr, MaxPhysAddrMode, MemoryDevice, MemoryModel,
     Overrides, Sourced, passthrough,
 };
+use crate::text::quoted;
 use crate::xml::{Document, Element, Span};
 
 /// Why a well-formed document is no domain that libvirt would define.
@@ -30,7 +31,7 @@ fn error<T>(span: Span, message: impl Into<String>) -> Result<T> {
 pub fn read(document: &Document<'_>) -> Result<Domain> {
     let root = document.root();
     if root.name() != "domain" || root.namespace().is_some() {
-        let name = root.name().escape_debug();
+        let name = quoted(root.name());
         return error(root.start_tag(), format!("not a libvirt domain: the outermost element is <{name}>"));
     }
     let os_type = root.descend(&["os", "type"]);
@@ -80,7 +81,7 @@ fn number_attribute(element: Element<'_>, name: &str) -> Result<Option<Sourced<u
     match parse_number(attribute.value).ok().and_then(|n| u32::try_from(n).ok()) {
         Some(value) => Ok(Some(Sourced { value, span: attribute.span })),
         None => {
-            let value = attribute.value.escape_debug();
+            let value = quoted(attribute.value);
             error(attribute.span, format!("{name}='{value}' of <{}> is not a number", element.name()))
         }
     }
@@ -131,10 +132,7 @@ fn memory_device(device: Element<'_>) -> Result<MemoryDevice> {
         Some("virtio-pmem") => MemoryModel::VirtioPmem,
         Some("sgx-epc") => MemoryModel::SgxEpc,
         Some(other) => {
-            return error(
-                device.start_tag(),
-                format!("<memory model='{}'> is none libvirt knows", other.escape_debug()),
-            );
+            return error(device.start_tag(), format!("<memory model='{}'> is none libvirt knows", quoted(other)));
         }
         None => return error(device.start_tag(), "<memory> device without a model"),
     };
@@ -171,7 +169,7 @@ fn node(element: Element<'_>) -> Result<Option<Sourced<u32>>> {
     }
     match parse_number(&text).ok().and_then(|n| u32::try_from(n).ok()) {
         Some(value) => Ok(Some(Sourced { value, span: element.text_span() })),
-        None => error(element.text_span(), format!("<node> {} is not a number", text.escape_debug())),
+        None => error(element.text_span(), format!("<node> {} is not a number", quoted(&text))),
     }
 }
 
@@ -183,7 +181,7 @@ fn base_address(address: Element<'_>) -> Result<Option<Sourced<u64>>> {
     };
     match value {
         Some(value) => Ok(Some(Sourced { value, span: base.span })),
-        None => error(base.span, format!("base='{}' is not an address", base.value.escape_debug())),
+        None => error(base.span, format!("base='{}' is not an address", quoted(base.value))),
     }
 }
 
@@ -194,7 +192,7 @@ fn read_cpu(cpu: Element<'_>) -> Result<Cpu> {
         Some("host-passthrough") => CpuMode::HostPassthrough,
         Some("maximum") => CpuMode::Maximum,
         Some(other) => {
-            return error(cpu.start_tag(), format!("<cpu mode='{}'> is none libvirt knows", other.escape_debug()));
+            return error(cpu.start_tag(), format!("<cpu mode='{}'> is none libvirt knows", quoted(other)));
         }
     };
     let model = cpu.child("model");
@@ -220,10 +218,7 @@ fn feature(feature: Element<'_>) -> Result<Feature> {
         Some("disable" | "forbid") => Some(false),
         Some("optional") => None,
         Some(other) => {
-            return error(
-                feature.start_tag(),
-                format!("<feature policy='{}'> is none libvirt knows", other.escape_debug()),
-            );
+            return error(feature.start_tag(), format!("<feature policy='{}'> is none libvirt knows", quoted(other)));
         }
     };
     Ok(Feature { name: feature.value("name").unwrap_or_default().to_owned(), enabled, span: feature.start_tag() })
@@ -234,10 +229,7 @@ fn maxphysaddr(element: Element<'_>) -> Result<MaxPhysAddr> {
         Some("passthrough") => MaxPhysAddrMode::Passthrough,
         Some("emulate") => MaxPhysAddrMode::Emulate,
         Some(other) => {
-            return error(
-                element.start_tag(),
-                format!("<maxphysaddr mode='{}'> is none libvirt knows", other.escape_debug()),
-            );
+            return error(element.start_tag(), format!("<maxphysaddr mode='{}'> is none libvirt knows", quoted(other)));
         }
         None => return error(element.start_tag(), "<maxphysaddr> without a mode"),
     };
@@ -299,10 +291,7 @@ fn overrides(root: Element<'_>) -> Result<Overrides> {
         "assume" => true,
         "present" => false,
         other => {
-            return error(
-                attribute.span,
-                format!("passthrough='{}'; it is `present` or `assume`", other.escape_debug()),
-            );
+            return error(attribute.span, format!("passthrough='{}'; it is `present` or `assume`", quoted(other)));
         }
     };
     Ok(Overrides { assume_passthrough: Some(assume_passthrough) })

@@ -1,5 +1,7 @@
 //! Sizes as libvirt reads them from XML.
 
+use crate::text::quoted;
+
 /// The largest size libvirt accepts, in bytes (`virMemoryMaxValue` in `src/util/virutil.c`: `LLONG_MAX` on 64-bit).
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 
@@ -26,7 +28,7 @@ pub fn parse_number(text: &str) -> Result<u64, SizeError> {
     let trimmed = text.trim_start_matches([' ', '\t', '\n', '\r', '\u{b}', '\u{c}']);
     let digits = trimmed.strip_prefix('+').unwrap_or(trimmed);
     let number = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None };
-    number.ok_or_else(|| SizeError::NotANumber(shorten(text)))
+    number.ok_or_else(|| SizeError::NotANumber(quoted(text)))
 }
 
 /// The bytes in one `unit`, as libvirt's `virScaleInteger` (`src/util/virutil.c`) has it: the letters k, M, G, T, P, E
@@ -39,7 +41,7 @@ pub fn bytes_per_unit(unit: &str) -> Result<u64, SizeError> {
     if matches!(lower.as_str(), "b" | "byte" | "bytes") {
         return Ok(1);
     }
-    let unknown = || SizeError::UnknownUnit(shorten(unit));
+    let unknown = || SizeError::UnknownUnit(quoted(unit));
     let mut chars = lower.chars();
     let prefix = chars.next().ok_or_else(unknown)?;
     let base: u64 = match chars.as_str() {
@@ -62,10 +64,7 @@ pub fn parse_bytes(number: &str, unit: Option<&str>, default_unit: u64) -> Resul
         None | Some("") => (default_unit, ""),
         Some(unit) => (bytes_per_unit(unit)?, unit),
     };
-    value
-        .checked_mul(scale)
-        .filter(|&bytes| bytes <= MAX_SIZE)
-        .ok_or_else(|| SizeError::TooLarge(value, unit.to_owned()))
+    value.checked_mul(scale).filter(|&bytes| bytes <= MAX_SIZE).ok_or_else(|| SizeError::TooLarge(value, quoted(unit)))
 }
 
 /// The same in KiB, rounded up, as `virParseMemory` in libvirt's `src/util/virxml.c` stores memory sizes. The default
@@ -75,15 +74,6 @@ pub fn parse_bytes(number: &str, unit: Option<&str>, default_unit: u64) -> Resul
 /// [`SizeError`].
 pub fn parse_kib(number: &str, unit: Option<&str>) -> Result<u64, SizeError> {
     Ok(parse_bytes(number, unit, 1024)?.div_ceil(1024))
-}
-
-/// What a message quotes of a value that may be anything.
-fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(40).flat_map(char::escape_debug).collect();
-    if text.chars().nth(40).is_some() {
-        short.push('…');
-    }
-    short
 }
 
 #[cfg(test)]

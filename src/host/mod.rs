@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
 
 use crate::map::GpaRange;
+use crate::text::quoted;
 use crate::version::Version;
 
 /// The facts about one host.
@@ -90,10 +91,7 @@ impl std::str::FromStr for ReservedKind {
     fn from_str(text: &str) -> Result<Self, String> {
         let all = [Self::Direct, Self::DirectRelaxable, Self::Reserved, Self::Msi];
         all.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-            format!(
-                "`{}` is no type of reserved region: direct, direct-relaxable, reserved or msi",
-                text.escape_debug()
-            )
+            format!("`{}` is no type of reserved region: direct, direct-relaxable, reserved or msi", quoted(text))
         })
     }
 }
@@ -131,7 +129,7 @@ pub fn parse_reserved_regions(text: &str) -> Result<Vec<Reserved>, String> {
                 (Some(start), Some(end), Some(Ok(kind))) if start <= end => {
                     Ok(Reserved { range: GpaRange { start, end }, kind })
                 }
-                _ => Err(format!("not a reserved region: `{}`", line.escape_debug())),
+                _ => Err(format!("not a reserved region: `{}`", quoted(line))),
             }
         })
         .collect()

@@ -4,6 +4,8 @@
 //! `qemuDomainAlignMemorySizes` and `qemuDomainDefValidateMemoryHotplug` (`src/qemu/qemu_domain.c`),
 //! `qemuBuildMemCommandLine` (`src/qemu/qemu_command.c`).
 
+use std::collections::HashSet;
+
 use super::{Refusal, refuse};
 use crate::domain::{Domain, MemoryDevice, MemoryModel};
 use crate::qemu::round_up;
@@ -140,17 +142,13 @@ fn check_device(device: &MemoryDevice, slots: u32, cells: usize) -> Result<(), R
 }
 
 fn check_doubles(domain: &Domain) -> Result<(), Refusal> {
-    for (index, device) in domain.memory_devices.iter().enumerate() {
-        let earlier = || domain.memory_devices[..index].iter();
-        if let Some(slot) = device.slot
-            && earlier().any(|other| other.slot.is_some_and(|s| s.value == slot.value))
-        {
+    let (mut slots, mut addresses) = (HashSet::new(), HashSet::new());
+    for device in &domain.memory_devices {
+        if let Some(slot) = device.slot.filter(|slot| !slots.insert(slot.value)) {
             return refuse(slot.span, format!("slot {} is given twice", slot.value));
         }
-        if let Some(address) = device.address
-            && device.model != MemoryModel::VirtioMem
-            && earlier().any(|other| other.address.is_some_and(|a| a.value == address.value))
-        {
+        let address = device.address.filter(|_| device.model != MemoryModel::VirtioMem);
+        if let Some(address) = address.filter(|address| !addresses.insert(address.value)) {
             return refuse(address.span, format!("base {:#x} is given twice", address.value));
         }
     }

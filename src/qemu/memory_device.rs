@@ -64,6 +64,9 @@ pub enum PlacementError {
         /// The block size of a virtio-mem device in bytes.
         block: u64,
     },
+    /// More devices than any QEMU has slots and PCI addresses for.
+    #[error("there are {0} memory devices")]
+    TooMany(usize),
     /// `could not find position in guest address space for memory device - memory fragmented due to alignments`
     #[error("no gap is large enough once the device is aligned to {alignment:#x} bytes")]
     Fragmented {

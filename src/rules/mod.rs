@@ -49,6 +49,9 @@ pub const RULES: [Rule; 15] = [
     relocated_above_1t::RULE,
 ];
 
+/// The most findings of one rule that are reported one by one.
+const MAX_PER_RULE: usize = 16;
+
 /// The rule that speaks before there is a [`Guest`]: the flags of the machine type are not known.
 pub const UNKNOWN_MACHINE_TYPE: &str = "unknown-machine-type";
 
@@ -56,7 +59,13 @@ pub const UNKNOWN_MACHINE_TYPE: &str = "unknown-machine-type";
 pub fn check(guest: &Guest<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for rule in RULES {
+        let before = findings.len();
         (rule.check)(guest, &mut findings);
+        let all = findings.len() - before;
+        if all > MAX_PER_RULE {
+            findings.truncate(before + MAX_PER_RULE);
+            findings[before].message += &format!("; and {} more like it", all - 1);
+        }
     }
     findings
 }

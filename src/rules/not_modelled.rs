@@ -3,6 +3,7 @@
 use super::Rule;
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
+use crate::text::quoted;
 
 pub(super) const RULE: Rule =
     Rule { id: "not-modelled", summary: "raw QEMU arguments change what is computed here", check };
@@ -32,7 +33,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         if matters {
             let message = format!(
                 "the raw QEMU argument `{option} {}` is not modelled: what is said of this guest leaves it out",
-                value.chars().take(80).flat_map(char::escape_debug).collect::<String>()
+                quoted(value)
             );
             findings.push(Finding::new(RULE.id, Severity::Warning, message, arg.span, "not modelled"));
         }

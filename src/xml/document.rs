@@ -6,8 +6,9 @@ use std::collections::{HashMap, HashSet};
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use super::wellformed::{self, MAX_DEPTH, XmlError};
+use super::wellformed::{self, MAX_DEPTH, MAX_NODES, XmlError};
 use super::{Location, Span};
+use crate::text::quoted;
 
 /// A well-formed XML document. Nothing of the source is copied but values that contain references.
 #[derive(Debug)]
@@ -196,6 +197,17 @@ impl<'d> Element<'d> {
     }
 }
 
+/// What quick-xml objects to; it quotes names of any length.
+fn shortened(error: &quick_xml::Error) -> String {
+    /// Characters; no message without a quote is longer.
+    const LONGEST: usize = 160;
+    let message = error.to_string();
+    match message.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message,
+    }
+}
+
 struct Builder<'a> {
     document: Document<'a>,
     body: &'a str,
@@ -256,8 +268,12 @@ impl<'a> Builder<'a> {
             let start = self.offset(reader.buffer_position());
             let event = reader
                 .read_event()
-                .map_err(|error| self.error(self.offset(reader.error_position()), error.to_string()))?;
+                .map_err(|error| self.error(self.offset(reader.error_position()), shortened(&error)))?;
             let span = Span::new(start, self.offset(reader.buffer_position()));
+            let document = &self.document;
+            if document.elements.len() + document.attributes.len() + document.texts.len() > MAX_NODES {
+                return Err(self.error(start, format!("more than {MAX_NODES} elements, attributes and texts")));
+            }
             match event {
                 Event::Start(tag) => self.start(&tag, span, false)?,
                 Event::Empty(tag) => self.start(&tag, span, true)?,
@@ -326,7 +342,9 @@ impl<'a> Builder<'a> {
         for attribute in raw {
             let name = &inside[attribute.name.clone()];
             if !names.insert(name) {
-                return Err(self.error(base + attribute.name.start, format!("attribute `{name}` is given twice")));
+                return Err(
+                    self.error(base + attribute.name.start, format!("attribute `{}` is given twice", quoted(name)))
+                );
             }
             let span = Span::new(base + attribute.value.start, base + attribute.value.end);
             let value = wellformed::attribute_value(&inside[attribute.value])
@@ -418,7 +436,7 @@ impl<'a> Builder<'a> {
                 _ => false,
             };
             if name == "encoding" && !known {
-                let message = format!("encoding `{}`; domain XML is read as UTF-8 only", value.escape_debug());
+                let message = format!("encoding `{}`; domain XML is read as UTF-8 only", quoted(value));
                 return Err(self.error(span.start + "<?xml".len() + attribute.value.start, message));
             }
         }
@@ -438,7 +456,7 @@ impl<'a> Builder<'a> {
     fn finish(self) -> Result<Document<'a>, XmlError> {
         if let Some(&index) = self.open.last() {
             let element = &self.document.elements[index];
-            let message = format!("`<{}>` is not closed", element.name);
+            let message = format!("`<{}>` is not closed", quoted(element.name));
             return Err(self.error(element.start_tag.start, message));
         }
         if self.document.elements.is_empty() {

@@ -7,4 +7,4 @@ mod wellformed;
 
 pub use document::{Attribute, Document, Element};
 pub use span::{Location, Span};
-pub use wellformed::{MAX_BYTES, MAX_DEPTH, XmlError};
+pub use wellformed::{MAX_BYTES, MAX_DEPTH, MAX_NODES, XmlError};

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::Location;
+use crate::text::quoted;
 
 /// The longest document read: 4 MiB, the longest string libvirt's remote protocol carries
 /// (`REMOTE_STRING_MAX` in libvirt's `src/remote/remote_protocol.x`), so no longer domain can be defined.
@@ -12,6 +13,10 @@ pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// The deepest nesting read, in elements, the outermost one included. libxml2 (`xmlParserMaxDepth`, 256 below the
 /// outermost element) stops there unless told otherwise, and libvirt does not tell it otherwise.
 pub const MAX_DEPTH: usize = 257;
+
+/// The most elements, attributes and pieces of text that are read, together. A domain with a thousand devices has a
+/// fifth of it; without a limit, 4 MiB of the shortest elements would take a hundred MiB of memory.
+pub const MAX_NODES: usize = 128 * 1024;
 
 /// Why a text is not a well-formed XML document, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,8 +80,10 @@ fn is_name_char(c: char) -> bool {
 
 /// Whether `name` can name an element or attribute. Colons may stand anywhere: libxml2 only warns of odd ones.
 pub(super) fn is_name(name: &str) -> bool {
+    /// libxml2's `XML_MAX_NAME_LENGTH`, in bytes.
+    const LONGEST_NAME: usize = 50_000;
     let mut chars = name.chars();
-    chars.next().is_some_and(is_name_start) && chars.all(is_name_char)
+    name.len() <= LONGEST_NAME && chars.next().is_some_and(is_name_start) && chars.all(is_name_char)
 }
 
 /// One attribute of a start tag, as ranges of the tag's inside.
@@ -132,6 +139,9 @@ pub(super) fn attributes(inside: &str, mut at: usize) -> Result<Vec<RawAttribute
             return Err((value.start + lt, "`<` is not allowed in an attribute value"));
         }
         at = value.end + 1;
+        if found.len() >= MAX_NODES {
+            return Err((name_start, "too many attributes"));
+        }
         found.push(RawAttribute { name: name_start..name_end, value });
     }
 }
@@ -149,7 +159,7 @@ pub(super) fn entity(name: &str) -> Result<char, Cow<'static, str>> {
         "quot" => return Ok('"'),
         _ => match name.strip_prefix('#') {
             Some(number) => number,
-            None => return Err(format!("entity `&{};` is not defined", name.escape_debug()).into()),
+            None => return Err(format!("entity `&{};` is not defined", quoted(name)).into()),
         },
     };
     let code = match number.strip_prefix('x') {

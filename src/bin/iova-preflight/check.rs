@@ -31,8 +31,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
 
 fn human(judge: &mut Judge<'_>, inputs: Vec<Input>, source: &HostSource, verbose: bool) -> Result<()> {
     let mut out = anstream::AutoStream::auto(io::stdout().lock());
-    let mut printer = Printer::new(&mut out, verbose);
-    printer.host(&source.notice)?;
+    let mut printer = Printer::new(&mut out, &source.notice, verbose);
     for input in inputs {
         let mut unreadable = false;
         judge.each(

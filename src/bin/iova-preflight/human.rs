@@ -1,15 +1,17 @@
 //! Verdicts for people.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use iova_preflight::check::Verdict;
-use iova_preflight::finding::{Finding, Severity};
+use iova_preflight::finding::{Finding, Label, Severity};
 use iova_preflight::qemu::layout::Layout;
-use iova_preflight::text::{self, printable};
+use iova_preflight::text::{self, printable, quoted};
+use iova_preflight::xml::{Document, Span};
 
 use crate::judge::Judged;
 
@@ -19,6 +21,7 @@ pub(crate) struct Printer<'w, W: Write> {
     verbose: bool,
     renderer: Renderer,
     counts: Counts,
+    notice: Option<String>,
 }
 
 #[derive(Default)]
@@ -37,15 +40,16 @@ const VERDICTS: [(Verdict, Style); 5] = [
 ];
 
 impl<'w, W: Write> Printer<'w, W> {
-    pub fn new(out: &'w mut W, verbose: bool) -> Self {
+    /// `notice` says which host the guests are judged for.
+    pub fn new(out: &'w mut W, notice: &str, verbose: bool) -> Self {
         let width = terminal_size();
-        Self { out, verbose, renderer: Renderer::styled().term_width(width), counts: Counts::default() }
-    }
-
-    /// Which host the guests are judged for.
-    pub fn host(&mut self, notice: &str) -> Result<()> {
-        writeln!(self.out, "{}\n", printable(notice))?;
-        Ok(())
+        Self {
+            out,
+            verbose,
+            renderer: Renderer::styled().term_width(width),
+            counts: Counts::default(),
+            notice: Some(notice.to_owned()),
+        }
     }
 
     /// One more input that could not be judged.
@@ -55,6 +59,9 @@ impl<'w, W: Write> Printer<'w, W> {
 
     /// One guest: a line, and below it what there is to say.
     pub fn guest(&mut self, judged: &Judged<'_>) -> Result<()> {
+        if let Some(notice) = self.notice.take() {
+            writeln!(self.out, "{}\n", printable(&notice))?;
+        }
         let evaluation = judged.evaluation;
         let position = VERDICTS.iter().position(|(verdict, _)| *verdict == evaluation.verdict).unwrap_or(0);
         self.counts.by_verdict[position] += 1;
@@ -62,7 +69,7 @@ impl<'w, W: Write> Printer<'w, W> {
         let verdict = evaluation.verdict.name();
         write!(self.out, "{style}{verdict:<8}{style:#} {}", printable(judged.name))?;
         if !judged.domain.name.is_empty() {
-            write!(self.out, " ({})", printable(&judged.domain.name))?;
+            write!(self.out, " ({})", quoted(&judged.domain.name))?;
         }
         if let Some(reason) = &evaluation.not_applicable {
             write!(self.out, ": {}", printable(reason))?;
@@ -106,17 +113,9 @@ impl<'w, W: Write> Printer<'w, W> {
             Severity::Warning => Level::WARNING,
             Severity::Note => Level::NOTE,
         };
-        let path = printable(judged.name);
-        let primary = AnnotationKind::Primary.span(finding.primary.span.start..finding.primary.span.end);
-        let mut snippet = Snippet::source(judged.document.source())
-            .path(path)
-            .annotation(primary.label(printable(&finding.primary.text)));
-        for label in &finding.related {
-            let annotation = AnnotationKind::Context.span(label.span.start..label.span.end);
-            snippet = snippet.annotation(annotation.label(printable(&label.text)));
-        }
+        let group = Group::with_title(level.primary_title(printable(&finding.message)).id(finding.rule));
         let report =
-            [Group::with_title(level.primary_title(printable(&finding.message)).id(finding.rule)).element(snippet)];
+            [excerpts(judged.document, &printable(judged.name), finding).into_iter().fold(group, Group::element)];
         writeln!(self.out, "{}", self.renderer.render(&report))?;
         Ok(())
     }
@@ -141,6 +140,58 @@ impl<'w, W: Write> Printer<'w, W> {
         writeln!(self.out, "{line}")?;
         Ok(())
     }
+}
+
+/// A label on one line of the source.
+struct Mark<'d> {
+    /// The line, from its first byte to the one before its end.
+    line: Span,
+    /// What is underlined of it.
+    span: Span,
+    text: Cow<'d, str>,
+    kind: AnnotationKind,
+}
+
+impl<'d> Mark<'d> {
+    fn new(source: &str, label: &'d Label, kind: AnnotationKind) -> Self {
+        let start = source[..label.span.start].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = source[label.span.start..].find('\n').map_or(source.len(), |length| label.span.start + length);
+        // Of a tag that goes over many lines, the first says which it is.
+        let span = Span::new(label.span.start, label.span.end.min(end));
+        Self { line: Span::new(start, end), span, text: printable(&label.text), kind }
+    }
+}
+
+/// The lines of the source that the labels of a finding stand on, as few as show them: the renderer looks at all it is
+/// given.
+fn excerpts<'d>(document: &'d Document<'_>, path: &str, finding: &'d Finding) -> Vec<Element<'d>> {
+    /// Lines this far apart are shown in pieces of their own, in bytes.
+    const FAR_APART: usize = 64 * 1024;
+    /// A longer line is named and not shown, in bytes.
+    const LONGEST_LINE: usize = 1000;
+    let source = document.source();
+    let related = finding.related.iter().map(|label| Mark::new(source, label, AnnotationKind::Context));
+    let primary = Mark::new(source, &finding.primary, AnnotationKind::Primary);
+    let mut marks: Vec<Mark<'_>> = std::iter::once(primary).chain(related).collect();
+    if marks.iter().any(|mark| mark.line.end - mark.line.start > LONGEST_LINE) {
+        let at = document.location(finding.primary.span.start);
+        return vec![Origin::path(path.to_owned()).line(at.line).char_column(at.column).into()];
+    }
+    marks.sort_by_key(|mark| mark.line.start);
+    marks
+        .chunk_by(|before, mark| mark.line.start < before.line.end + FAR_APART)
+        .map(|near| {
+            let (first, last) = (near[0].line.start, near[near.len() - 1].line.end);
+            let annotations = near
+                .iter()
+                .map(|mark| mark.kind.span(mark.span.start - first..mark.span.end - first).label(mark.text.clone()));
+            Snippet::source(&source[first..last])
+                .path(path.to_owned())
+                .line_start(document.location(first).line)
+                .annotations(annotations)
+                .into()
+        })
+        .collect()
 }
 
 /// The map in one line.
