@@ -218,23 +218,40 @@ fn unknown_machine(
 ) -> Evaluation {
     let shown = quoted(name);
     let span = domain.machine.as_ref().map_or(domain.span, |machine| machine.span);
+    // A name that is no alias and not in the list of a host that is known leads nowhere.
+    let listed = host.machines.iter().any(|machine| machine == name);
+    if !alias && !host.machines.is_empty() && !listed {
+        let title = format!("libvirt refuses the guest: the host's QEMU does not have machine type {shown}");
+        let mut evaluation = not_applicable(String::new());
+        evaluation.not_applicable = None;
+        evaluation.verdict = Verdict::Blocked;
+        evaluation.facts.machine = Some(name.to_owned());
+        evaluation.facts.family = family;
+        evaluation.findings.push(Finding::new(
+            rules::MACHINE_TYPE_NOT_AVAILABLE,
+            Severity::Error,
+            title,
+            span,
+            "the host's QEMU has no such type",
+        ));
+        return evaluation;
+    }
     let finding = |severity: Severity, consequence: &str| {
-        let message = if alias && domain.machine.is_none() {
-            format!("no machine type is given, and the default of the host's QEMU is not known{consequence}")
-        } else if alias {
-            format!(
-                "what the machine type alias {shown} means is up to the host's QEMU, which is not known{consequence}"
-            )
-        } else {
-            format!("the machine type {shown} is not known: it may be newer than this program{consequence}")
+        let title = match (alias, domain.machine.is_some()) {
+            (true, true) => format!("what machine type {shown} is an alias of is up to the host's QEMU"),
+            (true, false) => "the machine type is up to the host's QEMU".to_owned(),
+            (false, _) if listed => format!("machine type {shown} is not known to this program"),
+            (false, _) => format!("machine type {shown} is not known: it may be newer than this program"),
         };
-        Finding::new(rules::UNKNOWN_MACHINE_TYPE, severity, message, span, "not known")
+        let remedy = if alias { "; a host profile with [qemu.aliases], or a type by its full name, tells" } else { "" };
+        Finding::new(rules::UNKNOWN_MACHINE_TYPE, severity, title, span, "not known")
+            .because(format!("{consequence}{remedy}"))
     };
     let Some(family) = family else {
         let mut evaluation = not_applicable(String::new());
         evaluation.not_applicable = None;
         evaluation.verdict = Verdict::Warn;
-        evaluation.findings.push(finding(Severity::Warning, "; nothing can be said of the guest"));
+        evaluation.findings.push(finding(Severity::Warning, "nothing can be said of the guest"));
         return evaluation;
     };
     let like = |version: Version| MachineType {
@@ -254,12 +271,14 @@ fn unknown_machine(
     // An alias leads to some type that exists; a name that nobody knows may lead nowhere.
     let harmless = alias && new.verdict == old.verdict;
     let phys_bits_needed = new.facts.phys_bits_needed.max(old.facts.phys_bits_needed);
-    let mut evaluation = if new.verdict.stops() { old } else { new };
+    let (mut evaluation, other) = if new.verdict.stops() { (old, new) } else { (new, old) };
+    // Only what is found either way is certain.
+    evaluation.findings.retain(|finding| other.findings.iter().any(|same| same.rule == finding.rule));
     evaluation.facts.phys_bits_needed = phys_bits_needed;
     let consequence = match (same_fate, same_map) {
-        (true, true) => "; it makes no difference to this guest",
-        (true, false) => "; where RAM above 4 GiB lies depends on it, whether the guest starts does not",
-        (false, _) => "; whether the guest starts depends on it",
+        (true, true) => "it makes no difference to this guest",
+        (true, false) => "where RAM above 4 GiB lies depends on it, whether the guest starts does not",
+        (false, _) => "whether the guest starts depends on it",
     };
     if !same_fate {
         evaluation.assumptions.push("depends on the machine type, which is not known here".to_owned());
@@ -283,11 +302,16 @@ fn run(domain: &Domain, setting: Setting<'_>, policy: &Policy) -> Evaluation {
     let guest = Guest::new(domain, setting, policy);
     let mut findings = rules::check(&guest);
     let mut assumptions = Vec::new();
-    let raw = findings.iter().any(|finding| finding.rule == "not-modelled");
-    if raw {
-        // A raw argument may well be there to mend what is found here.
-        for finding in &mut findings {
-            finding.severity = finding.severity.min(Severity::Warning);
+    if let Some(missing) = findings.iter().position(|finding| finding.rule == rules::MACHINE_TYPE_NOT_AVAILABLE) {
+        // What the machine would build is of no interest where there is none.
+        findings = vec![findings.swap_remove(missing)];
+    }
+    if findings.iter().any(|finding| finding.rule == rules::NOT_MODELLED) {
+        // A raw argument may well be there to mend what is found here; it mends nothing that libvirt refuses.
+        let by_qemu = |finding: &&mut Finding| finding.severity == Severity::Error && !rules::by_libvirt(finding);
+        for finding in findings.iter_mut().filter(by_qemu) {
+            finding.severity = Severity::Warning;
+            finding.title = format!("unless raw QEMU arguments change it: {}", finding.title);
         }
         assumptions.push("depends on raw QEMU arguments, which are not modelled".to_owned());
     }

@@ -33,8 +33,10 @@ pub struct Finding {
     pub rule: &'static str,
     /// How bad it is.
     pub severity: Severity,
-    /// What is wrong and why, in one line.
-    pub message: String,
+    /// What is wrong, in a line that fits a terminal.
+    pub title: String,
+    /// Why, and what comes of it.
+    pub cause: Option<String>,
     /// The addresses it is about: what two ranges have in common, where they collide.
     pub range: Option<GpaRange>,
     /// The place that decides.
@@ -48,12 +50,26 @@ impl Finding {
     pub fn new(
         rule: &'static str,
         severity: Severity,
-        message: impl Into<String>,
+        title: impl Into<String>,
         span: Span,
         label: impl Into<String>,
     ) -> Self {
         let primary = Label { span, text: label.into() };
-        Self { rule, severity, message: message.into(), range: None, primary, related: Vec::new() }
+        Self { rule, severity, title: title.into(), cause: None, range: None, primary, related: Vec::new() }
+    }
+
+    /// What is wrong and why, in one line.
+    pub fn message(&self) -> String {
+        match &self.cause {
+            Some(cause) => format!("{}: {cause}", self.title),
+            None => self.title.clone(),
+        }
+    }
+
+    /// The same, with the reason.
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.cause = Some(cause.into());
+        self
     }
 
     /// The same, about `range`.

@@ -1,13 +1,16 @@
 //! Which rewrite of a domain helps, found by trying it on the facts and judging again.
 
 use crate::check::{Evaluation, judge};
-use crate::domain::{Cpu, CpuMode, Domain, MaxPhysAddr, MaxPhysAddrMode, Sourced};
+use crate::domain::{Cpu, CpuMode, Domain, MaxPhysAddr, MaxPhysAddrMode, MemoryModel, Sourced};
 use crate::finding::Severity;
 use crate::host::Host;
 use crate::libvirt::MAXPHYSADDR_SINCE;
 use crate::policy::{MachineUpgrade, PhysBitsPolicy, Policy};
-use crate::qemu::machine::{self, MachineType, Resolved};
-use crate::text;
+use crate::qemu::cpu::DEFAULT_PHYS_BITS;
+use crate::qemu::layout::FIRST_RELOCATING_QEMU;
+use crate::qemu::machine::{self, Flavor, Resolved};
+use crate::rules;
+use crate::text::{self, quoted};
 use crate::xml::Span;
 
 /// A rewrite that helps.
@@ -65,6 +68,13 @@ pub enum Change {
         /// The address it gets.
         to: u64,
     },
+    /// No fixed address for a memory device.
+    FreeAddress {
+        /// Its index among the memory devices.
+        device: usize,
+        /// The address it has.
+        from: u64,
+    },
 }
 
 impl std::fmt::Display for Change {
@@ -74,6 +84,7 @@ impl std::fmt::Display for Change {
             Self::EmulateBits(bits) => write!(f, "maxphysaddr emulate {bits}"),
             Self::PassHostBits => write!(f, "maxphysaddr passthrough"),
             Self::PciHole64(kib) => write!(f, "pcihole64 {}", text::size(kib.saturating_mul(1024))),
+            Self::FreeAddress { from, .. } => write!(f, "memory device {from:#x} → any address"),
             Self::DeviceAddress { from, to, .. } => write!(f, "memory device {from:#x} → {to:#x}"),
         }
     }
@@ -91,6 +102,11 @@ impl Change {
             Self::PciHole64(kib) => {
                 let span = domain.pci_hole64.map_or(domain.span, |hole| hole.span);
                 domain.pci_hole64 = Some(Sourced { value: *kib, span });
+            }
+            Self::FreeAddress { device, .. } => {
+                if let Some(device) = domain.memory_devices.get_mut(*device) {
+                    device.address = None;
+                }
             }
             Self::DeviceAddress { device, to, .. } => {
                 if let Some(address) = domain.memory_devices.get_mut(*device).and_then(|device| device.address.as_mut())
@@ -131,24 +147,15 @@ pub(crate) fn plan(domain: &Domain, host: &Host, policy: &Policy, broken: &Evalu
     let mut search = Search { domain, host, policy, tried: Vec::new() };
     // From the guest's side, more address bits are less of a change than a smaller hole, and that less than another
     // machine type.
-    if let Some(fix) = search.widen(Vec::new(), broken).or_else(|| search.shrink_hole(broken)) {
+    let found = search
+        .widen(Vec::new(), broken)
+        .or_else(|| search.shrink_hole(broken))
+        .or_else(|| search.free_address(broken))
+        .or_else(|| search.newer_machine(broken));
+    if let Some(fix) = found {
         return Ok(fix);
     }
-    if let Some(machine) = search.newer_machine(broken) {
-        let mut changes = vec![machine];
-        let mut moved = search.judge(&changes);
-        let follow = search.follow_window(broken, &moved);
-        if !follow.is_empty() {
-            changes.extend(follow);
-            moved = search.judge(&changes);
-        }
-        if let Some(fix) = search.accept(changes.clone(), &moved) {
-            return Ok(fix);
-        }
-        if let Some(fix) = search.widen(changes, &moved) {
-            return Ok(fix);
-        }
-    }
+    search.advise(broken);
     if search.tried.is_empty() {
         search
             .tried
@@ -180,21 +187,19 @@ impl Search<'_> {
         }
         let names: Vec<String> = changes.iter().map(Change::to_string).collect();
         let why = after.findings.iter().find(|finding| finding.severity == Severity::Error);
-        self.tried.push(format!(
-            "{} is not enough: {}",
-            names.join(" and "),
-            why.map_or("", |finding| &finding.message)
-        ));
+        self.tried.push(format!("{} is not enough: {}", names.join(" and "), why.map_or("", |finding| &finding.title)));
         None
     }
 
     /// Adds phys-bits to `changes`, where `before`, the guest with those changes, lacks them.
     fn widen(&mut self, mut changes: Vec<Change>, before: &Evaluation) -> Option<Fix> {
-        let lacking = before
-            .findings
-            .iter()
-            .any(|finding| finding.rule == "phys-bits-too-low" || finding.rule == "phys-bits-above-host");
-        let (true, Some(needed)) = (lacking, before.facts.phys_bits_needed) else { return None };
+        /// What another `<maxphysaddr>` may mend.
+        const RULES: [&str; 3] = ["phys-bits-too-low", "phys-bits-above-host", "phys-bits-out-of-range"];
+        if !before.findings.iter().any(|finding| RULES.contains(&finding.rule)) {
+            return None;
+        }
+        // Where QEMU refuses the width itself there is no map yet that would tell what it needs.
+        let needed = before.facts.phys_bits_needed.unwrap_or(DEFAULT_PHYS_BITS);
         if self.policy.phys_bits == PhysBitsPolicy::Never {
             self.tried.push(format!(
                 "{needed} physical address bits are needed, and the policy does not allow to change them"
@@ -257,31 +262,112 @@ impl Search<'_> {
         moved.collect()
     }
 
-    /// A machine type that moves RAM, where the guest's does not.
-    fn newer_machine(&mut self, before: &Evaluation) -> Option<Change> {
-        if before.facts.enforces_amd_1tb_hole != Some(false) {
+    /// No fixed address for the memory device that does not fit at its own, so that QEMU finds a place for it.
+    fn free_address(&mut self, before: &Evaluation) -> Option<Fix> {
+        if !before.findings.iter().any(|finding| finding.rule == "memory-device-does-not-fit") {
+            return None;
+        }
+        let dimms = self.domain.memory_devices.iter().enumerate();
+        let fixed = dimms.filter(|(_, device)| matches!(device.model, MemoryModel::Dimm | MemoryModel::Nvdimm));
+        let changes: Vec<Change> = fixed
+            .filter_map(|(device, memory)| Some(Change::FreeAddress { device, from: memory.address?.value }))
+            .collect();
+        if changes.is_empty() {
+            return None;
+        }
+        let after = self.judge(&changes);
+        self.accept(changes, &after)
+    }
+
+    /// A machine type that moves RAM, where the guest's does not or is not there.
+    fn newer_machine(&mut self, before: &Evaluation) -> Option<Fix> {
+        let missing = before.findings.iter().any(|finding| finding.rule == rules::MACHINE_TYPE_NOT_AVAILABLE);
+        let collides = before.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f));
+        let stays = collides && before.facts.enforces_amd_1tb_hole == Some(false);
+        if !missing && !stays {
+            return None;
+        }
+        if let Some(qemu) = self.host.qemu.filter(|&qemu| qemu < FIRST_RELOCATING_QEMU) {
+            self.tried.push(format!("no machine type of QEMU {qemu} moves RAM; 7.1 is the first that does"));
             return None;
         }
         let name = before.facts.machine.as_deref()?;
         let Resolved::Known(current) = machine::resolve(name) else { return None };
+        let candidates = machine::enforcing(&current, &self.host.machines, self.host.qemu)
+            .filter(|candidate| candidate.version > current.version);
         let target = match self.policy.machine_upgrade {
             MachineUpgrade::Never => {
                 self.tried.push("a newer machine type may help, and the policy does not allow it".to_owned());
                 return None;
             }
-            MachineUpgrade::Minimum => machine::oldest_enforcing(&current, &self.host.machines),
-            MachineUpgrade::Latest => self.latest(&current),
+            MachineUpgrade::Minimum => candidates.min_by_key(|candidate| candidate.version),
+            MachineUpgrade::Latest => candidates.max_by_key(|candidate| candidate.version),
         };
-        match target {
-            Some(target) => Some(Change::Machine { from: name.to_owned(), to: target.name }),
-            None => {
-                self.tried.push(format!("there is no newer machine type for {name} that moves RAM above 1 TiB"));
-                None
-            }
+        let Some(target) = target else {
+            let kind = match current.flavor {
+                Flavor::Upstream => "",
+                Flavor::Proxmox => ", and one without +pve is yours to choose",
+                Flavor::Rhel => " among Red Hat's",
+                Flavor::Ubuntu => " among Ubuntu's",
+            };
+            self.tried.push(format!("there is no newer machine type for {} that moves RAM{kind}", quoted(name)));
+            return None;
+        };
+        let mut changes = vec![Change::Machine { from: name.to_owned(), to: target.name }];
+        let mut moved = self.judge(&changes);
+        let follow = self.follow_window(before, &moved);
+        if !follow.is_empty() {
+            changes.extend(follow);
+            moved = self.judge(&changes);
+        }
+        self.accept(changes.clone(), &moved).or_else(|| self.widen(changes, &moved))
+    }
+
+    /// Says what would help and is not for a program to decide.
+    fn advise(&mut self, broken: &Evaluation) {
+        if let Some(slots) = self.fewer_slots() {
+            let has = broken.facts.slots;
+            self.tried.push(format!(
+                "with {slots} slots instead of {has} it would start; how many there are is yours to say"
+            ));
+        }
+        let moved = |evaluation: &Evaluation| {
+            !evaluation.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f))
+        };
+        let Some(cpu) = self.domain.cpu.as_ref().filter(|_| !moved(broken)) else { return };
+        let mut amd = self.domain.clone();
+        let (change, advice) = if let Some(vendor) = &cpu.vendor_id {
+            (cpu.model.clone(), format!("without vendor_id='{}'", quoted(&vendor.value)))
+        } else {
+            let span = cpu.span;
+            (Some(Sourced { value: "EPYC".to_owned(), span }), "with an AMD CPU model such as EPYC".to_owned())
+        };
+        if let Some(cpu) = &mut amd.cpu {
+            cpu.vendor_id = None;
+            cpu.model = change;
+        }
+        if moved(&judge(&amd, self.host, self.policy)) {
+            self.tried.push(format!("{advice} QEMU would move the RAM; which CPU the guest sees is yours to say"));
         }
     }
 
-    fn latest(&self, current: &MachineType) -> Option<MachineType> {
-        machine::newest_enforcing(current, &self.host.machines)
+    /// The most slots with which the guest starts, where it does with fewer than it has.
+    fn fewer_slots(&self) -> Option<u32> {
+        let has = self.domain.slots?;
+        let starts = |slots: u32| {
+            let mut domain = self.domain.clone();
+            domain.slots = Some(Sourced { value: slots, span: has.span });
+            !judge(&domain, self.host, self.policy).verdict.stops()
+        };
+        let fewest = u32::try_from(self.domain.memory_devices.len()).ok()?.max(1);
+        if fewest >= has.value || !starts(fewest) {
+            return None;
+        }
+        let (mut good, mut bad) = (fewest, has.value);
+        while bad - good > 1 {
+            let middle = good + (bad - good) / 2;
+            if starts(middle) { good = middle } else { bad = middle }
+        }
+        Some(good)
     }
 }

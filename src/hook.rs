@@ -123,7 +123,7 @@ pub fn decide(operation: Operation, domain: &Domain, host: &Host, policy: &Polic
         // What libvirt makes of host-model is seen at `start`.
         return Decision::Allow { log: None };
     }
-    let message = format!("guest {}: {}; {}", printable(name), worst.message, advice(operation, name, &evaluation));
+    let message = format!("guest {}: {}; {}", printable(name), worst.message(), advice(operation, name, &evaluation));
     if !evaluation.assumptions.is_empty() {
         let log = format!("{message} (allowed: this {})", evaluation.assumptions.join(" and "));
         return Decision::Allow { log: Some(log) };
@@ -159,7 +159,7 @@ fn warning(operation: Operation, name: &str, evaluation: &Evaluation) -> Option<
         return None;
     }
     let finding = evaluation.findings.iter().find(|finding| finding.severity > Severity::Note)?;
-    Some(format!("guest {}: {}: {}", printable(name), finding.rule, finding.message))
+    Some(format!("guest {}: {}: {}", printable(name), finding.rule, finding.message()))
 }
 
 /// A guest's name as a word for the shell.

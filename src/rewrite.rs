@@ -28,16 +28,21 @@ fn change_edits(document: &Document<'_>, change: &Change) -> Vec<Edit> {
         Change::EmulateBits(bits) => width_edits(document, "emulate", Some(*bits)),
         Change::PassHostBits => width_edits(document, "passthrough", None),
         Change::PciHole64(kib) => hole_edits(document, *kib),
-        Change::DeviceAddress { device, to, .. } => {
-            let devices = root.child("devices");
-            let memory = devices.and_then(|devices| devices.children_named("memory").nth(*device));
-            memory
-                .and_then(address_of)
-                .map(|address| edit::set_attribute(document, address, "base", &format!("{to:#x}")))
-                .into_iter()
-                .collect()
+        Change::FreeAddress { device, .. } => {
+            let address = memory_device(root, *device).and_then(address_of);
+            address.and_then(|address| edit::remove_attribute(document, address, "base")).into_iter().collect()
         }
+        Change::DeviceAddress { device, to, .. } => memory_device(root, *device)
+            .and_then(address_of)
+            .map(|address| edit::set_attribute(document, address, "base", &format!("{to:#x}")))
+            .into_iter()
+            .collect(),
     }
+}
+
+/// The memory device with this index.
+fn memory_device<'d>(root: Element<'d>, index: usize) -> Option<Element<'d>> {
+    root.child("devices").and_then(|devices| devices.children_named("memory").nth(index))
 }
 
 /// The element whose `base` is the guest-physical address of a memory device.

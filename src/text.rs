@@ -2,15 +2,14 @@
 
 use crate::map::GpaRange;
 
-/// A size in the largest unit that says it exactly with at most two decimals: `1200 GiB`, `1.25 TiB`, `4095 KiB`.
+/// A size in the largest unit that says it exactly with at most two decimals: `1200 GiB`, `2.75 GiB`, `4095 KiB`.
 pub fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     for (unit, shift) in UNITS {
         let whole = bytes >> shift;
         let rest = bytes & ((1 << shift) - 1);
-        // Terabyte guests are spoken of in GiB until the TiB come out even.
         let hundredths = u128::from(rest) * 100;
-        if whole > 0 && (rest == 0 || (shift < 40 && hundredths & ((1 << shift) - 1) == 0)) {
+        if whole > 0 && hundredths & ((1 << shift) - 1) == 0 {
             let hundredths = hundredths >> shift;
             return match hundredths {
                 0 => format!("{whole} {unit}"),
@@ -22,15 +21,24 @@ pub fn size(bytes: u64) -> String {
     format!("{bytes} bytes")
 }
 
-/// An address as people count it: its distance from 0 as a size.
-pub fn address(address: u64) -> String {
-    if address == 0 { "0".to_owned() } else { size(address) }
+/// A range in GiB with the end that people expect, the first address behind it: `4–1202 GiB`; in hexadecimal where an
+/// end is no multiple of 64 KiB.
+pub fn range(range: GpaRange) -> String {
+    let (Some(start), Some(end)) = (gib(Some(range.start)), gib(range.end.checked_add(1))) else {
+        return range.to_string();
+    };
+    format!("{start}–{end} GiB")
 }
 
-/// A range with the end that people expect, the first address behind it: `4 GiB – 1202 GiB`.
-pub fn range(range: GpaRange) -> String {
-    let end = range.end.checked_add(1).map_or_else(|| "16 EiB".to_owned(), address);
-    format!("{}–{}", address(range.start), end)
+/// An address in GiB with at most four decimals; `None` where those would not be exact enough to tell addresses apart.
+fn gib(address: Option<u64>) -> Option<String> {
+    let address = address?;
+    if address & 0xffff != 0 {
+        return None;
+    }
+    let decimals = format!("{:.4}", (address & ((1 << 30) - 1)) as f64 / f64::from(1 << 30));
+    let decimals = decimals.trim_start_matches('0').trim_end_matches('0').trim_end_matches('.');
+    Some(format!("{}{decimals}", address >> 30))
 }
 
 /// `text` with everything escaped that a terminal would act on or not show: control characters, text direction marks.
@@ -82,12 +90,20 @@ mod tests {
             (4095 << 10, "4095 KiB"),
             (2816 << 20, "2.75 GiB"),
             (1200 << 30, "1200 GiB"),
-            (1 << 40, "1 TiB"),
+            (1 << 40, "1024 GiB"),
             (3 << 39, "1536 GiB"),
             ((1200 << 30) + 1, "1288490188801 bytes"),
         ] {
             assert_eq!(size(bytes), text);
         }
-        assert_eq!(range(GpaRange { start: 0, end: u64::MAX }), "0–16 EiB");
+    }
+
+    #[test]
+    fn ranges_are_counted_in_gib() {
+        let shown = |start: u64, end: u64| range(GpaRange { start, end: end - 1 });
+        assert_eq!(shown(0, 2 << 30), "0–2 GiB");
+        assert_eq!(shown(1 << 40, 2222 << 30), "1024–2222 GiB");
+        assert_eq!(shown(0, 0xb000_0000), "0–2.75 GiB");
+        assert_eq!(shown(4 << 30, (4 << 30) + 1000), "0x100000000-0x1000003e7");
     }
 }

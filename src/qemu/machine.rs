@@ -254,32 +254,24 @@ fn ubuntu(base: &str, family: Family) -> Option<(Version, Flavor, Option<u32>)> 
     Some((version, Flavor::Ubuntu, limit))
 }
 
-/// The oldest type of the same family and flavor that moves RAM above 1 TiB, if there is one.
+/// The types of the same family and flavor that move RAM above 1 TiB.
 ///
-/// `available` are the types the host's QEMU has; empty where that is not known, and every type is taken to exist then.
-pub fn oldest_enforcing(from: &MachineType, available: &[String]) -> Option<MachineType> {
-    enforcing(from, available).min_by_key(|candidate| candidate.version)
-}
-
-/// The newest type of the same family and flavor that moves RAM above 1 TiB, among `available`.
-pub fn newest_enforcing(from: &MachineType, available: &[String]) -> Option<MachineType> {
-    enforcing(from, available).max_by_key(|candidate| candidate.version)
-}
-
-fn enforcing(from: &MachineType, available: &[String]) -> impl Iterator<Item = MachineType> {
-    let names = if available.is_empty() { all_names(from.family, from.flavor) } else { available.to_vec() };
-    let (family, flavor) = (from.family, from.flavor);
-    let host_phys_bits = from.host_phys_bits_limit;
+/// `available` are the types the host's QEMU has. Where that list is empty, the types are taken to exist that are no
+/// newer than `qemu`, or all of them where that is not known either.
+pub fn enforcing(from: &MachineType, available: &[String], qemu: Option<Version>) -> impl Iterator<Item = MachineType> {
+    let listed = !available.is_empty();
+    let names = if listed { available.to_vec() } else { all_names(from.family, from.flavor) };
+    let (family, flavor, host_phys_bits) = (from.family, from.flavor, from.host_phys_bits_limit);
+    let fits = move |machine: &MachineType| {
+        machine.enforces_amd_1tb_hole
+            && machine.family == family
+            && machine.flavor == flavor
+            // A guest without `-hpb` stays without.
+            && (flavor != Flavor::Ubuntu || machine.host_phys_bits_limit.is_none() || host_phys_bits.is_some())
+            && (listed || qemu.is_none_or(|qemu| machine.version <= qemu))
+    };
     names.into_iter().filter_map(move |name| match resolve(&name) {
-        Resolved::Known(machine)
-            if machine.enforces_amd_1tb_hole
-                && machine.family == family
-                && machine.flavor == flavor
-                // A `-hpb` guest keeps its phys-bits rule where such a type exists.
-                && (flavor != Flavor::Ubuntu || machine.host_phys_bits_limit.is_none() || host_phys_bits.is_some()) =>
-        {
-            Some(machine)
-        }
+        Resolved::Known(machine) if fits(&machine) => Some(machine),
         _ => None,
     })
 }
@@ -365,7 +357,7 @@ mod tests {
         let oldest = |name: &str, available: &[&str]| {
             let Resolved::Known(machine) = resolve(name) else { panic!("{name} is known") };
             let available: Vec<String> = available.iter().map(|&s| s.to_owned()).collect();
-            oldest_enforcing(&machine, &available).map(|m| m.name)
+            enforcing(&machine, &available, None).min_by_key(|m| m.version).map(|m| m.name)
         };
         assert_eq!(oldest("pc-q35-6.2", &[]).as_deref(), Some("pc-q35-7.1"));
         assert_eq!(
@@ -376,5 +368,9 @@ mod tests {
         assert_eq!(oldest("pc-i440fx-rhel7.6.0", &[]), None);
         assert_eq!(oldest("pc-q35-jammy", &[]).as_deref(), Some("pc-q35-lunar"));
         assert_eq!(oldest("pc-q35-6.2", &["pc-q35-6.2", "pc-q35-7.0"]), None);
+        let Resolved::Known(machine) = resolve("pc-q35-6.2") else { panic!("known") };
+        let newest = |qemu: &str| enforcing(&machine, &[], qemu.parse().ok()).max_by_key(|m| m.version).map(|m| m.name);
+        assert_eq!(newest("7.2.22").as_deref(), Some("pc-q35-7.2"));
+        assert_eq!(newest("6.2"), None);
     }
 }

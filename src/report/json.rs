@@ -235,7 +235,7 @@ impl Details {
                 .map(|finding| FindingReport {
                     rule: finding.rule,
                     severity: finding.severity,
-                    message: finding.message.clone(),
+                    message: finding.message(),
                     range: finding.range,
                     location: document.location(finding.primary.span.start).into(),
                 })

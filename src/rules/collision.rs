@@ -1,20 +1,21 @@
 //! What the rules about reserved ranges have in common.
 
+use crate::domain::PassthroughKind;
 use crate::finding::{Finding, Severity};
 use crate::guest::{Exposure, Guest};
 use crate::host::Reserved;
 use crate::map::GpaRange;
 use crate::qemu::layout::{AMD_HT_START, FIRST_RELOCATING_QEMU};
+use crate::qemu::machine::Flavor;
 use crate::text;
 
 /// Names a reserved range.
 pub(super) fn reserved_name(reserved: Reserved) -> String {
-    let name = if reserved.range.start == AMD_HT_START {
-        "HyperTransport range".to_owned()
-    } else {
-        format!("range ({})", reserved.kind.name())
-    };
-    format!("the reserved {name} {}", reserved.range)
+    let range = text::range(reserved.range);
+    match reserved.range.start {
+        AMD_HT_START => format!("the reserved HyperTransport range, {range}"),
+        _ => format!("a reserved range ({}), {range}", reserved.kind.name()),
+    }
 }
 
 /// How bad it is that DMA cannot reach a part of the guest's memory.
@@ -26,12 +27,15 @@ pub(super) fn severity(guest: &Guest<'_>) -> Severity {
 }
 
 /// What comes of it.
-pub(super) fn consequence(guest: &Guest<'_>) -> &'static str {
+fn consequence(guest: &Guest<'_>) -> String {
+    let devices = &guest.domain.passthrough;
+    let vdpa = !devices.is_empty() && devices.iter().all(|device| device.kind == PassthroughKind::VhostVdpa);
+    let who = if vdpa { "vhost-vdpa" } else { "VFIO" };
     match guest.exposure {
-        Exposure::Present => "VFIO refuses to map it (-22, Invalid argument)",
-        Exposure::Assumed => "VFIO would refuse to map it (-22, Invalid argument)",
-        Exposure::MediatedOnly => "mediated devices do not mind, a PCI function attached later fails",
-        Exposure::None => "nothing fails until a passthrough device is attached",
+        Exposure::Present => format!("{who} refuses to map it (-22, Invalid argument)"),
+        Exposure::Assumed => format!("{who} would refuse to map it (-22, Invalid argument)"),
+        Exposure::MediatedOnly => "mediated devices do not mind, a PCI function attached later fails".to_owned(),
+        Exposure::None => "nothing fails until a passthrough device is attached".to_owned(),
     }
 }
 
@@ -45,14 +49,17 @@ pub(super) fn finding(
     label: String,
 ) -> Finding {
     let amount = common.size().map_or_else(|| "all".to_owned(), text::size);
-    let cause = cause(guest).map(|cause| format!("; {cause}")).unwrap_or_default();
-    let message = format!("{amount} of {what} lies in {}: {}{cause}", reserved_name(reserved), consequence(guest));
-    let finding = Finding::new(rule, severity(guest), message, span, label).about(common);
+    let title = format!("{amount} of {what} lies in {}", reserved_name(reserved));
+    let cause = match cause(guest) {
+        Some(cause) => format!("{}; {cause}", consequence(guest)),
+        None => consequence(guest),
+    };
+    let finding = Finding::new(rule, severity(guest), title, span, label).because(cause).about(common);
     labelled(guest, finding)
 }
 
 /// Why QEMU left the memory where it collides; `None` where it is no matter of the HyperTransport range.
-fn cause(guest: &Guest<'_>) -> Option<String> {
+pub(super) fn cause(guest: &Guest<'_>) -> Option<String> {
     let layout = guest.layout()?;
     if layout.relocated {
         return None;
@@ -61,7 +68,13 @@ fn cause(guest: &Guest<'_>) -> Option<String> {
     if guest.setting.qemu < FIRST_RELOCATING_QEMU {
         Some(format!("QEMU {} never moves RAM out of the way, 7.1 is the first that does", guest.setting.qemu))
     } else if !machine.enforces_amd_1tb_hole {
-        Some(format!("machine type {} is older than 7.1, so QEMU does not move RAM above 1 TiB", machine.name))
+        let older = match machine.flavor {
+            Flavor::Upstream | Flavor::Proxmox => "is older than 7.1".to_owned(),
+            Flavor::Rhel | Flavor::Ubuntu => {
+                format!("behaves like QEMU {}.{}, older than 7.1", machine.version.major, machine.version.minor)
+            }
+        };
+        Some(format!("machine type {} {older}, so QEMU does not move RAM above 1 TiB", machine.name))
     } else if !cpu.is_amd() {
         let vendor = cpu.vendor.as_deref().unwrap_or("not known");
         Some(format!("QEMU moves RAM above 1 TiB for AuthenticAMD only, and the guest's CPU vendor is {vendor}"))
@@ -71,7 +84,7 @@ fn cause(guest: &Guest<'_>) -> Option<String> {
 }
 
 /// Points at what the cause is, and at the device that makes it fail.
-fn labelled(guest: &Guest<'_>, mut finding: Finding) -> Finding {
+pub(super) fn labelled(guest: &Guest<'_>, mut finding: Finding) -> Finding {
     let domain = guest.domain;
     let machine = guest.setting.machine;
     if !machine.enforces_amd_1tb_hole {
@@ -84,7 +97,9 @@ fn labelled(guest: &Guest<'_>, mut finding: Finding) -> Finding {
         let span = cpu.vendor_id.as_ref().or(cpu.model.as_ref()).map_or(cpu.span, |sourced| sourced.span);
         finding = finding.with_label(span, "not AuthenticAMD");
     }
-    if let Some(device) = domain.passthrough.first() {
+    // A mediated device does not need it; of the others, one is enough to show.
+    let device = domain.passthrough.iter().find(|device| device.kind != PassthroughKind::VfioMdev);
+    if let Some(device) = device.filter(|_| finding.severity == Severity::Error) {
         finding = finding.with_label(device.span, "needs DMA to all of the guest's memory");
     }
     finding

@@ -4,6 +4,7 @@ use super::{Rule, collision};
 use crate::finding::{Finding, Severity};
 use crate::guest::{Exposure, Guest};
 use crate::map::GpaRange;
+use crate::text;
 
 pub(super) const RULE: Rule = Rule {
     id: "hotplug-window-in-reserved-range",
@@ -24,13 +25,12 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
                 "once a passthrough device is attached, memory hot-plugged into it aborts the running guest"
             }
         };
-        let message = format!(
-            "the hot-plug memory window {window} reaches into {}: {consequence}",
-            collision::reserved_name(reserved)
-        );
+        let title = format!("the window for memory hot-plug reaches into {}", collision::reserved_name(reserved));
+        let cause = collision::cause(guest).map_or(consequence.to_owned(), |cause| format!("{consequence}; {cause}"));
         let span = guest.domain.max_memory.map_or(guest.domain.span, |maximum| maximum.span);
-        let finding = Finding::new(RULE.id, Severity::Warning, message, span, "and a GiB for every slot");
-        findings.push(finding.about(common));
+        let label = format!("the window takes up {}, a GiB for each slot included", text::range(window));
+        let finding = Finding::new(RULE.id, Severity::Warning, title, span, label).because(cause).about(common);
+        findings.push(collision::labelled(guest, finding));
     }
 }
 

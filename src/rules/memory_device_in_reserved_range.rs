@@ -4,6 +4,7 @@ use super::{Rule, collision};
 use crate::domain::MemoryModel;
 use crate::finding::Finding;
 use crate::guest::Guest;
+use crate::text;
 
 pub(super) const RULE: Rule = Rule {
     id: "memory-device-in-reserved-range",
@@ -16,9 +17,16 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let devices = guest.domain.memory_devices.iter().filter(|device| device.model != MemoryModel::SgxEpc);
     for ((model, range), device) in plugged.iter().zip(devices) {
         for hit in guest.collisions(*range) {
-            let what = format!("the {} at {range}", model.name());
+            let what = format!("the {} at {:#x}", model.name(), range.start);
             let span = device.address.map_or(device.size.span, |address| address.span);
-            findings.push(collision::finding(guest, RULE.id, &what, hit, span, format!("lands at {range}")));
+            findings.push(collision::finding(
+                guest,
+                RULE.id,
+                &what,
+                hit,
+                span,
+                format!("takes up {}", text::range(*range)),
+            ));
         }
     }
 }

@@ -55,6 +55,23 @@ const MAX_PER_RULE: usize = 16;
 /// The rule that speaks before there is a [`Guest`]: the flags of the machine type are not known.
 pub const UNKNOWN_MACHINE_TYPE: &str = "unknown-machine-type";
 
+/// The rule whose finding makes all others pointless.
+pub(crate) const MACHINE_TYPE_NOT_AVAILABLE: &str = machine_type_not_available::RULE.id;
+
+/// The rule whose finding makes those of others uncertain.
+pub(crate) const NOT_MODELLED: &str = not_modelled::RULE.id;
+
+/// Whether it is libvirt that refuses the guest, before there is any QEMU.
+pub(crate) fn by_libvirt(finding: &Finding) -> bool {
+    [refused_by_libvirt::RULE.id, machine_type_not_available::RULE.id, phys_bits_above_host::RULE.id]
+        .contains(&finding.rule)
+}
+
+/// Whether memory lies where DMA cannot reach it.
+pub(crate) fn is_collision(finding: &Finding) -> bool {
+    [ram_in_reserved_range::RULE.id, memory_device_in_reserved_range::RULE.id].contains(&finding.rule)
+}
+
 /// What all rules find, in order.
 pub fn check(guest: &Guest<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -64,7 +81,7 @@ pub fn check(guest: &Guest<'_>) -> Vec<Finding> {
         let all = findings.len() - before;
         if all > MAX_PER_RULE {
             findings.truncate(before + MAX_PER_RULE);
-            findings[before].message += &format!("; and {} more like it", all - 1);
+            findings[before].title += &format!(" (and {} more like it)", all - 1);
         }
     }
     findings

@@ -3,6 +3,7 @@
 use super::{Rule, collision};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
+use crate::text;
 
 pub(super) const RULE: Rule = Rule {
     id: "pci-hole-in-reserved-range",
@@ -13,15 +14,16 @@ pub(super) const RULE: Rule = Rule {
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(hole) = guest.layout().and_then(|layout| layout.pci_hole64) else { return };
     for (common, reserved) in guest.collisions(hole) {
-        let message = format!(
-            "the 64-bit PCI hole {hole} reaches into {}: a BAR placed there has no peer-to-peer DMA",
-            collision::reserved_name(reserved)
-        );
-        let (span, label) = match (guest.domain.pci_hole64, &guest.memory) {
-            (Some(size), _) => (size.span, "the hole ends that far above the memory"),
-            (None, Ok(memory)) => (memory.span, "the hole follows the memory"),
-            (None, Err(_)) => (guest.domain.span, "the hole follows the memory"),
+        let title = format!("the 64-bit PCI hole reaches into {}", collision::reserved_name(reserved));
+        let consequence = "a BAR that firmware places there has no peer-to-peer DMA";
+        let cause = collision::cause(guest).map_or(consequence.to_owned(), |cause| format!("{consequence}; {cause}"));
+        let takes = format!("the hole takes up {}", text::range(hole));
+        let span = match (guest.domain.pci_hole64, &guest.memory) {
+            (Some(size), _) => size.span,
+            (None, Ok(memory)) => memory.span,
+            (None, Err(_)) => guest.domain.span,
         };
-        findings.push(Finding::new(RULE.id, Severity::Warning, message, span, label).about(common));
+        let finding = Finding::new(RULE.id, Severity::Warning, title, span, takes).because(cause).about(common);
+        findings.push(collision::labelled(guest, finding));
     }
 }

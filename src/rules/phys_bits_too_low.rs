@@ -23,10 +23,12 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         return;
     }
     let moved = if layout.relocated { ", with RAM moved above 1 TiB" } else { "" };
-    let message = format!(
-        "QEMU refuses to start: Address space limit {limit:#x} < {:#x} phys-bits too low ({}); {} are needed{moved}",
-        layout.max_gpa, cpu.phys_bits, layout.phys_bits_needed
+    let title = format!(
+        "QEMU refuses to start: the guest has {} phys-bits, its memory map needs {}{moved}",
+        cpu.phys_bits, layout.phys_bits_needed
     );
+    // As QEMU puts it, so that whoever searches for it comes here.
+    let cause = format!("Address space limit {limit:#x} < {:#x} phys-bits too low ({})", layout.max_gpa, cpu.phys_bits);
     let domain = guest.domain;
     let (span, label) = match &domain.cpu {
         Some(written) => match &written.maxphysaddr {
@@ -35,12 +37,12 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         },
         None => (domain.span, format!("without <cpu> there are {} bits", cpu.phys_bits)),
     };
-    let mut finding = Finding::new(RULE.id, Severity::Error, message, span, label);
+    let mut finding = Finding::new(RULE.id, Severity::Error, title, span, label).because(cause);
     if let Some(maximum) = domain.max_memory.filter(|_| layout.device_memory.is_some()) {
-        finding = finding.with_label(maximum.span, "counts, and a GiB for every slot");
+        finding = finding.with_label(maximum.span, "counts, and a GiB for each slot");
     }
     if let Some(hole) = domain.pci_hole64 {
-        finding = finding.with_label(hole.span, "counts too");
+        finding = finding.with_label(hole.span, "the 64-bit PCI hole counts too");
     }
     findings.push(finding);
 }

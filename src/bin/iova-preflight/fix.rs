@@ -7,6 +7,7 @@ use std::path::Path;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
 use iova_preflight::check::Verdict;
+use iova_preflight::fix::Fix;
 use iova_preflight::report::diff::unified_diff;
 use iova_preflight::rewrite::rewrite;
 use iova_preflight::text::printable;
@@ -21,17 +22,27 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     let source = HostSource::choose(args.common.host.as_deref())?;
     let mut judge = Judge::new(&source, args.common.policy.as_deref())?;
     let mut outcome = Outcome::Clean;
+    let mut consequences = Vec::new();
     for input in Input::expand(&args.common.paths) {
         let target = Target::of(&input, args);
         let each = judge.each(
             input,
             |judged| {
                 outcome = outcome.max(fix(judged, &target, args.common.quiet)?);
+                let all = judged.evaluation.fix.iter().flat_map(Fix::consequences);
+                for consequence in all {
+                    if !consequences.contains(&consequence) {
+                        consequences.push(consequence);
+                    }
+                }
                 Ok(())
             },
             |name, error| complain(name, &error),
         );
         each?;
+    }
+    for consequence in consequences.iter().filter(|_| !args.common.quiet) {
+        writeln!(anstream::stderr(), "note: {consequence}")?;
     }
     // What the judge calls stopped may have been rewritten; what it could not judge stays so.
     Ok(if judge.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
@@ -102,9 +113,6 @@ fn explain_fix(judged: &Judged<'_>) -> Result<()> {
     let mut err = anstream::stderr().lock();
     let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
     writeln!(err, "{}: {}", printable(judged.name), printable(&changes.join(", ")))?;
-    for consequence in fix.consequences() {
-        writeln!(err, "  note: {consequence}")?;
-    }
     Ok(())
 }
 

@@ -9,7 +9,8 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use iova_preflight::check::Verdict;
 use iova_preflight::finding::{Finding, Label, Severity};
-use iova_preflight::qemu::layout::Layout;
+use iova_preflight::qemu::layout::{ABOVE_4G_START, Layout};
+use iova_preflight::rules::UNKNOWN_MACHINE_TYPE;
 use iova_preflight::text::{self, printable, quoted};
 use iova_preflight::xml::{Document, Span};
 
@@ -22,6 +23,8 @@ pub(crate) struct Printer<'w, W: Write> {
     renderer: Renderer,
     counts: Counts,
     notice: Option<String>,
+    /// Whether the last guest took one line only, to which the next may be joined.
+    after_line: bool,
 }
 
 #[derive(Default)]
@@ -49,6 +52,7 @@ impl<'w, W: Write> Printer<'w, W> {
             renderer: Renderer::styled().term_width(width),
             counts: Counts::default(),
             notice: Some(notice.to_owned()),
+            after_line: false,
         }
     }
 
@@ -65,9 +69,17 @@ impl<'w, W: Write> Printer<'w, W> {
         let evaluation = judged.evaluation;
         let position = VERDICTS.iter().position(|(verdict, _)| *verdict == evaluation.verdict).unwrap_or(0);
         self.counts.by_verdict[position] += 1;
+        let shown: Vec<&Finding> =
+            evaluation.findings.iter().filter(|finding| self.verbose || finding.severity > Severity::Note).collect();
+        let detail = evaluation.verdict != Verdict::NotApplicable && (!shown.is_empty() || self.verbose);
+        if detail && self.after_line {
+            writeln!(self.out)?;
+        }
+        self.after_line = !detail;
+
         let style = VERDICTS[position].1;
         let verdict = evaluation.verdict.name();
-        write!(self.out, "{style}{verdict:<8}{style:#} {}", printable(judged.name))?;
+        write!(self.out, "{style}{verdict:<14}{style:#} {}", printable(judged.name))?;
         if !judged.domain.name.is_empty() {
             write!(self.out, " ({})", quoted(&judged.domain.name))?;
         }
@@ -76,16 +88,15 @@ impl<'w, W: Write> Printer<'w, W> {
         }
         writeln!(self.out)?;
 
-        let shown: Vec<&Finding> =
-            evaluation.findings.iter().filter(|finding| self.verbose || finding.severity > Severity::Note).collect();
-        let detail = !shown.is_empty() || self.verbose;
         for finding in &shown {
             self.finding(judged, finding)?;
         }
         if let Some(layout) = evaluation.facts.layout.as_ref().filter(|_| detail) {
             self.line("map", &map_line(layout, judged))?;
         }
-        for assumption in &evaluation.assumptions {
+        // The finding about the machine type says it already.
+        let said = evaluation.findings.iter().any(|finding| finding.rule == UNKNOWN_MACHINE_TYPE);
+        for assumption in evaluation.assumptions.iter().filter(|_| !said) {
             self.line("note", assumption)?;
         }
         if let Some(fix) = &evaluation.fix {
@@ -95,7 +106,7 @@ impl<'w, W: Write> Printer<'w, W> {
         for tried in &evaluation.tried {
             self.line("tried", tried)?;
         }
-        if detail && evaluation.verdict != Verdict::NotApplicable {
+        if detail {
             writeln!(self.out)?;
         }
         Ok(())
@@ -113,9 +124,14 @@ impl<'w, W: Write> Printer<'w, W> {
             Severity::Warning => Level::WARNING,
             Severity::Note => Level::NOTE,
         };
-        let group = Group::with_title(level.primary_title(printable(&finding.message)).id(finding.rule));
-        let report =
-            [excerpts(judged.document, &printable(judged.name), finding).into_iter().fold(group, Group::element)];
+        let title = level.primary_title(printable(&finding.title)).id(finding.rule);
+        let mut group = excerpts(judged.document, &printable(judged.name), finding)
+            .into_iter()
+            .fold(Group::with_title(title), Group::element);
+        if let Some(cause) = &finding.cause {
+            group = group.element(Level::NOTE.with_name("cause").message(printable(cause)));
+        }
+        let report = [group];
         writeln!(self.out, "{}", self.renderer.render(&report))?;
         Ok(())
     }
@@ -137,7 +153,16 @@ impl<'w, W: Write> Printer<'w, W> {
         if self.counts.unreadable > 0 {
             write!(line, "{separator}{} unreadable", self.counts.unreadable)?;
         }
+        if self.after_line {
+            writeln!(self.out)?;
+        }
         writeln!(self.out, "{line}")?;
+        let fixable = VERDICTS.iter().position(|(verdict, _)| *verdict == Verdict::Fixable);
+        match fixable.map_or(0, |position| self.counts.by_verdict[position]) {
+            0 => {}
+            1 => writeln!(self.out, "1 can be fixed: `iova-preflight fix` shows how")?,
+            some => writeln!(self.out, "{some} can be fixed: `iova-preflight fix` shows how")?,
+        }
         Ok(())
     }
 }
@@ -206,12 +231,18 @@ fn map_line(layout: &Layout, judged: &Judged<'_>) -> String {
     if let Some(hole) = layout.pci_hole64 {
         let _ = write!(line, " | PCI hole {}", text::range(hole));
     }
-    let high = |start: u64| start >= iova_preflight::qemu::layout::ABOVE_4G_START;
-    for reserved in judged.host.unmappable().iter().filter(|reserved| high(reserved.range.start)) {
-        let _ = write!(line, " | reserved {}", text::range(reserved.range));
+    // Ranges below 4 GiB are of no concern to RAM, and those above the map of none to this guest.
+    let near = |start: u64| (ABOVE_4G_START..=layout.max_gpa).contains(&start);
+    let reserved = judged.host.unmappable();
+    for reserved in reserved.iter().filter(|reserved| layout.relocated || near(reserved.range.start)) {
+        if reserved.range.start >= ABOVE_4G_START {
+            let _ = write!(line, " | reserved {}", text::range(reserved.range));
+        }
     }
-    let bits = judged.evaluation.facts.phys_bits.map_or_else(String::new, |bits| format!(" of {bits}"));
-    let _ = write!(line, " | needs {}{bits} phys-bits", layout.phys_bits_needed);
+    let _ = write!(line, " | needs {} phys-bits", layout.phys_bits_needed);
+    if let Some(bits) = judged.evaluation.facts.phys_bits {
+        let _ = write!(line, ", has {bits}");
+    }
     line
 }
 

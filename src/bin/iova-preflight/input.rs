@@ -26,7 +26,13 @@ impl Input {
             if path.as_os_str() == "-" {
                 inputs.push(Self::Stdin);
             } else if path.is_dir() {
+                let before = inputs.len();
                 inputs.extend(folder(path));
+                if inputs.len() == before {
+                    // A mistyped folder must not look like one whose guests are all well.
+                    let error = io::Error::new(io::ErrorKind::NotFound, "no *.xml in this folder");
+                    inputs.push(Self::Unreadable(path.clone(), error));
+                }
             } else {
                 inputs.push(Self::File(path.clone()));
             }
