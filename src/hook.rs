@@ -107,7 +107,7 @@ pub fn is_out_of_reach(domain: &Domain) -> bool {
 /// Decides about a guest that is not out of reach.
 pub fn decide(operation: Operation, domain: &Domain, host: &Host, policy: &Policy) -> Decision {
     let evaluation = evaluate(domain, host, policy);
-    let name = &domain.name;
+    let name = &shortened(&domain.name);
     let stopping: Vec<&Finding> = evaluation
         .findings
         .iter()
@@ -160,6 +160,16 @@ fn warning(operation: Operation, name: &str, evaluation: &Evaluation) -> Option<
     }
     let finding = evaluation.findings.iter().find(|finding| finding.severity > Severity::Note)?;
     Some(format!("guest {}: {}: {}", printable(name), finding.rule, finding.message()))
+}
+
+/// A name as long as anybody can read; a line goes to the terminal and to several logs.
+fn shortened(name: &str) -> String {
+    /// Characters; twice what OpenStack and Kubernetes make of a name.
+    const LONGEST: usize = 200;
+    match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
 }
 
 /// A guest's name as a word for the shell.

@@ -4,7 +4,7 @@
 //! `/var/cache/libvirt/qemu/capabilities/*.xml`, readable by root.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::file::read_file_limited;
 use crate::host::Host;
@@ -67,22 +67,38 @@ impl Qemu {
     }
 }
 
+/// The QEMU at `emulator`, the last probed one where the cache has several; `None` where it has none or cannot be read.
+///
+/// Of the other files only the beginning is read, where libvirt writes the path.
+pub fn read_one(folder: &Path, emulator: &str) -> Option<Qemu> {
+    /// Bytes within which the path stands (`virQEMUCapsFormatCache` writes it first).
+    const BEGINNING: usize = 4096;
+    let wanted = format!("<emulator>{emulator}</emulator>");
+    let mentions = |path: &Path| {
+        read_file_limited(path, BEGINNING)
+            .is_ok_and(|bytes| bytes.windows(wanted.len()).any(|w| w == wanted.as_bytes()))
+    };
+    files(folder).filter(|path| mentions(path)).filter_map(|path| read(&path)).max_by_key(|qemu| qemu.probed)
+}
+
 /// Every QEMU in the cache folder `folder`, the last probed one of each binary; empty where it cannot be read.
 pub fn read_all(folder: &Path) -> Vec<Qemu> {
     let mut newest: BTreeMap<String, Qemu> = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.extension().is_none_or(|extension| extension != "xml") {
-            continue;
-        }
-        let Some(qemu) = read_file_limited(&path, MAX_BYTES).ok().and_then(|bytes| Qemu::parse(&bytes)) else {
-            continue;
-        };
+    for qemu in files(folder).filter_map(|path| read(&path)) {
         if newest.get(&qemu.emulator).is_none_or(|known| known.probed <= qemu.probed) {
             newest.insert(qemu.emulator.clone(), qemu);
         }
     }
     newest.into_values().collect()
+}
+
+fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|extension| extension == "xml"))
+}
+
+fn read(path: &Path) -> Option<Qemu> {
+    Qemu::parse(&read_file_limited(path, MAX_BYTES).ok()?)
 }
 
 #[cfg(test)]

@@ -46,7 +46,8 @@ impl Detected {
     /// The host as a domain sees it that is run by `emulator`.
     pub fn host_for(&self, emulator: Option<&str>) -> Host {
         let mut host = self.host.clone();
-        if let Some(qemu) = choose(&self.qemus, emulator) {
+        let by_path = |path: &str| self.qemus.iter().find(|qemu| qemu.emulator == path);
+        if let Some(qemu) = emulators(emulator).find_map(by_path) {
             qemu.describe(&mut host);
         }
         host
@@ -69,20 +70,17 @@ pub fn host_for_domain(root: &Path, domain: &Domain) -> Host {
         None => groups(root),
     };
     let emulator = domain.emulator.as_ref().map(|emulator| emulator.value.as_str());
-    let qemus = capabilities::read_all(&root.join(CAPABILITY_CACHE));
-    if let Some(qemu) = choose(&qemus, emulator) {
+    let cache = root.join(CAPABILITY_CACHE);
+    if let Some(qemu) = emulators(emulator).find_map(|path| capabilities::read_one(&cache, path)) {
         qemu.describe(&mut host);
     }
     host
 }
 
-/// The QEMU that runs a domain with this `<emulator>`.
-fn choose<'q>(qemus: &'q [Qemu], emulator: Option<&str>) -> Option<&'q Qemu> {
-    let by_path = |path: &str| qemus.iter().find(|qemu| qemu.emulator == path);
-    match emulator {
-        Some(path) => by_path(path),
-        None => DEFAULT_EMULATORS.iter().find_map(|path| by_path(path)),
-    }
+/// Where the QEMU of a domain with this `<emulator>` may be.
+fn emulators(emulator: Option<&str>) -> impl Iterator<Item = &str> {
+    let fallback: &[&str] = if emulator.is_none() { &DEFAULT_EMULATORS } else { &[] };
+    emulator.into_iter().chain(fallback.iter().copied())
 }
 
 fn cpu_and_iommu(root: &Path) -> Host {

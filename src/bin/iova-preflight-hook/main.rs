@@ -86,6 +86,7 @@ fn run(operation: Operation, name: &str) -> Result<Decision, String> {
         .take(MAX_BYTES as u64 + 1)
         .read_to_end(&mut xml)
         .map_err(|e| format!("standard input: {e}"))?;
+    deadline::input_is_complete();
     let document = Document::parse(&xml).map_err(|e| format!("domain XML:{e}"))?;
     let domain = domain::read(&document).map_err(|e| format!("domain XML:{}: {e}", document.location(e.span.start)))?;
     if is_exempt(&policy, &domain.name, domain.uuid.as_deref()) || is_out_of_reach(&domain) {
