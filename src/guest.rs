@@ -8,7 +8,7 @@ use crate::policy::{PassthroughPolicy, Policy};
 use crate::qemu::cpu::{Accelerator, Cpu, CpuOptions, CpuRefusal, HostCpu};
 use crate::qemu::layout::{Layout, LayoutError, LayoutInput};
 use crate::qemu::machine::MachineType;
-use crate::qemu::memory_device::{self, DEFAULT_ALIGNMENT, PlacementError, Request};
+use crate::qemu::memory_device::{self, DEFAULT_ALIGNMENT, FILE_ALIGNMENT, PlacementError, Request};
 use crate::version::Version;
 
 /// Everything that has to be known to say what QEMU builds. Unknown facts have been settled by
@@ -176,8 +176,11 @@ fn plug(
             return Err((index, PlacementError::NotInBlocks { block }));
         }
     }
-    let requests: Vec<Request> =
-        devices.iter().map(|&(index, device)| request(domain, device, memory.devices[index], libvirt)).collect();
+    let mut requests = Vec::with_capacity(devices.len());
+    for &(index, device) in &devices {
+        let request = request(domain, device, memory.devices[index], libvirt).map_err(|error| (index, error))?;
+        requests.push(request);
+    }
     let total = memory.maxmem.unwrap_or(memory.ram) - memory.ram;
     let Some(window) = layout.device_memory else {
         return Err((first, PlacementError::NotEnoughSpace { used: 0, total }));
@@ -191,21 +194,39 @@ fn window_devices(domain: &Domain) -> impl Iterator<Item = (usize, &MemoryDevice
     domain.memory_devices.iter().enumerate().filter(|(_, device)| device.model != MemoryModel::SgxEpc)
 }
 
-/// What libvirt asks QEMU to plug (`qemuBuildMemoryDeviceProps` in libvirt `src/qemu/qemu_command.c`).
-fn request(domain: &Domain, device: &MemoryDevice, size: u64, libvirt: Option<Version>) -> Request {
+/// What libvirt asks QEMU to plug (`qemuBuildMemoryBackendProps` and `qemuBuildMemoryDeviceProps` in libvirt
+/// `src/qemu/qemu_command.c`).
+fn request(
+    domain: &Domain,
+    device: &MemoryDevice,
+    size: u64,
+    libvirt: Option<Version>,
+) -> Result<Request, PlacementError> {
     /// The first libvirt known to pass a virtio device's address on.
     const VIRTIO_ADDRESS_SINCE: Version = Version::new(9, 4);
-    let bytes = |kib: Option<u64>| kib.and_then(|kib| kib.checked_mul(1024)).unwrap_or(0);
-    let page = bytes(device.page_kib.or(domain.hugepage_kib));
-    let block = if device.model == MemoryModel::VirtioMem { bytes(device.block_kib) } else { 0 };
-    let alignment = [DEFAULT_ALIGNMENT, page, block].into_iter().filter(|a| a.is_power_of_two()).max();
+    let bytes = |kib: Option<u64>| kib.and_then(|kib| kib.checked_mul(1024)).filter(|bytes| bytes.is_power_of_two());
     let virtio = matches!(device.model, MemoryModel::VirtioMem | MemoryModel::VirtioPmem);
     let address = device.address.filter(|_| !virtio || libvirt.is_none_or(|version| version >= VIRTIO_ADDRESS_SINCE));
-    Request {
-        // The label of an NVDIMM lies behind its memory (QEMU `nvdimm_prepare_memory_region`).
-        size: if device.model == MemoryModel::Nvdimm { size - bytes(device.label_kib).min(size - 1) } else { size },
-        alignment: alignment.unwrap_or(DEFAULT_ALIGNMENT),
-        address: address.map(|address| address.value),
+    let address = address.map(|address| address.value);
+    let alignment = match device.model {
+        MemoryModel::VirtioMem => bytes(device.block_kib).unwrap_or(0).max(DEFAULT_ALIGNMENT),
+        MemoryModel::VirtioPmem => FILE_ALIGNMENT,
+        MemoryModel::Nvdimm => bytes(device.align_kib).unwrap_or(FILE_ALIGNMENT),
+        MemoryModel::Dimm | MemoryModel::SgxEpc => {
+            let huge_page = bytes(device.page_kib.or(domain.hugepage_kib)).filter(|&page| page > FILE_ALIGNMENT);
+            let cell = device.node.and_then(|node| domain.cells_with_access.get(node.value as usize));
+            let file = domain.file_backed || device.has_access || cell.is_some_and(|&has_access| has_access);
+            huge_page.unwrap_or(if file { FILE_ALIGNMENT } else { DEFAULT_ALIGNMENT })
+        }
+    };
+    if device.model != MemoryModel::Nvdimm {
+        return Ok(Request { size, alignment, address });
+    }
+    // The label lies behind the memory, which is rounded down (QEMU `nvdimm_prepare_memory_region`).
+    let label = device.label_kib.unwrap_or(0).saturating_mul(1024);
+    match size.saturating_sub(label) & !(alignment - 1) {
+        0 => Err(PlacementError::NothingButLabel { alignment }),
+        size => Ok(Request { size, alignment, address }),
     }
 }
 

@@ -48,6 +48,11 @@ pub struct Domain {
     pub slots: Option<Sourced<u32>>,
     /// The `<cell memory>` of each NUMA cell, in KiB.
     pub numa_cells: Vec<Sourced<u64>>,
+    /// Whether each NUMA cell has a `memAccess`.
+    pub cells_with_access: Vec<bool>,
+    /// Whether memory is backed by files or memfd for the whole guest: `<memoryBacking>` with `<source type>` of `file`
+    /// or `memfd`, or with any `<access>`.
+    pub file_backed: bool,
     /// `<memory model=…>` devices in document order.
     pub memory_devices: Vec<MemoryDevice>,
     /// The first `<cpu>`; libvirt reads no other.
@@ -85,8 +90,12 @@ pub struct MemoryDevice {
     pub block_kib: Option<u64>,
     /// `<target><node>`: the NUMA cell it belongs to.
     pub node: Option<Sourced<u32>>,
-    /// `<source><pagesize>` or `<source><alignsize>`, in KiB: the alignment the backing asks for.
+    /// `<source><pagesize>`, in KiB: the huge page that backs it.
     pub page_kib: Option<u64>,
+    /// `<source><alignsize>`, in KiB.
+    pub align_kib: Option<u64>,
+    /// Whether it has an `access` of its own, which makes a file of what would be anonymous memory.
+    pub has_access: bool,
     /// Guest-physical address: `<address type='dimm' base>` or `<target><address base>`.
     pub address: Option<Sourced<u64>>,
     /// `<address type='dimm' slot>`.

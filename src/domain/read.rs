@@ -56,6 +56,8 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         max_memory: memory_size(root.child("maxMemory"))?,
         slots: root.child("maxMemory").map_or(Ok(None), |e| number_attribute(e, "slots"))?,
         numa_cells: numa_cells(cpu)?,
+        cells_with_access: cells(cpu).map(|cell| cell.value("memAccess").is_some()).collect(),
+        file_backed: root.child("memoryBacking").is_some_and(is_file_backed),
         memory_devices: memory_devices(devices)?,
         cpu: cpu.map(read_cpu).transpose()?,
         pci_hole64: pci_hole64(devices)?,
@@ -106,9 +108,17 @@ fn kib(element: Element<'_>, number: &str, number_span: Span) -> Result<u64> {
     })
 }
 
+fn cells<'d>(cpu: Option<Element<'d>>) -> impl Iterator<Item = Element<'d>> {
+    cpu.and_then(|cpu| cpu.child("numa")).into_iter().flat_map(|numa| numa.children_named("cell"))
+}
+
+fn is_file_backed(backing: Element<'_>) -> bool {
+    let source = backing.child("source").and_then(|source| source.value("type"));
+    matches!(source, Some("file" | "memfd")) || backing.child("access").is_some()
+}
+
 fn numa_cells(cpu: Option<Element<'_>>) -> Result<Vec<Sourced<u64>>> {
-    let Some(numa) = cpu.and_then(|cpu| cpu.child("numa")) else { return Ok(Vec::new()) };
-    numa.children_named("cell")
+    cells(cpu)
         .map(|cell| {
             // A cell may have CPUs only (`virDomainNumaDefParseXML` in libvirt's src/conf/numa_conf.c).
             let Some(memory) = cell.attribute("memory").filter(|a| !a.value.is_empty()) else {
@@ -140,10 +150,6 @@ fn memory_device(device: Element<'_>) -> Result<MemoryDevice> {
         return error(device.start_tag(), "<memory> device without <target><size>");
     };
     let kib_of = |path: &[&'static str]| memory_size(device.descend(path)).map(|size| size.map(|s| s.value));
-    let page = match kib_of(&["source", "pagesize"])? {
-        Some(page) => Some(page),
-        None => kib_of(&["source", "alignsize"])?,
-    };
     let dimm = device.child("address").filter(|a| a.value("type") == Some("dimm"));
     let target = device.descend(&["target", "address"]);
     Ok(MemoryDevice {
@@ -152,7 +158,9 @@ fn memory_device(device: Element<'_>) -> Result<MemoryDevice> {
         label_kib: kib_of(&["target", "label", "size"])?,
         block_kib: kib_of(&["target", "block"])?,
         node: device.descend(&["target", "node"]).map(node).transpose()?.flatten(),
-        page_kib: page,
+        page_kib: kib_of(&["source", "pagesize"])?,
+        align_kib: kib_of(&["source", "alignsize"])?,
+        has_access: device.value("access").is_some(),
         address: match dimm.or(target) {
             Some(address) => base_address(address)?,
             None => None,

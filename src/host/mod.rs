@@ -2,6 +2,7 @@
 //!
 //! Every fact may be unknown. Where a verdict depends on an unknown one, the verdict says so.
 
+mod capabilities;
 mod profile;
 
 use std::collections::BTreeMap;

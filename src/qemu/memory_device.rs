@@ -6,8 +6,13 @@
 use super::round_up;
 use crate::map::GpaRange;
 
-/// The alignment of memory that a process maps (`QEMU_VMALLOC_ALIGN` in QEMU `include/qemu/osdep.h`, x86_64 Linux).
+/// The alignment of anonymous memory, and the least for virtio-mem (`QEMU_VMALLOC_ALIGN` in QEMU
+/// `include/qemu/osdep.h`, x86_64 Linux).
 pub const DEFAULT_ALIGNMENT: u64 = 2 << 20;
+
+/// The alignment of memory in a file or memfd on a file system without huge pages (`file_ram_alloc` in QEMU
+/// `softmmu/physmem.c`: the page size of the file system).
+pub const FILE_ALIGNMENT: u64 = 4096;
 
 /// The most slots there can be (`ACPI_MAX_RAM_SLOTS` in QEMU `include/hw/acpi/memory_hotplug.h`).
 pub const MAX_SLOTS: u32 = 256;
@@ -63,6 +68,12 @@ pub enum PlacementError {
     NotInBlocks {
         /// The block size of a virtio-mem device in bytes.
         block: u64,
+    },
+    /// `the size of memdev … (0x…) is too small to contain nvdimm label (0x…) and aligned PMEM (0x…)`
+    #[error("its label leaves less than {alignment:#x} bytes")]
+    NothingButLabel {
+        /// What the rest is rounded down to.
+        alignment: u64,
     },
     /// More devices than any QEMU has slots and PCI addresses for.
     #[error("there are {0} memory devices")]

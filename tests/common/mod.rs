@@ -1,0 +1,182 @@
+//! What the black-box tests share: running the built program, host profiles, and saying loudly
+//! that a real part is missing.
+#![allow(dead_code, reason = "every test file uses its own part of this module")]
+
+pub mod expect;
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Says that a real part is missing. Where every part is there by definition (`CI` is set), that
+/// is a failure. Written to stderr directly, because the test harness swallows `eprintln!`.
+pub fn skip(why: &str) {
+    let line = format!("SKIPPED: {why}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    assert!(std::env::var("CI").unwrap_or_default().is_empty(), "a real part is missing under CI: {why}");
+}
+
+/// A line for the reader that the test harness does not swallow.
+pub fn note(text: &str) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// A part of the data shared with this project, or `None` after saying that it is missing.
+pub fn shared(part: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("IOVA_PREFLIGHT_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let path = root.join(part);
+    if path.exists() {
+        return Some(path);
+    }
+    skip(&format!("{} is not there (IOVA_PREFLIGHT_SHARED names the folder that holds it)", path.display()));
+    None
+}
+
+/// A folder for this test's files, empty when the test starts.
+pub fn work_dir(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).expect("create the work folder");
+    dir
+}
+
+/// The XML files of a folder, sorted by name.
+pub fn xml_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .expect("read the folder of XML files")
+        .map(|entry| entry.expect("read a folder entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "xml"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// The host that a verdict is asked for.
+pub struct Profile {
+    pub vendor: String,
+    pub phys_bits: u64,
+    pub kvm: bool,
+    pub qemu: String,
+    pub pc: String,
+    pub q35: String,
+    pub libvirt: String,
+}
+
+impl Profile {
+    /// Writes it as the TOML that `--host` reads.
+    pub fn write(&self, path: &Path) {
+        let mut text = String::new();
+        let iommu = if self.vendor == "AuthenticAMD" { "amd" } else { "intel" };
+        let _ = writeln!(text, "[cpu]\nvendor = {:?}\nphys_bits = {}\n", self.vendor, self.phys_bits);
+        let _ = writeln!(text, "[iommu]\nkind = {iommu:?}\n");
+        let _ = writeln!(text, "[[iommu.reserved]]\nstart = 0xfee00000\nend = 0xfeefffff\ntype = \"msi\"\n");
+        if iommu == "amd" {
+            let _ =
+                writeln!(text, "[[iommu.reserved]]\nstart = 0xfd00000000\nend = 0xffffffffff\ntype = \"reserved\"\n");
+        }
+        let _ = writeln!(text, "[kvm]\navailable = {}\n", self.kvm);
+        let _ = writeln!(text, "[qemu]\nversion = {:?}\n", self.qemu);
+        let _ = writeln!(text, "[qemu.aliases]\npc = {:?}\nq35 = {:?}\n", self.pc, self.q35);
+        let _ = writeln!(text, "[libvirt]\nversion = {:?}", self.libvirt);
+        std::fs::write(path, text).expect("write the host profile");
+    }
+}
+
+/// Runs `check` once over all the files and gives the guests by file name. The exit code has to
+/// agree with the verdicts.
+pub fn check(profile: &Path, files: &[PathBuf]) -> BTreeMap<String, Value> {
+    let output = Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
+        .args(["check", "--format", "json", "--host"])
+        .arg(profile)
+        .args(files)
+        .output()
+        .expect("run iova-preflight");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let document: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("no JSON on stdout ({e}), {}, stderr:\n{stderr}", output.status));
+    let guests: BTreeMap<String, Value> = document["guests"]
+        .as_array()
+        .expect("guests is a list")
+        .iter()
+        .map(|guest| {
+            let source = guest["source"].as_str().expect("a guest has a source");
+            let name = Path::new(source).file_name().expect("a source is a file");
+            (name.to_string_lossy().into_owned(), guest.clone())
+        })
+        .collect();
+    let any = |wanted: &[&str]| guests.values().any(|g| wanted.iter().any(|w| g["verdict"] == *w));
+    let expected = match (any(&["error"]), any(&["blocked", "fixable"])) {
+        (true, _) => 2,
+        (false, true) => 1,
+        (false, false) => 0,
+    };
+    assert_eq!(output.status.code(), Some(expected), "exit code against the verdicts, stderr:\n{stderr}");
+    assert_eq!(guests.len(), files.len(), "one guest for each file");
+    guests
+}
+
+/// One fact on which we and the real programs disagree.
+pub struct Difference {
+    pub case: String,
+    pub column: String,
+    pub field: String,
+    pub expected: String,
+    pub ours: String,
+}
+
+/// Everything compared so far.
+#[derive(Default)]
+pub struct Differences {
+    pub compared: usize,
+    pub found: Vec<Difference>,
+}
+
+impl Differences {
+    /// Compares one fact.
+    pub fn compare(&mut self, at: (&str, &str), field: &str, expected: &Value, ours: &Value) {
+        self.expect(at, field, expected == ours, &expected.to_string(), &ours.to_string());
+    }
+
+    /// Notes one fact that holds or does not.
+    pub fn expect(&mut self, at: (&str, &str), field: &str, holds: bool, expected: &str, ours: &str) {
+        self.compared += 1;
+        if !holds {
+            self.found.push(Difference {
+                case: at.0.to_owned(),
+                column: at.1.to_owned(),
+                field: field.to_owned(),
+                expected: expected.to_owned(),
+                ours: ours.to_owned(),
+            });
+        }
+    }
+
+    /// Fails with a readable table when there is any difference.
+    pub fn assert_none(&self, what: &str) {
+        assert!(self.found.is_empty(), "{what}\n{}", self.table());
+    }
+
+    fn table(&self) -> String {
+        let mut cases: Vec<&str> = self.found.iter().map(|d| d.case.as_str()).collect();
+        cases.dedup();
+        let mut by_field: BTreeMap<&str, usize> = BTreeMap::new();
+        for difference in &self.found {
+            *by_field.entry(&difference.field).or_default() += 1;
+        }
+        let mut text = format!(
+            "{} of {} facts differ, in {} cases; by field: {by_field:?}\n",
+            self.found.len(),
+            self.compared,
+            cases.len()
+        );
+        let _ = writeln!(text, "{:<28} {:<6} {:<28} expected | ours", "case", "column", "fact");
+        for d in self.found.iter().take(20) {
+            let _ = writeln!(text, "{:<28} {:<6} {:<28} {} | {}", d.case, d.column, d.field, d.expected, d.ours);
+        }
+        text
+    }
+}

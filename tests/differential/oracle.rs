@@ -1,0 +1,331 @@
+//! The real programs: what libvirt makes of a domain, and what QEMU builds from that.
+
+use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+const URI: &str = "qemu:///system";
+const EMULATOR: &str = "qemu-system-x86_64";
+const ONE_TIB: u64 = 1 << 40;
+
+/// Longer than QEMU ever takes to set up a stopped machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The programs that answer, and what they are.
+pub struct Oracle {
+    /// The command that starts the QEMU to ask.
+    qemu: Vec<String>,
+    pub qemu_version: String,
+    pub libvirt_version: String,
+    /// The QEMU that libvirt builds its command lines for: it resolves the machine aliases.
+    pub machines: Vec<String>,
+    pub pc: String,
+    pub q35: String,
+    /// CPU models that both libvirt and QEMU know.
+    pub models: Vec<String>,
+}
+
+impl Oracle {
+    /// Finds the real programs, or says what is missing. `qemu` is another QEMU to ask.
+    pub fn find(qemu: Option<&str>) -> Result<Self, String> {
+        let version = output("virsh", &["-c", URI, "version", "--daemon"])?;
+        let libvirt_version = version
+            .lines()
+            .find_map(|line| line.strip_prefix("Running against daemon: "))
+            .ok_or("virsh does not name the daemon's version")?;
+        let (machines, pc, q35) = machines(&output(EMULATOR, &["-M", "help"])?)?;
+        let known = output(EMULATOR, &["-cpu", "help"])?;
+        let known: Vec<&str> = known.split_whitespace().collect();
+        let models = output("virsh", &["-c", URI, "cpu-models", "x86_64"])?;
+        let models = models.lines().map(str::trim).filter(|model| known.contains(model)).map(str::to_owned).collect();
+        let qemu: Vec<String> = qemu.unwrap_or(EMULATOR).split_whitespace().map(str::to_owned).collect();
+        let mut oracle = Oracle {
+            qemu,
+            qemu_version: String::new(),
+            libvirt_version: libvirt_version.trim().to_owned(),
+            machines,
+            pc,
+            q35,
+            models,
+        };
+        let mut probe = Qemu::start(&oracle.qemu, &["-machine".to_owned(), "none".to_owned()])?;
+        let version = probe.ask("query-version", &Value::Null).map_err(|_| probe.stderr())?;
+        let number = |part: &str| version["qemu"][part].as_u64().unwrap_or_default();
+        oracle.qemu_version = format!("{}.{}.{}", number("major"), number("minor"), number("micro"));
+        Ok(oracle)
+    }
+
+    /// The command line libvirt builds, or why it refuses the domain.
+    pub fn command_line(xml: &Path) -> Result<Vec<String>, String> {
+        let path = xml.to_string_lossy();
+        let line = output("virsh", &["-c", URI, "domxml-to-native", "qemu-argv", "--xml", &path]);
+        if let Err(error) = &line {
+            // Not an answer about the domain.
+            let gone = ["failed to connect to the hypervisor", "End of file while reading", "Disconnected from"];
+            assert!(!gone.iter().any(|text| error.contains(text)), "libvirtd went away: {error}");
+        }
+        line.map(|line| split(&line))
+    }
+
+    /// What QEMU builds from such a command line.
+    pub fn layout(&self, line: &[String]) -> Value {
+        let mut qemu = match Qemu::start(&self.qemu, &relevant(line)) {
+            Ok(qemu) => qemu,
+            Err(error) => return json!({"starts": false, "error": error}),
+        };
+        match measure(&mut qemu) {
+            Ok(cell) => cell,
+            Err(Silent) => {
+                let stderr = qemu.stderr();
+                let gone = ["unsupported machine type", "no such machine"].iter().any(|text| stderr.contains(text));
+                match gone {
+                    true => json!({"machine_missing": true}),
+                    false => json!({"starts": false, "error": stderr}),
+                }
+            }
+        }
+    }
+}
+
+/// The versioned machine types of `-M help` with the aliases, and what the aliases stand for.
+fn machines(help: &str) -> Result<(Vec<String>, String, String), String> {
+    let mut names = vec!["pc".to_owned(), "q35".to_owned()];
+    let first = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+    names.extend(help.lines().map(first).filter(|name| name.starts_with("pc-i440fx-") || name.starts_with("pc-q35-")));
+    let alias = |name: &str| {
+        let line = help.lines().find(|line| first(line) == name)?;
+        Some(line.split_once("(alias of ")?.1.trim_end_matches(')').to_owned())
+    };
+    let resolved = |name: &str| alias(name).ok_or_else(|| format!("{EMULATOR} has no alias {name}"));
+    Ok((names, resolved("pc")?, resolved("q35")?))
+}
+
+/// The standard output of a program that succeeds, or what it says instead.
+fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new(program).args(arguments).output().map_err(|e| format!("{program}: {e}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "))
+}
+
+/// Splits a command line as virsh prints it: words, some in single or double quotes.
+fn split(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote, mut any) = (Vec::new(), String::new(), None, false);
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(q), c) if c == q => quote = None,
+            (Some('\''), c) => word.push(c),
+            (_, '\\') => word.extend(chars.next()),
+            (Some(_), c) => word.push(c),
+            (None, '\'' | '"') => (quote, any) = (Some(c), true),
+            (None, c) if c.is_whitespace() => {
+                if any || !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                any = false;
+            }
+            (None, c) => word.push(c),
+        }
+    }
+    if any || !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+/// The arguments that shape the memory map and the CPU, without everything that needs the guest's
+/// disks, networks and sockets.
+fn relevant(line: &[String]) -> Vec<String> {
+    const DEVICES: &[&str] =
+        &["pc-dimm", "nvdimm", "virtio-mem", "virtio-pmem", "pcie-root-port", "pcie-to-pci-bridge", "pci-bridge"];
+    let mut kept = Vec::new();
+    let mut words = line.iter().peekable();
+    while let Some(option) = words.next() {
+        if option == "-no-acpi" {
+            // The same, as every version of QEMU still understands it.
+            kept.extend(["-machine", "acpi=off"].map(str::to_owned));
+            continue;
+        }
+        let Some(value) = words.next_if(|word| !word.starts_with('-')) else {
+            continue;
+        };
+        let keep = match option.as_str() {
+            "-machine" | "-accel" | "-cpu" | "-m" | "-numa" | "-smp" | "-global" => true,
+            "-object" => value.contains("memory-backend"),
+            "-device" => DEVICES.iter().any(|driver| value.contains(&format!("\"driver\":\"{driver}"))),
+            _ => false,
+        };
+        if keep {
+            kept.extend([option.clone(), unfilled(value)]);
+        }
+    }
+    kept
+}
+
+/// A backend that stores nothing: the file becomes one that QEMU itself makes, as large as it has
+/// to be and gone when it ends, and no real page is taken for it beforehand.
+fn unfilled(value: &str) -> String {
+    const PATH: &str = "\"mem-path\":\"";
+    let value = value.replace("\"prealloc\":true", "\"prealloc\":false");
+    match value.split_once(PATH).and_then(|(before, rest)| Some((before, rest.split_once('"')?.1))) {
+        Some((before, after)) => format!("{before}{PATH}/tmp\"{after}"),
+        None => value,
+    }
+}
+
+/// The facts of a command line in the shape they are recorded in.
+pub fn libvirt_facts(line: &[String]) -> Value {
+    let value = |option: &str| line.windows(2).find(|pair| pair[0] == option).map(|pair| pair[1].as_str());
+    let machine = value("-machine").and_then(|machine| machine.split(',').next());
+    let memory = value("-m").unwrap_or_default();
+    let bytes = |number: &str| match number.strip_suffix('k') {
+        Some(kib) => kib.parse::<u64>().ok().map(|kib| kib << 10),
+        None => number.parse::<u64>().ok().map(|mib| mib << 20),
+    };
+    let part = |key: &str| memory.split(',').find_map(|part| part.strip_prefix(key)?.strip_prefix('='));
+    let hole = line.iter().find_map(|word| word.split_once(".pci-hole64-size=")).and_then(|(_, size)| {
+        let kib: u64 = size.strip_suffix('K')?.parse().ok()?;
+        kib.checked_mul(1024)
+    });
+    json!({
+        "machine": machine,
+        "accel": value("-accel"),
+        "cpu": value("-cpu"),
+        "m": memory,
+        "ram": bytes(part("size").unwrap_or(memory)),
+        "slots": part("slots").map_or(Some(0), |slots| slots.parse::<u64>().ok()),
+        "maxmem": part("maxmem").and_then(bytes),
+        "pci_hole64_size": hole,
+    })
+}
+
+/// QEMU went away instead of answering.
+struct Silent;
+
+/// A stopped machine to be asked over QMP.
+struct Qemu {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+    errors: Receiver<String>,
+}
+
+impl Qemu {
+    fn start(command: &[String], arguments: &[String]) -> Result<Self, String> {
+        let (program, before) = command.split_first().ok_or("no QEMU is named")?;
+        let mut child = Command::new(program)
+            .args(before)
+            .args(arguments)
+            .args(["-S", "-display", "none", "-nodefaults", "-qmp", "stdio"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("{program}: {e}"))?;
+        let (line_sender, lines) = channel();
+        let (error_sender, errors) = channel();
+        if let Some(stdout) = child.stdout.take() {
+            std::thread::spawn(move || {
+                BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| drop(line_sender.send(line)));
+            });
+        }
+        if let Some(mut stderr) = child.stderr.take() {
+            std::thread::spawn(move || {
+                let mut text = Vec::new();
+                let _ = stderr.read_to_end(&mut text);
+                let _ = error_sender.send(String::from_utf8_lossy(&text).into_owned());
+            });
+        }
+        let input = child.stdin.take();
+        let mut qemu = Qemu { child, input, lines, errors };
+        // Whatever is wrong with the machine shows as silence here and at the first question.
+        let _ = qemu.ask("qmp_capabilities", &Value::Null);
+        Ok(qemu)
+    }
+
+    fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value, Silent> {
+        let mut question = json!({"execute": command});
+        if arguments.is_object() {
+            question["arguments"] = arguments.clone();
+        }
+        let input = self.input.as_mut().ok_or(Silent)?;
+        writeln!(input, "{question}").and_then(|()| input.flush()).map_err(|_| Silent)?;
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).map_err(|_| Silent)?;
+            let answer: Value = serde_json::from_str(&line).map_err(|_| Silent)?;
+            if !answer["return"].is_null() {
+                return Ok(answer["return"].clone());
+            }
+            if !answer["error"].is_null() {
+                return Ok(Value::Null);
+            }
+        }
+    }
+
+    /// What QEMU said on stderr, without its warnings.
+    fn stderr(&mut self) -> String {
+        self.input = None;
+        let _ = self.child.kill();
+        let text = self.errors.recv_timeout(PATIENCE).unwrap_or_default();
+        let lines = text.lines().filter(|line| !line.contains("warning: "));
+        let lines: Vec<&str> = lines.map(|line| line.trim_start_matches("qemu-system-x86_64: ")).collect();
+        lines.join(" ")
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        self.input = None;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn measure(qemu: &mut Qemu) -> Result<Value, Silent> {
+    let cpus = qemu.ask("query-cpus-fast", &Value::Null)?;
+    let path = cpus[0]["qom-path"].clone();
+    let vendor = qemu.ask("qom-get", &json!({"path": path, "property": "vendor"}))?;
+    let bits = qemu.ask("qom-get", &json!({"path": path, "property": "phys-bits"}))?;
+    let tree = qemu.ask("human-monitor-command", &json!({"command-line": "info mtree"}))?;
+    let devices = qemu.ask("query-memory-devices", &Value::Null)?;
+    let tree = tree.as_str().unwrap_or_default();
+    let (below, above) = (region(tree, "alias ram-below-4g"), region(tree, "alias ram-above-4g"));
+    let window = region(tree, "device-memory");
+    let starts_high = |region: &Option<(u64, u64)>| region.is_some_and(|(start, _)| start >= ONE_TIB);
+    let as_json = |region: Option<(u64, u64)>| region.map(|(start, end)| json!({"start": start, "end": end}));
+    Ok(json!({
+        "starts": true,
+        "vendor": vendor,
+        "phys_bits": bits,
+        "relocated": starts_high(&above) || above.is_none() && starts_high(&window),
+        "ram_below_4g": as_json(below),
+        "ram_above_4g": as_json(above),
+        "device_memory": as_json(window),
+        "memory_devices": devices.as_array().map(|all| all.iter().map(device).collect::<Vec<_>>()),
+    }))
+}
+
+/// The first range of `info mtree` with this description. Newer versions also print headings
+/// that hold the description, in no certain order.
+fn region(tree: &str, description: &str) -> Option<(u64, u64)> {
+    let described = tree.lines().filter(|line| line.contains(description));
+    described.filter_map(range).next()
+}
+
+/// The range at the beginning of a line.
+fn range(line: &str) -> Option<(u64, u64)> {
+    let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+    Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
+}
+
+/// One memory device with the size of its region: `size` of virtio-mem is only what is plugged.
+fn device(device: &Value) -> Value {
+    let data = &device["data"];
+    let first = |names: [&str; 2]| names.iter().map(|name| &data[*name]).find(|v| !v.is_null()).cloned();
+    json!({"type": device["type"], "addr": first(["addr", "memaddr"]), "size": first(["max-size", "size"])})
+}
