@@ -144,7 +144,10 @@ fn advice(operation: Operation, name: &str, evaluation: &Evaluation) -> String {
         }
         Some(fix) => {
             let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
-            format!("fix: {} with `virsh edit {name}`", changes.join(", "))
+            format!(
+                "fix: {} with `iova-preflight fix --connect qemu:///system --domain {name}` or `virsh edit {name}`",
+                changes.join(", ")
+            )
         }
         None => {
             let tried: Vec<&str> = evaluation.tried.iter().map(String::as_str).collect();

@@ -41,7 +41,7 @@ not rewritten; 2 at least one input could not be judged.";
 #[derive(Debug, Args)]
 pub(crate) struct CommonArgs {
     /// Domain XML files, folders (every *.xml in them, recursively), or - for standard input
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "connect", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
 
     /// Judge for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon. Without
@@ -67,6 +67,14 @@ pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub common: CommonArgs,
 
+    /// Judge the defined and running guests of this libvirt instead, for example qemu:///system; several at once
+    #[arg(long, value_name = "URI", conflicts_with = "paths")]
+    pub connect: Vec<String>,
+
+    /// Only the guest of this name
+    #[arg(long, value_name = "NAME", requires = "connect")]
+    pub domain: Option<String>,
+
     /// How to print verdicts
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub format: Format,
@@ -84,6 +92,27 @@ pub(crate) struct FixArgs {
     /// Rewrite the files; each is replaced in one step and keeps its mode and owner
     #[arg(short, long)]
     pub in_place: bool,
+
+    /// Redefine a guest of this libvirt instead, for example qemu:///system
+    #[arg(long, value_name = "URI", conflicts_with_all = ["paths", "in_place"], requires = "domain")]
+    pub connect: Option<String>,
+
+    /// The guest to redefine
+    #[arg(long, value_name = "NAME", requires = "connect")]
+    pub domain: Option<String>,
+
+    /// Show what would change, and redefine nothing
+    #[arg(long, requires = "connect")]
+    pub dry_run: bool,
+
+    /// Redefine even a guest whose managed save image or snapshots will no longer restore
+    #[arg(long, requires = "connect")]
+    pub force: bool,
+
+    /// Where the replaced definition is kept [default: /var/lib/iova-preflight for root, otherwise below
+    /// ~/.local/state]
+    #[arg(long, value_name = "DIR", requires = "connect")]
+    pub backup: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -14,13 +14,18 @@ use iova_preflight::text::printable;
 
 use crate::Outcome;
 use crate::args::FixArgs;
+use crate::connect;
 use crate::input::Input;
-use crate::judge::{HostSource, Judge, Judged, complain};
+use crate::judge::{HostSource, Judge, Judged, complain, read_policy};
 
 /// Rewrites every input that a rewrite helps.
 pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
+    let policy = read_policy(args.common.policy.as_deref())?;
+    if let (Some(uri), Some(domain)) = (&args.connect, &args.domain) {
+        return connect::fix(args, uri, domain, &policy);
+    }
     let source = HostSource::choose(args.common.host.as_deref())?;
-    let mut judge = Judge::new(&source, args.common.policy.as_deref())?;
+    let mut judge = Judge::new(&source, &policy);
     let mut outcome = Outcome::Clean;
     let mut consequences = Vec::new();
     for input in Input::expand(&args.common.paths) {
@@ -99,7 +104,7 @@ fn fix(judged: &Judged<'_>, target: &Target, quiet: bool) -> Result<Outcome> {
     }
 }
 
-fn explain_block(judged: &Judged<'_>) -> Result<()> {
+pub(crate) fn explain_block(judged: &Judged<'_>) -> Result<()> {
     let mut err = anstream::stderr().lock();
     writeln!(err, "{}: no rewrite helps", printable(judged.name))?;
     for tried in &judged.evaluation.tried {
@@ -108,7 +113,7 @@ fn explain_block(judged: &Judged<'_>) -> Result<()> {
     Ok(())
 }
 
-fn explain_fix(judged: &Judged<'_>) -> Result<()> {
+pub(crate) fn explain_fix(judged: &Judged<'_>) -> Result<()> {
     let Some(fix) = &judged.evaluation.fix else { return Ok(()) };
     let mut err = anstream::stderr().lock();
     let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
@@ -116,7 +121,7 @@ fn explain_fix(judged: &Judged<'_>) -> Result<()> {
     Ok(())
 }
 
-fn print_diff(diff: &str) -> Result<()> {
+pub(crate) fn print_diff(diff: &str) -> Result<()> {
     let mut out = anstream::AutoStream::auto(io::stdout().lock());
     for line in diff.split_inclusive('\n') {
         let style: Style = match line.as_bytes().first() {

@@ -43,17 +43,21 @@ const VERDICTS: [(Verdict, Style); 5] = [
 ];
 
 impl<'w, W: Write> Printer<'w, W> {
-    /// `notice` says which host the guests are judged for.
-    pub fn new(out: &'w mut W, notice: &str, verbose: bool) -> Self {
+    pub fn new(out: &'w mut W, verbose: bool) -> Self {
         let width = terminal_size();
         Self {
             out,
             verbose,
             renderer: Renderer::styled().term_width(width),
             counts: Counts::default(),
-            notice: Some(notice.to_owned()),
+            notice: None,
             after_line: false,
         }
+    }
+
+    /// `notice` says which host the next guests are judged for.
+    pub fn host(&mut self, notice: &str) {
+        self.notice = Some(notice.to_owned());
     }
 
     /// One more input that could not be judged.

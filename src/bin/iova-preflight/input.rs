@@ -16,6 +16,9 @@ pub(crate) enum Input {
     File(PathBuf),
     /// A path that leads to no file, and why.
     Unreadable(PathBuf, io::Error),
+    /// A guest that libvirt told of: what to call it, and its XML.
+    #[cfg_attr(not(feature = "libvirt"), allow(dead_code, reason = "only libvirt tells of guests"))]
+    Live(String, Vec<u8>),
 }
 
 impl Input {
@@ -45,6 +48,7 @@ impl Input {
         match self {
             Self::Stdin => "-".to_owned(),
             Self::File(path) | Self::Unreadable(path, _) => path.to_string_lossy().into_owned(),
+            Self::Live(name, _) => name.clone(),
         }
     }
 
@@ -54,6 +58,7 @@ impl Input {
             Self::Stdin => read_limited(io::stdin().lock(), MAX_BYTES),
             Self::File(path) => read_file_limited(&path, MAX_BYTES),
             Self::Unreadable(_, error) => Err(error),
+            Self::Live(_, xml) => Ok(xml),
         }
     }
 }

@@ -38,15 +38,14 @@ pub(crate) struct Judged<'a> {
 /// Judges inputs and remembers the worst outcome.
 pub(crate) struct Judge<'a> {
     source: &'a HostSource,
-    policy: Policy,
+    policy: &'a Policy,
     pub outcome: Outcome,
 }
 
 impl<'a> Judge<'a> {
-    /// A judge for guests of `source`, who knows the policy in the file `policy`.
-    pub fn new(source: &'a HostSource, policy: Option<&Path>) -> Result<Self> {
-        let policy = policy.map(read_policy).transpose()?.unwrap_or_default();
-        Ok(Self { source, policy, outcome: Outcome::Clean })
+    /// A judge for guests of `source` under `policy`.
+    pub fn new(source: &'a HostSource, policy: &'a Policy) -> Self {
+        Self { source, policy, outcome: Outcome::Clean }
     }
 
     /// Judges one input and hands it to `judged`, or what is wrong with it to `unreadable`.
@@ -79,7 +78,7 @@ impl<'a> Judge<'a> {
             }
         };
         let host = self.source.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
-        let evaluation = evaluate(&domain, &host, &self.policy);
+        let evaluation = evaluate(&domain, &host, self.policy);
         if evaluation.verdict.stops() {
             self.outcome = self.outcome.max(Outcome::Stopped);
         }
@@ -102,6 +101,20 @@ enum HostFacts {
 }
 
 impl HostSource {
+    /// This host, whatever it has.
+    #[cfg(feature = "libvirt")]
+    pub fn this() -> Self {
+        let facts = HostFacts::Detected(Detected::new(Path::new("/")));
+        Self { name: "this host".to_owned(), notice: "host: this host".to_owned(), facts }
+    }
+
+    /// A host that only libvirt tells of.
+    #[cfg(feature = "libvirt")]
+    pub fn told(uri: &str, host: Host) -> Self {
+        let notice = format!("host: as {uri} describes it");
+        Self { name: uri.to_owned(), notice, facts: HostFacts::Profile(Box::new(host)) }
+    }
+
     /// The host in a profile, or this one.
     pub fn choose(wanted: Option<&Path>) -> Result<Self> {
         let profile =
@@ -142,7 +155,9 @@ impl HostSource {
     }
 }
 
-fn read_policy(path: &Path) -> Result<Policy> {
+/// The policy in a file, or the default one.
+pub(crate) fn read_policy(path: Option<&Path>) -> Result<Policy> {
+    let Some(path) = path else { return Ok(Policy::default()) };
     let bytes = read_file_limited(path, MAX_CONFIG_BYTES).with_context(|| format!("policy {}", path.display()))?;
     let text = config_text(&bytes, path)?;
     Policy::from_toml(&text).map_err(|error| anyhow!("{}:{error}", path.display()))

@@ -2,12 +2,17 @@
 
 mod args;
 mod check;
+mod connect;
 mod fix;
 mod hook;
 mod hook_status;
 mod human;
 mod input;
 mod judge;
+#[cfg(feature = "libvirt")]
+mod live;
+#[cfg(feature = "libvirt")]
+mod redefine;
 
 use std::process::ExitCode;
 
