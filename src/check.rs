@@ -273,7 +273,19 @@ fn unknown_machine(
     let phys_bits_needed = new.facts.phys_bits_needed.max(old.facts.phys_bits_needed);
     let (mut evaluation, other) = if new.verdict.stops() { (old, new) } else { (new, old) };
     // Only what is found either way is certain.
+    let mut either = std::mem::take(&mut evaluation.findings);
+    evaluation.findings.clone_from(&either);
     evaluation.findings.retain(|finding| other.findings.iter().any(|same| same.rule == finding.rule));
+    if evaluation.verdict.stops() && evaluation.findings.iter().all(|finding| finding.severity != Severity::Error) {
+        // It stops either way, for different reasons.
+        either.extend(other.findings);
+        evaluation.findings.extend(either.into_iter().filter(|finding| finding.severity == Severity::Error).map(
+            |mut finding| {
+                finding.title = format!("with some machine types: {}", finding.title);
+                finding
+            },
+        ));
+    }
     evaluation.facts.phys_bits_needed = phys_bits_needed;
     let consequence = match (same_fate, same_map) {
         (true, true) => "it makes no difference to this guest",

@@ -42,15 +42,13 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
     passthrough_devices.extend(passthrough::from_raw_args(&raw_args));
     let name = root.child("name");
     Ok(Domain {
-        name: name.map(|e| e.text().into_owned()).unwrap_or_default(),
+        name: name.map(short_text).transpose()?.map(|name| name.value).unwrap_or_default(),
         uuid: root.child("uuid").map(|e| e.text().trim().to_owned()),
-        hypervisor: attribute(root, "type"),
-        os_type: os_type.map(|e| Sourced { value: e.text().into_owned(), span: e.text_span() }),
-        arch: os_type.and_then(|e| attribute(e, "arch")),
-        machine: os_type.and_then(|e| attribute(e, "machine")),
-        emulator: root
-            .descend(&["devices", "emulator"])
-            .map(|e| Sourced { value: e.text().into_owned(), span: e.text_span() }),
+        hypervisor: attribute(root, "type")?,
+        os_type: os_type.map(short_text).transpose()?,
+        arch: os_type.map_or(Ok(None), |e| attribute(e, "arch"))?,
+        machine: os_type.map_or(Ok(None), |e| attribute(e, "machine"))?,
+        emulator: root.descend(&["devices", "emulator"]).map(short_text).transpose()?,
         memory: memory_size(root.child("memory"))?,
         current_memory: memory_size(root.child("currentMemory"))?,
         max_memory: memory_size(root.child("maxMemory"))?,
@@ -61,8 +59,8 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         memory_devices: memory_devices(devices)?,
         cpu: cpu.map(read_cpu).transpose()?,
         pci_hole64: pci_hole64(devices)?,
-        iommu: devices.and_then(|d| d.child("iommu")).and_then(|e| attribute(e, "model")),
-        launch_security: root.child("launchSecurity").and_then(|e| attribute(e, "type")),
+        iommu: devices.and_then(|d| d.child("iommu")).map_or(Ok(None), |e| attribute(e, "model"))?,
+        launch_security: root.child("launchSecurity").map_or(Ok(None), |e| attribute(e, "type"))?,
         hugepage_kib: hugepage_kib(root)?,
         acpi: root.descend(&["features", "acpi"]).is_some(),
         passthrough: passthrough_devices,
@@ -72,9 +70,25 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
     })
 }
 
-fn attribute(element: Element<'_>, name: &str) -> Option<Sourced<String>> {
-    let attribute = element.attribute(name).filter(|a| !a.value.is_empty())?;
-    Some(Sourced { value: attribute.value.to_owned(), span: attribute.span })
+/// The longest name, type or path that is read, in bytes; twice what any of them may have in libvirt or a file system.
+const LONGEST: usize = 8192;
+
+/// An attribute; libvirt takes an empty one for a missing one.
+fn attribute(element: Element<'_>, name: &str) -> Result<Option<Sourced<String>>> {
+    let Some(attribute) = element.attribute(name).filter(|a| !a.value.is_empty()) else { return Ok(None) };
+    if attribute.value.len() > LONGEST {
+        return error(attribute.span, format!("{name} of <{}> is longer than {LONGEST} bytes", element.name()));
+    }
+    Ok(Some(Sourced { value: attribute.value.to_owned(), span: attribute.span }))
+}
+
+/// The text of an element that holds a name, a type or a path.
+fn short_text(element: Element<'_>) -> Result<Sourced<String>> {
+    let text = element.text();
+    if text.len() > LONGEST {
+        return error(element.text_span(), format!("<{}> is longer than {LONGEST} bytes", element.name()));
+    }
+    Ok(Sourced { value: text.into_owned(), span: element.text_span() })
 }
 
 /// A number attribute; libvirt takes an empty one for a missing one.
@@ -208,11 +222,9 @@ fn read_cpu(cpu: Element<'_>) -> Result<Cpu> {
     let vendor = cpu.child("vendor");
     Ok(Cpu {
         mode,
-        model: model
-            .map(|m| Sourced { value: m.text().into_owned(), span: m.text_span() })
-            .filter(|m| !m.value.is_empty()),
-        vendor_id: model.and_then(|m| attribute(m, "vendor_id")),
-        vendor: vendor.map(|v| Sourced { value: v.text().into_owned(), span: v.text_span() }),
+        model: model.map(short_text).transpose()?.filter(|m| !m.value.is_empty()),
+        vendor_id: model.map_or(Ok(None), |m| attribute(m, "vendor_id"))?,
+        vendor: vendor.map(short_text).transpose()?,
         has_features: !features.is_empty(),
         features: features.into_iter().filter(|f| matches!(f.name.as_str(), "lm" | "pae" | "pse36")).collect(),
         maxphysaddr: cpu.child("maxphysaddr").map(maxphysaddr).transpose()?,

@@ -8,7 +8,7 @@ use quick_xml::events::{BytesStart, Event};
 
 use super::wellformed::{self, MAX_DEPTH, MAX_NODES, XmlError};
 use super::{Location, Span};
-use crate::text::quoted;
+use crate::text::{printable, quoted};
 
 /// A well-formed XML document. Nothing of the source is copied but values that contain references.
 #[derive(Debug)]
@@ -201,7 +201,7 @@ impl<'d> Element<'d> {
 fn shortened(error: &quick_xml::Error) -> String {
     /// Characters; no message without a quote is longer.
     const LONGEST: usize = 160;
-    let message = error.to_string();
+    let message = printable(&error.to_string()).into_owned();
     match message.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &message[..end]),
         None => message,

@@ -15,8 +15,8 @@ pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_DEPTH: usize = 257;
 
 /// The most elements, attributes and pieces of text that are read, together. A domain with a thousand devices has a
-/// fifth of it; without a limit, 4 MiB of the shortest elements would take a hundred MiB of memory.
-pub const MAX_NODES: usize = 128 * 1024;
+/// third of it; without a limit, 4 MiB of the shortest elements would take a hundred MiB of memory.
+pub const MAX_NODES: usize = 64 * 1024;
 
 /// Why a text is not a well-formed XML document, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
