@@ -293,15 +293,16 @@ impl Search<'_> {
         }
         let name = before.facts.machine.as_deref()?;
         let Resolved::Known(current) = machine::resolve(name) else { return None };
-        let candidates = machine::enforcing(&current, &self.host.machines, self.host.qemu)
+        let mut candidates = machine::enforcing(&current, &self.host.machines, self.host.qemu)
             .filter(|candidate| candidate.version > current.version);
-        let target = match self.policy.machine_upgrade {
+        let target = match &self.policy.machine_upgrade {
             MachineUpgrade::Never => {
                 self.tried.push("a newer machine type may help, and the policy does not allow it".to_owned());
                 return None;
             }
             MachineUpgrade::Minimum => candidates.min_by_key(|candidate| candidate.version),
             MachineUpgrade::Latest => candidates.max_by_key(|candidate| candidate.version),
+            MachineUpgrade::Named(named) => candidates.find(|candidate| candidate == named),
         };
         let Some(target) = target else {
             let kind = match current.flavor {

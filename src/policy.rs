@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::qemu::machine::{MachineType, Resolved, resolve};
+use crate::text::quoted;
 use crate::xml::Location;
 
 /// The operator's policy. Every key is optional.
@@ -49,8 +51,8 @@ pub enum PassthroughPolicy {
 }
 
 /// `machine_upgrade`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum MachineUpgrade {
     /// The oldest type that relocates RAM.
     #[default]
@@ -59,6 +61,23 @@ pub enum MachineUpgrade {
     Latest,
     /// None.
     Never,
+    /// This one, for guests of its family and flavor.
+    Named(MachineType),
+}
+
+impl TryFrom<String> for MachineUpgrade {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match (text.as_str(), resolve(&text)) {
+            ("minimum", _) => Ok(Self::Minimum),
+            ("latest", _) => Ok(Self::Latest),
+            ("never", _) => Ok(Self::Never),
+            (_, Resolved::Known(machine)) if machine.enforces_amd_1tb_hole => Ok(Self::Named(machine)),
+            (_, Resolved::Known(_)) => Err(format!("machine type {} does not move RAM above 1 TiB", quoted(&text))),
+            _ => Err(format!("`{}` is neither minimum, latest, never nor a machine type that is known", quoted(&text))),
+        }
+    }
 }
 
 /// `phys_bits`.
@@ -152,6 +171,13 @@ mod tests {
     fn a_mistake_is_named_with_its_line() {
         let error = Policy::from_toml("mode = 'warn'\nmodes = 'x'\n").expect_err("unknown key");
         assert_eq!((error.location.line, error.location.column), (2, 1));
+        let error = Policy::from_toml("machine_upgrade = 'pc-q35-7.0'").expect_err("does not move RAM");
+        assert!((error.location.line, error.location.column) == (1, 19) && error.message.contains("1 TiB"), "{error}");
+        assert!(Policy::from_toml("machine_upgrade = 'q35'").is_err());
+        assert!(matches!(
+            Policy::from_toml("machine_upgrade = 'pc-q35-8.2'"),
+            Ok(Policy { machine_upgrade: MachineUpgrade::Named(machine), .. }) if machine.name == "pc-q35-8.2"
+        ));
         let error = Policy::from_toml("\n\nmode = 'perhaps'\n").expect_err("unknown value");
         assert_eq!((error.location.line, error.location.column), (3, 8));
     }
