@@ -157,9 +157,7 @@ pub(crate) fn plan(domain: &Domain, host: &Host, policy: &Policy, broken: &Evalu
     }
     search.advise(broken);
     if search.tried.is_empty() {
-        search
-            .tried
-            .push("no other machine type, width of addresses or size of the PCI hole would change that".to_owned());
+        search.note("no other machine type, width of addresses or size of the PCI hole would change that".to_owned());
     }
     Err(search.tried)
 }
@@ -172,6 +170,13 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// Remembers a sentence for the reader, once.
+    fn note(&mut self, sentence: String) {
+        if !self.tried.contains(&sentence) {
+            self.tried.push(sentence);
+        }
+    }
+
     fn judge(&self, changes: &[Change]) -> Evaluation {
         let mut domain = self.domain.clone();
         for change in changes {
@@ -187,7 +192,7 @@ impl Search<'_> {
         }
         let names: Vec<String> = changes.iter().map(Change::to_string).collect();
         let why = after.findings.iter().find(|finding| finding.severity == Severity::Error);
-        self.tried.push(format!("{} is not enough: {}", names.join(" and "), why.map_or("", |finding| &finding.title)));
+        self.note(format!("{} is not enough: {}", names.join(" and "), why.map_or("", |finding| &finding.title)));
         None
     }
 
@@ -201,18 +206,17 @@ impl Search<'_> {
         // Where QEMU refuses the width itself there is no map yet that would tell what it needs.
         let needed = before.facts.phys_bits_needed.unwrap_or(DEFAULT_PHYS_BITS);
         if self.policy.phys_bits == PhysBitsPolicy::Never {
-            self.tried.push(format!(
+            self.note(format!(
                 "{needed} physical address bits are needed, and the policy does not allow to change them"
             ));
             return None;
         }
         if let Some(version) = self.host.libvirt.filter(|&version| version < MAXPHYSADDR_SINCE) {
-            self.tried
-                .push(format!("{needed} physical address bits are needed, and libvirt {version} has no <maxphysaddr>"));
+            self.note(format!("{needed} physical address bits are needed, and libvirt {version} has no <maxphysaddr>"));
             return None;
         }
         if let Some(bits) = self.host.phys_bits.filter(|&bits| bits < needed) {
-            self.tried.push(format!("{needed} physical address bits are needed, and the host has {bits}"));
+            self.note(format!("{needed} physical address bits are needed, and the host has {bits}"));
             return None;
         }
         let emulate = Change::EmulateBits(needed);
@@ -288,7 +292,7 @@ impl Search<'_> {
             return None;
         }
         if let Some(qemu) = self.host.qemu.filter(|&qemu| qemu < FIRST_RELOCATING_QEMU) {
-            self.tried.push(format!("no machine type of QEMU {qemu} moves RAM; 7.1 is the first that does"));
+            self.note(format!("no machine type of QEMU {qemu} moves RAM; 7.1 is the first that does"));
             return None;
         }
         let name = before.facts.machine.as_deref()?;
@@ -297,7 +301,7 @@ impl Search<'_> {
             .filter(|candidate| candidate.version > current.version);
         let target = match &self.policy.machine_upgrade {
             MachineUpgrade::Never => {
-                self.tried.push("a newer machine type may help, and the policy does not allow it".to_owned());
+                self.note("a newer machine type may help, and the policy does not allow it".to_owned());
                 return None;
             }
             MachineUpgrade::Minimum => candidates.min_by_key(|candidate| candidate.version),
@@ -311,7 +315,7 @@ impl Search<'_> {
                 Flavor::Rhel => " among Red Hat's",
                 Flavor::Ubuntu => " among Ubuntu's",
             };
-            self.tried.push(format!("there is no newer machine type for {} that moves RAM{kind}", quoted(name)));
+            self.note(format!("there is no newer machine type for {} that moves RAM{kind}", quoted(name)));
             return None;
         };
         let mut changes = vec![Change::Machine { from: name.to_owned(), to: target.name }];
@@ -328,7 +332,7 @@ impl Search<'_> {
     fn advise(&mut self, broken: &Evaluation) {
         if let Some(slots) = self.fewer_slots() {
             let has = broken.facts.slots;
-            self.tried.push(format!(
+            self.note(format!(
                 "with {slots} slots instead of {has} it would start; how many there are is yours to say"
             ));
         }
@@ -348,7 +352,7 @@ impl Search<'_> {
             cpu.model = change;
         }
         if moved(&judge(&amd, self.host, self.policy)) {
-            self.tried.push(format!("{advice} QEMU would move the RAM; which CPU the guest sees is yours to say"));
+            self.note(format!("{advice} QEMU would move the RAM; which CPU the guest sees is yours to say"));
         }
     }
 

@@ -10,7 +10,7 @@ use crate::domain::{CpuMode, Domain};
 use crate::finding::{Finding, Severity};
 use crate::host::Host;
 use crate::policy::{Mode, OnInternalError, Policy};
-use crate::qemu::cpu::DEFAULT_PHYS_BITS;
+use crate::qemu::cpu::{DEFAULT_PHYS_BITS, MAX_PHYS_BITS};
 use crate::qemu::layout::{AMD_HT_START, Q35_PCI_HOLE64_SIZE};
 use crate::text::printable;
 
@@ -81,15 +81,16 @@ pub fn is_out_of_reach(domain: &Domain) -> bool {
     const KIB: u64 = 1024;
     const GIB_IN_KIB: u64 = 1 << 20;
     let cpu = domain.cpu.as_ref();
-    let asks_for_fewer_bits = cpu.is_some_and(|cpu| {
+    let asks_for_odd_bits = cpu.is_some_and(|cpu| {
         let width = cpu.maxphysaddr.as_ref();
-        let fewer = |bits: Option<u32>| bits.is_some_and(|bits| bits != 0 && bits < DEFAULT_PHYS_BITS);
-        width.is_some_and(|w| fewer(w.bits.map(|bits| bits.value)) || fewer(w.limit.map(|limit| limit.value)))
+        let usual = DEFAULT_PHYS_BITS..=MAX_PHYS_BITS;
+        let odd = |bits: Option<u32>| bits.is_some_and(|bits| bits != 0 && !usual.contains(&bits));
+        width.is_some_and(|w| odd(w.bits.map(|bits| bits.value)) || odd(w.limit.map(|limit| limit.value)))
     });
     // phys-bits on a CPU without long mode is refused however small the guest is.
     let may_lack_long_mode =
         cpu.is_some_and(|cpu| cpu.maxphysaddr.is_some() && (cpu.model.is_some() || !cpu.features.is_empty()));
-    if asks_for_fewer_bits || may_lack_long_mode {
+    if asks_for_odd_bits || may_lack_long_mode {
         return false;
     }
     let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0u64, u64::saturating_add);
@@ -123,7 +124,8 @@ pub fn decide(operation: Operation, domain: &Domain, host: &Host, policy: &Polic
         // What libvirt makes of host-model is seen at `start`.
         return Decision::Allow { log: None };
     }
-    let message = format!("guest {}: {}; {}", printable(name), worst.message(), advice(operation, name, &evaluation));
+    let message = format!("guest {name}: {}; {}", worst.message(), advice(operation, name, &evaluation));
+    let message = printable(&message).into_owned();
     if !evaluation.assumptions.is_empty() {
         let log = format!("{message} (allowed: this {})", evaluation.assumptions.join(" and "));
         return Decision::Allow { log: Some(log) };
@@ -162,7 +164,8 @@ fn warning(operation: Operation, name: &str, evaluation: &Evaluation) -> Option<
         return None;
     }
     let finding = evaluation.findings.iter().find(|finding| finding.severity > Severity::Note)?;
-    Some(format!("guest {}: {}: {}", printable(name), finding.rule, finding.message()))
+    let line = format!("guest {name}: {}: {}", finding.rule, finding.message());
+    Some(printable(&line).into_owned())
 }
 
 /// A name as long as anybody can read; a line goes to the terminal and to several logs.
@@ -293,6 +296,7 @@ mod tests {
             "<memory unit='GiB'>900</memory>",
             "<controller type='pci' model='pcie-root'><pcihole64 unit='GiB'>128</pcihole64></controller>"
         ));
+        assert!(!reach("<cpu><maxphysaddr mode='emulate' bits='87'/></cpu>", "<memory unit='GiB'>64</memory>", ""));
         assert!(!reach("<cpu><maxphysaddr mode='emulate' bits='36'/></cpu>", "<memory unit='GiB'>64</memory>", ""));
         assert!(!reach(
             "<cpu><model>qemu32</model><maxphysaddr mode='emulate' bits='40'/></cpu>",

@@ -1,6 +1,6 @@
 //! From a [`Fix`] to edits of the XML, and the text with nothing else changed.
 
-use crate::domain::MemoryModel;
+use crate::domain::{MemoryModel, pci_hole64_element};
 use crate::fix::{Change, Fix};
 use crate::xml::edit::{self, Edit, EditError};
 use crate::xml::{Document, Element};
@@ -79,10 +79,7 @@ fn width_edits(document: &Document<'_>, mode: &str, bits: Option<u32>) -> Vec<Ed
 
 /// The size in the unit the element has, where it comes out even, and in KiB otherwise.
 fn hole_edits(document: &Document<'_>, kib: u64) -> Vec<Edit> {
-    let devices = document.root().child("devices");
-    let hole = devices
-        .and_then(|devices| devices.children_named("controller").find_map(|controller| controller.child("pcihole64")));
-    let Some(hole) = hole else { return Vec::new() };
+    let Some(hole) = document.root().child("devices").and_then(pci_hole64_element) else { return Vec::new() };
     let unit_kib = match hole.value("unit").unwrap_or("KiB") {
         "KiB" => Some(1),
         "MiB" => Some(1 << 10),
@@ -90,7 +87,7 @@ fn hole_edits(document: &Document<'_>, kib: u64) -> Vec<Edit> {
         _ => None,
     };
     let even = unit_kib.filter(|unit| kib.is_multiple_of(*unit));
-    let mut edits = vec![Edit { span: hole.text_span(), text: (kib / even.unwrap_or(1)).to_string() }];
+    let mut edits = vec![Edit { span: edit::value_span(document, hole), text: (kib / even.unwrap_or(1)).to_string() }];
     if even.is_none() {
         edits.push(edit::set_attribute(document, hole, "unit", "KiB"));
     }

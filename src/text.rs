@@ -41,15 +41,19 @@ fn gib(address: Option<u64>) -> Option<String> {
     Some(format!("{}{decimals}", address >> 30))
 }
 
+/// Whether a terminal would act on `c` or not show it.
+pub fn is_hidden(c: char) -> bool {
+    !matches!(c, ' '..='~') && (c.is_ascii() || c.escape_debug().len() > 1)
+}
+
 /// `text` with everything escaped that a terminal would act on or not show: control characters, text direction marks.
 pub fn printable(text: &str) -> std::borrow::Cow<'_, str> {
-    let hidden = |c: char| c != '\'' && c != '"' && c != '\\' && c.escape_debug().len() > 1;
-    if !text.contains(hidden) {
+    if !text.contains(is_hidden) {
         return text.into();
     }
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if hidden(c) { shown.extend(c.escape_debug()) } else { shown.push(c) }
+        if is_hidden(c) { shown.extend(c.escape_debug()) } else { shown.push(c) }
     }
     shown.into()
 }

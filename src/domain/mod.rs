@@ -8,6 +8,7 @@ mod read;
 pub mod units;
 
 pub use passthrough::{Passthrough, PassthroughKind};
+pub(crate) use read::pci_hole64_element;
 pub use read::{ReadError, read};
 
 use crate::xml::Span;

@@ -261,14 +261,18 @@ fn maxphysaddr(element: Element<'_>) -> Result<MaxPhysAddr> {
     })
 }
 
+/// The `<pcihole64>` that counts.
+pub(crate) fn pci_hole64_element(devices: Element<'_>) -> Option<Element<'_>> {
+    let mut controllers = devices.children_named("controller");
+    let root = controllers
+        .find(|c| c.value("type") == Some("pci") && matches!(c.value("model"), Some("pci-root" | "pcie-root")));
+    root?.child("pcihole64")
+}
+
 /// `<pcihole64>` of the root controller; libvirt drops it silently from every other
 /// (`virDomainControllerDefParseXML` in `src/conf/domain_conf.c`).
 fn pci_hole64(devices: Option<Element<'_>>) -> Result<Option<Sourced<u64>>> {
-    let Some(devices) = devices else { return Ok(None) };
-    let root = devices
-        .children_named("controller")
-        .find(|c| c.value("type") == Some("pci") && matches!(c.value("model"), Some("pci-root" | "pcie-root")));
-    let Some(hole) = root.and_then(|root| root.child("pcihole64")) else { return Ok(None) };
+    let Some(hole) = devices.and_then(pci_hole64_element) else { return Ok(None) };
     let text = hole.text();
     if text.is_empty() {
         return Ok(None);

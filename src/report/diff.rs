@@ -2,11 +2,44 @@
 
 use similar::TextDiff;
 
-/// The unified diff, with three lines of context, that makes `after` of `before`; empty where they are equal.
+/// The unified diff, with three lines of context, that makes `after` of `before`; empty where they are equal. `patch -p1`
+/// and `git apply` take it.
 pub fn unified_diff(name: &str, before: &str, after: &str) -> String {
-    let relative = name.trim_start_matches('/');
-    TextDiff::from_lines(before, after)
+    // Only a line feed ends a line for patch; the library would count a lone carriage return as well.
+    let (before, after): (Vec<&str>, Vec<&str>) =
+        (before.split_inclusive('\n').collect(), after.split_inclusive('\n').collect());
+    TextDiff::configure()
+        .newline_terminated(true)
+        .diff_slices(&before, &after)
         .unified_diff()
-        .header(&format!("a/{relative}"), &format!("b/{relative}"))
+        .header(&header("a", name), &header("b", name))
         .to_string()
+}
+
+/// A file name as git writes it: quoted where it holds what would break the line, and ended by a tab where it holds
+/// white space.
+fn header(side: &str, name: &str) -> String {
+    let path = format!("{side}/{}", name.trim_start_matches('/'));
+    if path.contains(|c: char| c.is_ascii_control() || matches!(c, '"' | '\\')) {
+        return format!("\"{}\"", path.escape_default());
+    }
+    if path.contains(' ') { format!("{path}\t") } else { path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_written_as_git_writes_them() {
+        assert_eq!(header("a", "/etc/x.xml"), "a/etc/x.xml");
+        assert_eq!(header("a", "a b.xml"), "a/a b.xml\t");
+        assert_eq!(header("b", "tab\tx.xml"), "\"b/tab\\tx.xml\"");
+    }
+
+    #[test]
+    fn a_lone_carriage_return_ends_no_line() {
+        let diff = unified_diff("x", "a\rb\nc\n", "a\rb\nd\n");
+        assert!(diff.contains("@@ -1,2 +1,2 @@"), "{diff}");
+    }
 }

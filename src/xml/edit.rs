@@ -68,7 +68,7 @@ pub fn insert_first_child(document: &Document<'_>, parent: Element<'_>, markup: 
     let name = parent.name();
     if let Some(first) = parent.children().next() {
         let at = first.span().start;
-        let separator = white_space_before(source, at);
+        let separator = line_break_before(source, at).unwrap_or_default();
         return Edit { span: Span::new(at, at), text: format!("{markup}{separator}") };
     }
     let (outer, unit) = (line_break_before(source, tag.start), indent_unit(document));
@@ -89,8 +89,8 @@ pub fn insert_first_child(document: &Document<'_>, parent: Element<'_>, markup: 
 /// the file does so.
 pub fn insert_after(document: &Document<'_>, sibling: Element<'_>, lines: &[(usize, &str)]) -> Edit {
     let source = document.source();
-    let at = sibling.span().end;
     let separator = line_break_before(source, sibling.span().start);
+    let at = sibling.span().end + separator.map_or(0, |_| remarks(&source[sibling.span().end..]));
     let unit = indent_unit(document);
     let mut text = String::new();
     for (depth, line) in lines {
@@ -101,6 +101,36 @@ pub fn insert_after(document: &Document<'_>, sibling: Element<'_>, lines: &[(usi
         text.push_str(line);
     }
     Edit { span: Span::new(at, at), text }
+}
+
+/// The length of comments and blanks at the start of `rest`, up to the end of the line; 0 if something else is on it.
+fn remarks(rest: &str) -> usize {
+    let mut at = 0;
+    loop {
+        at += rest[at..].len() - rest[at..].trim_start_matches([' ', '\t']).len();
+        if rest[at..].starts_with(['\r', '\n']) {
+            return at;
+        }
+        match rest[at..].strip_prefix("<!--").and_then(|comment| comment.find("-->")) {
+            Some(length) if !rest[at..at + length].contains('\n') => at += "<!--".len() + length + "-->".len(),
+            _ => return 0,
+        }
+    }
+}
+
+/// Where the text of an element stands, to be replaced as a whole: everything between its tags, where it is not just
+/// characters.
+pub fn value_span(document: &Document<'_>, element: Element<'_>) -> Span {
+    let (source, text) = (document.source(), element.text_span());
+    if source[text.start..text.end] == *element.text()
+        && source[..text.start].ends_with('>')
+        && source[text.end..].starts_with("</")
+    {
+        return text;
+    }
+    let whole = element.span();
+    let end = source[whole.start..whole.end].rfind("</").map_or(whole.end, |length| whole.start + length);
+    Span::new(element.start_tag().end.min(end), end)
 }
 
 /// Where another attribute of `element` goes: behind the last one, or behind the name.
@@ -183,6 +213,7 @@ mod tests {
             ("<a><cpu/></a>", "<a><cpu><m/></cpu></a>"),
             ("<a><cpu><b/></cpu></a>", "<a><cpu><m/><b/></cpu></a>"),
             ("<a>\n  <cpu>\n    <b/>\n  </cpu>\n</a>", "<a>\n  <cpu>\n    <m/>\n    <b/>\n  </cpu>\n</a>"),
+            ("<a>\n  <cpu>\n\n    <b/>\n  </cpu>\n</a>", "<a>\n  <cpu>\n\n    <m/>\n    <b/>\n  </cpu>\n</a>"),
             ("<a>\n  <cpu>\n    <!-- c -->\n  </cpu>\n</a>", "<a>\n  <cpu>\n    <m/>\n    <!-- c -->\n  </cpu>\n</a>"),
         ] {
             let result = edit(source, |d| vec![insert_first_child(d, d.root().child("cpu").expect("there"), "<m/>")]);
@@ -195,6 +226,7 @@ mod tests {
         let lines: &[(usize, &str)] = &[(0, "<cpu>"), (1, "<m/>"), (0, "</cpu>")];
         for (source, expected) in [
             ("<a>\n  <os/>\n  <x/>\n</a>", "<a>\n  <os/>\n  <cpu>\n    <m/>\n  </cpu>\n  <x/>\n</a>"),
+            ("<a>\n  <os/> <!-- os -->\n</a>", "<a>\n  <os/> <!-- os -->\n  <cpu>\n    <m/>\n  </cpu>\n</a>"),
             ("<a><os/><x/></a>", "<a><os/><cpu><m/></cpu><x/></a>"),
         ] {
             assert_eq!(edit(source, |d| vec![insert_after(d, d.root().child("os").expect("there"), lines)]), expected);

@@ -82,6 +82,11 @@ fn is_name_char(c: char) -> bool {
 pub(super) fn is_name(name: &str) -> bool {
     /// libxml2's `XML_MAX_NAME_LENGTH`, in bytes.
     const LONGEST_NAME: usize = 50_000;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+    if name.bytes().all(plain) {
+        let starts = name.bytes().next().is_some_and(|b| !b.is_ascii_digit() && !matches!(b, b'-' | b'.'));
+        return starts && name.len() <= LONGEST_NAME;
+    }
     let mut chars = name.chars();
     name.len() <= LONGEST_NAME && chars.next().is_some_and(is_name_start) && chars.all(is_name_char)
 }

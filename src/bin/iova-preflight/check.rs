@@ -53,8 +53,7 @@ fn quiet(batches: Vec<Batch>, policy: &Policy) -> Result<Outcome> {
 }
 
 fn human(batches: Vec<Batch>, policy: &Policy, verbose: bool) -> Result<Outcome> {
-    let mut out = anstream::AutoStream::auto(io::stdout().lock());
-    let mut printer = Printer::new(&mut out, verbose);
+    let mut printer = Printer::new(io::stdout().lock(), verbose);
     let mut outcome = Outcome::Clean;
     for batch in batches {
         printer.host(&batch.source.notice);
@@ -66,7 +65,7 @@ fn human(batches: Vec<Batch>, policy: &Policy, verbose: bool) -> Result<Outcome>
                 |judged| printer.guest(judged),
                 |name, error| {
                     unreadable = true;
-                    complain(name, &error)
+                    complain(name, &error);
                 },
             )?;
             if unreadable {
@@ -76,7 +75,6 @@ fn human(batches: Vec<Batch>, policy: &Policy, verbose: bool) -> Result<Outcome>
         outcome = outcome.max(judge.outcome);
     }
     printer.summary()?;
-    out.flush()?;
     Ok(outcome)
 }
 
@@ -98,9 +96,8 @@ fn json(batches: Vec<Batch>, policy: &Policy) -> Result<Outcome> {
                     Ok(())
                 },
                 |name, error| {
-                    complain(name, &error)?;
+                    complain(name, &error);
                     failed = Some(GuestReport::unreadable(name.to_owned(), error));
-                    Ok(())
                 },
             )?;
             guests.extend(report.or(failed));

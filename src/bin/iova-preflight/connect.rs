@@ -46,14 +46,14 @@ mod imp {
     use crate::judge::{HostSource, Judge, complain};
     use crate::live::{Definition, Inventory, inventories};
     use crate::redefine::{Definitions, redefine};
+    use crate::stderr;
 
     /// The guests of every libvirt in `uris`. One that does not answer is named on standard error.
     pub(crate) fn batches(uris: &[String], domain: Option<&str>, host: Option<&Path>) -> Result<(Vec<Batch>, Outcome)> {
         let shows = std::io::stderr().is_terminal();
         let answers = inventories(uris, domain, |uri, guests| {
             if shows && uris.len() > 1 {
-                // Progress is for whoever watches; if nobody does, nothing is lost.
-                let _ = writeln!(anstream::stderr(), "{}: {guests} domains", printable(uri));
+                stderr::line(&format!("{uri}: {guests} domains"));
             }
         });
         let (mut batches, mut outcome) = (Vec::new(), Outcome::Clean);
@@ -61,7 +61,7 @@ mod imp {
             match answer {
                 Ok(inventory) => batches.push(batch(inventory, host)?),
                 Err(error) => {
-                    writeln!(anstream::stderr(), "{}", printable(&format!("{error:#}")))?;
+                    stderr::line(&format!("{error:#}"));
                     outcome = Outcome::Failed;
                 }
             }
@@ -107,9 +107,9 @@ mod imp {
                     Some(fix) => {
                         let rewritten = rewrite(judged.document, fix)?;
                         if !args.common.quiet {
-                            explain_fix(judged)?;
+                            explain_fix(judged);
                             for consequence in fix.consequences() {
-                                writeln!(anstream::stderr(), "note: {consequence}")?;
+                                stderr::line(&format!("note: {consequence}"));
                             }
                         }
                         if args.dry_run {
@@ -117,7 +117,7 @@ mod imp {
                         }
                         new = Some(rewritten);
                     }
-                    None if judged.evaluation.verdict.stops() => explain_block(judged)?,
+                    None if judged.evaluation.verdict.stops() => explain_block(judged),
                     None => writeln!(anstream::stdout(), "{}: nothing to fix", printable(judged.name))?,
                 }
                 Ok(())

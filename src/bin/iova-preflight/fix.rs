@@ -17,6 +17,7 @@ use crate::args::FixArgs;
 use crate::connect;
 use crate::input::Input;
 use crate::judge::{HostSource, Judge, Judged, complain, read_policy};
+use crate::stderr;
 
 /// Rewrites every input that a rewrite helps.
 pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
@@ -33,7 +34,16 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         let each = judge.each(
             input,
             |judged| {
-                outcome = outcome.max(fix(judged, &target, args.common.quiet)?);
+                let fixed = fix(judged, &target, args.common.quiet);
+                outcome = outcome.max(match fixed {
+                    Ok(outcome) => outcome,
+                    // Standard output is gone for every input, a file only for this one.
+                    Err(error) if !matches!(target, Target::File(_)) => return Err(error),
+                    Err(error) => {
+                        stderr::line(&format!("{error:#}"));
+                        Outcome::Failed
+                    }
+                });
                 let all = judged.evaluation.fix.iter().flat_map(Fix::consequences);
                 for consequence in all {
                     if !consequences.contains(&consequence) {
@@ -47,8 +57,9 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         each?;
     }
     for consequence in consequences.iter().filter(|_| !args.common.quiet) {
-        writeln!(anstream::stderr(), "note: {consequence}")?;
+        stderr::line(&format!("note: {consequence}"));
     }
+    io::stdout().flush()?;
     // What the judge calls stopped may have been rewritten; what it could not judge stays so.
     Ok(if judge.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
 }
@@ -78,7 +89,7 @@ fn fix(judged: &Judged<'_>, target: &Target, quiet: bool) -> Result<Outcome> {
     let Some(fix) = &judged.evaluation.fix else {
         let blocked = judged.evaluation.verdict == Verdict::Blocked;
         if blocked {
-            explain_block(judged)?;
+            explain_block(judged);
         } else if matches!(target, Target::Stdout) {
             io::stdout().write_all(before.as_bytes())?;
         }
@@ -86,7 +97,7 @@ fn fix(judged: &Judged<'_>, target: &Target, quiet: bool) -> Result<Outcome> {
     };
     let after = rewrite(judged.document, fix).with_context(|| judged.name.to_owned())?;
     if !quiet {
-        explain_fix(judged)?;
+        explain_fix(judged);
     }
     match target {
         Target::Stdout => {
@@ -104,25 +115,26 @@ fn fix(judged: &Judged<'_>, target: &Target, quiet: bool) -> Result<Outcome> {
     }
 }
 
-pub(crate) fn explain_block(judged: &Judged<'_>) -> Result<()> {
-    let mut err = anstream::stderr().lock();
-    writeln!(err, "{}: no rewrite helps", printable(judged.name))?;
+pub(crate) fn explain_block(judged: &Judged<'_>) {
+    stderr::line(&format!("{}: no rewrite helps", judged.name));
     for tried in &judged.evaluation.tried {
-        writeln!(err, "  {}", printable(tried))?;
+        stderr::line(&format!("  {tried}"));
     }
-    Ok(())
 }
 
-pub(crate) fn explain_fix(judged: &Judged<'_>) -> Result<()> {
-    let Some(fix) = &judged.evaluation.fix else { return Ok(()) };
-    let mut err = anstream::stderr().lock();
+pub(crate) fn explain_fix(judged: &Judged<'_>) {
+    let Some(fix) = &judged.evaluation.fix else { return };
     let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
-    writeln!(err, "{}: {}", printable(judged.name), printable(&changes.join(", ")))?;
-    Ok(())
+    stderr::line(&format!("{}: {}", judged.name, changes.join(", ")));
 }
 
+/// Prints a diff, coloured for a terminal and byte for byte for a file.
 pub(crate) fn print_diff(diff: &str) -> Result<()> {
-    let mut out = anstream::AutoStream::auto(io::stdout().lock());
+    let mut out = io::stdout().lock();
+    if anstream::AutoStream::choice(&out) == anstream::ColorChoice::Never {
+        out.write_all(diff.as_bytes())?;
+        return Ok(());
+    }
     for line in diff.split_inclusive('\n') {
         let style: Style = match line.as_bytes().first() {
             _ if line.starts_with("--- ") || line.starts_with("+++ ") => Style::new().bold(),
@@ -132,7 +144,7 @@ pub(crate) fn print_diff(diff: &str) -> Result<()> {
             _ => Style::new(),
         };
         let (text, end) = line.split_at(line.trim_end_matches(['\r', '\n']).len());
-        write!(out, "{style}{text}{style:#}{end}")?;
+        write!(out, "{style}{}{style:#}{end}", printable(text))?;
     }
     Ok(())
 }

@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
+use anstream::adapter::strip_str;
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use iova_preflight::check::Verdict;
@@ -17,8 +20,14 @@ use iova_preflight::xml::{Document, Span};
 use crate::judge::Judged;
 
 /// Prints guests one after the other and counts them.
-pub(crate) struct Printer<'w, W: Write> {
-    out: &'w mut W,
+pub(crate) struct Printer<W: Write> {
+    out: BufWriter<W>,
+    /// Whether escape sequences are let through.
+    coloured: bool,
+    /// Whether somebody watches, who wants to see each guest at once and in order with what standard error says.
+    watched: bool,
+    /// What is printed next.
+    page: String,
     verbose: bool,
     renderer: Renderer,
     counts: Counts,
@@ -42,17 +51,33 @@ const VERDICTS: [(Verdict, Style); 5] = [
     (Verdict::NotApplicable, AnsiColor::BrightBlack.on_default()),
 ];
 
-impl<'w, W: Write> Printer<'w, W> {
-    pub fn new(out: &'w mut W, verbose: bool) -> Self {
-        let width = terminal_size();
+impl<W: Write + RawStream> Printer<W> {
+    pub fn new(out: W, verbose: bool) -> Self {
         Self {
-            out,
+            coloured: AutoStream::choice(&out) != ColorChoice::Never,
+            watched: out.is_terminal(),
+            out: BufWriter::new(out),
+            page: String::new(),
             verbose,
-            renderer: Renderer::styled().term_width(width),
+            renderer: Renderer::styled().term_width(terminal_size()),
             counts: Counts::default(),
             notice: None,
             after_line: false,
         }
+    }
+
+    /// Prints the page.
+    fn turn(&mut self) -> Result<()> {
+        if self.coloured {
+            self.out.write_all(self.page.as_bytes())?;
+        } else {
+            write!(self.out, "{}", strip_str(&self.page))?;
+        }
+        self.page.clear();
+        if self.watched {
+            self.out.flush()?;
+        }
+        Ok(())
     }
 
     /// `notice` says which host the next guests are judged for.
@@ -68,7 +93,7 @@ impl<'w, W: Write> Printer<'w, W> {
     /// One guest: a line, and below it what there is to say.
     pub fn guest(&mut self, judged: &Judged<'_>) -> Result<()> {
         if let Some(notice) = self.notice.take() {
-            writeln!(self.out, "{}\n", printable(&notice))?;
+            writeln!(self.page, "{}\n", printable(&notice))?;
         }
         let evaluation = judged.evaluation;
         let position = VERDICTS.iter().position(|(verdict, _)| *verdict == evaluation.verdict).unwrap_or(0);
@@ -77,20 +102,20 @@ impl<'w, W: Write> Printer<'w, W> {
             evaluation.findings.iter().filter(|finding| self.verbose || finding.severity > Severity::Note).collect();
         let detail = evaluation.verdict != Verdict::NotApplicable && (!shown.is_empty() || self.verbose);
         if detail && self.after_line {
-            writeln!(self.out)?;
+            writeln!(self.page)?;
         }
         self.after_line = !detail;
 
         let style = VERDICTS[position].1;
         let verdict = evaluation.verdict.name();
-        write!(self.out, "{style}{verdict:<14}{style:#} {}", printable(judged.name))?;
+        write!(self.page, "{style}{verdict:<14}{style:#} {}", printable(judged.name))?;
         if !judged.domain.name.is_empty() {
-            write!(self.out, " ({})", quoted(&judged.domain.name))?;
+            write!(self.page, " ({})", quoted(&judged.domain.name))?;
         }
         if let Some(reason) = &evaluation.not_applicable {
-            write!(self.out, ": {}", printable(reason))?;
+            write!(self.page, ": {}", printable(reason))?;
         }
-        writeln!(self.out)?;
+        writeln!(self.page)?;
 
         for finding in &shown {
             self.finding(judged, finding)?;
@@ -111,14 +136,14 @@ impl<'w, W: Write> Printer<'w, W> {
             self.line("tried", tried)?;
         }
         if detail {
-            writeln!(self.out)?;
+            writeln!(self.page)?;
         }
-        Ok(())
+        self.turn()
     }
 
     fn line(&mut self, title: &str, text: &str) -> Result<()> {
         let style = Style::new().bold();
-        writeln!(self.out, "   {style}= {title}:{style:#} {}", printable(text))?;
+        writeln!(self.page, "   {style}= {title}:{style:#} {}", printable(text))?;
         Ok(())
     }
 
@@ -136,7 +161,7 @@ impl<'w, W: Write> Printer<'w, W> {
             group = group.element(Level::NOTE.with_name("cause").message(printable(cause)));
         }
         let report = [group];
-        writeln!(self.out, "{}", self.renderer.render(&report))?;
+        writeln!(self.page, "{}", self.renderer.render(&report))?;
         Ok(())
     }
 
@@ -144,6 +169,7 @@ impl<'w, W: Write> Printer<'w, W> {
     pub fn summary(&mut self) -> Result<()> {
         let total: usize = self.counts.by_verdict.iter().sum::<usize>() + self.counts.unreadable;
         if total < 2 {
+            self.out.flush()?;
             return Ok(());
         }
         let mut line = format!("{total} domains:");
@@ -158,15 +184,17 @@ impl<'w, W: Write> Printer<'w, W> {
             write!(line, "{separator}{} unreadable", self.counts.unreadable)?;
         }
         if self.after_line {
-            writeln!(self.out)?;
+            writeln!(self.page)?;
         }
-        writeln!(self.out, "{line}")?;
+        writeln!(self.page, "{line}")?;
         let fixable = VERDICTS.iter().position(|(verdict, _)| *verdict == Verdict::Fixable);
         match fixable.map_or(0, |position| self.counts.by_verdict[position]) {
             0 => {}
-            1 => writeln!(self.out, "1 can be fixed: `iova-preflight fix` shows how")?,
-            some => writeln!(self.out, "{some} can be fixed: `iova-preflight fix` shows how")?,
+            1 => writeln!(self.page, "1 can be fixed: `iova-preflight fix` shows how")?,
+            some => writeln!(self.page, "{some} can be fixed: `iova-preflight fix` shows how")?,
         }
+        self.turn()?;
+        self.out.flush()?;
         Ok(())
     }
 }
@@ -211,16 +239,51 @@ fn excerpts<'d>(document: &'d Document<'_>, path: &str, finding: &'d Finding) ->
         .chunk_by(|before, mark| mark.line.start < before.line.end + FAR_APART)
         .map(|near| {
             let (first, last) = (near[0].line.start, near[near.len() - 1].line.end);
-            let annotations = near
-                .iter()
-                .map(|mark| mark.kind.span(mark.span.start - first..mark.span.end - first).label(mark.text.clone()));
-            Snippet::source(&source[first..last])
+            let shown = Shown::new(&source[first..last]);
+            let annotations = near.iter().map(|mark| {
+                let (start, end) = (shown.offset(mark.span.start - first), shown.offset(mark.span.end - first));
+                mark.kind.span(start..end).label(mark.text.clone())
+            });
+            let annotations: Vec<_> = annotations.collect();
+            Snippet::source(shown.text)
                 .path(path.to_owned())
                 .line_start(document.location(first).line)
                 .annotations(annotations)
                 .into()
         })
         .collect()
+}
+
+/// Source lines as they are printed: what a terminal would act on is replaced.
+struct Shown<'d> {
+    text: Cow<'d, str>,
+    /// For each character, the offsets behind it in the source and in the text; empty where both are the same.
+    shifts: Vec<(usize, usize)>,
+}
+
+impl<'d> Shown<'d> {
+    fn new(source: &'d str) -> Self {
+        let hidden = |c: char| !matches!(c, '\t' | '\n' | '\r') && text::is_hidden(c);
+        if !source.contains(hidden) {
+            return Self { text: Cow::Borrowed(source), shifts: Vec::new() };
+        }
+        let (mut shown, mut shifts) = (String::with_capacity(source.len()), Vec::new());
+        for (offset, c) in source.char_indices() {
+            shown.push(if hidden(c) { char::REPLACEMENT_CHARACTER } else { c });
+            let behind = offset + c.len_utf8();
+            shifts.push((behind, shown.len()));
+        }
+        Self { text: Cow::Owned(shown), shifts }
+    }
+
+    /// Where a byte of the source is in the text.
+    fn offset(&self, source: usize) -> usize {
+        match self.shifts.partition_point(|&(behind, _)| behind <= source) {
+            0 if self.shifts.is_empty() => source,
+            0 => 0,
+            n => self.shifts[n - 1].1,
+        }
+    }
 }
 
 /// The map in one line.

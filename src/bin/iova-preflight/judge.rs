@@ -1,6 +1,5 @@
 //! What all commands that read domains have in common: which host, which policy, and one domain after the other.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
@@ -14,16 +13,14 @@ use iova_preflight::xml::Document;
 
 use crate::Outcome;
 use crate::input::Input;
+use crate::stderr;
 
 /// The longest profile or policy that is read.
 const MAX_CONFIG_BYTES: usize = 1024 * 1024;
 
 /// Says on standard error what is wrong with an input; `error` begins with line and column where there are any.
-pub(crate) fn complain(name: &str, error: &str) -> Result<()> {
-    let name = iova_preflight::text::printable(name);
-    let error = iova_preflight::text::printable(error);
-    writeln!(anstream::stderr(), "{name}:{error}")?;
-    Ok(())
+pub(crate) fn complain(name: &str, error: &str) {
+    stderr::line(&format!("{name}:{error}"));
 }
 
 /// An input that was judged.
@@ -53,28 +50,31 @@ impl<'a> Judge<'a> {
         &mut self,
         input: Input,
         mut judged: impl FnMut(&Judged<'_>) -> Result<()>,
-        mut unreadable: impl FnMut(&str, String) -> Result<()>,
+        mut unreadable: impl FnMut(&str, String),
     ) -> Result<()> {
         let name = input.name();
         let bytes = match input.read() {
             Ok(bytes) => bytes,
             Err(error) => {
                 self.outcome = Outcome::Failed;
-                return unreadable(&name, format!(" {error}"));
+                unreadable(&name, format!(" {error}"));
+                return Ok(());
             }
         };
         let document = match Document::parse(&bytes) {
             Ok(document) => document,
             Err(error) => {
                 self.outcome = Outcome::Failed;
-                return unreadable(&name, error.to_string());
+                unreadable(&name, error.to_string());
+                return Ok(());
             }
         };
         let domain = match domain::read(&document) {
             Ok(domain) => domain,
             Err(error) => {
                 self.outcome = Outcome::Failed;
-                return unreadable(&name, format!("{}: {error}", document.location(error.span.start)));
+                unreadable(&name, format!("{}: {error}", document.location(error.span.start)));
+                return Ok(());
             }
         };
         let host = self.source.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));

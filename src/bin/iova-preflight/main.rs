@@ -13,6 +13,7 @@ mod judge;
 mod live;
 #[cfg(feature = "libvirt")]
 mod redefine;
+mod stderr;
 
 use std::process::ExitCode;
 
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
         // Whoever reads our output has had enough (`| head`).
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            anstream::eprintln!("iova-preflight: {error:#}");
+            stderr::line(&format!("iova-preflight: {error:#}"));
             Outcome::Failed.into()
         }
     }
