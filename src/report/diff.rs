@@ -19,7 +19,9 @@ pub fn unified_diff(name: &str, before: &str, after: &str) -> String {
 /// A file name as git writes it: quoted where it holds what would break the line, and ended by a tab where it holds
 /// white space.
 fn header(side: &str, name: &str) -> String {
-    let path = format!("{side}/{}", name.trim_start_matches('/'));
+    let relative = name.trim_start_matches('/');
+    let relative = relative.strip_prefix("./").unwrap_or(relative);
+    let path = format!("{side}/{relative}");
     if path.contains(|c: char| c.is_ascii_control() || matches!(c, '"' | '\\')) {
         return format!("\"{}\"", path.escape_default());
     }
@@ -33,6 +35,7 @@ mod tests {
     #[test]
     fn names_are_written_as_git_writes_them() {
         assert_eq!(header("a", "/etc/x.xml"), "a/etc/x.xml");
+        assert_eq!(header("a", "./x.xml"), "a/x.xml");
         assert_eq!(header("a", "a b.xml"), "a/a b.xml\t");
         assert_eq!(header("b", "tab\tx.xml"), "\"b/tab\\tx.xml\"");
     }
