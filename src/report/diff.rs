@@ -16,16 +16,28 @@ pub fn unified_diff(name: &str, before: &str, after: &str) -> String {
         .to_string()
 }
 
-/// A file name as git writes it: quoted where it holds what would break the line, and ended by a tab where it holds
-/// white space.
+/// A file name as git writes it: quoted as in C where it holds what would break the line, and ended by a tab where it
+/// holds a blank.
 fn header(side: &str, name: &str) -> String {
-    let relative = name.trim_start_matches('/');
-    let relative = relative.strip_prefix("./").unwrap_or(relative);
-    let path = format!("{side}/{relative}");
-    if path.contains(|c: char| c.is_ascii_control() || matches!(c, '"' | '\\')) {
-        return format!("\"{}\"", path.escape_default());
+    let plain = |component: &&str| !matches!(*component, "" | ".");
+    let relative: Vec<&str> = name.split('/').filter(plain).collect();
+    let path = format!("{side}/{}", relative.join("/"));
+    if !path.contains(|c: char| c.is_ascii_control() || matches!(c, '"' | '\\')) {
+        return if path.contains(' ') { format!("{path}\t") } else { path };
     }
-    if path.contains(' ') { format!("{path}\t") } else { path }
+    let mut quoted = String::from('"');
+    for c in path.chars() {
+        match c {
+            '\t' => quoted += "\\t",
+            '\n' => quoted += "\\n",
+            '\r' => quoted += "\\r",
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_ascii_control() => quoted += &format!("\\{:03o}", u32::from(c)),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 #[cfg(test)]
@@ -37,6 +49,8 @@ mod tests {
         assert_eq!(header("a", "/etc/x.xml"), "a/etc/x.xml");
         assert_eq!(header("a", "./x.xml"), "a/x.xml");
         assert_eq!(header("a", "a b.xml"), "a/a b.xml\t");
+        assert_eq!(header("a", ".//x/./y.xml"), "a/x/y.xml");
+        assert_eq!(header("a", "ä\"\u{7}.xml"), "\"a/ä\\\"\\007.xml\"");
         assert_eq!(header("b", "tab\tx.xml"), "\"b/tab\\tx.xml\"");
     }
 
