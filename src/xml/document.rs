@@ -426,6 +426,9 @@ impl<'a> Builder<'a> {
             return Err(self.error(span.start, "an XML declaration is allowed at the very start only"));
         }
         let inside = self.slice(span).trim_start_matches("<?xml").trim_end_matches("?>");
+        // The one place where libxml2 asks for no white space.
+        let joined = inside.find("standalone").filter(|&at| inside[..at].ends_with(['\'', '"']));
+        let inside = &*joined.map_or(Cow::Borrowed(inside), |at| format!("{} {}", &inside[..at], &inside[at..]).into());
         let wrong = |(at, message): (usize, &'static str)| self.error(span.start + "<?xml".len() + at, message);
         let attributes = wellformed::attributes(inside, 0).map_err(wrong)?;
         let mut order = ["version", "encoding", "standalone"].iter();
