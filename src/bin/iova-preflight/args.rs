@@ -34,8 +34,11 @@ Exit status: 0 every guest may start; 1 at least one is `blocked` or `fixable`; 
 judged. 2 wins over 1, and every other input is still judged.";
 
 const FIX_HELP: &str = "\
+With -, the domain goes to standard output: rewritten, or byte for byte as it came if there is nothing to fix. Of a \
+`blocked` guest, and of what is no domain, nothing is printed, so that a pipe into `virsh define` defines nothing.
+
 Exit status: 0 every guest may start, as it is or as it was rewritten; 1 at least one is `blocked`, or `fixable` and was \
-not rewritten; 2 at least one input could not be judged.";
+not rewritten; 2 at least one input could not be judged or written.";
 
 /// What `check` and `fix` both take.
 #[derive(Debug, Args)]
@@ -54,12 +57,8 @@ pub(crate) struct CommonArgs {
     pub policy: Option<PathBuf>,
 
     /// Print nothing but errors; the exit status says it all
-    #[arg(short, long, conflicts_with = "verbose")]
-    pub quiet: bool,
-
-    /// Print the memory map of every guest, and what is merely good to know
     #[arg(short, long)]
-    pub verbose: bool,
+    pub quiet: bool,
 }
 
 #[derive(Debug, Args)]
@@ -74,6 +73,10 @@ pub(crate) struct CheckArgs {
     /// Only the guest of this name
     #[arg(long, value_name = "NAME", requires = "connect")]
     pub domain: Option<String>,
+
+    /// Print the memory map of every guest, and what is merely good to know
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
 
     /// How to print verdicts
     #[arg(long, value_name = "FORMAT", default_value = "human")]

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
     let (batches, outcome) = batches(args)?;
     let judged = match args.format {
         _ if args.common.quiet => quiet(batches, &policy)?,
-        Format::Human => human(batches, &policy, args.common.verbose)?,
+        Format::Human => human(batches, &policy, args.verbose)?,
         Format::Json => json(batches, &policy)?,
     };
     Ok(outcome.max(judged))
