@@ -10,7 +10,7 @@ use crate::domain::{CpuMode, Domain};
 use crate::finding::{Finding, Severity};
 use crate::host::Host;
 use crate::policy::{Mode, OnInternalError, Policy};
-use crate::qemu::cpu::{DEFAULT_PHYS_BITS, MAX_PHYS_BITS};
+use crate::qemu::cpu::{DEFAULT_PHYS_BITS, MAX_PHYS_BITS, has_long_mode};
 use crate::qemu::layout::{AMD_HT_START, Q35_PCI_HOLE64_SIZE};
 use crate::text::printable;
 
@@ -87,9 +87,10 @@ pub fn is_out_of_reach(domain: &Domain) -> bool {
         let odd = |bits: Option<u32>| bits.is_some_and(|bits| bits != 0 && !usual.contains(&bits));
         width.is_some_and(|w| odd(w.bits.map(|bits| bits.value)) || odd(w.limit.map(|limit| limit.value)))
     });
-    // phys-bits on a CPU without long mode is refused however small the guest is.
-    let may_lack_long_mode =
-        cpu.is_some_and(|cpu| cpu.maxphysaddr.is_some() && (cpu.model.is_some() || !cpu.features.is_empty()));
+    // A CPU without long mode ends far lower, and takes no phys-bits at all.
+    let may_lack_long_mode = cpu.is_some_and(|cpu| {
+        !cpu.features.is_empty() || cpu.model.as_ref().is_some_and(|model| !has_long_mode(&model.value))
+    });
     if asks_for_odd_bits || may_lack_long_mode {
         return false;
     }
@@ -296,6 +297,9 @@ mod tests {
             "<memory unit='GiB'>900</memory>",
             "<controller type='pci' model='pcie-root'><pcihole64 unit='GiB'>128</pcihole64></controller>"
         ));
+        let no_lm = "<cpu><model>EPYC</model><feature policy='disable' name='lm'/></cpu>";
+        assert!(!reach(no_lm, "<memory unit='GiB'>500</memory>", ""));
+        assert!(!reach("<cpu><model>pentium3</model></cpu>", "<memory unit='GiB'>500</memory>", ""));
         assert!(!reach("<cpu><maxphysaddr mode='emulate' bits='87'/></cpu>", "<memory unit='GiB'>64</memory>", ""));
         assert!(!reach("<cpu><maxphysaddr mode='emulate' bits='36'/></cpu>", "<memory unit='GiB'>64</memory>", ""));
         assert!(!reach(

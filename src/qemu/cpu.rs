@@ -141,6 +141,17 @@ const INTEL_MODELS: [&str; 33] = [
     "cpu64-rhel6",
 ];
 
+/// The entry of a named model in [`WITHOUT_LONG_MODE`], its version left out.
+fn without_long_mode(name: &str) -> Option<&'static (&'static str, bool, bool)> {
+    let base = name.rsplit_once("-v").map_or(name, |(base, _)| base);
+    WITHOUT_LONG_MODE.iter().find(|(known, ..)| *known == base)
+}
+
+/// Whether a named model has long mode unless a feature says otherwise.
+pub fn has_long_mode(name: &str) -> bool {
+    without_long_mode(name).is_none()
+}
+
 /// The CPUID vendor QEMU's definition of a named model has.
 fn model_vendor(name: &str) -> Option<&'static str> {
     let starts = |known: &&str| name.starts_with(*known);
@@ -184,10 +195,7 @@ impl Cpu {
         let vendor = options.vendor.clone().or(default_vendor.map(str::to_owned));
 
         let named = match &options.model {
-            Model::Named(name) => {
-                let base = name.rsplit_once("-v").map_or(name.as_str(), |(base, _)| base);
-                WITHOUT_LONG_MODE.iter().find(|(known, ..)| *known == base)
-            }
+            Model::Named(name) => without_long_mode(name),
             _ => None,
         };
         let long_mode = options.lm.unwrap_or(named.is_none());
