@@ -1,0 +1,72 @@
+//! Guests as XML. None has a disk and all are emulated, so that they run on any machine.
+
+/// A guest.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    pub name: String,
+    machine: &'static str,
+    memory_mib: u64,
+    cpu: String,
+    maximum: &'static str,
+    devices: &'static str,
+}
+
+/// More than what lies below the HyperTransport range: 1.2 TB.
+pub const HUGE_MIB: u64 = 1200 * 1024;
+
+impl Guest {
+    /// A guest that fits anywhere.
+    pub fn small(name: &str) -> Self {
+        Self { name: name.to_owned(), machine: "pc-q35-6.2", memory_mib: 64, cpu: epyc(""), maximum: "", devices: "" }
+    }
+
+    /// A guest whose RAM does not fit below the HyperTransport range, with phys-bits to spare.
+    pub fn huge(name: &str, machine: &'static str) -> Self {
+        Self { machine, memory_mib: HUGE_MIB, ..Self::small(name) }.with_phys_bits(42)
+    }
+
+    /// A guest with little memory, of which one DIMM lies in the HyperTransport range. Only a device would notice.
+    pub fn with_dimm_in_hole(name: &str) -> Self {
+        let cell = "<numa><cell id='0' cpus='0' memory='128' unit='MiB'/></numa>";
+        Self {
+            memory_mib: 256,
+            cpu: epyc(&format!("<maxphysaddr mode='emulate' bits='42'/>{cell}")),
+            maximum: "<maxMemory slots='2' unit='GiB'>1100</maxMemory>",
+            devices: "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target>\
+                      <address type='dimm' slot='0' base='0xfd00000000'/></memory>",
+            ..Self::small(name)
+        }
+    }
+
+    /// The same with so many phys-bits.
+    pub fn with_phys_bits(self, bits: u32) -> Self {
+        Self { cpu: epyc(&format!("<maxphysaddr mode='emulate' bits='{bits}'/>")), ..self }
+    }
+
+    /// The same with this `<cpu>`.
+    pub fn with_cpu(self, cpu: &str) -> Self {
+        Self { cpu: cpu.to_owned(), ..self }
+    }
+
+    /// The same with a PCI function of the host. libvirt asks its hooks before it looks for the device.
+    pub fn with_hostdev(self) -> Self {
+        let devices = "<hostdev mode='subsystem' type='pci' managed='no'><driver name='vfio'/><source>\
+                       <address domain='0x0000' bus='0x41' slot='0x10' function='0x1'/></source></hostdev>";
+        Self { devices, ..self }
+    }
+
+    /// The domain XML.
+    pub fn xml(&self) -> String {
+        let Self { name, machine, memory_mib, cpu, maximum, devices } = self;
+        format!(
+            "<domain type='qemu'>\n  <name>{name}</name>\n  <memory unit='MiB'>{memory_mib}</memory>\n  {maximum}\n  \
+             <vcpu>1</vcpu>\n  <os><type arch='x86_64' machine='{machine}'>hvm</type></os>\n  \
+             <features><acpi/></features>\n  {cpu}\n  <devices>\n    {devices}\n    \
+             <controller type='usb' model='none'/>\n    <memballoon model='none'/>\n  </devices>\n</domain>\n"
+        )
+    }
+}
+
+fn epyc(inside: &str) -> String {
+    format!("<cpu mode='custom' check='none'><model>EPYC</model>{inside}</cpu>")
+}

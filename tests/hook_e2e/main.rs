@@ -1,0 +1,17 @@
+//! The hook in a real libvirtd with a real QEMU, from `virsh start` to what `virsh` prints and what runs then.
+//!
+//! Each test has its own libvirtd in its own namespaces, where `/sys` shows an AMD IOMMU. A libvirtd of this machine
+//! is not disturbed, and nothing is left behind.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod guest;
+mod lifecycle;
+mod migration;
+mod namespace;
+mod neighbours;
+mod real_map;
+#[cfg(feature = "libvirt")]
+mod redefine;
+mod start;
+mod world;

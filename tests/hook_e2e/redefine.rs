@@ -1,0 +1,122 @@
+//! `check` and `fix` with `--connect`: a guest that the hook stops is redefined, and then runs.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::guest::Guest;
+use crate::real_map;
+use crate::start::assert_stopped;
+use crate::world::World;
+
+/// There is no device to attach, so every guest is judged as if it had one.
+const ASSUME: &str = "passthrough = 'assume'\n";
+
+/// How a run of the tool ended: status, standard output, standard error.
+type Ended = (i32, String, String);
+
+/// Runs `iova-preflight` against the world's libvirtd for the host that the namespace shows.
+fn tool(world: &World, words: &[&str]) -> Ended {
+    let policy = world.files().join("assume.toml");
+    std::fs::write(&policy, ASSUME).expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
+        .args(words)
+        .args(["--host", "amd-epyc", "--policy"])
+        .arg(policy)
+        .output()
+        .expect("runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code().expect("a status"), text(output.stdout), text(output.stderr))
+}
+
+fn fix(world: &World, guest: &str, words: &[&str]) -> Ended {
+    let backup = backups(world);
+    let backup = backup.to_str().expect("UTF-8");
+    tool(world, &[&["fix", "--connect", world.uri(), "--domain", guest, "--backup", backup], words].concat())
+}
+
+fn backups(world: &World) -> PathBuf {
+    world.files().join("backup")
+}
+
+fn kept(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").path()).collect()
+}
+
+fn machine(world: &World, guest: &str) -> String {
+    let xml = world.virsh(&["dumpxml", "--inactive", guest]).expect_ok();
+    let (_, rest) = xml.split_once("machine='").expect("a machine type");
+    rest.split('\'').next().expect("its end").to_owned()
+}
+
+#[test]
+fn a_guest_that_is_stopped_runs_once_it_is_fixed() {
+    let Some(world) = World::new("fixed") else { return };
+    world.set_policy(ASSUME);
+    let reply = world.define_and_start(&Guest::huge("db", "pc-q35-6.2"));
+    assert_stopped(reply, "db", "prepare");
+    let before = world.virsh(&["dumpxml", "--inactive", "--security-info", "db"]).expect_ok();
+
+    let (status, diff, _) = fix(&world, "db", &["--dry-run"]);
+    assert!(status == 1 && diff.contains("+    <type arch='x86_64' machine='pc-q35-7.1'>"), "{diff}");
+    assert_eq!((machine(&world, "db").as_str(), kept(&backups(&world)).len()), ("pc-q35-6.2", 0));
+
+    let (status, said, error) = fix(&world, "db", &[]);
+    assert!(status == 0 && said.contains("is redefined"), "{said}{error}");
+    let kept = kept(&backups(&world));
+    assert_eq!(kept.len(), 1);
+    assert!(said.contains(kept[0].to_str().expect("UTF-8")), "{said}");
+    assert_eq!(std::fs::read_to_string(&kept[0]).expect("readable").trim(), before.trim());
+    assert_eq!(std::fs::metadata(&kept[0]).expect("there").permissions().mode() & 0o777, 0o600);
+
+    world.start("db").expect_ok();
+    let prediction = world.check("db");
+    assert_eq!(prediction["layout"]["relocated"], true);
+    real_map::assert_matches(&world, "db", &prediction);
+
+    let (status, said, _) = fix(&world, "db", &[]);
+    assert!(status == 0 && said.contains("nothing to fix"), "{said}");
+}
+
+#[test]
+fn a_managed_save_image_is_not_lost_by_accident() {
+    let Some(world) = World::new("managed-save") else { return };
+    // Little enough memory to be saved in a moment, and a DIMM in the hole.
+    world.define_and_start(&Guest::with_dimm_in_hole("db")).expect_ok();
+    world.virsh(&["managedsave", "db"]).expect_ok();
+    let (status, _, error) = fix(&world, "db", &[]);
+    assert!(status == 2 && error.contains("managed save image") && error.contains("--force"), "{error}");
+    assert_eq!(machine(&world, "db"), "pc-q35-6.2");
+    let (status, said, error) = fix(&world, "db", &["--force"]);
+    assert!(status == 0, "{said}{error}");
+    assert_eq!(machine(&world, "db"), "pc-q35-7.1");
+}
+
+#[test]
+fn a_running_guest_is_redefined_for_its_next_start() {
+    let Some(world) = World::new("running") else { return };
+    world.define_and_start(&Guest::huge("db", "pc-q35-6.2")).expect_ok();
+    let qemu = world.qemu("db");
+    let (status, said, error) = fix(&world, "db", &[]);
+    assert!(status == 0 && said.contains("next cold start"), "{said}{error}");
+    assert_eq!((machine(&world, "db").as_str(), world.qemu("db")), ("pc-q35-7.1", qemu));
+    // What runs and what is defined are two things, and both are judged.
+    let (status, document, _) = tool(&world, &["check", "--format", "json", "--connect", world.uri()]);
+    let document: Value = serde_json::from_str(&document).expect("JSON");
+    let verdicts: Vec<&str> =
+        document["guests"].as_array().expect("guests").iter().filter_map(|g| g["verdict"].as_str()).collect();
+    assert_eq!((status, verdicts), (1, vec!["pass", "fixable"]));
+}
+
+#[test]
+fn one_libvirt_that_does_not_answer_does_not_hide_another() {
+    let Some(world) = World::new("several") else { return };
+    world.define(&Guest::small("web"));
+    let nowhere = "qemu+unix:///system?socket=/nonexistent";
+    let (status, said, error) = tool(&world, &["check", "--connect", nowhere, "--connect", world.uri()]);
+    assert!(status == 2 && error.contains(nowhere) && said.contains("pass"), "{said}{error}");
+    let (status, _, error) = tool(&world, &["check", "--connect", world.uri(), "--domain", "nobody"]);
+    assert!(status == 2 && error.contains("nobody"), "{error}");
+}
