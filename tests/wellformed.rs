@@ -134,7 +134,7 @@ fn characters_have_the_classes_that_libxml2_gives_them() {
     let ends =
         [0xd7ff, 0xf8ff, 0xf900, 0xfdcf, 0xfdd0, 0xfdef, 0xfdf0, 0xfffd, 0xfffe, 0xffff, 0x1_0000, 0xe_ffff, 0xf_0000];
     let characters = (0..0x3100).chain(ends).filter_map(char::from_u32);
-    let documents = characters.flat_map(|c| [format!("<{c}/>"), format!("<a{c}/>"), format!("<a b{c}='1'/>")]);
+    let documents = characters.flat_map(|c| [format!("<{c}/>"), format!("<a b{c}='1'/>")]);
     compare("names", documents.map(String::into_bytes).collect());
 }
 
