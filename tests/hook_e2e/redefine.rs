@@ -95,6 +95,16 @@ fn a_managed_save_image_is_not_lost_by_accident() {
 }
 
 #[test]
+fn without_a_backup_nothing_is_redefined() {
+    let Some(world) = World::new("no-backup") else { return };
+    world.define(&Guest::huge("db", "pc-q35-6.2"));
+    std::fs::write(backups(&world), "a file where the folder should be").expect("written");
+    let (status, _, error) = fix(&world, "db", &[]);
+    assert!(status == 2 && error.contains("backup"), "{error}");
+    assert_eq!(machine(&world, "db"), "pc-q35-6.2");
+}
+
+#[test]
 fn a_running_guest_is_redefined_for_its_next_start() {
     let Some(world) = World::new("running") else { return };
     world.define_and_start(&Guest::huge("db", "pc-q35-6.2")).expect_ok();

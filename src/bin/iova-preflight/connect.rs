@@ -41,7 +41,7 @@ mod imp {
     use iova_preflight::xml::Document;
 
     use super::*;
-    use crate::fix::{explain_block, explain_fix, print_diff};
+    use crate::fix::{Said, explain_block, explain_fix, print_diff};
     use crate::input::Input;
     use crate::judge::{HostSource, Judge, complain};
     use crate::live::{Definition, Inventory, inventories};
@@ -107,10 +107,7 @@ mod imp {
                     Some(fix) => {
                         let rewritten = rewrite(judged.document, fix)?;
                         if !args.common.quiet {
-                            explain_fix(judged);
-                            for consequence in fix.consequences() {
-                                stderr::line(&format!("note: {consequence}"));
-                            }
+                            explain_fix(judged, &mut Said::default());
                         }
                         if args.dry_run {
                             print_diff(&unified_diff(name, &old, &rewritten))?;

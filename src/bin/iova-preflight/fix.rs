@@ -7,7 +7,6 @@ use std::path::Path;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
 use iova_preflight::check::Verdict;
-use iova_preflight::fix::Fix;
 use iova_preflight::report::diff::unified_diff;
 use iova_preflight::rewrite::rewrite;
 use iova_preflight::text::printable;
@@ -28,14 +27,16 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     let source = HostSource::choose(args.common.host.as_deref())?;
     let mut judge = Judge::new(&source, &policy);
     let mut outcome = Outcome::Clean;
-    let mut consequences = Vec::new();
+    let mut said = Said::default();
     for input in Input::expand(&args.common.paths) {
         let target = Target::of(&input, args);
-        let each = judge.each(
+        judge.each(
             input,
             |judged| {
-                let fixed = fix(judged, &target, args.common.quiet);
-                outcome = outcome.max(match fixed {
+                if !args.common.quiet {
+                    explain_fix(judged, &mut said);
+                }
+                outcome = outcome.max(match fix(judged, &target) {
                     Ok(outcome) => outcome,
                     // Standard output is gone for every input, a file only for this one.
                     Err(error) if !matches!(target, Target::File(_)) => return Err(error),
@@ -44,20 +45,10 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
                         Outcome::Failed
                     }
                 });
-                let all = judged.evaluation.fix.iter().flat_map(Fix::consequences);
-                for consequence in all {
-                    if !consequences.contains(&consequence) {
-                        consequences.push(consequence);
-                    }
-                }
                 Ok(())
             },
             |name, error| complain(name, &error),
-        );
-        each?;
-    }
-    for consequence in consequences.iter().filter(|_| !args.common.quiet) {
-        stderr::line(&format!("note: {consequence}"));
+        )?;
     }
     io::stdout().flush()?;
     // What the judge calls stopped may have been rewritten; what it could not judge stays so.
@@ -84,7 +75,7 @@ impl Target {
     }
 }
 
-fn fix(judged: &Judged<'_>, target: &Target, quiet: bool) -> Result<Outcome> {
+fn fix(judged: &Judged<'_>, target: &Target) -> Result<Outcome> {
     let before = judged.document.source();
     let Some(fix) = &judged.evaluation.fix else {
         let blocked = judged.evaluation.verdict == Verdict::Blocked;
@@ -96,9 +87,6 @@ fn fix(judged: &Judged<'_>, target: &Target, quiet: bool) -> Result<Outcome> {
         return Ok(if blocked { Outcome::Stopped } else { Outcome::Clean });
     };
     let after = rewrite(judged.document, fix).with_context(|| judged.name.to_owned())?;
-    if !quiet {
-        explain_fix(judged);
-    }
     match target {
         Target::Stdout => {
             io::stdout().write_all(after.as_bytes())?;
@@ -122,10 +110,21 @@ pub(crate) fn explain_block(judged: &Judged<'_>) {
     }
 }
 
-pub(crate) fn explain_fix(judged: &Judged<'_>) {
+/// The consequences that were named already; each is said once, before the first guest it is about changes.
+#[derive(Default)]
+pub(crate) struct Said(Vec<&'static str>);
+
+/// Says what changes and what comes of it.
+pub(crate) fn explain_fix(judged: &Judged<'_>, said: &mut Said) {
     let Some(fix) = &judged.evaluation.fix else { return };
     let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
     stderr::line(&format!("{}: {}", judged.name, changes.join(", ")));
+    for consequence in fix.consequences() {
+        if !said.0.contains(&consequence) {
+            stderr::line(&format!("  note: {consequence}"));
+            said.0.push(consequence);
+        }
+    }
 }
 
 /// Prints a diff, coloured for a terminal and byte for byte for a file.
