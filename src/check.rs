@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::policy::Policy;
 use crate::qemu::cpu::{AMD, CpuOptions, HostCpu};
 use crate::qemu::layout::Layout;
-use crate::qemu::machine::{Family, Flavor, MachineType, Resolved, resolve};
+use crate::qemu::machine::{FIRST_ENFORCING, Family, Flavor, MachineType, Resolved, resolve};
 use crate::rules;
 use crate::text::quoted;
 use crate::version::Version;
@@ -259,7 +259,7 @@ fn unknown_machine(
         family,
         flavor: Flavor::Upstream,
         version,
-        enforces_amd_1tb_hole: version >= Version::new(7, 1),
+        enforces_amd_1tb_hole: version >= FIRST_ENFORCING,
         host_phys_bits_limit: None,
     };
     // The list of the host's machine types has no part in this: the name is not resolved.

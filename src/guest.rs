@@ -190,7 +190,7 @@ fn plug(
 }
 
 /// The memory devices that are plugged into the device memory region, in the order QEMU gets them.
-fn window_devices(domain: &Domain) -> impl Iterator<Item = (usize, &MemoryDevice)> {
+pub(crate) fn window_devices(domain: &Domain) -> impl Iterator<Item = (usize, &MemoryDevice)> {
     domain.memory_devices.iter().enumerate().filter(|(_, device)| device.model != MemoryModel::SgxEpc)
 }
 

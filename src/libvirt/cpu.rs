@@ -26,8 +26,6 @@ pub(crate) const MAXPHYSADDR_SINCE: Version = Version::new(8, 7);
 
 /// What libvirt passes to QEMU.
 ///
-/// `host_phys_bits` are the host's, where they are known; libvirt refuses a guest that asks for more.
-///
 /// # Errors
 /// What libvirt refuses. Asking for more bits than the host has is not among it: that is a finding of its own.
 pub fn cpu_options(

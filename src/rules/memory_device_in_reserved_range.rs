@@ -1,9 +1,8 @@
 //! `memory-device-in-reserved-range`.
 
 use super::{Rule, collision};
-use crate::domain::MemoryModel;
 use crate::finding::Finding;
-use crate::guest::Guest;
+use crate::guest::{Guest, window_devices};
 use crate::text;
 
 pub(super) const RULE: Rule = Rule {
@@ -14,8 +13,8 @@ pub(super) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Ok(plugged) = &guest.plugged else { return };
-    let devices = guest.domain.memory_devices.iter().filter(|device| device.model != MemoryModel::SgxEpc);
-    for ((model, range), device) in plugged.iter().zip(devices) {
+    let devices = window_devices(guest.domain);
+    for ((model, range), (_, device)) in plugged.iter().zip(devices) {
         for hit in guest.collisions(*range) {
             let what = format!("the {} at {:#x}", model.name(), range.start);
             let span = device.address.map_or(device.size.span, |address| address.span);

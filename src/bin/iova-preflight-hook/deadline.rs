@@ -57,13 +57,12 @@ pub(crate) fn arm() {
         libc::sigaddset(&raw mut unblocked, libc::SIGALRM);
         // libvirt may hand down any signal mask.
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const unblocked, std::ptr::null_mut());
-        start_timer();
     }
+    start_timer();
 }
 
-/// # Safety
-/// None needed; setitimer is async-signal-safe on Linux, a system call and nothing else.
-unsafe fn start_timer() {
+/// Winds up the clock. setitimer is a system call and nothing else on Linux, so that the handler may call it, too.
+fn start_timer() {
     let once = libc::timeval { tv_sec: 0, tv_usec: 0 };
     let limit = libc::timeval { tv_sec: LIMIT_SECONDS, tv_usec: 0 };
     let timer = libc::itimerval { it_interval: once, it_value: limit };
@@ -72,7 +71,7 @@ unsafe fn start_timer() {
 }
 
 /// Whether this process has had less of the CPU than it may take.
-unsafe fn was_kept_waiting() -> bool {
+fn was_kept_waiting() -> bool {
     // SAFETY: plain data; clock_gettime is async-signal-safe and writes to the local.
     unsafe {
         let mut used: libc::timespec = std::mem::zeroed();
@@ -84,12 +83,9 @@ extern "C" fn expired(_signal: libc::c_int) {
     const ALLOWED: &str = "<27>iova-preflight-hook: internal error: no decision in time; the guest goes on unchecked";
     const STOPPED: &str = "<27>iova-preflight-hook: internal error: no decision in time; the guest is stopped";
     const REASON: &str = "iova-preflight: internal error: no decision in time; the guest is stopped\n";
-    // SAFETY: both do nothing that a signal handler may not.
-    unsafe {
-        if EXTENSIONS_LEFT.fetch_sub(1, Ordering::Relaxed) > 0 && was_kept_waiting() {
-            start_timer();
-            return;
-        }
+    if EXTENSIONS_LEFT.fetch_sub(1, Ordering::Relaxed) > 0 && was_kept_waiting() {
+        start_timer();
+        return;
     }
     let status = STATUS_ON_FAILURE.load(Ordering::Relaxed);
     let line = if status == 0 { ALLOWED } else { STOPPED };
