@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Differences, note, shared, skip, work_dir, xml_files};
+use common::{Differences, judged, note, shared, skip, work_dir, xml_files};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -182,12 +182,7 @@ impl Tool {
 
     /// What `check` says about each file, by its name.
     fn check(&self, files: &[PathBuf]) -> BTreeMap<String, Value> {
-        let output = self.command(&["check", "--format", "json"]).args(files).output().expect("run iova-preflight");
-        let document: Value = serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|e| panic!("no JSON ({e}): {}", String::from_utf8_lossy(&output.stderr)));
-        let guests = document["guests"].as_array().expect("guests is a list").iter();
-        let source = |guest: &Value| file_name(Path::new(guest["source"].as_str().expect("a guest has a source")));
-        guests.map(|guest| (source(guest), guest.clone())).collect()
+        judged(self.command(&["check", "--format", "json"]).args(files))
     }
 }
 

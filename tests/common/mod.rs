@@ -119,6 +119,19 @@ pub fn check(profile: &Path, files: &[PathBuf]) -> BTreeMap<String, Value> {
     guests
 }
 
+/// What `check --format json`, run as `command`, says about each file, by its name.
+pub fn judged(command: &mut Command) -> BTreeMap<String, Value> {
+    let output = command.output().expect("run iova-preflight");
+    let document: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("no JSON ({e}): {}", String::from_utf8_lossy(&output.stderr)));
+    let guests = document["guests"].as_array().expect("guests is a list").iter();
+    let name = |guest: &Value| {
+        let source = Path::new(guest["source"].as_str().expect("a guest has a source"));
+        source.file_name().expect("a source is a file").to_string_lossy().into_owned()
+    };
+    guests.map(|guest| (name(guest), guest.clone())).collect()
+}
+
 /// One fact on which we and the real programs disagree.
 pub struct Difference {
     pub case: String,

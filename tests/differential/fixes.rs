@@ -1,7 +1,7 @@
 //! Random domains that a rewrite helps: rewritten by us, then started by the real libvirt and the
 //! real QEMU, which have to build the layout that we predict, outside the reserved range.
 
-use crate::common::{Differences, note, work_dir};
+use crate::common::{Differences, judged, note, work_dir};
 use crate::draw::Rng;
 use crate::generate::{self, Inventory};
 use crate::oracle::Oracle;
@@ -100,12 +100,7 @@ impl Tool {
 
     /// What `check` says about each file, by its name.
     fn check(&self, files: &[PathBuf]) -> BTreeMap<String, Value> {
-        let output = self.command(&["check", "--format", "json"]).args(files).output().expect("run iova-preflight");
-        let document: Value = serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|e| panic!("no JSON ({e}): {}", String::from_utf8_lossy(&output.stderr)));
-        let guests = document["guests"].as_array().expect("guests is a list").iter();
-        let source = |guest: &Value| file_name(Path::new(guest["source"].as_str().expect("a guest has a source")));
-        guests.map(|guest| (source(guest), guest.clone())).collect()
+        judged(self.command(&["check", "--format", "json"]).args(files))
     }
 
     /// `fix -` of a file.
