@@ -12,8 +12,11 @@ mod judge;
 #[cfg(feature = "libvirt")]
 mod live;
 #[cfg(feature = "libvirt")]
+mod mend;
+#[cfg(feature = "libvirt")]
 mod redefine;
 mod stderr;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Fix(args) => fix::run(args),
         Command::Hook(args) => hook::run(args),
+        Command::Watch(args) => watch::run(args),
     };
     match result {
         Ok(outcome) => outcome.into(),
