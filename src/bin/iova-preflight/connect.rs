@@ -9,22 +9,37 @@ use crate::Outcome;
 use crate::args::FixArgs;
 use crate::check::Batch;
 
-/// What follows the name of what needs libvirt.
+/// Where the package iova-preflight-libvirt has its program.
 #[cfg(not(feature = "libvirt"))]
-pub(crate) const MISSING: &str =
-    "needs libvirt: install the package iova-preflight-libvirt, or build with `--features libvirt`";
+const CONNECTED: &str = "/usr/libexec/iova-preflight/iova-preflight";
+
+/// Becomes the program that can talk to libvirt, with the same arguments. Where that is missing, gives the error that
+/// says so of `what`.
+#[cfg(not(feature = "libvirt"))]
+pub(crate) fn become_connected(what: &str) -> anyhow::Error {
+    use std::os::unix::process::CommandExt;
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "iova-preflight".into());
+    let error = std::process::Command::new(CONNECTED).arg0(name).args(arguments).exec();
+    if error.kind() == std::io::ErrorKind::NotFound {
+        anyhow::anyhow!(
+            "{what} needs libvirt: install the package iova-preflight-libvirt, or build with `--features libvirt`"
+        )
+    } else {
+        anyhow::Error::from(error).context(CONNECTED)
+    }
+}
 
 #[cfg(not(feature = "libvirt"))]
 mod imp {
     use super::*;
-    use anyhow::bail;
 
     pub(crate) fn batches(_: &[String], _: Option<&str>, _: Option<&Path>) -> Result<(Vec<Batch>, Outcome)> {
-        bail!("--connect {MISSING}")
+        Err(become_connected("--connect"))
     }
 
     pub(crate) fn fix(_: &FixArgs, _: &str, _: &str, _: &Policy) -> Result<Outcome> {
-        bail!("--connect {MISSING}")
+        Err(become_connected("--connect"))
     }
 }
 

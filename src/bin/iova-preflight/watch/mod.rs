@@ -14,8 +14,8 @@ mod service;
 #[cfg(feature = "libvirt")]
 pub(crate) use service::run;
 
-/// Says what is missing.
+/// Leaves it to the program that can.
 #[cfg(not(feature = "libvirt"))]
 pub(crate) fn run(_: &crate::args::WatchArgs) -> anyhow::Result<crate::Outcome> {
-    anyhow::bail!("watch {}", crate::connect::MISSING)
+    Err(crate::connect::become_connected("watch"))
 }
