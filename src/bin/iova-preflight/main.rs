@@ -11,9 +11,11 @@ mod input;
 mod judge;
 #[cfg(feature = "libvirt")]
 mod live;
+mod packages;
 #[cfg(feature = "libvirt")]
 mod redefine;
 mod stderr;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Fix(args) => fix::run(args),
         Command::Hook(args) => hook::run(args),
+        Command::Completions { shell } => packages::completions(*shell),
+        Command::Man { folder } => packages::man(folder.as_deref()),
     };
     match result {
         Ok(outcome) => outcome.into(),
