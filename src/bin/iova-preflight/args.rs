@@ -93,6 +93,10 @@ pub(crate) struct CheckArgs {
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
 
+    /// Judge this many guests at once [default: as many as there are processors]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+
     /// How to print verdicts
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub format: Format,

@@ -13,6 +13,8 @@ mod judge;
 #[cfg(feature = "libvirt")]
 mod live;
 mod packages;
+mod parallel;
+mod progress;
 #[cfg(feature = "libvirt")]
 mod redefine;
 mod stderr;
