@@ -126,9 +126,8 @@ fn quiet(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
 }
 
 fn human(batches: Vec<Batch>, policy: &Policy, jobs: usize, verbose: bool) -> Result<Outcome> {
-    let columns = terminal::columns();
-    let look = Look::new(columns, verbose);
-    let mut printer = Printer::new(io::stdout().lock(), columns);
+    let look = Look::new(verbose);
+    let mut printer = Printer::new(io::stdout().lock(), terminal::columns());
     let mut run = Run::new(&batches, policy, jobs);
     for Batch { source, inputs } in batches {
         printer.host(&source.notice);

@@ -13,7 +13,7 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use iova_preflight::check::Verdict;
-use iova_preflight::text::printable;
+use iova_preflight::text::{printable, wrapped};
 
 pub(crate) use page::{Look, Page};
 use table::Table;
@@ -125,22 +125,31 @@ impl<W: Write + RawStream> Printer<W> {
         if !table.is_empty() {
             let _ = writeln!(text, "{table}");
         }
-        let _ = write!(text, "{total} domains:");
-        let mut separator = " ";
-        for ((verdict, style), count) in VERDICTS.iter().zip(self.counts.by_verdict) {
-            if count > 0 {
-                let _ = write!(text, "{separator}{style}{count} {}{style:#}", verdict.name());
-                separator = ", ";
+        let counts = VERDICTS
+            .iter()
+            .zip(self.counts.by_verdict)
+            .map(|((verdict, style), count)| (verdict.name(), *style, count));
+        let unreadable = ("unreadable", Style::new(), self.counts.unreadable);
+        let mut line = format!("{total} domains:");
+        text += &line;
+        let mut comma = "";
+        for (name, style, count) in counts.chain([unreadable]).filter(|(_, _, count)| *count > 0) {
+            let part = format!("{count} {name}");
+            text += comma;
+            // The comma behind it, too.
+            if line.len() + part.len() + 2 > self.columns {
+                text += "\n ";
+                line.clear();
             }
-        }
-        if self.counts.unreadable > 0 {
-            let _ = write!(text, "{separator}{} unreadable", self.counts.unreadable);
+            let _ = write!(text, " {style}{part}{style:#}");
+            line += &format!(" {part},");
+            comma = ",";
         }
         text.push('\n');
-        match self.counts.by_verdict[position(Verdict::Fixable)] {
-            0 => {}
-            some => {
-                let _ = writeln!(text, "{some} can be fixed: `iova-preflight fix` shows how");
+        let fixable = self.counts.by_verdict[position(Verdict::Fixable)];
+        if fixable > 0 {
+            for line in wrapped(&format!("{fixable} can be fixed: `iova-preflight fix` shows how"), self.columns) {
+                let _ = writeln!(text, "{line}");
             }
         }
         self.print(&text)?;

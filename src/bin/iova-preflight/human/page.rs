@@ -14,10 +14,13 @@ use super::excerpt::excerpts;
 use super::table::Row;
 use super::verdict_style;
 use crate::judge::Judged;
+use crate::terminal;
 
 /// How guests are shown.
 pub(crate) struct Look {
     verbose: bool,
+    /// Where sentences are broken, if anywhere.
+    columns: Option<usize>,
     renderer: Renderer,
 }
 
@@ -31,9 +34,10 @@ pub(crate) struct Page {
 }
 
 impl Look {
-    /// For a terminal of this width; `verbose` shows what is merely good to know, too.
-    pub fn new(columns: usize, verbose: bool) -> Self {
-        Self { verbose, renderer: Renderer::styled().term_width(columns) }
+    /// For this terminal; `verbose` shows what is merely good to know, too.
+    pub fn new(verbose: bool) -> Self {
+        let renderer = Renderer::styled().term_width(terminal::columns());
+        Self { verbose, columns: terminal::known_columns(), renderer }
     }
 
     /// One guest: a line, and below it what there is to say.
@@ -58,19 +62,19 @@ impl Look {
             text.push('\n');
         }
         if let Some(layout) = evaluation.facts.layout.as_ref().filter(|_| detail) {
-            text += &line("map", &map_line(layout, judged));
+            text += &self.line("map", &map_line(layout, judged));
         }
         // The finding about the machine type says it already.
         let said = evaluation.findings.iter().any(|finding| finding.rule == UNKNOWN_MACHINE_TYPE);
         for assumption in evaluation.assumptions.iter().filter(|_| !said) {
-            text += &line("note", assumption);
+            text += &self.line("note", assumption);
         }
         if let Some(fix) = &evaluation.fix {
             let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
-            text += &line("fix", &changes.join(", "));
+            text += &self.line("fix", &changes.join(", "));
         }
         for tried in &evaluation.tried {
-            text += &line("tried", tried);
+            text += &self.line("tried", tried);
         }
         if detail {
             text.push('\n');
@@ -78,27 +82,50 @@ impl Look {
         Page { verdict: evaluation.verdict, text, detail, row: Row::new(judged) }
     }
 
-    fn finding(&self, judged: &Judged<'_>, finding: &Finding) -> String {
-        let level = match finding.severity {
-            Severity::Error => Level::ERROR,
-            Severity::Warning => Level::WARNING,
-            Severity::Note => Level::NOTE,
+    fn line(&self, title: &str, text: &str) -> String {
+        let style = Style::new().bold();
+        let indent = "   = : ".len() + title.len();
+        let text = self.broken(text, indent).replace('\n', &format!("\n{:indent$}", ""));
+        format!("   {style}= {title}:{style:#} {text}\n")
+    }
+
+    /// A sentence in lines that fit behind `indent` columns.
+    fn broken(&self, text: &str, indent: usize) -> String {
+        let text = printable(text);
+        /// With less room, a broken sentence is harder to read than one that the terminal breaks.
+        const LEAST: usize = 24;
+        let longest = text.split(' ').map(|word| word.chars().count()).max().unwrap_or(0);
+        let room = self.columns.map(|columns| columns.saturating_sub(indent));
+        let room = room.filter(|&room| room >= longest.max(LEAST));
+        let Some(room) = room else { return text.into_owned() };
+        let lines = match text.contains(BAR) {
+            // What stands between bars stays together.
+            true => text::filled(text.replace(BAR, " |\n").split('\n'), room),
+            false => text::wrapped(&text, room),
         };
-        let title = level.primary_title(printable(&finding.title)).id(finding.rule);
+        lines.join("\n")
+    }
+
+    fn finding(&self, judged: &Judged<'_>, finding: &Finding) -> String {
+        let (level, name) = match finding.severity {
+            Severity::Error => (Level::ERROR, "error"),
+            Severity::Warning => (Level::WARNING, "warning"),
+            Severity::Note => (Level::NOTE, "note"),
+        };
+        let indent = format!("{name}[{}]: ", finding.rule).len();
+        let title = level.primary_title(self.broken(&finding.title, indent)).id(finding.rule);
         let mut group = excerpts(judged.document, &printable(judged.name), finding)
             .into_iter()
             .fold(Group::with_title(title), Group::element);
         if let Some(cause) = &finding.cause {
-            group = group.element(Level::NOTE.with_name("cause").message(printable(cause)));
+            group = group.element(Level::NOTE.with_name("cause").message(self.broken(cause, "   = cause: ".len())));
         }
         self.renderer.render(&[group])
     }
 }
 
-fn line(title: &str, text: &str) -> String {
-    let style = Style::new().bold();
-    format!("   {style}= {title}:{style:#} {}\n", printable(text))
-}
+/// Between the parts of a map.
+const BAR: &str = " | ";
 
 /// The map in one line.
 fn map_line(layout: &Layout, judged: &Judged<'_>) -> String {

@@ -264,22 +264,24 @@ fn stacked(cells: &[Cells], columns: usize) -> String {
     text
 }
 
-/// `text`, cut where it takes more than `width` columns.
+/// `text`, cut where it takes more than `width` columns: a path at its beginning, everything else at its end.
 fn fit(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
-    let mut cut = String::new();
     let mut room = width.saturating_sub(1);
-    for c in text.chars() {
-        match room.checked_sub(c.width().unwrap_or(0)) {
-            Some(rest) => room = rest,
-            None => break,
+    let fits = |c: &char| match room.checked_sub(c.width().unwrap_or(0)) {
+        Some(rest) => {
+            room = rest;
+            true
         }
-        cut.push(c);
+        None => false,
+    };
+    if text.contains('/') {
+        let kept: String = text.chars().rev().take_while(fits).collect();
+        return format!("…{}", kept.chars().rev().collect::<String>());
     }
-    cut.push('…');
-    cut
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -345,6 +347,14 @@ mod tests {
                 assert!(places.iter().all(|place| *place == places[0]), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_cut_keeps_what_tells_it_from_others() {
+        assert_eq!(fit("pc-q35-7.2", 10), "pc-q35-7.2");
+        assert_eq!(fit("instance-00001a2f", 10), "instance-…");
+        assert_eq!(fit("/etc/libvirt/qemu/db.xml", 10), "…mu/db.xml");
+        assert_eq!(fit("仮想マシン", 6), "仮想…");
     }
 
     #[test]
