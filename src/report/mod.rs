@@ -3,4 +3,6 @@
 #[cfg(feature = "cli")]
 pub mod diff;
 #[cfg(feature = "cli")]
+pub mod host;
+#[cfg(feature = "cli")]
 pub mod json;

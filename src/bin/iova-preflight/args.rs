@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 /// Tells, before QEMU starts, whether a PCI-passthrough guest collides with the HyperTransport range that AMD hosts
 /// reserve below 1 TiB
@@ -30,6 +31,20 @@ pub(crate) enum Command {
     /// Judge every guest of a libvirt when it is defined, as a service, and rewrite it where the policy says so
     #[command(after_help = WATCH_HELP)]
     Watch(WatchArgs),
+    /// Print what is known of this host and how, as a profile that --host reads on another machine
+    #[command(after_help = HOST_HELP)]
+    Host(HostArgs),
+    /// Print a completion script for a shell (for packages)
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write it and a page for each command into a folder (for packages)
+    Man {
+        /// The folder, made where it is missing
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
 }
 
 const CHECK_HELP: &str = "\
@@ -87,6 +102,10 @@ pub(crate) struct CheckArgs {
     /// Print the memory map of every guest, and what is merely good to know
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
+
+    /// Judge this many guests at once [default: as many as there are processors]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
 
     /// How to print verdicts
     #[arg(long, value_name = "FORMAT", default_value = "human")]
@@ -148,7 +167,11 @@ pub(crate) struct WatchArgs {
     pub backup: Option<PathBuf>,
 }
 
+const HOOK_HELP: &str = "\
+The program that libvirt runs is another one, iova-preflight-hook; nobody else has to call it.";
+
 #[derive(Debug, Args)]
+#[command(after_help = HOOK_HELP)]
 pub(crate) struct HookArgs {
     /// Work on the system below this folder, as packages do
     #[arg(long, global = true, value_name = "DIR")]
@@ -170,6 +193,30 @@ pub(crate) enum HookCommand {
     Uninstall,
     /// Say whether libvirt will run the hook; the exit status is 1 if it will not
     Status,
+}
+
+const HOST_HELP: &str = "\
+What is printed is a host profile: facts and, as comments, where each came from, and what follows where one is missing. \
+`iova-preflight host > epyc.toml` keeps it, `iova-preflight check --host epyc.toml` judges for it on any machine. As \
+root more is known: QEMU's machine types stand in a folder that others cannot read.";
+
+#[derive(Debug, Args)]
+pub(crate) struct HostArgs {
+    /// Describe the built-in profiles instead
+    #[arg(long)]
+    pub list: bool,
+
+    /// How to print what is known
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: HostFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HostFormat {
+    /// A host profile, TOML with comments
+    Human,
+    /// One JSON document
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -6,6 +6,7 @@ mod connect;
 mod fix;
 mod hook;
 mod hook_status;
+mod host;
 mod human;
 mod input;
 mod judge;
@@ -13,9 +14,13 @@ mod judge;
 mod live;
 #[cfg(feature = "libvirt")]
 mod mend;
+mod packages;
+mod parallel;
+mod progress;
 #[cfg(feature = "libvirt")]
 mod redefine;
 mod stderr;
+mod terminal;
 mod watch;
 
 use std::process::ExitCode;
@@ -32,6 +37,9 @@ fn main() -> ExitCode {
         Command::Fix(args) => fix::run(args),
         Command::Hook(args) => hook::run(args),
         Command::Watch(args) => watch::run(args),
+        Command::Host(args) => host::run(args),
+        Command::Completions { shell } => packages::completions(*shell),
+        Command::Man { folder } => packages::man(folder.as_deref()),
     };
     match result {
         Ok(outcome) => outcome.into(),
