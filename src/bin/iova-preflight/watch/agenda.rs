@@ -228,13 +228,18 @@ impl Agenda {
         }
     }
 
-    /// Whether `text` is not what was last said of a guest; nothing said is said anew each time.
-    pub fn is_news(&mut self, uuid: &str, text: Option<&str>) -> bool {
+    /// Whether `text` is not what was last said of a guest.
+    pub fn is_news(&mut self, uuid: &str, text: &str) -> bool {
         let Some(guest) = self.guests.get_mut(uuid) else { return false };
-        let text = text.map(Fingerprint::of);
-        let news = text.is_some() && guest.said != text;
-        guest.said = text;
-        news
+        let text = Some(Fingerprint::of(text));
+        std::mem::replace(&mut guest.said, text) != text
+    }
+
+    /// There is nothing to say of a guest; what was said before is news when it is said again.
+    pub fn is_well(&mut self, uuid: &str) {
+        if let Some(guest) = self.guests.get_mut(uuid) {
+            guest.said = None;
+        }
     }
 
     /// How many guests there are of each kind.
@@ -386,11 +391,11 @@ mod tests {
     #[test]
     fn the_same_is_said_once() {
         let mut agenda = one(Instant::now());
-        assert!(agenda.is_news("a", Some("fixable")));
-        assert!(!agenda.is_news("a", Some("fixable")));
-        assert!(agenda.is_news("a", Some("blocked")));
-        assert!(!agenda.is_news("a", None));
-        assert!(agenda.is_news("a", Some("blocked")));
-        assert!(!agenda.is_news("nobody", Some("blocked")));
+        assert!(agenda.is_news("a", "fixable"));
+        assert!(!agenda.is_news("a", "fixable"));
+        assert!(agenda.is_news("a", "blocked"));
+        agenda.is_well("a");
+        assert!(agenda.is_news("a", "blocked"));
+        assert!(!agenda.is_news("nobody", "blocked"));
     }
 }
