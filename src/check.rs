@@ -9,7 +9,7 @@ use crate::domain::Domain;
 use crate::finding::{Finding, Severity};
 use crate::fix::{self, Fix};
 use crate::guest::{Guest, Setting};
-use crate::host::Host;
+use crate::host::{Host, Reserved};
 use crate::policy::Policy;
 use crate::qemu::cpu::{AMD, CpuOptions, HostCpu};
 use crate::qemu::layout::Layout;
@@ -100,6 +100,8 @@ pub struct Facts {
     pub phys_bits_needed: Option<u32>,
     /// Where memory devices land, in document order: model and range.
     pub memory_devices: Vec<(&'static str, crate::map::GpaRange)>,
+    /// The ranges in which the host maps nothing for this guest's devices.
+    pub unmappable: Vec<Reserved>,
 }
 
 /// The newest QEMU whose behaviour is known; what an unknown QEMU is taken for.
@@ -360,5 +362,6 @@ fn facts(guest: &Guest<'_>) -> Facts {
         layout: guest.layout().cloned(),
         phys_bits_needed: guest.layout().map(|layout| layout.phys_bits_needed),
         memory_devices: guest.plugged.iter().flatten().map(|&(model, range)| (model.name(), range)).collect(),
+        unmappable: guest.unmappable.clone(),
     }
 }

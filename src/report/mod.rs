@@ -4,3 +4,5 @@
 pub mod diff;
 #[cfg(feature = "cli")]
 pub mod json;
+#[cfg(feature = "cli")]
+pub mod picture;

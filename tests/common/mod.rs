@@ -55,6 +55,11 @@ pub fn xml_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The sample domains.
+pub fn samples() -> Vec<PathBuf> {
+    xml_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("xml-samples"))
+}
+
 /// The host that a verdict is asked for.
 pub struct Profile {
     pub vendor: String,

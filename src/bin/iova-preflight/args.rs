@@ -25,6 +25,9 @@ pub(crate) enum Command {
     /// Rewrite libvirt domain XML so that the guest starts, and touch nothing else
     #[command(after_help = FIX_HELP)]
     Fix(FixArgs),
+    /// Draw the memory map of a guest: RAM, PCI hole, what the host reserves, what collides, and the same after the fix
+    #[command(after_help = MAP_HELP)]
+    Map(MapArgs),
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
 }
@@ -39,6 +42,9 @@ With -, the domain goes to standard output: rewritten, or byte for byte as it ca
 
 Exit status: 0 every guest may start, as it is or as it was rewritten; 1 at least one is `blocked`, or `fixable` and was \
 not rewritten; 2 at least one input could not be judged or written.";
+
+const MAP_HELP: &str = "\
+Exit status: 0 the map was drawn, whatever is to be said of it; 2 there is none, or the input could not be read.";
 
 /// What `check` and `fix` both take.
 #[derive(Debug, Args)]
@@ -116,6 +122,33 @@ pub(crate) struct FixArgs {
     /// ~/.local/state]
     #[arg(long, value_name = "DIR", requires = "connect")]
     pub backup: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MapArgs {
+    /// A domain XML file, or - for standard input
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+
+    /// Draw it for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon
+    #[arg(long, value_name = "FILE|NAME")]
+    pub host: Option<PathBuf>,
+
+    /// Read what a fix may do from this file
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
+    /// How to draw it
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: MapFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MapFormat {
+    /// For a terminal
+    Human,
+    /// A picture for a ticket or a page
+    Svg,
 }
 
 #[derive(Debug, Args)]

@@ -314,7 +314,7 @@ fn map_line(layout: &Layout, judged: &Judged<'_>) -> String {
 }
 
 /// Columns of the terminal; a pipe has enough.
-fn terminal_size() -> usize {
+pub(crate) fn terminal_size() -> usize {
     std::env::var("COLUMNS")
         .ok()
         .and_then(|columns| columns.parse().ok())

@@ -11,6 +11,7 @@ mod input;
 mod judge;
 #[cfg(feature = "libvirt")]
 mod live;
+mod map;
 #[cfg(feature = "libvirt")]
 mod redefine;
 mod stderr;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Check(args) => check::run(args),
         Command::Fix(args) => fix::run(args),
+        Command::Map(args) => map::run(args),
         Command::Hook(args) => hook::run(args),
     };
     match result {
