@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 /// Tells, before QEMU starts, whether a PCI-passthrough guest collides with the HyperTransport range that AMD hosts
 /// reserve below 1 TiB
@@ -30,6 +31,17 @@ pub(crate) enum Command {
     Map(MapArgs),
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
+    /// Print a completion script for a shell (for packages)
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write it and a page for each command into a folder (for packages)
+    Man {
+        /// The folder, made where it is missing
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
 }
 
 const CHECK_HELP: &str = "\
@@ -124,6 +136,9 @@ pub(crate) struct FixArgs {
     pub backup: Option<PathBuf>,
 }
 
+const HOOK_HELP: &str = "\
+The program that libvirt runs is another one, iova-preflight-hook; nobody else has to call it.";
+
 #[derive(Debug, Args)]
 pub(crate) struct MapArgs {
     /// A domain XML file, or - for standard input
@@ -152,6 +167,7 @@ pub(crate) enum MapFormat {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = HOOK_HELP)]
 pub(crate) struct HookArgs {
     /// Work on the system below this folder, as packages do
     #[arg(long, global = true, value_name = "DIR")]

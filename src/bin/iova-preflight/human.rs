@@ -18,6 +18,7 @@ use iova_preflight::text::{self, printable, quoted};
 use iova_preflight::xml::{Document, Span};
 
 use crate::judge::Judged;
+use crate::terminal;
 
 /// Prints guests one after the other and counts them.
 pub(crate) struct Printer<W: Write> {
@@ -59,7 +60,7 @@ impl<W: Write + RawStream> Printer<W> {
             out: BufWriter::new(out),
             page: String::new(),
             verbose,
-            renderer: Renderer::styled().term_width(terminal_size()),
+            renderer: Renderer::styled().term_width(terminal::columns()),
             counts: Counts::default(),
             notice: None,
             after_line: false,
@@ -311,13 +312,4 @@ fn map_line(layout: &Layout, judged: &Judged<'_>) -> String {
         let _ = write!(line, ", has {bits}");
     }
     line
-}
-
-/// Columns of the terminal; a pipe has enough.
-pub(crate) fn terminal_size() -> usize {
-    std::env::var("COLUMNS")
-        .ok()
-        .and_then(|columns| columns.parse().ok())
-        .filter(|&columns| columns >= 40)
-        .unwrap_or(140)
 }

@@ -12,9 +12,11 @@ mod judge;
 #[cfg(feature = "libvirt")]
 mod live;
 mod map;
+mod packages;
 #[cfg(feature = "libvirt")]
 mod redefine;
 mod stderr;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
         Command::Fix(args) => fix::run(args),
         Command::Map(args) => map::run(args),
         Command::Hook(args) => hook::run(args),
+        Command::Completions { shell } => packages::completions(*shell),
+        Command::Man { folder } => packages::man(folder.as_deref()),
     };
     match result {
         Ok(outcome) => outcome.into(),

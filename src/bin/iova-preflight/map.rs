@@ -16,10 +16,9 @@ use iova_preflight::xml::Document;
 
 use crate::Outcome;
 use crate::args::{MapArgs, MapFormat};
-use crate::human::terminal_size;
 use crate::input::Input;
 use crate::judge::{HostSource, Judge, Judged, complain, read_policy};
-use crate::stderr;
+use crate::{stderr, terminal};
 
 /// Draws the memory map of one guest.
 pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {
@@ -97,7 +96,7 @@ fn print(picture: &Picture, format: MapFormat) -> Result<()> {
     let page = match format {
         MapFormat::Svg => picture::svg(picture),
         MapFormat::Human => {
-            let page = picture::text(picture, terminal_size());
+            let page = picture::text(picture, terminal::columns());
             let coloured = AutoStream::choice(&out) != ColorChoice::Never;
             if coloured { page } else { strip_str(&page).to_string() }
         }
