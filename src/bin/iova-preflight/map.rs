@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anstream::adapter::strip_str;
 use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, Result, anyhow};
-use iova_preflight::check::{Evaluation, Facts, evaluate};
+use iova_preflight::check::{Evaluation, Facts, Verdict, evaluate};
 use iova_preflight::domain;
 use iova_preflight::finding::Severity;
 use iova_preflight::policy::Policy;
@@ -56,9 +56,10 @@ fn draw(judged: &Judged<'_>, source: &HostSource, policy: &Policy) -> Result<Opt
         }
         None => None,
     };
-    let heading = |what: &str, evaluation: &Evaluation| format!("{what}: {}", evaluation.verdict.name());
-    let mut views: Vec<(String, &Facts)> = vec![(heading("as it is", evaluation), &evaluation.facts)];
-    views.extend(mended.iter().map(|after| (heading("with the fix", after), &after.facts)));
+    let heading = |what: &str, verdict: Verdict| format!("{what}: {}", verdict.name());
+    let mut views: Vec<(String, &Facts)> = vec![(heading("as it is", evaluation.verdict), &evaluation.facts)];
+    views.extend(mended.iter().map(|after| (heading("with the fix", after.verdict), &after.facts)));
+    views.extend(evaluation.hypotheses.iter().map(|(what, facts)| (what.clone(), facts)));
 
     let memory = evaluation.facts.ram.map(|ram| format!(", {} of RAM", size(ram))).unwrap_or_default();
     let guest = if judged.domain.name.is_empty() { judged.name.to_owned() } else { quoted(&judged.domain.name) };
