@@ -213,7 +213,7 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
             evaluation.assumptions.push(sentence);
         }
     }
-    if host.iommu.is_none() && host.reserved.is_empty() {
+    if !host.knows_reserved() {
         evaluation
             .assumptions
             .push("depends on the ranges the host's IOMMU reserves, which are not known here".to_owned());

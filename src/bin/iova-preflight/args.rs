@@ -31,6 +31,9 @@ pub(crate) enum Command {
     Map(MapArgs),
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
+    /// Print what is known of this host and how, as a profile that --host reads on another machine
+    #[command(after_help = HOST_HELP)]
+    Host(HostArgs),
     /// Print a completion script for a shell (for packages)
     Completions {
         /// The shell
@@ -189,6 +192,30 @@ pub(crate) enum HookCommand {
     Uninstall,
     /// Say whether libvirt will run the hook; the exit status is 1 if it will not
     Status,
+}
+
+const HOST_HELP: &str = "\
+What is printed is a host profile: facts and, as comments, where each came from, and what follows where one is missing. \
+`iova-preflight host > epyc.toml` keeps it, `iova-preflight check --host epyc.toml` judges for it on any machine. As \
+root more is known: QEMU's machine types stand in a folder that others cannot read.";
+
+#[derive(Debug, Args)]
+pub(crate) struct HostArgs {
+    /// Describe the built-in profiles instead
+    #[arg(long)]
+    pub list: bool,
+
+    /// How to print what is known
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: HostFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HostFormat {
+    /// A host profile, TOML with comments
+    Human,
+    /// One JSON document
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

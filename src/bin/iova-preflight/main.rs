@@ -6,6 +6,7 @@ mod connect;
 mod fix;
 mod hook;
 mod hook_status;
+mod host;
 mod human;
 mod input;
 mod judge;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Fix(args) => fix::run(args),
         Command::Map(args) => map::run(args),
         Command::Hook(args) => hook::run(args),
+        Command::Host(args) => host::run(args),
         Command::Completions { shell } => packages::completions(*shell),
         Command::Man { folder } => packages::man(folder.as_deref()),
     };
