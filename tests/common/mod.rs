@@ -193,3 +193,18 @@ impl Differences {
         text
     }
 }
+
+/// Fails where a committed file is not what the program makes it; with IOVA_PREFLIGHT_REGENERATE set, writes it.
+pub fn generated(path: &str, text: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("IOVA_PREFLIGHT_REGENERATE").is_some() {
+        std::fs::create_dir_all(file.parent().expect("a file is in a folder")).expect("make the folder");
+        std::fs::write(&file, text).expect("write the generated file");
+        return;
+    }
+    let committed = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        committed == text,
+        "{path} is not what the program makes it: IOVA_PREFLIGHT_REGENERATE=1 cargo test writes it anew"
+    );
+}

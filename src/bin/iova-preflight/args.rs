@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use iova_preflight::explain::PAGES;
 
 /// Tells, before QEMU starts, whether a PCI-passthrough guest collides with the HyperTransport range that AMD hosts
 /// reserve below 1 TiB
@@ -25,6 +27,12 @@ pub(crate) enum Command {
     /// Rewrite libvirt domain XML so that the guest starts, and touch nothing else
     #[command(after_help = FIX_HELP)]
     Fix(FixArgs),
+    /// Say what a rule means, why it exists, and what to do; without RULE, list them all
+    Explain {
+        /// The rule, as findings name it
+        #[arg(hide_possible_values = true, value_parser = PossibleValuesParser::new(PAGES.map(|page| page.rule)))]
+        rule: Option<String>,
+    },
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
 }

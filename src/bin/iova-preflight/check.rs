@@ -75,6 +75,7 @@ fn human(batches: Vec<Batch>, policy: &Policy, verbose: bool) -> Result<Outcome>
         outcome = outcome.max(judge.outcome);
     }
     printer.summary()?;
+    printer.pointer()?;
     Ok(outcome)
 }
 

@@ -18,6 +18,7 @@ use iova_preflight::text::{self, printable, quoted};
 use iova_preflight::xml::{Document, Span};
 
 use crate::judge::Judged;
+use crate::terminal;
 
 /// Prints guests one after the other and counts them.
 pub(crate) struct Printer<W: Write> {
@@ -32,6 +33,8 @@ pub(crate) struct Printer<W: Write> {
     renderer: Renderer,
     counts: Counts,
     notice: Option<String>,
+    /// The rules of the findings printed so far, each once.
+    rules: Vec<&'static str>,
     /// Whether the last guest took one line only, to which the next may be joined.
     after_line: bool,
 }
@@ -59,9 +62,10 @@ impl<W: Write + RawStream> Printer<W> {
             out: BufWriter::new(out),
             page: String::new(),
             verbose,
-            renderer: Renderer::styled().term_width(terminal_size()),
+            renderer: Renderer::styled().term_width(terminal::columns()),
             counts: Counts::default(),
             notice: None,
+            rules: Vec::new(),
             after_line: false,
         }
     }
@@ -162,6 +166,21 @@ impl<W: Write + RawStream> Printer<W> {
         }
         let report = [group];
         writeln!(self.page, "{}", self.renderer.render(&report))?;
+        if !self.rules.contains(&finding.rule) {
+            self.rules.push(finding.rule);
+        }
+        Ok(())
+    }
+
+    /// Where to read on, if there is anything to read about.
+    pub fn pointer(&mut self) -> Result<()> {
+        match self.rules[..] {
+            [] => {}
+            [rule] => writeln!(self.page, "`iova-preflight explain {rule}` says more")?,
+            _ => writeln!(self.page, "`iova-preflight explain RULE` says more about a finding")?,
+        }
+        self.turn()?;
+        self.out.flush()?;
         Ok(())
     }
 
@@ -311,13 +330,4 @@ fn map_line(layout: &Layout, judged: &Judged<'_>) -> String {
         let _ = write!(line, ", has {bits}");
     }
     line
-}
-
-/// Columns of the terminal; a pipe has enough.
-fn terminal_size() -> usize {
-    std::env::var("COLUMNS")
-        .ok()
-        .and_then(|columns| columns.parse().ok())
-        .filter(|&columns| columns >= 40)
-        .unwrap_or(140)
 }

@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod connect;
+mod explain;
 mod fix;
 mod hook;
 mod hook_status;
@@ -14,6 +15,7 @@ mod live;
 #[cfg(feature = "libvirt")]
 mod redefine;
 mod stderr;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Check(args) => check::run(args),
         Command::Fix(args) => fix::run(args),
+        Command::Explain { rule } => explain::run(rule.as_deref()),
         Command::Hook(args) => hook::run(args),
     };
     match result {
