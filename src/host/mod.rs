@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
 
+use serde::Serialize;
+
 use crate::map::GpaRange;
 use crate::text::quoted;
 use crate::version::Version;
@@ -62,7 +64,9 @@ pub struct Reserved {
 }
 
 /// The kinds of reserved region, as sysfs spells them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub enum ReservedKind {
     /// `direct`: identity-mapped for firmware's use of one device.
     Direct,
