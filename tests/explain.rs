@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{check, generated, note, shared, skip, xml_files};
+use common::{check, every_host, generated, note, samples, shared, skip, xml_files};
 use iova_preflight::explain::{Block, PAGES, Page, index, markdown};
 use iova_preflight::rules::{RULES, UNKNOWN_MACHINE_TYPE};
 use serde_json::Value;
@@ -78,16 +78,13 @@ fn an_unknown_rule_is_an_error_that_suggests_another() {
 
 #[test]
 fn pages_name_the_severities_that_occur() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("xml-samples");
-    let mut hosts: Vec<PathBuf> = vec!["amd-epyc".into(), "amd-turin-ht-ignore".into(), "intel-xeon".into()];
-    hosts.extend(std::fs::read_dir(folder.join("hosts")).expect("hosts").map(|entry| entry.expect("an entry").path()));
-    let mut samples = xml_files(&folder);
+    let mut inputs = xml_files(&samples());
     if let Some(golden) = shared("golden/cases") {
-        samples.extend(xml_files(&golden));
+        inputs.extend(xml_files(&golden));
     }
     let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for host in hosts {
-        for guest in check(&host, &samples).values() {
+    for host in every_host() {
+        for guest in check(&host, &inputs).values() {
             let findings = guest["findings"].as_array().cloned().unwrap_or_default();
             // Raw arguments make warnings of errors, as the page of that rule says.
             let counts = |finding: &&Value| {

@@ -11,6 +11,7 @@ use crate::host::{Host, ReservedKind};
 use crate::map::GpaRange;
 use crate::qemu::layout::Layout;
 use crate::qemu::machine::Family;
+use crate::report::Unreadable;
 use crate::report::diff::unified_diff;
 use crate::rewrite::rewrite;
 use crate::xml::{Document, Location};
@@ -242,9 +243,9 @@ struct FixReport {
 }
 
 impl GuestReport {
-    /// An input that could not be judged; `error` names line and column.
-    pub fn unreadable(source: String, error: String) -> Self {
-        Self { source, name: None, judgement: Judgement::Error { error } }
+    /// An input that could not be judged.
+    pub fn unreadable(source: String, error: &Unreadable) -> Self {
+        Self { source, name: None, judgement: Judgement::Error { error: error.to_string() } }
     }
 
     /// A guest that was judged.

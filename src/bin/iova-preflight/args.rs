@@ -156,6 +156,8 @@ pub(crate) enum Format {
     Human,
     /// One JSON document
     Json,
+    /// SARIF 2.1.0, for code scanning services and editors
+    Sarif,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

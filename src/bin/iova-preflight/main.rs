@@ -54,13 +54,20 @@ enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// The exit status.
+    fn code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Stopped => 1,
+            Self::Failed => 2,
+        }
+    }
+}
+
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Clean => Self::SUCCESS,
-            Outcome::Stopped => Self::from(1),
-            Outcome::Failed => Self::from(2),
-        }
+        outcome.code().into()
     }
 }
 
