@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use iova_preflight::explain::PAGES;
 
 /// Tells, before QEMU starts, whether a PCI-passthrough guest collides with the HyperTransport range that AMD hosts
 /// reserve below 1 TiB
@@ -29,6 +31,12 @@ pub(crate) enum Command {
     /// Draw the memory map of a guest: RAM, PCI hole, what the host reserves, what collides, and the same after the fix
     #[command(after_help = MAP_HELP)]
     Map(MapArgs),
+    /// Say what a rule means, why it exists, and what to do; without RULE, list them all
+    Explain {
+        /// The rule, as findings name it
+        #[arg(hide_possible_values = true, value_parser = PossibleValuesParser::new(PAGES.map(|page| page.rule)))]
+        rule: Option<String>,
+    },
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
     /// Print what is known of this host and how, as a profile that --host reads on another machine
@@ -224,6 +232,8 @@ pub(crate) enum Format {
     Human,
     /// One JSON document
     Json,
+    /// SARIF 2.1.0, for code scanning services and editors
+    Sarif,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

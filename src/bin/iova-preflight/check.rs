@@ -1,10 +1,13 @@
 //! `iova-preflight check`.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 
 use anyhow::Result;
 use iova_preflight::policy::Policy;
 use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION};
+use iova_preflight::report::sarif;
+use serde::Serialize;
 
 use crate::Outcome;
 use crate::args::{CheckArgs, Format};
@@ -27,6 +30,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
         _ if args.common.quiet => quiet(batches, &policy)?,
         Format::Human => human(batches, &policy, args.verbose)?,
         Format::Json => json(batches, &policy)?,
+        Format::Sarif => sarif(batches, &policy, outcome)?,
     };
     Ok(outcome.max(judged))
 }
@@ -75,6 +79,7 @@ fn human(batches: Vec<Batch>, policy: &Policy, verbose: bool) -> Result<Outcome>
         outcome = outcome.max(judge.outcome);
     }
     printer.summary()?;
+    printer.pointer()?;
     Ok(outcome)
 }
 
@@ -97,7 +102,7 @@ fn json(batches: Vec<Batch>, policy: &Policy) -> Result<Outcome> {
                 },
                 |name, error| {
                     complain(name, &error);
-                    failed = Some(GuestReport::unreadable(name.to_owned(), error));
+                    failed = Some(GuestReport::unreadable(name.to_owned(), &error));
                 },
             )?;
             guests.extend(report.or(failed));
@@ -106,9 +111,40 @@ fn json(batches: Vec<Batch>, policy: &Policy) -> Result<Outcome> {
     }
     let (host, name) = first.unwrap_or_default();
     let report = Report { version: VERSION, host: HostReport::new(&host, &name), guests };
+    print(&report)?;
+    Ok(outcome)
+}
+
+/// `before` is what has come of the command line itself.
+fn sarif(batches: Vec<Batch>, policy: &Policy, before: Outcome) -> Result<Outcome> {
+    let mut outcome = Outcome::Clean;
+    // Both closures add to it, one at a time.
+    let builder = RefCell::new(sarif::Builder::default());
+    for batch in batches {
+        let mut judge = Judge::new(&batch.source, policy);
+        for input in batch.inputs {
+            judge.each(
+                input,
+                |judged| {
+                    builder.borrow_mut().guest(judged.name, judged.document, judged.domain, judged.evaluation);
+                    Ok(())
+                },
+                |name, error| {
+                    complain(name, &error);
+                    builder.borrow_mut().unreadable(name, &error);
+                },
+            )?;
+        }
+        outcome = outcome.max(judge.outcome);
+    }
+    print(&builder.into_inner().finish(outcome.max(before).code()))?;
+    Ok(outcome)
+}
+
+fn print(document: &impl Serialize) -> Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;
+    serde_json::to_writer_pretty(&mut out, document).map_err(io::Error::from)?;
     out.write_all(b"\n")?;
     out.flush()?;
-    Ok(outcome)
+    Ok(())
 }

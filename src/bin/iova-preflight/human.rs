@@ -33,6 +33,8 @@ pub(crate) struct Printer<W: Write> {
     renderer: Renderer,
     counts: Counts,
     notice: Option<String>,
+    /// The rules of the findings printed so far, each once.
+    rules: Vec<&'static str>,
     /// Whether the last guest took one line only, to which the next may be joined.
     after_line: bool,
 }
@@ -63,6 +65,7 @@ impl<W: Write + RawStream> Printer<W> {
             renderer: Renderer::styled().term_width(terminal::columns()),
             counts: Counts::default(),
             notice: None,
+            rules: Vec::new(),
             after_line: false,
         }
     }
@@ -163,6 +166,21 @@ impl<W: Write + RawStream> Printer<W> {
         }
         let report = [group];
         writeln!(self.page, "{}", self.renderer.render(&report))?;
+        if !self.rules.contains(&finding.rule) {
+            self.rules.push(finding.rule);
+        }
+        Ok(())
+    }
+
+    /// Where to read on, if there is anything to read about.
+    pub fn pointer(&mut self) -> Result<()> {
+        match self.rules[..] {
+            [] => {}
+            [rule] => writeln!(self.page, "`iova-preflight explain {rule}` says more")?,
+            _ => writeln!(self.page, "`iova-preflight explain RULE` says more about a finding")?,
+        }
+        self.turn()?;
+        self.out.flush()?;
         Ok(())
     }
 
