@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use iova_preflight::explain::PAGES;
 
 /// Tells, before QEMU starts, whether a PCI-passthrough guest collides with the HyperTransport range that AMD hosts
 /// reserve below 1 TiB
@@ -26,6 +28,15 @@ pub(crate) enum Command {
     /// Rewrite libvirt domain XML so that the guest starts, and touch nothing else
     #[command(after_help = FIX_HELP)]
     Fix(FixArgs),
+    /// Draw the memory map of a guest: RAM, PCI hole, what the host reserves, what collides, and the same after the fix
+    #[command(after_help = MAP_HELP)]
+    Map(MapArgs),
+    /// Say what a rule means, why it exists, and what to do; without RULE, list them all
+    Explain {
+        /// The rule, as findings name it
+        #[arg(hide_possible_values = true, value_parser = PossibleValuesParser::new(PAGES.map(|page| page.rule)))]
+        rule: Option<String>,
+    },
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
     /// Print what is known of this host and how, as a profile that --host reads on another machine
@@ -54,6 +65,9 @@ With -, the domain goes to standard output: rewritten, or byte for byte as it ca
 
 Exit status: 0 every guest may start, as it is or as it was rewritten; 1 at least one is `blocked`, or `fixable` and was \
 not rewritten; 2 at least one input could not be judged or written.";
+
+const MAP_HELP: &str = "\
+Exit status: 0 the map was drawn, whatever is to be said of it; 2 there is none, or the input could not be read.";
 
 /// What `check` and `fix` both take.
 #[derive(Debug, Args)]
@@ -141,6 +155,33 @@ const HOOK_HELP: &str = "\
 The program that libvirt runs is another one, iova-preflight-hook; nobody else has to call it.";
 
 #[derive(Debug, Args)]
+pub(crate) struct MapArgs {
+    /// A domain XML file, or - for standard input
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+
+    /// Draw it for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon
+    #[arg(long, value_name = "FILE|NAME")]
+    pub host: Option<PathBuf>,
+
+    /// Read what a fix may do from this file
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
+    /// How to draw it
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: MapFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MapFormat {
+    /// For a terminal
+    Human,
+    /// A picture for a ticket or a page
+    Svg,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = HOOK_HELP)]
 pub(crate) struct HookArgs {
     /// Work on the system below this folder, as packages do
@@ -195,6 +236,8 @@ pub(crate) enum Format {
     Human,
     /// One JSON document
     Json,
+    /// SARIF 2.1.0, for code scanning services and editors
+    Sarif,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -31,6 +31,8 @@ pub(crate) struct Page {
     /// Whether it takes more than a line.
     pub(super) detail: bool,
     pub(super) row: Row,
+    /// The rules of the findings that are shown.
+    pub(super) rules: Vec<&'static str>,
 }
 
 impl Look {
@@ -79,7 +81,8 @@ impl Look {
         if detail {
             text.push('\n');
         }
-        Page { verdict: evaluation.verdict, text, detail, row: Row::new(judged) }
+        let rules = shown.iter().map(|finding| finding.rule).collect();
+        Page { verdict: evaluation.verdict, text, detail, row: Row::new(judged), rules }
     }
 
     fn line(&self, title: &str, text: &str) -> String {
