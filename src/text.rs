@@ -30,6 +30,11 @@ pub fn range(range: GpaRange) -> String {
     format!("{start}–{end} GiB")
 }
 
+/// An address in GiB, or in hexadecimal where it is no multiple of 64 KiB.
+pub fn address(address: u64) -> String {
+    gib(Some(address)).map_or_else(|| format!("{address:#x}"), |gib| format!("{gib} GiB"))
+}
+
 /// An address in GiB with at most four decimals; `None` where those would not be exact enough to tell addresses apart.
 fn gib(address: Option<u64>) -> Option<String> {
     let address = address?;
@@ -70,6 +75,39 @@ pub fn quoted(text: &str) -> String {
     shown
 }
 
+/// `text` in lines of at most `columns` characters, but for words that are longer; what stands in backticks is a word.
+pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut quoting = false;
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        match words.last_mut().filter(|_| quoting) {
+            Some(command) => {
+                command.push(' ');
+                command.push_str(word);
+            }
+            None => words.push(word.to_owned()),
+        }
+        quoting ^= word.matches('`').count() % 2 == 1;
+    }
+    filled(words, columns)
+}
+
+/// `words` in lines of at most `columns` characters, but for words that are longer.
+pub fn filled(words: impl IntoIterator<Item = impl AsRef<str>>, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        let word = word.as_ref();
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +122,13 @@ mod tests {
     fn a_quote_is_short() {
         assert_eq!(quoted("pc-q35-7.2"), "pc-q35-7.2");
         assert_eq!(quoted(&"ä".repeat(100)), format!("{}…", "ä".repeat(60)));
+    }
+
+    #[test]
+    fn commands_are_not_broken() {
+        assert_eq!(wrapped("run  `a b c`, or not", 10), ["run", "`a b c`,", "or not"]);
+        assert_eq!(wrapped("an end ` of no command", 10), ["an end", "` of no command"]);
+        assert_eq!(filled(["äöü", "äöü", "a-long-word"], 7), ["äöü äöü", "a-long-word"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::validators::{Schema, Validators};
-use common::{samples, skip, work_dir, xml_files};
+use common::{samples, samples_folder, skip, work_dir};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ fn repository(name: &str, domains: &[PathBuf]) -> PathBuf {
     for domain in domains {
         std::fs::copy(domain, folder.join("domains").join(domain.file_name().expect("a file"))).expect("copy");
     }
-    std::fs::copy(samples().join("hosts/debian-12-epyc.toml"), folder.join("hosts/epyc.toml")).expect("copy");
+    std::fs::copy(samples_folder().join("hosts/debian-12-epyc.toml"), folder.join("hosts/epyc.toml")).expect("copy");
     folder
 }
 
@@ -45,10 +45,10 @@ fn run(folder: &Path, script: &str) -> Option<i32> {
 
 /// One repository for each exit status: all well, findings, and a file that is no domain beside findings.
 fn repositories(name: &str) -> [(i32, PathBuf); 3] {
-    let good = samples().join("last-that-fits-978g.xml");
+    let good = samples_folder().join("last-that-fits-978g.xml");
     let broken = work_dir(&format!("{name}-broken")).join("broken.xml");
     std::fs::write(&broken, "<domain>\n</domian>\n").expect("write");
-    let mut all = xml_files(&samples());
+    let mut all = samples();
     let findings = repository(&format!("{name}-1"), &all);
     all.push(broken);
     [(0, repository(&format!("{name}-0"), &[good])), (1, findings), (2, repository(&format!("{name}-2"), &all))]

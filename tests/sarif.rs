@@ -3,7 +3,7 @@
 mod common;
 
 use common::validators::{Schema, Validators};
-use common::{broken_inputs, every_host, note, run_check, samples, work_dir, xml_files};
+use common::{broken_inputs, every_host, note, run_check, samples, samples_folder, work_dir};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -227,7 +227,7 @@ fn variants(sample: &str) -> [(&'static str, String); 5] {
 #[test]
 fn the_fixes_in_a_log_are_those_of_fix() {
     let folder = work_dir("sarif-fixes");
-    for sample in xml_files(&samples()) {
+    for sample in samples() {
         let text = std::fs::read_to_string(&sample).expect("read a sample");
         for (variant, text) in variants(&text) {
             let folder = folder.join(variant);
@@ -264,7 +264,7 @@ fn regions_are_where_the_text_is() {
     let shown = |location: &Value| {
         let region = &location["physicalLocation"]["region"];
         let number = |field: &str| region[field].as_u64().expect("a number") as usize;
-        let text = std::fs::read_to_string(samples().join("old-machine-1200g-gpu.xml")).expect("the sample");
+        let text = std::fs::read_to_string(samples_folder().join("old-machine-1200g-gpu.xml")).expect("the sample");
         assert_eq!(number("startLine"), number("endLine"));
         let line = text.lines().nth(number("startLine") - 1).expect("a line").to_owned();
         line[number("startColumn") - 1..number("endColumn") - 1].to_owned()

@@ -13,6 +13,7 @@ use iova_preflight::policy::Policy;
 use iova_preflight::qemu::layout::Layout;
 use iova_preflight::qemu::machine::{Resolved, resolve};
 use iova_preflight::report::json::GuestReport;
+use iova_preflight::report::picture::{self, Picture};
 use iova_preflight::rewrite::rewrite;
 use iova_preflight::xml::{Document, Element, Location, Span, XmlError};
 use libfuzzer_sys::fuzz_target;
@@ -50,6 +51,7 @@ fuzz_target!(|bytes: &[u8]| {
         let evaluation = evaluate(&domain, host, policy);
         check_evaluation(&document, &evaluation);
         check_fix(&document, &evaluation, host, policy);
+        check_picture(&domain, &evaluation);
         let json = report(&document, &domain, &evaluation);
         let again = evaluate(&domain, host, policy);
         assert_eq!(json, report(&document, &domain, &again), "the same domain is judged in two ways");
@@ -145,6 +147,26 @@ fn check_fix(document: &Document<'_>, evaluation: &Evaluation, host: &Host, poli
     let domain = domain::read(&fixed).expect("the rewritten document is a domain");
     let verdict = evaluate(&domain, host, policy).verdict;
     assert!(matches!(verdict, Verdict::Pass | Verdict::Warn), "{verdict:?} after {:?}:\n{text}", fix.changes);
+}
+
+/// What there is a map of is drawn: blocks without gaps, an SVG that is XML, and nothing that a terminal acts on but what
+/// colours it.
+fn check_picture(domain: &Domain, evaluation: &Evaluation) {
+    let hypotheses = evaluation.hypotheses.iter().map(|(heading, facts)| (heading.clone(), facts));
+    let views: Vec<_> = hypotheses.chain([(domain.name.clone(), &evaluation.facts)]).collect();
+    let Some(picture) = Picture::new(domain.name.clone(), &views, vec![domain.name.clone()]) else { return };
+    let gapless = |ranges: &[GpaRange]| {
+        assert_eq!(ranges[0].start, 0, "{picture:?}");
+        assert!(ranges.windows(2).all(|pair| pair[0].end.checked_add(1) == Some(pair[1].start)), "{picture:?}");
+    };
+    gapless(&picture.intervals.iter().map(|interval| interval.range).collect::<Vec<_>>());
+    for column in &picture.columns {
+        gapless(&column.blocks.iter().map(|block| block.range).collect::<Vec<_>>());
+    }
+    let svg = picture::svg(&picture);
+    Document::parse(svg.as_bytes()).unwrap_or_else(|error| panic!("{error}:\n{svg}"));
+    let text = picture::text(&picture, 80);
+    assert!(!text.contains(|c: char| c.is_control() && c != '\n' && c != '\u{1b}'), "{text:?}");
 }
 
 fn report(document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) -> String {

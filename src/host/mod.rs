@@ -4,19 +4,24 @@
 
 mod capabilities;
 mod profile;
+mod sources;
+mod write;
 
 use std::collections::BTreeMap;
 
 pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
+pub use sources::{Described, Fact, Origin};
+pub use write::Line;
 
 use serde::Serialize;
 
 use crate::map::GpaRange;
-use crate::text::quoted;
+use crate::qemu::layout::AMD_HT_START;
+use crate::text::{self, quoted};
 use crate::version::Version;
 
 /// The facts about one host.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
     /// CPU vendor as CPUID leaf 0 spells it, 12 characters; KVM shows it to guests.
     pub cpu_vendor: Option<String>,
@@ -42,6 +47,62 @@ pub struct Host {
     pub libvirt: Option<Version>,
 }
 
+/// One QEMU binary.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Emulator {
+    /// Its path, as `<emulator>` names it.
+    pub path: Option<String>,
+    /// Its version.
+    pub version: Option<Version>,
+    /// The machine types it has, aliases not among them; empty where unknown.
+    pub machines: Vec<String>,
+    /// What the aliases mean.
+    pub aliases: BTreeMap<String, String>,
+}
+
+/// The facts about one host with every QEMU that it has: what a host profile holds.
+#[derive(Debug, Clone, Default)]
+pub struct Profile {
+    /// What holds for every guest.
+    pub host: Host,
+    /// The QEMU of guests that name none; where it has no path, also of those whose `<emulator>` is not in
+    /// [`Self::emulators`].
+    pub qemu: Option<Emulator>,
+    /// The QEMUs of guests that name one, each with its path.
+    pub emulators: Vec<Emulator>,
+}
+
+/// Where the QEMU of a guest that names none may be, the likeliest first.
+pub const DEFAULT_EMULATORS: [&str; 3] = ["/usr/bin/qemu-system-x86_64", "/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm"];
+
+impl Profile {
+    /// The host as a guest with this `<emulator>` sees it.
+    pub fn host_for(&self, emulator: Option<&str>) -> Host {
+        let named = |path: &str| {
+            self.qemu.iter().chain(&self.emulators).find(|emulator| emulator.path.as_deref() == Some(path))
+        };
+        let found = match emulator {
+            Some(path) => named(path).or_else(|| self.qemu.as_ref().filter(|qemu| qemu.path.is_none())),
+            None => self.qemu.as_ref().or_else(|| DEFAULT_EMULATORS.into_iter().find_map(named)),
+        };
+        match found {
+            Some(emulator) => Host {
+                qemu: emulator.version,
+                machines: emulator.machines.clone(),
+                aliases: emulator.aliases.clone(),
+                ..self.host.clone()
+            },
+            None => self.host.clone(),
+        }
+    }
+}
+
+impl From<Host> for Profile {
+    fn from(host: Host) -> Self {
+        Self { host, qemu: None, emulators: Vec::new() }
+    }
+}
+
 /// Kinds of IOMMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Iommu {
@@ -53,6 +114,17 @@ pub enum Iommu {
     None,
 }
 
+impl Iommu {
+    /// The name in a host profile.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Amd => "amd",
+            Self::Intel => "intel",
+            Self::None => "none",
+        }
+    }
+}
+
 /// A range of IOVAs that an IOMMU group sets aside, a line of
 /// `/sys/kernel/iommu_groups/*/reserved_regions` (`drivers/iommu/iommu.c`, `iommu_group_show_resv_regions`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +133,21 @@ pub struct Reserved {
     pub range: GpaRange,
     /// What it is set aside for.
     pub kind: ReservedKind,
+}
+
+impl Reserved {
+    /// What the range is, for people.
+    pub fn meaning(self) -> String {
+        let range = text::range(self.range);
+        match (self.kind, self.range.start) {
+            (ReservedKind::Msi, 0xfee0_0000) => "interrupts, just below 4 GiB".to_owned(),
+            (ReservedKind::Msi, _) => format!("interrupts, {range}"),
+            (ReservedKind::Reserved, AMD_HT_START) => format!("HyperTransport, {range}"),
+            (ReservedKind::Reserved, _) => range,
+            (ReservedKind::Direct, _) => format!("single devices, {range}"),
+            (ReservedKind::DirectRelaxable, _) => "until a device is passed on".to_owned(),
+        }
+    }
 }
 
 /// The kinds of reserved region, as sysfs spells them.
@@ -102,6 +189,12 @@ impl std::str::FromStr for ReservedKind {
 }
 
 impl Host {
+    /// Whether it is known what the IOMMU reserves. One that is at work reserves at least the MSI window
+    /// (`drivers/iommu/amd/iommu.c`, `drivers/iommu/intel/iommu.c`); kernels before 4.11 do not tell.
+    pub fn knows_reserved(&self) -> bool {
+        !self.reserved.is_empty() || self.iommu == Some(Iommu::None)
+    }
+
     /// The ranges in which VFIO maps nothing for `device`, a PCI address.
     ///
     /// Those of the device's own group where the host knows it; otherwise those of every group but the `direct` ones,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Host, Iommu, Reserved, ReservedKind};
+use super::{Emulator, Host, Iommu, Profile, Reserved, ReservedKind};
 use crate::map::GpaRange;
 use crate::version::Version;
 use crate::xml::Location;
@@ -56,12 +56,13 @@ pub struct ProfileError {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct Profile {
+struct Tables {
     cpu: Cpu,
     iommu: IommuTable,
     kernel: Versioned,
     kvm: Kvm,
-    qemu: Qemu,
+    qemu: Option<Qemu>,
+    emulator: Vec<toml::Spanned<Qemu>>,
     libvirt: Versioned,
 }
 
@@ -76,6 +77,14 @@ struct Cpu {
 #[serde(deny_unknown_fields, default)]
 struct IommuTable {
     kind: Option<IommuKind>,
+    reserved: Vec<Region>,
+    group: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    devices: Vec<String>,
     reserved: Vec<Region>,
 }
 
@@ -111,55 +120,90 @@ struct Kvm {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Qemu {
+    path: Option<String>,
     version: Option<toml::Spanned<String>>,
     machines: Vec<String>,
     aliases: BTreeMap<String, String>,
 }
 
 impl Host {
-    /// Reads a host profile. Every key is optional.
+    /// Reads a host profile: the host as a guest sees it that names no QEMU. Every key is optional.
     ///
     /// # Errors
     /// Not TOML, an unknown key, or a value that is none.
     pub fn from_profile(text: &str) -> Result<Self, ProfileError> {
+        Ok(Profile::from_toml(text)?.host_for(None))
+    }
+}
+
+impl Profile {
+    /// Reads a host profile. Every key is optional, but for the path of an `[[emulator]]` and both keys of an
+    /// `[[iommu.group]]`.
+    ///
+    /// # Errors
+    /// Not TOML, an unknown key, or a value that is none.
+    pub fn from_toml(text: &str) -> Result<Self, ProfileError> {
         let wrong =
             |offset: usize, message: String| ProfileError { location: Location::of(text.as_bytes(), offset), message };
-        let profile: Profile = toml::from_str(text)
+        let tables: Tables = toml::from_str(text)
             .map_err(|e| wrong(e.span().map_or(0, |span| span.start), e.message().replace('\n', " ")))?;
         let version = |version: Option<toml::Spanned<String>>| -> Result<Option<Version>, ProfileError> {
             version
                 .map(|v| v.get_ref().parse::<Version>().map_err(|e| wrong(v.span().start, e.to_string())))
                 .transpose()
         };
-        let mut reserved = Vec::new();
-        for region in profile.iommu.reserved {
-            let kind: ReservedKind = region.kind.get_ref().parse().map_err(|e| wrong(region.kind.span().start, e))?;
-            let (start, end) = (*region.start.get_ref(), region.end);
-            if start > end {
-                let message = "the region ends before it starts; `end` is its last address".to_owned();
-                return Err(wrong(region.start.span().start, message));
+        let regions = |regions: Vec<Region>| -> Result<Vec<Reserved>, ProfileError> {
+            let mut reserved = Vec::new();
+            for region in regions {
+                let kind: ReservedKind =
+                    region.kind.get_ref().parse().map_err(|e| wrong(region.kind.span().start, e))?;
+                let (start, end) = (*region.start.get_ref(), region.end);
+                if start > end {
+                    let message = "the region ends before it starts; `end` is its last address".to_owned();
+                    return Err(wrong(region.start.span().start, message));
+                }
+                reserved.push(Reserved { range: GpaRange { start, end }, kind });
             }
-            reserved.push(Reserved { range: GpaRange { start, end }, kind });
+            Ok(reserved)
+        };
+        let emulator = |qemu: Qemu| -> Result<Emulator, ProfileError> {
+            let Qemu { path, version: number, machines, aliases } = qemu;
+            Ok(Emulator { path, version: version(number)?, machines, aliases })
+        };
+        let mut reserved = regions(tables.iommu.reserved)?;
+        let mut reserved_by_device = BTreeMap::new();
+        for group in tables.iommu.group {
+            let own = regions(group.reserved)?;
+            reserved.extend(&own);
+            reserved_by_device.extend(group.devices.into_iter().map(|device| (device, own.clone())));
         }
         reserved.sort_unstable();
         reserved.dedup();
-        Ok(Self {
-            cpu_vendor: profile.cpu.vendor,
-            phys_bits: profile.cpu.phys_bits,
-            iommu: profile.iommu.kind.map(|kind| match kind {
+        let mut emulators: Vec<Emulator> = Vec::new();
+        for table in tables.emulator {
+            let place = table.span().start;
+            let emulator = emulator(table.into_inner())?;
+            if emulator.path.is_none() {
+                return Err(wrong(place, "an emulator without `path`".to_owned()));
+            }
+            emulators.push(emulator);
+        }
+        let host = Host {
+            cpu_vendor: tables.cpu.vendor,
+            phys_bits: tables.cpu.phys_bits,
+            iommu: tables.iommu.kind.map(|kind| match kind {
                 IommuKind::Amd => Iommu::Amd,
                 IommuKind::Intel => Iommu::Intel,
                 IommuKind::None => Iommu::None,
             }),
             reserved,
-            reserved_by_device: BTreeMap::new(),
-            kernel: version(profile.kernel.version)?,
-            kvm: profile.kvm.available,
-            qemu: version(profile.qemu.version)?,
-            machines: profile.qemu.machines,
-            aliases: profile.qemu.aliases,
-            libvirt: version(profile.libvirt.version)?,
-        })
+            reserved_by_device,
+            kernel: version(tables.kernel.version)?,
+            kvm: tables.kvm.available,
+            libvirt: version(tables.libvirt.version)?,
+            ..Host::default()
+        };
+        Ok(Self { host, qemu: tables.qemu.map(emulator).transpose()?, emulators })
     }
 }
 
@@ -187,6 +231,9 @@ mod tests {
             ("[[iommu.reserved]]\nstart = 2\nend = 1\ntype = 'msi'", (2, 9), "last address"),
             ("[[iommu.reserved]]\nstart = 1\nend = 2\ntype = 'x'", (4, 8), "no type of reserved region"),
             ("[qemu]\nversion = '7'", (2, 11), "not a version"),
+            ("[[emulator]]\nversion = '7.2'", (1, 1), "without `path`"),
+            ("[[iommu.group]]\ndevices = ['0000:01:00.0']", (1, 1), "missing field `reserved`"),
+            ("[[emulator]]\npath = 'x'\nname = 'y'", (3, 1), "unknown field"),
             ("[cpu", (1, 5), ""),
         ] {
             let error = Host::from_profile(text).expect_err(text);

@@ -1,12 +1,13 @@
 //! The facts about this host.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::capabilities::{self, Qemu};
 use super::file::read_word;
 use crate::domain::{Domain, Passthrough};
-use crate::host::{Host, Iommu, Reserved, parse_reserved_regions};
+use crate::host::{DEFAULT_EMULATORS, Described, Fact, Host, Iommu, Origin, Profile, Reserved, parse_reserved_regions};
 
 /// Where libvirt's system daemon keeps its capability cache.
 const CAPABILITY_CACHE: &str = "var/cache/libvirt/qemu/capabilities";
@@ -14,43 +15,108 @@ const CAPABILITY_CACHE: &str = "var/cache/libvirt/qemu/capabilities";
 /// Where the kernel shows IOMMU groups (`Documentation/ABI/testing/sysfs-kernel-iommu_groups`).
 const IOMMU_GROUPS: &str = "sys/kernel/iommu_groups";
 
-/// The emulator of a domain that names none.
-const DEFAULT_EMULATORS: [&str; 3] = ["/usr/bin/qemu-system-x86_64", "/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm"];
+/// Where IOMMU drivers register (`Documentation/ABI/testing/sysfs-class-iommu`).
+const IOMMU_CLASS: &str = "sys/class/iommu";
 
-/// This host, with every QEMU that its libvirt knows.
-#[derive(Debug, Clone)]
-pub struct Detected {
-    host: Host,
-    qemus: Vec<Qemu>,
+/// What `uname -r` prints.
+const OSRELEASE: &str = "proc/sys/kernel/osrelease";
+
+/// KVM's device node.
+const KVM: &str = "dev/kvm";
+
+/// Looks at the host whose root folder is `root` (`/`, or a copy in a test). What cannot be read stays unknown.
+pub fn detect(root: &Path) -> Described {
+    let mut origins = BTreeMap::new();
+    let mut host = cpu_and_iommu(root);
+    origins.insert(Fact::CpuVendor, cpu_origin(host.cpu_vendor.is_some(), "CPUID leaf 0"));
+    origins.insert(Fact::PhysBits, cpu_origin(host.phys_bits.is_some(), "CPUID leaf 0x80000008"));
+    origins.insert(Fact::Iommu, iommu_origin(root));
+
+    let groups = groups(root);
+    origins.insert(Fact::Reserved, groups.origin());
+    (host.reserved, host.reserved_by_device) = (groups.reserved, groups.by_device);
+
+    host.kernel = read_word(&root.join(OSRELEASE)).and_then(|release| release.parse().ok());
+    origins.insert(Fact::Kernel, found_at(OSRELEASE, host.kernel.is_some()));
+    host.kvm = Some(root.join(KVM).exists());
+    origins.insert(Fact::Kvm, found_at(KVM, true));
+
+    let mut profile = Profile::from(host);
+    let mut sources = Vec::new();
+    let caches = capabilities::read_all(&root.join(CAPABILITY_CACHE));
+    let trouble = cache_trouble(&caches);
+    let caches = caches.unwrap_or_default();
+    profile.host.libvirt = caches.iter().filter_map(|(_, qemu)| qemu.libvirt).max();
+    origins.insert(
+        Fact::Libvirt,
+        match profile.host.libvirt {
+            Some(_) => Origin::Found("from libvirt's cache, see below".to_owned()),
+            None => missing("It stands where [qemu] does, below.", ""),
+        },
+    );
+    origins.insert(Fact::Qemu, trouble);
+    let is_default = |path: &str| caches.iter().any(|(_, qemu)| qemu.emulator.path.as_deref() == Some(path));
+    let default = DEFAULT_EMULATORS.into_iter().find(|path| is_default(path));
+    for (file, qemu) in caches {
+        let source = shown(root, &file);
+        if qemu.emulator.path.as_deref() == default {
+            profile.qemu = Some(qemu.emulator);
+            origins.insert(Fact::Qemu, Origin::Found(source));
+        } else {
+            profile.emulators.push(qemu.emulator);
+            sources.push(source);
+        }
+    }
+    Described { profile, origins, emulators: sources }
 }
 
-impl Detected {
-    /// Looks at the host whose root folder is `root` (`/`, or a copy in a test). What cannot be read stays unknown.
-    pub fn new(root: &Path) -> Self {
-        let (reserved, reserved_by_device) = groups(root);
-        let host = Host {
-            reserved,
-            reserved_by_device,
-            kernel: read_word(&root.join("proc/sys/kernel/osrelease")).and_then(|release| release.parse().ok()),
-            kvm: Some(root.join("dev/kvm").exists()),
-            ..cpu_and_iommu(root)
-        };
-        Self { host, qemus: capabilities::read_all(&root.join(CAPABILITY_CACHE)) }
-    }
+/// The path of a file below `root` as it is called on the host.
+fn shown(root: &Path, file: &Path) -> String {
+    Path::new("/").join(file.strip_prefix(root).unwrap_or(file)).to_string_lossy().into_owned()
+}
 
-    /// What kind of IOMMU is at work.
-    pub fn iommu(&self) -> Option<Iommu> {
-        self.host.iommu
-    }
+fn missing(why: impl Into<String>, remedy: impl Into<String>) -> Origin {
+    Origin::Missing { why: why.into(), remedy: remedy.into() }
+}
 
-    /// The host as a domain sees it that is run by `emulator`.
-    pub fn host_for(&self, emulator: Option<&str>) -> Host {
-        let mut host = self.host.clone();
-        let by_path = |path: &str| self.qemus.iter().find(|qemu| qemu.emulator == path);
-        if let Some(qemu) = emulators(emulator).find_map(by_path) {
-            qemu.describe(&mut host);
+fn cpu_origin(known: bool, leaf: &str) -> Origin {
+    if known {
+        return Origin::Found(leaf.to_owned());
+    }
+    missing("CPUID does not tell.", "`lscpu` of the host does.")
+}
+
+fn found_at(path: &str, known: bool) -> Origin {
+    if known { Origin::Found(format!("/{path}")) } else { missing(format!("/{path} does not tell."), "") }
+}
+
+fn iommu_origin(root: &Path) -> Origin {
+    let class = root.join(IOMMU_CLASS);
+    let mut names: Vec<String> = drivers(&class).collect();
+    names.sort_unstable();
+    let path = shown(root, &class);
+    match (iommu(root), names.first()) {
+        (None, _) => missing(format!("{path} is not there."), "Run this on the host itself, not in a container."),
+        (Some(_), None) => Origin::Found(format!("{path} is empty")),
+        (Some(Iommu::None), Some(other)) => Origin::Found(format!("{path} has only {other}")),
+        (Some(_), Some(name)) if names.len() == 1 => Origin::Found(format!("{path}/{name}")),
+        (Some(_), Some(name)) => Origin::Found(format!("{path}: {name} and {} more", names.len() - 1)),
+    }
+}
+
+/// Why the QEMU of guests that name none is not known, where it is not.
+fn cache_trouble(caches: &io::Result<Vec<(PathBuf, Qemu)>>) -> Origin {
+    const LOOK: &str = "`virsh -c qemu:///system capabilities` makes libvirt look and write it down.";
+    match caches {
+        Ok(caches) if caches.is_empty() => missing(format!("/{CAPABILITY_CACHE} holds no x86 QEMU."), LOOK),
+        Ok(_) => missing(format!("None of {} is in libvirt's cache.", DEFAULT_EMULATORS.join(", ")), LOOK),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            missing(format!("/{CAPABILITY_CACHE} is not there: libvirt has not looked at a QEMU yet."), LOOK)
         }
-        host
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            missing(format!("Only root can read /{CAPABILITY_CACHE}."), "Run this as root.")
+        }
+        Err(error) => missing(format!("/{CAPABILITY_CACHE}: {error}."), ""),
     }
 }
 
@@ -67,7 +133,10 @@ pub fn host_for_domain(root: &Path, domain: &Domain) -> Host {
     let known: Option<BTreeMap<String, Vec<Reserved>>> = domain.passthrough.iter().map(device).collect();
     (host.reserved, host.reserved_by_device) = match known.filter(|known| !known.is_empty()) {
         Some(by_device) => (by_device.values().flatten().copied().collect(), by_device),
-        None => groups(root),
+        None => {
+            let groups = groups(root);
+            (groups.reserved, groups.by_device)
+        }
     };
     let emulator = domain.emulator.as_ref().map(|emulator| emulator.value.as_str());
     let cache = root.join(CAPABILITY_CACHE);
@@ -85,7 +154,7 @@ fn emulators(emulator: Option<&str>) -> impl Iterator<Item = &str> {
 
 fn cpu_and_iommu(root: &Path) -> Host {
     let (cpu_vendor, phys_bits) = cpu();
-    Host { cpu_vendor, phys_bits, iommu: Some(iommu(&root.join("sys/class/iommu"))), ..Host::default() }
+    Host { cpu_vendor, phys_bits, iommu: iommu(root), ..Host::default() }
 }
 
 /// Vendor and physical address bits from CPUID, which is what QEMU looks at. `/proc/cpuinfo` shows fewer bits where
@@ -104,35 +173,65 @@ fn cpu() -> (Option<String>, Option<u32>) {
 }
 
 /// The kind of IOMMU, by the names that drivers register in `/sys/class/iommu`: `ivhd0` (`drivers/iommu/amd/init.c`),
-/// `dmar0` (`drivers/iommu/intel/dmar.c`).
-fn iommu(class: &Path) -> Iommu {
-    let names = std::fs::read_dir(class).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names
-        .filter_map(|name| {
-            let name = name.to_string_lossy();
-            let kinds = [("ivhd", Iommu::Amd), ("dmar", Iommu::Intel)];
-            kinds.into_iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, kind)| kind)
-        })
-        .next()
-        .unwrap_or(Iommu::None)
+/// `dmar0` (`drivers/iommu/intel/dmar.c`). `None` where there is no sysfs to look at.
+fn iommu(root: &Path) -> Option<Iommu> {
+    let known = drivers(&root.join(IOMMU_CLASS)).find_map(|name| {
+        let kinds = [("ivhd", Iommu::Amd), ("dmar", Iommu::Intel)];
+        kinds.into_iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, kind)| kind)
+    });
+    known.or_else(|| root.join("sys/class").is_dir().then_some(Iommu::None))
 }
 
-/// The reserved ranges of all IOMMU groups, and those of each device's own group.
-fn groups(root: &Path) -> (Vec<Reserved>, BTreeMap<String, Vec<Reserved>>) {
-    let mut all = Vec::new();
-    let mut by_device = BTreeMap::new();
+fn drivers(class: &Path) -> impl Iterator<Item = String> {
+    let entries = std::fs::read_dir(class).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+/// What the IOMMU groups reserve.
+#[derive(Default)]
+struct Groups {
+    /// How many there are.
+    count: usize,
+    /// How many tell what they reserve.
+    readable: usize,
+    /// What any of them reserves, sorted.
+    reserved: Vec<Reserved>,
+    /// What each device's own group reserves.
+    by_device: BTreeMap<String, Vec<Reserved>>,
+}
+
+impl Groups {
+    fn origin(&self) -> Origin {
+        let path = format!("/{IOMMU_GROUPS}/*/reserved_regions");
+        match (self.count, self.readable) {
+            (0, _) => missing(format!("There is no group in /{IOMMU_GROUPS}."), ""),
+            (count, 0) => missing(
+                format!("None of {count} groups has a readable {path}; Linux has them since 4.11."),
+                "Run this on the host itself, as root.",
+            ),
+            (1, _) => Origin::Found(format!("{path}, 1 group")),
+            (count, readable) if count == readable => Origin::Found(format!("{path}, {count} groups")),
+            (count, readable) => Origin::Found(format!("{path}, {readable} of {count} groups; the others do not tell")),
+        }
+    }
+}
+
+fn groups(root: &Path) -> Groups {
+    let mut groups = Groups::default();
     for group in std::fs::read_dir(root.join(IOMMU_GROUPS)).into_iter().flatten().flatten() {
         let group = group.path();
+        groups.count += 1;
         let Some(text) = read_word(&group.join("reserved_regions")) else { continue };
         let Ok(regions) = parse_reserved_regions(&text) else { continue };
+        groups.readable += 1;
         for device in std::fs::read_dir(group.join("devices")).into_iter().flatten().flatten() {
-            by_device.insert(device.file_name().to_string_lossy().into_owned(), regions.clone());
+            groups.by_device.insert(device.file_name().to_string_lossy().into_owned(), regions.clone());
         }
-        all.extend(regions);
+        groups.reserved.extend(regions);
     }
-    all.sort_unstable();
-    all.dedup();
-    (all, by_device)
+    groups.reserved.sort_unstable();
+    groups.reserved.dedup();
+    groups
 }
 
 #[cfg(test)]
@@ -172,8 +271,8 @@ mod tests {
     #[test]
     fn the_devices_own_group_is_what_counts() {
         let root = sysfs();
-        let detected = Detected::new(&root);
-        assert_eq!(detected.iommu(), Some(Iommu::Amd));
+        let detected = detect(&root).profile;
+        assert_eq!(detected.host.iommu, Some(Iommu::Amd));
         let host = detected.host_for(None);
         assert_eq!((host.reserved.len(), host.unmappable_for("0000:42:00.0").len()), (2, 1));
         assert_eq!(host_for_domain(&root, &with_hostdev("0x41")).unmappable_for("0000:41:10.1").len(), 2);

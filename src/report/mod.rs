@@ -3,7 +3,11 @@
 #[cfg(feature = "cli")]
 pub mod diff;
 #[cfg(feature = "cli")]
+pub mod host;
+#[cfg(feature = "cli")]
 pub mod json;
+#[cfg(feature = "cli")]
+pub mod picture;
 #[cfg(feature = "cli")]
 pub mod sarif;
 

@@ -11,7 +11,7 @@ pub(super) const RULE: Rule = Rule { id: "relocated-above-1t", summary: "QEMU mo
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let (Some(layout), Ok(memory)) = (guest.layout(), &guest.memory) else { return };
     let Some(ram) = layout.ram_above_4g.filter(|_| layout.relocated) else { return };
-    let needless = guest.setting.host.iommu.is_some()
+    let needless = guest.setting.host.knows_reserved()
         && !guest.unmappable.iter().any(|r| r.range.start <= AMD_HT_START && r.range.end >= AMD_HT_START);
     let title = format!("QEMU moves the RAM above 4 GiB to {}", text::range(ram));
     let mut cause = "some Windows GPU drivers do not work with RAM up there".to_owned();

@@ -57,6 +57,11 @@ pub fn xml_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The sample domains.
+pub fn samples() -> Vec<PathBuf> {
+    xml_files(&samples_folder())
+}
+
 /// The host that a verdict is asked for.
 pub struct Profile {
     pub vendor: String,
@@ -211,8 +216,8 @@ pub fn generated(path: &str, text: &str) {
     );
 }
 
-/// The sample domains.
-pub fn samples() -> PathBuf {
+/// The folder of the sample domains.
+pub fn samples_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("xml-samples")
 }
 
@@ -220,7 +225,7 @@ pub fn samples() -> PathBuf {
 pub fn every_host() -> Vec<PathBuf> {
     let mut hosts: Vec<PathBuf> = BUILTIN.iter().map(|host| host.name.into()).collect();
     hosts.extend(
-        std::fs::read_dir(samples().join("hosts")).expect("hosts").map(|entry| entry.expect("an entry").path()),
+        std::fs::read_dir(samples_folder().join("hosts")).expect("hosts").map(|entry| entry.expect("an entry").path()),
     );
     hosts
 }

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod guest;
+mod host;
 mod lifecycle;
 mod migration;
 mod namespace;

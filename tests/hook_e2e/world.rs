@@ -291,6 +291,16 @@ impl World {
         document["guests"][0].clone()
     }
 
+    /// Runs `iova-preflight` in the namespace.
+    pub fn tool(&self, words: &[&str]) -> Reply {
+        self.command(env!("CARGO_BIN_EXE_iova-preflight"), words)
+    }
+
+    /// Runs a program in the namespace.
+    pub fn command(&self, program: &str, words: &[&str]) -> Reply {
+        self.run(self.namespace.command(program).args(words))
+    }
+
     /// A path in the namespace, as seen from here.
     pub fn path(&self, inside: &str) -> PathBuf {
         self.namespace.path(inside)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use iova_preflight::explain::PAGES;
 
 /// Tells, before QEMU starts, whether a PCI-passthrough guest collides with the HyperTransport range that AMD hosts
@@ -27,6 +28,9 @@ pub(crate) enum Command {
     /// Rewrite libvirt domain XML so that the guest starts, and touch nothing else
     #[command(after_help = FIX_HELP)]
     Fix(FixArgs),
+    /// Draw the memory map of a guest: RAM, PCI hole, what the host reserves, what collides, and the same after the fix
+    #[command(after_help = MAP_HELP)]
+    Map(MapArgs),
     /// Say what a rule means, why it exists, and what to do; without RULE, list them all
     Explain {
         /// The rule, as findings name it
@@ -35,6 +39,20 @@ pub(crate) enum Command {
     },
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
+    /// Print what is known of this host and how, as a profile that --host reads on another machine
+    #[command(after_help = HOST_HELP)]
+    Host(HostArgs),
+    /// Print a completion script for a shell (for packages)
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write it and a page for each command into a folder (for packages)
+    Man {
+        /// The folder, made where it is missing
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
 }
 
 const CHECK_HELP: &str = "\
@@ -47,6 +65,9 @@ With -, the domain goes to standard output: rewritten, or byte for byte as it ca
 
 Exit status: 0 every guest may start, as it is or as it was rewritten; 1 at least one is `blocked`, or `fixable` and was \
 not rewritten; 2 at least one input could not be judged or written.";
+
+const MAP_HELP: &str = "\
+Exit status: 0 the map was drawn, whatever is to be said of it; 2 there is none, or the input could not be read.";
 
 /// What `check` and `fix` both take.
 #[derive(Debug, Args)]
@@ -126,7 +147,38 @@ pub(crate) struct FixArgs {
     pub backup: Option<PathBuf>,
 }
 
+const HOOK_HELP: &str = "\
+The program that libvirt runs is another one, iova-preflight-hook; nobody else has to call it.";
+
 #[derive(Debug, Args)]
+pub(crate) struct MapArgs {
+    /// A domain XML file, or - for standard input
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+
+    /// Draw it for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon
+    #[arg(long, value_name = "FILE|NAME")]
+    pub host: Option<PathBuf>,
+
+    /// Read what a fix may do from this file
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
+    /// How to draw it
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: MapFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MapFormat {
+    /// For a terminal
+    Human,
+    /// A picture for a ticket or a page
+    Svg,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = HOOK_HELP)]
 pub(crate) struct HookArgs {
     /// Work on the system below this folder, as packages do
     #[arg(long, global = true, value_name = "DIR")]
@@ -148,6 +200,30 @@ pub(crate) enum HookCommand {
     Uninstall,
     /// Say whether libvirt will run the hook; the exit status is 1 if it will not
     Status,
+}
+
+const HOST_HELP: &str = "\
+What is printed is a host profile: facts and, as comments, where each came from, and what follows where one is missing. \
+`iova-preflight host > epyc.toml` keeps it, `iova-preflight check --host epyc.toml` judges for it on any machine. As \
+root more is known: QEMU's machine types stand in a folder that others cannot read.";
+
+#[derive(Debug, Args)]
+pub(crate) struct HostArgs {
+    /// Describe the built-in profiles instead
+    #[arg(long)]
+    pub list: bool,
+
+    /// How to print what is known
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: HostFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HostFormat {
+    /// A host profile, TOML with comments
+    Human,
+    /// One JSON document
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

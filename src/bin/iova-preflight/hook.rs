@@ -152,7 +152,7 @@ pub(crate) fn libvirt_version(root: &Path) -> Option<Version> {
     });
     let cached = || {
         let qemus = capabilities::read_all(&root.join("var/cache/libvirt/qemu/capabilities"));
-        qemus.into_iter().filter_map(|qemu| qemu.libvirt).max()
+        qemus.unwrap_or_default().into_iter().filter_map(|(_, qemu)| qemu.libvirt).max()
     };
     asked.filter(|_| root == Path::new("/")).or_else(cached)
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use iova_preflight::check::{Evaluation, evaluate};
 use iova_preflight::domain::{self, Domain};
-use iova_preflight::host::{self, BUILTIN, Host, Iommu};
-use iova_preflight::io::detect::Detected;
+use iova_preflight::host::{self, BUILTIN, Host, Iommu, Profile};
+use iova_preflight::io::detect::detect;
 use iova_preflight::io::file::read_file_limited;
 use iova_preflight::policy::Policy;
 use iova_preflight::report::Unreadable;
@@ -95,66 +95,54 @@ pub(crate) struct HostSource {
     pub name: String,
     /// For people: which host, and why.
     pub notice: String,
-    facts: HostFacts,
-}
-
-enum HostFacts {
-    Profile(Box<Host>),
-    Detected(Detected),
+    profile: Profile,
 }
 
 impl HostSource {
     /// This host, whatever it has.
     #[cfg(feature = "libvirt")]
     pub fn this() -> Self {
-        let facts = HostFacts::Detected(Detected::new(Path::new("/")));
-        Self { name: "this host".to_owned(), notice: "host: this host".to_owned(), facts }
+        Self::detected(detect(Path::new("/")).profile)
+    }
+
+    fn detected(profile: Profile) -> Self {
+        Self { name: "this host".to_owned(), notice: "host: this host".to_owned(), profile }
     }
 
     /// A host that only libvirt tells of.
     #[cfg(feature = "libvirt")]
     pub fn told(uri: &str, host: Host) -> Self {
-        let notice = format!("host: as {uri} describes it");
-        Self { name: uri.to_owned(), notice, facts: HostFacts::Profile(Box::new(host)) }
+        Self { name: uri.to_owned(), notice: format!("host: as {uri} describes it"), profile: host.into() }
     }
 
     /// The host in a profile, or this one.
     pub fn choose(wanted: Option<&Path>) -> Result<Self> {
-        let profile =
-            |name: String, notice: String, host: Host| Self { name, notice, facts: HostFacts::Profile(Box::new(host)) };
         if let Some(wanted) = wanted {
-            let shown = wanted.display();
+            let name = wanted.display().to_string();
             if let Some(host) = wanted.to_str().and_then(host::builtin) {
-                return Ok(profile(shown.to_string(), format!("host: built-in profile {shown}"), host));
+                return Ok(Self { notice: format!("host: built-in profile {name}"), name, profile: host.into() });
             }
             let names: Vec<&str> = BUILTIN.iter().map(|builtin| builtin.name).collect();
             let bytes = read_file_limited(wanted, MAX_CONFIG_BYTES)
-                .with_context(|| format!("host profile {shown}: neither a file nor one of {}", names.join(", ")))?;
+                .with_context(|| format!("host profile {name}: neither a file nor one of {}", names.join(", ")))?;
             let text = config_text(&bytes, wanted)?;
-            let host = Host::from_profile(&text).map_err(|error| anyhow!("{shown}:{error}"))?;
-            return Ok(profile(shown.to_string(), format!("host: profile {shown}"), host));
+            let profile = Profile::from_toml(&text).map_err(|error| anyhow!("{name}:{error}"))?;
+            return Ok(Self { notice: format!("host: profile {name}"), name, profile });
         }
-        let detected = Detected::new(Path::new("/"));
-        if detected.iommu() == Some(Iommu::Amd) {
-            return Ok(Self {
-                name: "this host".to_owned(),
-                notice: "host: this host".to_owned(),
-                facts: HostFacts::Detected(detected),
-            });
+        let this = detect(Path::new("/")).profile;
+        if this.host.iommu == Some(Iommu::Amd) {
+            return Ok(Self::detected(this));
         }
         let name = "amd-epyc";
         let host = host::builtin(name).ok_or_else(|| anyhow!("no built-in profile {name}"))?;
         let notice =
             format!("host: built-in profile {name}, as this host has no AMD IOMMU at work (--host chooses another)");
-        Ok(profile(name.to_owned(), notice, host))
+        Ok(Self { name: name.to_owned(), notice, profile: host.into() })
     }
 
     /// The host as a domain sees it that is run by `emulator`.
     pub fn host_for(&self, emulator: Option<&str>) -> Host {
-        match &self.facts {
-            HostFacts::Profile(host) => (**host).clone(),
-            HostFacts::Detected(detected) => detected.host_for(emulator),
-        }
+        self.profile.host_for(emulator)
     }
 }
 

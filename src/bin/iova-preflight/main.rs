@@ -7,11 +7,14 @@ mod explain;
 mod fix;
 mod hook;
 mod hook_status;
+mod host;
 mod human;
 mod input;
 mod judge;
 #[cfg(feature = "libvirt")]
 mod live;
+mod map;
+mod packages;
 #[cfg(feature = "libvirt")]
 mod redefine;
 mod stderr;
@@ -29,8 +32,12 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Check(args) => check::run(args),
         Command::Fix(args) => fix::run(args),
+        Command::Map(args) => map::run(args),
         Command::Explain { rule } => explain::run(rule.as_deref()),
         Command::Hook(args) => hook::run(args),
+        Command::Host(args) => host::run(args),
+        Command::Completions { shell } => packages::completions(*shell),
+        Command::Man { folder } => packages::man(folder.as_deref()),
     };
     match result {
         Ok(outcome) => outcome.into(),

@@ -1,0 +1,93 @@
+//! `iova-preflight host`.
+
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Result;
+use iova_preflight::host::{BUILTIN, Host, Iommu, Line, builtin};
+use iova_preflight::io::detect::detect;
+use iova_preflight::report::host::{HostFacts, Profiles};
+use iova_preflight::text;
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::args::{HostArgs, HostFormat};
+use crate::terminal;
+
+const DIM: Style = Style::new().dimmed();
+const MISSING: Style = AnsiColor::Yellow.on_default();
+const BOLD: Style = Style::new().bold();
+
+/// Prints what is known of this host, or the built-in profiles.
+pub(crate) fn run(args: &HostArgs) -> Result<Outcome> {
+    let mut out = BufWriter::new(anstream::stdout().lock());
+    match (args.list, args.format) {
+        (true, HostFormat::Human) => list(&mut out)?,
+        (true, HostFormat::Json) => json(&mut out, &Profiles::builtin())?,
+        (false, format) => {
+            let described = detect(Path::new("/"));
+            match format {
+                HostFormat::Human => described.lines().iter().try_for_each(|line| print(&mut out, line))?,
+                HostFormat::Json => json(&mut out, &HostFacts::new(&described))?,
+            }
+        }
+    }
+    out.flush()?;
+    Ok(Outcome::Clean)
+}
+
+fn json(out: &mut impl Write, document: &impl Serialize) -> Result<()> {
+    serde_json::to_writer_pretty(&mut *out, document).map_err(std::io::Error::from)?;
+    out.write_all(b"\n")?;
+    Ok(())
+}
+
+/// A line of the profile: what is for people only stands back, tables stand out.
+fn print(out: &mut impl Write, line: &Line) -> Result<()> {
+    let (text, note) = line.parts();
+    match line {
+        Line::Table(..) => write!(out, "{BOLD}{text}{BOLD:#}")?,
+        _ => write!(out, "{text}")?,
+    }
+    if let Some(note) = note {
+        let style = if matches!(line, Line::Missing(_)) { MISSING } else { DIM };
+        write!(out, "{style}# {note}{style:#}")?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+/// The built-in profiles.
+fn list(out: &mut impl Write) -> Result<()> {
+    let width = BUILTIN.iter().map(|builtin| builtin.name.len()).max().unwrap_or(0) + 2;
+    let room = terminal::columns().min(100).saturating_sub(width);
+    for profile in BUILTIN {
+        let host = builtin(profile.name).unwrap_or_default();
+        let mut name = profile.name;
+        for line in text::wrapped(&format!("{}.", profile.summary), room).into_iter().chain(facts(&host)) {
+            let padding = width - name.len();
+            writeln!(out, "{BOLD}{name}{BOLD:#}{:padding$}{line}", "")?;
+            name = "";
+        }
+        writeln!(out)?;
+    }
+    writeln!(out, "`--host NAME` takes one of them, `--host FILE` what `iova-preflight host` printed elsewhere.")?;
+    Ok(())
+}
+
+/// What a profile says, a line for each fact.
+fn facts(host: &Host) -> Vec<String> {
+    let mut facts = Vec::new();
+    if let (Some(vendor), Some(bits)) = (&host.cpu_vendor, host.phys_bits) {
+        facts.push(format!("CPU       {vendor}, {bits} phys-bits"));
+    }
+    if let Some(kind) = host.iommu.map(Iommu::name) {
+        facts.push(format!("IOMMU     {kind}"));
+    }
+    for (number, reserved) in host.reserved.iter().enumerate() {
+        let title = if number == 0 { "reserved" } else { "" };
+        facts.push(format!("{title:<9} {}", reserved.meaning()));
+    }
+    facts
+}

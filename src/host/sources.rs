@@ -1,0 +1,79 @@
+//! Where the facts about a host came from, and what follows where one is missing.
+
+use std::collections::BTreeMap;
+
+use super::Profile;
+
+/// What can be known of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fact {
+    /// Vendor of the CPU.
+    CpuVendor,
+    /// Its physical address bits.
+    PhysBits,
+    /// The kind of IOMMU.
+    Iommu,
+    /// What it reserves.
+    Reserved,
+    /// Version of the kernel.
+    Kernel,
+    /// Whether there is KVM.
+    Kvm,
+    /// Version of libvirt.
+    Libvirt,
+    /// The QEMU of guests that name none.
+    Qemu,
+}
+
+impl Fact {
+    /// What a verdict takes for true where the fact is missing.
+    pub fn assumption(self) -> &'static str {
+        match self {
+            Self::CpuVendor => {
+                "Guests are judged as on AuthenticAMD; where GenuineIntel would change a verdict, it says so."
+            }
+            Self::PhysBits => "Guests are judged with 48; where 40 or 52 would change a verdict, it says so.",
+            Self::Iommu | Self::Reserved => {
+                "Guests are judged as if nothing were reserved, and every verdict says that it depends on that."
+            }
+            Self::Kernel | Self::Kvm => "No verdict depends on it.",
+            Self::Libvirt => "Guests are judged with a libvirt that passes every setting on to QEMU.",
+            Self::Qemu => {
+                "Guests are judged with the newest known QEMU and every machine type; where an older one would change \
+                 a verdict, or what an alias such as q35 stands for, it says so."
+            }
+        }
+    }
+}
+
+/// Where a fact came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A file or an instruction of the CPU.
+    Found(String),
+    /// Nowhere.
+    Missing {
+        /// Why, in a sentence.
+        why: String,
+        /// How to get at it, in a sentence; empty where there is no way.
+        remedy: String,
+    },
+}
+
+/// A host and where the facts about it came from.
+#[derive(Debug, Clone, Default)]
+pub struct Described {
+    /// The facts.
+    pub profile: Profile,
+    /// Where each came from.
+    pub origins: BTreeMap<Fact, Origin>,
+    /// Where what is known of each of [`Profile::emulators`] came from, in their order.
+    pub emulators: Vec<String>,
+}
+
+impl Described {
+    /// Where a fact came from.
+    pub fn origin(&self, fact: Fact) -> Option<&Origin> {
+        self.origins.get(&fact)
+    }
+}

@@ -1,0 +1,541 @@
+//! A host as the text of a profile that people read, too: each fact with where it came from, and for each that is
+//! missing, what follows and how to get at it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::{Described, Emulator, Fact, Host, Iommu, Origin, Reserved};
+use crate::qemu::layout::AMD_HT_START;
+use crate::text;
+use crate::version::Version;
+
+/// Columns that no line goes beyond, where what stands in it can be broken.
+const COLUMNS: usize = 80;
+
+/// The column of comments beside a value.
+const NOTE_COLUMN: usize = 32;
+
+/// The first kernel whose VFIO refuses to map what is reserved (commit 9b77e5c79840,
+/// `drivers/vfio/vfio_iommu_type1.c`).
+const FIRST_REFUSING_KERNEL: Version = Version::new(5, 4);
+
+/// The first kernel that leaves the HyperTransport range out where the IOMMU can (commit 94a9921e2c25,
+/// `drivers/iommu/amd/iommu.c`).
+const FIRST_HT_IGNORING_KERNEL: Version = Version::new(6, 16);
+
+/// A line of a profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// Nothing.
+    Blank,
+    /// A comment, without its `#`.
+    Comment(String),
+    /// The same, about a fact that is missing.
+    Missing(String),
+    /// A table such as `[cpu]`, and what stands behind it.
+    Table(String, Option<String>),
+    /// A key, its value and what stands behind it.
+    Entry(String, String, Option<String>),
+    /// A further line of a value.
+    More(String),
+}
+
+impl Line {
+    /// What stands before the comment, padded where there is one; and the comment.
+    pub fn parts(&self) -> (String, Option<&str>) {
+        let (text, note) = match self {
+            Self::Blank => (String::new(), None),
+            Self::Comment(comment) | Self::Missing(comment) => return (String::new(), Some(comment)),
+            Self::Table(name, note) => (name.clone(), note.as_deref()),
+            Self::Entry(key, value, note) => (format!("{key} = {value}"), note.as_deref()),
+            Self::More(text) => (text.clone(), None),
+        };
+        let width = if note.is_some() { NOTE_COLUMN.max(text.chars().count() + 2) } else { 0 };
+        (format!("{text:<width$}"), note)
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.parts() {
+            (text, Some(note)) => write!(f, "{text}# {note}"),
+            (text, None) => f.write_str(&text),
+        }
+    }
+}
+
+impl Described {
+    /// The host profile, line by line. It is TOML that [`super::Profile::from_toml`] reads, and a guest gets the same verdict
+    /// with what is read as on the host itself.
+    pub fn lines(&self) -> Vec<Line> {
+        let mut page = Page { described: self, lines: Vec::new() };
+        page.comment(
+            "A host profile: `iova-preflight check --host FILE` judges guests for this host on any machine. Comments \
+             say where a fact came from, or what is missing, what a verdict then takes for true, and how to get at it.",
+        );
+        page.cpu();
+        page.iommu();
+        page.kernel();
+        page.kvm();
+        page.libvirt();
+        page.qemu();
+        page.emulators();
+        page.lines
+    }
+}
+
+struct Page<'a> {
+    described: &'a Described,
+    lines: Vec<Line>,
+}
+
+impl Page<'_> {
+    fn host(&self) -> &Host {
+        &self.described.profile.host
+    }
+
+    fn comment(&mut self, text: &str) {
+        self.lines.extend(text::wrapped(&text::printable(text), COLUMNS - 2).into_iter().map(Line::Comment));
+    }
+
+    fn table(&mut self, name: &str, note: Option<&str>) {
+        self.lines.push(Line::Blank);
+        self.lines.push(Line::Table(name.to_owned(), note.map(|note| text::printable(note).into_owned())));
+    }
+
+    /// A key with where its value came from, beside it or, where that is too long, above it.
+    fn entry(&mut self, key: &str, value: String, note: Option<String>) {
+        // Paths come from elsewhere, and a line break in one would end the comment.
+        let note = note.map(|note| text::printable(&note).into_owned());
+        let line = Line::Entry(key.to_owned(), value, note);
+        match line {
+            Line::Entry(key, value, Some(note)) if line_length(&key, &value, &note) > COLUMNS => {
+                self.comment(&note);
+                self.lines.push(Line::Entry(key, value, None));
+            }
+            line => self.lines.push(line),
+        }
+    }
+
+    fn found(&self, fact: Fact) -> Option<String> {
+        match self.described.origin(fact) {
+            Some(Origin::Found(source)) => Some(source.clone()),
+            _ => None,
+        }
+    }
+
+    /// Says that a fact is missing, why, what follows, and how to get at it.
+    fn missing(&mut self, fact: Fact, what: &str) {
+        let (why, remedy) = match self.described.origin(fact) {
+            Some(Origin::Missing { why, remedy }) => (why.as_str(), remedy.as_str()),
+            _ => ("Nothing tells.", ""),
+        };
+        for (title, text) in [(what, why), ("", fact.assumption()), ("Remedy:", remedy)] {
+            let text = text::printable(text);
+            let lines = text::wrapped(&format!("{title} {text}"), COLUMNS - 4);
+            for (number, line) in lines.into_iter().enumerate().filter(|_| !text.is_empty()) {
+                let indent = if number == 0 { "" } else { "  " };
+                self.lines.push(Line::Missing(format!("{indent}{line}")));
+            }
+        }
+    }
+
+    fn cpu(&mut self) {
+        self.table("[cpu]", None);
+        match self.host().cpu_vendor.clone() {
+            Some(vendor) => self.entry("vendor", string(&vendor), self.found(Fact::CpuVendor)),
+            None => self.missing(Fact::CpuVendor, "vendor is missing:"),
+        }
+        match self.host().phys_bits {
+            Some(bits) => self.entry("phys_bits", bits.to_string(), self.found(Fact::PhysBits)),
+            None => self.missing(Fact::PhysBits, "phys_bits is missing:"),
+        }
+    }
+
+    fn iommu(&mut self) {
+        self.table("[iommu]", None);
+        let host = self.host();
+        let amd_cpu = host.cpu_vendor.as_deref() != Some("GenuineIntel");
+        match host.iommu {
+            Some(kind) => self.entry("kind", string(kind.name()), self.found(Fact::Iommu)),
+            None => self.missing(Fact::Iommu, "kind is missing:"),
+        }
+        match self.host().iommu {
+            Some(Iommu::None) => {
+                self.comment(
+                    "No IOMMU is at work: no device can be passed to a guest here, and no range is reserved. \
+                     `iova-preflight check` without --host takes amd-epyc instead of this host.",
+                );
+                self.comment(if amd_cpu {
+                    "If the machine has one, the firmware's setup switches it on, and the kernel's command line must \
+                     be without amd_iommu=off; `dmesg | grep AMD-Vi` shows it."
+                } else {
+                    "If the machine has one, the firmware's setup switches it on (VT-d), and so does intel_iommu=on \
+                     on the kernel's command line; `dmesg | grep DMAR` shows it."
+                });
+            }
+            Some(Iommu::Intel) => self.comment(
+                "An Intel IOMMU has no HyperTransport range: what starts here may fail on an AMD host. \
+                 `iova-preflight check` without --host takes amd-epyc instead of this host.",
+            ),
+            Some(Iommu::Amd) | None => {}
+        }
+        if !self.host().reserved.is_empty() {
+            self.reserved();
+        } else if self.host().iommu.is_some_and(|kind| kind != Iommu::None) {
+            self.missing(Fact::Reserved, "What is reserved is missing:");
+        }
+    }
+
+    fn reserved(&mut self) {
+        let everywhere = self.host().unmappable();
+        if let Some(source) = self.found(Fact::Reserved) {
+            self.lines.push(Line::Blank);
+            self.comment(&format!("Where VFIO maps no guest memory ({source}):"));
+        }
+        for reserved in self.host().reserved.clone() {
+            self.table("[[iommu.reserved]]", Some(&reserved.meaning()));
+            self.entry("start", format!("{:#x}", reserved.range.start), None);
+            self.entry("end", format!("{:#x}", reserved.range.end), None);
+            self.entry("type", string(reserved.kind.name()), None);
+        }
+        let amd = self.host().iommu == Some(Iommu::Amd);
+        if amd && !everywhere.iter().any(covers_ht) {
+            self.lines.push(Line::Blank);
+            self.comment(
+                "The HyperTransport range, 1012–1024 GiB, is not among them: this IOMMU has HTRangeIgnore, which Linux \
+                 uses since 6.16. QEMU moves RAM out of that range all the same.",
+            );
+        }
+        let others = self.groups_of_their_own(&everywhere);
+        if !others.is_empty() {
+            self.lines.push(Line::Blank);
+            self.comment("The IOMMU groups of these devices reserve something else; only that counts for them:");
+        }
+        for (regions, devices) in others {
+            self.table("[[iommu.group]]", None);
+            self.list("devices", devices.iter().map(|device| string(device)));
+            self.list("reserved", regions.iter().map(|region| inline(*region)));
+        }
+    }
+
+    /// The devices for which other ranges count than for one that is not known, by these ranges.
+    fn groups_of_their_own(&self, everywhere: &[Reserved]) -> Vec<(Vec<Reserved>, Vec<String>)> {
+        let host = self.host();
+        let mut groups: BTreeMap<&[Reserved], Vec<String>> = BTreeMap::new();
+        for (device, regions) in &host.reserved_by_device {
+            if host.unmappable_for(device) != everywhere {
+                groups.entry(regions).or_default().push(device.clone());
+            }
+        }
+        groups.into_iter().map(|(regions, devices)| (regions.to_vec(), devices)).collect()
+    }
+
+    fn kernel(&mut self) {
+        self.table("[kernel]", None);
+        let Some(version) = self.host().kernel else {
+            self.missing(Fact::Kernel, "version is missing:");
+            return;
+        };
+        self.entry("version", string(&version.to_string()), self.found(Fact::Kernel));
+        let host = self.host();
+        let amd = host.iommu == Some(Iommu::Amd);
+        let reserves_ht = host.unmappable().iter().any(covers_ht);
+        if version < FIRST_REFUSING_KERNEL {
+            self.comment(
+                "Older than 5.4: VFIO maps guest memory even where it is reserved. The guest starts, and DMA to what \
+                 lies there fails while it runs.",
+            );
+        } else if amd && reserves_ht {
+            self.comment("5.4 or newer: VFIO refuses to map what is reserved (-22, Invalid argument).");
+            if version < FIRST_HT_IGNORING_KERNEL {
+                self.comment("With Linux 6.16 or newer, an IOMMU that has HTRangeIgnore (EPYC Turin) frees the range.");
+            }
+        }
+    }
+
+    fn kvm(&mut self) {
+        self.table("[kvm]", None);
+        match self.host().kvm {
+            Some(available) => self.entry("available", available.to_string(), self.found(Fact::Kvm)),
+            None => self.missing(Fact::Kvm, "available is missing:"),
+        }
+        if self.host().kvm == Some(false) {
+            self.comment("No guest of type kvm starts here, whatever its verdict.");
+        }
+    }
+
+    fn libvirt(&mut self) {
+        self.table("[libvirt]", None);
+        match self.host().libvirt {
+            Some(version) => self.entry("version", string(&version.to_string()), self.found(Fact::Libvirt)),
+            None => self.missing(Fact::Libvirt, "version is missing:"),
+        }
+    }
+
+    fn qemu(&mut self) {
+        match self.described.profile.qemu.clone() {
+            Some(qemu) => {
+                self.table("[qemu]", Some("of guests that name no <emulator>"));
+                let source = self.found(Fact::Qemu);
+                self.emulator(&qemu, source.as_deref());
+            }
+            None => {
+                // Not an empty table: it would stand for the emulators that are not known, too.
+                self.lines.push(Line::Blank);
+                let what = match self.described.profile.emulators.is_empty() {
+                    true => "[qemu] is missing:",
+                    false => "[qemu], for guests that name no <emulator>, is missing:",
+                };
+                self.missing(Fact::Qemu, what);
+            }
+        }
+    }
+
+    fn emulators(&mut self) {
+        let described = self.described;
+        for (emulator, source) in described.profile.emulators.iter().zip(&described.emulators) {
+            self.table("[[emulator]]", Some("of guests that name it"));
+            self.emulator(emulator, Some(source));
+        }
+    }
+
+    fn emulator(&mut self, emulator: &Emulator, source: Option<&str>) {
+        if let Some(source) = source {
+            self.comment(&shortened(source));
+        }
+        if let Some(path) = &emulator.path {
+            self.entry("path", string(path), None);
+        }
+        if let Some(version) = emulator.version {
+            self.entry("version", string(&version.to_string()), None);
+        }
+        for (alias, machine) in &emulator.aliases {
+            self.entry(&format!("aliases.{}", key(alias)), string(machine), None);
+        }
+        if !emulator.machines.is_empty() {
+            self.list("machines", emulator.machines.iter().map(|machine| string(machine)));
+        }
+    }
+
+    /// A list, as many to a line as there is room for.
+    fn list(&mut self, key: &str, items: impl Iterator<Item = String>) {
+        const INDENT: &str = "    ";
+        let items: Vec<String> = items.collect();
+        let all = format!("[{}]", items.join(", "));
+        if key.len() + " = ".len() + all.chars().count() <= COLUMNS {
+            self.entry(key, all, None);
+            return;
+        }
+        self.entry(key, "[".to_owned(), None);
+        let words = items.iter().map(|item| format!("{item},"));
+        for line in text::filled(words, COLUMNS - INDENT.len()) {
+            self.lines.push(Line::More(format!("{INDENT}{line}")));
+        }
+        self.lines.push(Line::More("]".to_owned()));
+    }
+}
+
+/// A path with a shorter file name, where it is too long for a line: libvirt names its cache files by a hash.
+fn shortened(path: &str) -> String {
+    const KEPT: usize = 8;
+    match path.rsplit_once('/').map(|(folder, name)| (folder, name, name.char_indices().nth(KEPT))) {
+        Some((folder, name, Some((kept, _)))) if path.chars().count() > COLUMNS - 2 => {
+            let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+            format!("{folder}/{}….{extension}", &name[..kept])
+        }
+        _ => path.to_owned(),
+    }
+}
+
+fn covers_ht(reserved: &Reserved) -> bool {
+    (reserved.range.start..=reserved.range.end).contains(&AMD_HT_START)
+}
+
+fn inline(reserved: Reserved) -> String {
+    let (range, kind) = (reserved.range, reserved.kind.name());
+    format!("{{ start = {:#x}, end = {:#x}, type = \"{kind}\" }}", range.start, range.end)
+}
+
+fn line_length(key: &str, value: &str, note: &str) -> usize {
+    let line = Line::Entry(key.to_owned(), value.to_owned(), Some(note.to_owned()));
+    line.to_string().chars().count()
+}
+
+/// A basic string of TOML, in which nothing is left that a terminal would act on.
+fn string(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if text::is_hidden(c) => quoted += &format!("\\U{:08x}", u32::from(c)),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// A key of TOML.
+fn key(text: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if !text.is_empty() && text.chars().all(bare) { text.to_owned() } else { string(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{Profile, ReservedKind};
+    use crate::map::GpaRange;
+
+    const HT: Reserved =
+        Reserved { range: GpaRange::inclusive(AMD_HT_START, 0xff_ffff_ffff), kind: ReservedKind::Reserved };
+    const MSI: Reserved = Reserved { range: GpaRange::inclusive(0xfee0_0000, 0xfeef_ffff), kind: ReservedKind::Msi };
+
+    fn of(start: u64, end: u64, kind: ReservedKind) -> Reserved {
+        Reserved { range: GpaRange { start, end }, kind }
+    }
+
+    fn emulator(path: &str) -> Emulator {
+        Emulator {
+            path: Some(path.to_owned()),
+            version: Some(Version { major: 7, minor: 2, micro: 22 }),
+            machines: (0..40).map(|minor| format!("pc-q35-{minor}.0")).collect(),
+            aliases: [("q35", "pc-q35-39.0"), ("a b", "pc-q35-0.0"), ("", "x"), ("ü.=[\"'\n", "\u{202e}\\")]
+                .map(|(alias, machine)| (alias.to_owned(), machine.to_owned()))
+                .into(),
+        }
+    }
+
+    /// Hosts of every kind.
+    fn hosts() -> Vec<Profile> {
+        let amd = Host {
+            cpu_vendor: Some("AuthenticAMD".to_owned()),
+            phys_bits: Some(48),
+            iommu: Some(Iommu::Amd),
+            reserved: vec![
+                of(0, u64::MAX, ReservedKind::DirectRelaxable),
+                of(0x1000, 0x1fff, ReservedKind::Direct),
+                MSI,
+                HT,
+            ],
+            reserved_by_device: [
+                ("0000:41:10.1".to_owned(), vec![MSI, HT]),
+                ("0000:00:14.0".to_owned(), vec![of(0x1000, 0x1fff, ReservedKind::Direct), MSI, HT]),
+                ("0000:42:00.0".to_owned(), vec![MSI]),
+                ("0000:43:00.0".to_owned(), vec![MSI]),
+                ("0000:44:00.0".to_owned(), Vec::new()),
+                ("\u{1b}[31m\"\\\n\u{0}".to_owned(), vec![of(0, u64::MAX, ReservedKind::DirectRelaxable)]),
+            ]
+            .into(),
+            kernel: Some(Version { major: 5, minor: 3, micro: 18 }),
+            kvm: Some(true),
+            libvirt: Some(Version::new(9, 0)),
+            ..Host::default()
+        };
+        let turin = Host {
+            reserved: vec![of(0, 0xf_ffff, ReservedKind::DirectRelaxable), MSI],
+            reserved_by_device: [(
+                "0000:00:1f.0".to_owned(),
+                vec![of(0, 0xf_ffff, ReservedKind::DirectRelaxable), MSI],
+            )]
+            .into(),
+            kernel: Some(Version::new(6, 17)),
+            ..amd.clone()
+        };
+        let intel = Host {
+            cpu_vendor: Some("GenuineIntel".to_owned()),
+            iommu: Some(Iommu::Intel),
+            reserved: vec![MSI],
+            reserved_by_device: BTreeMap::new(),
+            ..amd.clone()
+        };
+        let mute = Host { reserved: Vec::new(), reserved_by_device: BTreeMap::new(), ..amd.clone() };
+        let none = Host { iommu: Some(Iommu::None), kvm: Some(false), ..mute.clone() };
+        let default = emulator("/usr/bin/qemu-system-x86_64");
+        let other = emulator("/opt/\"qemu\\ 11\"/bin/qemu\t\u{7f}\u{feff}#");
+        let mut all = Vec::new();
+        for host in [amd, turin, intel, mute, none, Host::default()] {
+            let kept = |qemu, emulators| Profile { host: host.clone(), qemu, emulators };
+            all.push(kept(None, Vec::new()));
+            all.push(kept(Some(default.clone()), Vec::new()));
+            all.push(kept(Some(default.clone()), vec![other.clone()]));
+            all.push(kept(None, vec![other.clone()]));
+            all.push(kept(Some(Emulator { path: None, ..default.clone() }), vec![other.clone()]));
+            all.push(kept(
+                Some(Emulator::default()),
+                vec![Emulator { path: other.path.clone(), ..Emulator::default() }],
+            ));
+        }
+        all
+    }
+
+    fn described(profile: Profile, origin: &Origin) -> Described {
+        let facts = [Fact::CpuVendor, Fact::PhysBits, Fact::Iommu, Fact::Reserved];
+        let facts = facts.into_iter().chain([Fact::Kernel, Fact::Kvm, Fact::Libvirt, Fact::Qemu]);
+        let emulators = profile.emulators.iter().map(|_| "/a/b.xml".to_owned()).collect();
+        Described { origins: facts.map(|fact| (fact, origin.clone())).collect(), profile, emulators }
+    }
+
+    fn text(described: &Described) -> String {
+        described.lines().iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    #[test]
+    fn what_is_written_reads_as_the_same_host() {
+        let hostile = "\n[cpu]\nvendor = 'x'\u{1b}[31m".to_owned();
+        let missing = Origin::Missing { why: hostile.clone(), remedy: hostile.clone() };
+        for profile in hosts() {
+            for origin in [Origin::Found("a file".to_owned()), Origin::Found(hostile.clone()), missing.clone()] {
+                let text = text(&described(profile.clone(), &origin));
+                let read = Profile::from_toml(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+                for path in [None, Some("/usr/bin/qemu-system-x86_64"), Some("/unknown")]
+                    .into_iter()
+                    .chain(profile.emulators.iter().map(|emulator| emulator.path.as_deref()))
+                {
+                    let (before, after) = (profile.host_for(path), read.host_for(path));
+                    let by_device = BTreeMap::new();
+                    let without = |host: &Host| Host { reserved_by_device: by_device.clone(), ..host.clone() };
+                    assert_eq!(without(&before), without(&after), "{path:?}\n{text}");
+                    for device in before.reserved_by_device.keys().map(String::as_str).chain(["0000:ff:00.0"]) {
+                        assert_eq!(before.unmappable_for(device), after.unmappable_for(device), "{device:?}\n{text}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lines_are_short_and_hold_nothing_that_a_terminal_acts_on() {
+        let origin = Origin::Found("/sys/kernel/iommu_groups/*/reserved_regions, 14 groups".to_owned());
+        for profile in hosts() {
+            for line in described(profile, &origin).lines() {
+                let shown = line.to_string();
+                assert!(!shown.contains(text::is_hidden), "{shown:?}");
+                let breaks = shown.contains("devices") || shown.contains("aliases") || shown.contains("path");
+                assert!(shown.chars().count() <= COLUMNS || breaks, "{shown}");
+                assert_eq!(shown.trim_end(), shown);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_path_keeps_what_finds_the_file() {
+        let folder = "/var/cache/libvirt/qemu/capabilities";
+        assert_eq!(shortened(&format!("{folder}/{}.xml", "0a1b2c3d".repeat(8))), format!("{folder}/0a1b2c3d….xml"));
+        assert_eq!(shortened(&format!("{folder}/0a1b.xml")), format!("{folder}/0a1b.xml"));
+        assert_eq!(shortened(&"ä".repeat(100)), "ä".repeat(100));
+    }
+
+    #[test]
+    fn a_missing_fact_says_why_what_follows_and_what_to_do() {
+        let origin = Origin::Missing { why: "Nobody is root.".to_owned(), remedy: "Be root.".to_owned() };
+        let text = text(&described(Profile::default(), &origin));
+        for fact in [Fact::CpuVendor, Fact::PhysBits, Fact::Iommu, Fact::Kernel, Fact::Kvm, Fact::Libvirt, Fact::Qemu] {
+            let start: String = fact.assumption().chars().take(20).collect();
+            assert!(text.contains(&start), "{fact:?}: {start}\n{text}");
+        }
+        assert_eq!(text.matches("Nobody is root.").count(), 7, "{text}");
+        assert_eq!(text.matches("Remedy: Be root.").count(), 7, "{text}");
+    }
+}

@@ -1,0 +1,174 @@
+//! The document that `host --format json` prints: the facts about a host, each with where it came from. Addresses are
+//! in bytes, ends are inclusive.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::host::{BUILTIN, Builtin, Described, Emulator, Fact, Host, Iommu, Origin, Reserved, builtin};
+use crate::report::json::ReservedReport;
+use crate::version::Version;
+
+/// The version of this document's form.
+pub const VERSION: u32 = 1;
+
+/// The whole document.
+#[derive(Debug, Serialize)]
+pub struct HostFacts {
+    version: u32,
+    cpu: Cpu,
+    iommu: IommuFacts,
+    kernel: Versioned,
+    kvm: Kvm,
+    libvirt: Versioned,
+    qemu: Known<Qemu>,
+    /// The QEMUs of guests that name one.
+    emulators: Vec<Known<Qemu>>,
+}
+
+/// A fact with where it came from, or why there is none.
+#[derive(Debug, Serialize)]
+struct Known<T> {
+    /// `null` where it is not known.
+    value: Option<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<Missing>,
+}
+
+#[derive(Debug, Serialize)]
+struct Missing {
+    why: String,
+    /// What a verdict takes for true.
+    assumption: &'static str,
+    /// How to get at the fact; empty where there is no way.
+    remedy: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Cpu {
+    vendor: Known<String>,
+    phys_bits: Known<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct IommuFacts {
+    kind: Known<&'static str>,
+    reserved: Known<Vec<ReservedReport>>,
+    /// What the group of each device reserves.
+    devices: BTreeMap<String, Vec<ReservedReport>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Versioned {
+    version: Known<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Kvm {
+    available: Known<bool>,
+}
+
+#[derive(Debug, Serialize)]
+struct Qemu {
+    path: Option<String>,
+    version: Option<String>,
+    machines: Vec<String>,
+    aliases: BTreeMap<String, String>,
+}
+
+impl From<&Emulator> for Qemu {
+    fn from(emulator: &Emulator) -> Self {
+        let Emulator { path, version, machines, aliases } = emulator.clone();
+        Self { path, version: version.map(|version| version.to_string()), machines, aliases }
+    }
+}
+
+fn regions(reserved: &[Reserved]) -> Vec<ReservedReport> {
+    reserved.iter().map(|r| ReservedReport { range: r.range, kind: r.kind }).collect()
+}
+
+impl HostFacts {
+    /// What is known of a host.
+    pub fn new(described: &Described) -> Self {
+        let Described { profile, emulators, .. } = described;
+        let host = &profile.host;
+        let version = |fact, version: Option<Version>| Versioned {
+            version: known(described, fact, version.map(|version| version.to_string())),
+        };
+        Self {
+            version: VERSION,
+            cpu: Cpu {
+                vendor: known(described, Fact::CpuVendor, host.cpu_vendor.clone()),
+                phys_bits: known(described, Fact::PhysBits, host.phys_bits),
+            },
+            iommu: IommuFacts {
+                kind: known(described, Fact::Iommu, host.iommu.map(Iommu::name)),
+                reserved: known(described, Fact::Reserved, host.knows_reserved().then(|| regions(&host.reserved))),
+                devices: host.reserved_by_device.iter().map(|(device, own)| (device.clone(), regions(own))).collect(),
+            },
+            kernel: version(Fact::Kernel, host.kernel),
+            kvm: Kvm { available: known(described, Fact::Kvm, host.kvm) },
+            libvirt: version(Fact::Libvirt, host.libvirt),
+            qemu: known(described, Fact::Qemu, profile.qemu.as_ref().map(Qemu::from)),
+            emulators: profile
+                .emulators
+                .iter()
+                .zip(emulators)
+                .map(|(emulator, source)| Known {
+                    value: Some(emulator.into()),
+                    source: Some(source.clone()),
+                    missing: None,
+                })
+                .collect(),
+        }
+    }
+}
+
+fn known<T>(described: &Described, fact: Fact, value: Option<T>) -> Known<T> {
+    let (source, missing) = match (described.origin(fact), &value) {
+        (Some(Origin::Found(source)), Some(_)) => (Some(source.clone()), None),
+        (Some(Origin::Missing { why, remedy }), None) => {
+            let (why, remedy, assumption) = (why.clone(), remedy.clone(), fact.assumption());
+            (None, Some(Missing { why, assumption, remedy }))
+        }
+        _ => (None, None),
+    };
+    Known { value, source, missing }
+}
+
+/// The document that `host --list --format json` prints.
+#[derive(Debug, Serialize)]
+pub struct Profiles {
+    version: u32,
+    profiles: Vec<BuiltinReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct BuiltinReport {
+    name: &'static str,
+    summary: &'static str,
+    cpu_vendor: Option<String>,
+    phys_bits: Option<u32>,
+    iommu: Option<&'static str>,
+    reserved: Vec<ReservedReport>,
+}
+
+impl Profiles {
+    /// The profiles that come with the program.
+    pub fn builtin() -> Self {
+        let report = |&Builtin { name, summary, .. }: &Builtin| {
+            let host: Host = builtin(name).unwrap_or_default();
+            BuiltinReport {
+                name,
+                summary,
+                phys_bits: host.phys_bits,
+                iommu: host.iommu.map(Iommu::name),
+                reserved: regions(&host.reserved),
+                cpu_vendor: host.cpu_vendor,
+            }
+        };
+        Self { version: VERSION, profiles: BUILTIN.iter().map(report).collect() }
+    }
+}
