@@ -41,8 +41,8 @@ pub(super) const PAGE: Page = Page {
     fix: &[
         Text(
             "A smaller `<maxMemory>`, or fewer slots, so that the window ends below 1012 GiB; or a machine type of \
-             7.1 or newer, which moves the window above 1 TiB. `iova-preflight fix` does neither for a warning alone, \
-             as the guest starts as it is.",
+             7.1 or newer, which moves the window above 1 TiB. `iova-preflight fix` does neither for a warning alone: \
+             the guest starts as it is.",
         ),
         shared::NEW_MACHINE,
         Text("Until then, do not hot-plug memory into the guest while it has a passthrough device."),

@@ -18,8 +18,8 @@ pub(super) const PAGE: Page = Page {
          memory device, win over what the domain says.",
     )],
     history: &[Text(
-        "Before libvirt 8.7 had `<maxphysaddr>`, a raw `-cpu` was the only way to physical address bits, and many \
-         guides for GPU passthrough still say so.",
+        "Before libvirt 8.7 had `<maxphysaddr>`, a raw `-cpu` was the only way to physical address bits, and domains \
+         from that time still have one.",
     )],
     errors: &[],
     fix: &[

@@ -24,8 +24,8 @@ pub(super) const PAGE: Page = Page {
         shared::KERNEL,
         shared::QEMU,
         Text(
-            "For guests that it can move, QEMU marks the range as reserved in the guest's E820 map too, so that \
-             firmware keeps BARs out of it. With older machine types it does not.",
+            "With those machine types QEMU also marks the range as reserved in the guest's E820 map, so that firmware \
+             can keep BARs out of it; with older ones it does not.",
         ),
     ],
     errors: &[ErrorText {

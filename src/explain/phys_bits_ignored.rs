@@ -1,7 +1,7 @@
 //! `phys-bits-ignored`.
 
 use super::Block::{Text, Xml};
-use super::{Page, shared};
+use super::{ErrorText, Page, Program, shared};
 use crate::finding::Severity;
 
 pub(super) const PAGE: Page = Page {
@@ -24,10 +24,15 @@ pub(super) const PAGE: Page = Page {
         ),
     ],
     history: &[Text(
-        "`<maxphysaddr>` came with libvirt 8.7, its attribute `limit` with 9.3. libvirt passes `phys-bits` on without \
-         looking at the CPU mode, and QEMU takes both properties without a word.",
+        "`<maxphysaddr>` came with libvirt 8.7, its attribute `limit` with 9.3. libvirt passes `phys-bits` on \
+         whatever the CPU mode, and QEMU, which has two properties that contradict each other then, takes the host's \
+         and warns.",
     )],
-    errors: &[],
+    errors: &[ErrorText {
+        by: Program::Qemu,
+        when: "a warning in the guest's log",
+        text: "Host physical bits (48) does not match phys-bits property (40)",
+    }],
     fix: &[
         Text("For fewer bits than the host's with `host-passthrough`, say `limit` (libvirt 9.3):"),
         Xml("<cpu mode='host-passthrough'>\n\

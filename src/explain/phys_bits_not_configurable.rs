@@ -16,8 +16,8 @@ pub(super) const PAGE: Page = Page {
          `pentium3`, `coreduo` and older ones), or `<feature policy='disable' name='lm'/>` takes it away.",
     )],
     history: &[Text(
-        "QEMU has had the check for as long as phys-bits can be set. libvirt can set it since 8.7 and does not know \
-         which models lack long mode.",
+        "All versions of QEMU that were measured, 7.2 to 11.1, refuse it. libvirt can ask for phys-bits since 8.7 and \
+         does so for any model.",
     )],
     errors: &[ErrorText { by: Program::Qemu, when: "at start", text: "phys-bits is not user-configurable in 32 bit" }],
     fix: &[

@@ -61,8 +61,8 @@ pub(super) const PAGE: Page = Page {
         shared::BITS[1],
         Text("The refusal itself, without libvirt and without a TiB of memory:"),
         Shell(
-            "qemu-system-x86_64 -accel tcg -nodefaults -display none -S -machine pc-q35-7.2 -cpu EPYC \
-             -m size=1G,slots=1,maxmem=1200G",
+            "qemu-system-x86_64 -accel tcg -nodefaults -display none -S -machine pc-q35-7.2 -cpu EPYC -m \
+             size=1G,slots=1,maxmem=1200G",
         ),
     ],
 };

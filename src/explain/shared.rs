@@ -31,8 +31,8 @@ pub(super) const QEMU: Block = Text(
 /// The check of phys-bits.
 pub(super) const PHYS_BITS_CHECK: Block = Text(
     "QEMU 7.1 (commit 1caab5cf86bd) checks that the vCPU's physical address bits reach the end of the memory map, \
-     whatever the machine type and the vendor. Before, such a guest started and failed when it touched the memory out \
-     of reach. The map counts as used up to the end of the 64-bit PCI hole, also if nothing is there.",
+     whatever the machine type and the vendor. Before, such a guest started. The map counts as used up to the end of \
+     the 64-bit PCI hole, also if nothing is there.",
 );
 
 /// Where the number of bits comes from.

@@ -11,7 +11,7 @@ use crate::fix::Fix;
 use crate::report::Unreadable;
 use crate::rewrite::edits;
 use crate::xml::edit::Edit;
-use crate::xml::{Document, Span};
+use crate::xml::{Document, Places, Span};
 
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
@@ -69,7 +69,7 @@ struct Configuration {
     level: Severity,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct Message {
     text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,13 +130,13 @@ struct PhysicalLocation {
     region: Option<Region>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct ArtifactLocation {
     uri: String,
 }
 
 /// Lines and columns count from 1; the end column is the one behind the last character.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Region {
     start_line: usize,
@@ -147,21 +147,21 @@ struct Region {
     end_column: Option<usize>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SarifFix {
     description: Message,
     artifact_changes: [ArtifactChange; 1],
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ArtifactChange {
     artifact_location: ArtifactLocation,
     replacements: Vec<Replacement>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Replacement {
     deleted_region: Region,
@@ -180,20 +180,22 @@ pub struct Builder {
 impl Builder {
     /// Adds a guest that was judged; `source` is the path of its XML.
     pub fn guest(&mut self, source: &str, document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) {
+        let places = Places::of(document.source());
+        let whole_fix = evaluation.fix.as_ref().map(|fix| sarif_fix(source, document, &places, fix));
         for (index, finding) in evaluation.findings.iter().enumerate() {
             let same = evaluation.findings[..index].iter().filter(|other| other.rule == finding.rule).count();
             let guest_rule = format!("{}/{}/{same}", domain.name, finding.rule);
-            let stops = finding.severity == Severity::Error;
-            let fix = evaluation.fix.as_ref().filter(|_| stops);
+            // It mends the guest as a whole, whichever of its errors one looks at.
+            let fixes = whole_fix.iter().filter(|_| finding.severity == Severity::Error).cloned().collect();
             self.results.push(SarifResult {
                 rule_id: finding.rule,
                 rule_index: rule_index(finding.rule),
                 level: finding.severity,
                 message: said_of(finding, evaluation),
-                locations: [labelled(source, document, &finding.primary)],
-                related_locations: finding.related.iter().map(|label| labelled(source, document, label)).collect(),
+                locations: [labelled(source, &places, &finding.primary)],
+                related_locations: finding.related.iter().map(|label| labelled(source, &places, label)).collect(),
                 partial_fingerprints: Some(Fingerprints { guest_rule }),
-                fixes: fix.map(|fix| sarif_fix(source, document, fix)).into_iter().collect(),
+                fixes,
             });
         }
         for assumption in &evaluation.assumptions {
@@ -332,8 +334,8 @@ fn changes(fix: &Fix) -> String {
     changes.join(", ")
 }
 
-fn labelled(source: &str, document: &Document<'_>, label: &Label) -> Location {
-    Location { message: Some(message(label.text.clone())), ..place(source, Some(region(document, label.span))) }
+fn labelled(source: &str, places: &Places<'_>, label: &Label) -> Location {
+    Location { message: Some(message(label.text.clone())), ..place(source, Some(region(places, label.span))) }
 }
 
 fn place(source: &str, region: Option<Region>) -> Location {
@@ -344,8 +346,8 @@ fn artifact(source: &str) -> ArtifactLocation {
     ArtifactLocation { uri: uri(source) }
 }
 
-fn region(document: &Document<'_>, span: Span) -> Region {
-    let (start, end) = (document.location(span.start), document.location(span.end));
+fn region(places: &Places<'_>, span: Span) -> Region {
+    let (start, end) = (places.at(span.start), places.at(span.end));
     Region {
         start_line: start.line,
         start_column: start.column,
@@ -354,11 +356,11 @@ fn region(document: &Document<'_>, span: Span) -> Region {
     }
 }
 
-fn sarif_fix(source: &str, document: &Document<'_>, fix: &Fix) -> SarifFix {
+fn sarif_fix(source: &str, document: &Document<'_>, places: &Places<'_>, fix: &Fix) -> SarifFix {
     let replacements = disjoint(edits(document, fix))
         .into_iter()
         .map(|edit| Replacement {
-            deleted_region: region(document, edit.span),
+            deleted_region: region(places, edit.span),
             inserted_content: (!edit.text.is_empty()).then(|| message(edit.text)),
         })
         .collect();

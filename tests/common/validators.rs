@@ -1,6 +1,7 @@
 //! Validators that know nothing of this project.
 
 use super::skip;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,6 +46,14 @@ impl Validators {
             Some(1) if said.contains("Schema validation errors") => said.lines().skip(1).map(str::to_owned).collect(),
             _ => panic!("check-jsonschema gave no verdict, {}: {said}", output.status),
         }
+    }
+
+    /// A YAML file as JSON.
+    pub fn yaml(&self, path: &Path) -> Value {
+        let program = "import json, sys, ruamel.yaml as y; \
+                       print(json.dumps(y.YAML(typ='safe', pure=True).load(open(sys.argv[1]))))";
+        let output = Command::new(self.python()).args(["-c", program]).arg(path).output().expect("run Python");
+        serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
     /// Fails where one of the documents does not follow the schema.
