@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{judged, samples, skip, work_dir};
+use common::{generated, judged, samples, skip, work_dir};
 use serde_json::Value;
 use std::io::Write;
 use std::path::Path;
@@ -186,4 +186,10 @@ fn the_record_of_samples_without_a_map_is_about_what_is_there() {
     for sample in WITHOUT_A_MAP {
         assert!(names.contains(&Value::from(sample)), "{sample} is no sample");
     }
+}
+
+#[test]
+fn the_picture_in_the_readme_is_the_programs() {
+    let svg = text(&map(Path::new("xml-samples/old-machine-1200g-gpu.xml"), 80, &["--format", "svg"]));
+    generated("docs/map.svg", &svg);
 }

@@ -144,8 +144,9 @@ fn map_line(layout: &Layout, judged: &Judged<'_>) -> String {
     }
     // Ranges below 4 GiB are of no concern to RAM, and those above the map of none to this guest.
     let near = |start: u64| (ABOVE_4G_START..=layout.max_gpa).contains(&start);
-    let reserved = judged.host.unmappable();
-    for reserved in reserved.iter().filter(|reserved| layout.relocated || near(reserved.range.start)) {
+    for reserved in
+        judged.evaluation.facts.unmappable.iter().filter(|reserved| layout.relocated || near(reserved.range.start))
+    {
         if reserved.range.start >= ABOVE_4G_START {
             let _ = write!(line, " | reserved {}", text::range(reserved.range));
         }
