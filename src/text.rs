@@ -30,6 +30,11 @@ pub fn range(range: GpaRange) -> String {
     format!("{start}–{end} GiB")
 }
 
+/// An address in GiB, or in hexadecimal where it is no multiple of 64 KiB.
+pub fn address(address: u64) -> String {
+    gib(Some(address)).map_or_else(|| format!("{address:#x}"), |gib| format!("{gib} GiB"))
+}
+
 /// An address in GiB with at most four decimals; `None` where those would not be exact enough to tell addresses apart.
 fn gib(address: Option<u64>) -> Option<String> {
     let address = address?;

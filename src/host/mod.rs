@@ -13,6 +13,8 @@ pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
 pub use sources::{Described, Fact, Origin};
 pub use write::Line;
 
+use serde::Serialize;
+
 use crate::map::GpaRange;
 use crate::qemu::layout::AMD_HT_START;
 use crate::text::{self, quoted};
@@ -149,7 +151,9 @@ impl Reserved {
 }
 
 /// The kinds of reserved region, as sysfs spells them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub enum ReservedKind {
     /// `direct`: identity-mapped for firmware's use of one device.
     Direct,

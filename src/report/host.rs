@@ -86,7 +86,7 @@ impl From<&Emulator> for Qemu {
 }
 
 fn regions(reserved: &[Reserved]) -> Vec<ReservedReport> {
-    reserved.iter().map(|r| ReservedReport { range: r.range, kind: r.kind.name() }).collect()
+    reserved.iter().map(|r| ReservedReport { range: r.range, kind: r.kind }).collect()
 }
 
 impl HostFacts {
