@@ -279,7 +279,7 @@ impl Watch<'_> {
         } else {
             match self.agenda.may_rewrite(case.uuid, Fingerprint::of(case.xml), Instant::now()) {
                 Permission::Granted => self.rewrite(case, name, &rewrite(judged.document, fix)?, &changes, &helps)?,
-                Permission::Later | Permission::Hopeless => {}
+                Permission::Hopeless => {}
                 Permission::Exhausted => {
                     let line =
                         format!("{helps}; it was rewritten several times, and somebody changed it back each time");
