@@ -282,7 +282,7 @@ impl Watch<'_> {
                 Permission::Hopeless => {}
                 Permission::Exhausted => {
                     let line =
-                        format!("{helps}; it was rewritten several times, and somebody changed it back each time");
+                        format!("{helps}; it was rewritten so often lately that it is left alone for some minutes");
                     self.say(case.uuid, Priority::Error, &line);
                 }
             }
