@@ -39,6 +39,9 @@ pub(crate) enum Command {
     },
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
+    /// Judge every guest of a libvirt when it is defined, as a service, and rewrite it where the policy says so
+    #[command(after_help = WATCH_HELP)]
+    Watch(WatchArgs),
     /// Print what is known of this host and how, as a profile that --host reads on another machine
     #[command(after_help = HOST_HELP)]
     Host(HostArgs),
@@ -65,6 +68,13 @@ With -, the domain goes to standard output: rewritten, or byte for byte as it ca
 
 Exit status: 0 every guest may start, as it is or as it was rewritten; 1 at least one is `blocked`, or `fixable` and was \
 not rewritten; 2 at least one input could not be judged or written.";
+
+const WATCH_HELP: &str = "\
+At its start it judges every guest that is defined, then each when it is defined anew. What would not start is said on \
+standard error, with priorities where that leads to the journal. With `rewrite = true` under `[watch]` in the policy, \
+it redefines what can be fixed, as `fix --connect --domain` does. Guests without a definition are left to the hook.
+
+It goes on until it is asked to end, with SIGTERM or SIGINT; a libvirt that goes is waited for.";
 
 const MAP_HELP: &str = "\
 Exit status: 0 the map was drawn, whatever is to be said of it; 2 there is none, or the input could not be read.";
@@ -148,6 +158,26 @@ pub(crate) struct FixArgs {
     /// Where the replaced definition is kept [default: /var/lib/iova-preflight for root, otherwise below
     /// ~/.local/state]
     #[arg(long, value_name = "DIR", requires = "connect")]
+    pub backup: Option<PathBuf>,
+}
+
+#[cfg_attr(not(feature = "libvirt"), allow(dead_code, reason = "only a program with libvirt can watch"))]
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// The libvirt to watch
+    #[arg(long, value_name = "URI", default_value = "qemu:///system")]
+    pub connect: String,
+
+    /// Judge for the host in this profile: a TOML file or a built-in name. Without it, for the host libvirt runs on
+    #[arg(long, value_name = "FILE|NAME")]
+    pub host: Option<PathBuf>,
+
+    /// Read what is allowed from this file [default: /etc/iova-preflight/policy.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
+    /// Where replaced definitions are kept [default: /var/lib/iova-preflight for root, otherwise below ~/.local/state]
+    #[arg(long, value_name = "DIR")]
     pub backup: Option<PathBuf>,
 }
 

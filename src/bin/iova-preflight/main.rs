@@ -14,6 +14,8 @@ mod judge;
 #[cfg(feature = "libvirt")]
 mod live;
 mod map;
+#[cfg(feature = "libvirt")]
+mod mend;
 mod packages;
 mod parallel;
 mod progress;
@@ -21,6 +23,7 @@ mod progress;
 mod redefine;
 mod stderr;
 mod terminal;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Command::Map(args) => map::run(args),
         Command::Explain { rule } => explain::run(rule.as_deref()),
         Command::Hook(args) => hook::run(args),
+        Command::Watch(args) => watch::run(args),
         Command::Host(args) => host::run(args),
         Command::Completions { shell } => packages::completions(*shell),
         Command::Man { folder } => packages::man(folder.as_deref()),
