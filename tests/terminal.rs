@@ -45,7 +45,7 @@ fn coloured() -> impl Iterator<Item = &'static [&'static str]> {
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).stdin(Stdio::null()).env("TERM", "xterm-256color");
-    for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+    for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         command.env_remove(variable);
     }
     command
@@ -60,7 +60,7 @@ fn in_a_terminal(arguments: &[&str], columns: u32, environment: &[(&str, &str)])
     let line = format!("stty cols {columns} rows 50; exec {PROGRAM} {} 2> /dev/null", arguments.join(" "));
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).stdin(Stdio::null());
-    for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+    for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         script.env_remove(variable);
     }
     let output = script.env("TERM", "xterm-256color").envs(environment.iter().copied()).output();

@@ -5,12 +5,14 @@
 mod capabilities;
 mod profile;
 mod sources;
+#[cfg(feature = "cli")]
 mod write;
 
 use std::collections::BTreeMap;
 
 pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
 pub use sources::{Described, Fact, Origin};
+#[cfg(feature = "cli")]
 pub use write::Line;
 
 use serde::Serialize;

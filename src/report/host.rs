@@ -115,10 +115,10 @@ impl HostFacts {
             emulators: profile
                 .emulators
                 .iter()
-                .zip(emulators)
-                .map(|(emulator, source)| Known {
+                .enumerate()
+                .map(|(number, emulator)| Known {
                     value: Some(emulator.into()),
-                    source: Some(source.clone()),
+                    source: emulators.get(number).cloned(),
                     missing: None,
                 })
                 .collect(),

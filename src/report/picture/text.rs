@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use textwrap::core::display_width;
 
 use super::{Column, Kind, Picture};
-use crate::text::{address, printable};
+use crate::text::{address, printable, wrapped};
 
 /// Columns of the terminal that a bar takes.
 const BAR: usize = 8;
@@ -85,12 +85,9 @@ pub fn text(picture: &Picture, width: usize) -> String {
     page
 }
 
-/// Lines of at most `width` columns, broken between words, but not between a number and its unit.
+/// Printable lines of at most `width` columns, but for words that are longer.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
-    const JOINED: &str = "\u{a0}GiB";
-    let options = textwrap::Options::new(width).subsequent_indent("  ");
-    let text = printable(text).replace(" GiB", JOINED);
-    textwrap::wrap(&text, options).into_iter().map(|line| line.replace(JOINED, " GiB")).collect()
+    wrapped(&printable(text), width)
 }
 
 /// An address in GiB and in hexadecimal.
