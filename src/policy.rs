@@ -20,7 +20,7 @@ pub struct Policy {
     pub phys_bits: PhysBitsPolicy,
     /// What the hook does when it fails itself.
     pub on_internal_error: OnInternalError,
-    /// Names or UUIDs of guests that the hook leaves alone.
+    /// Names or UUIDs of guests that the hook and the watch service leave alone.
     pub exempt: Vec<String>,
     /// The watch service.
     pub watch: Watch,

@@ -15,6 +15,7 @@ use iova_preflight::report::host::HostFacts;
 use iova_preflight::report::json::GuestReport;
 use iova_preflight::xml::Document;
 use serde_json::Value;
+use snapbox::{Data, assert_data_eq};
 
 const MSI: &str = "0x00000000fee00000 0x00000000feefffff msi\n";
 const HT: &str = "0x000000fd00000000 0x000000ffffffffff reserved\n";
@@ -309,6 +310,47 @@ fn json_has_every_fact_with_its_source_or_why_it_is_missing() {
         assert!(fact["missing"]["why"].as_str().is_some_and(|why| !why.is_empty()), "{json:#}");
         assert!(fact["missing"]["assumption"].as_str().is_some_and(|text| !text.is_empty()), "{json:#}");
     }
+}
+
+/// With a CPU that is not this machine's.
+fn on_a(vendor: &str, root: &Root) -> Described {
+    let mut described = root.detect();
+    described.profile.host.cpu_vendor = Some(vendor.to_owned());
+    described.profile.host.phys_bits = Some(48);
+    described.origins.insert(Fact::CpuVendor, Origin::Found("CPUID leaf 0".to_owned()));
+    described.origins.insert(Fact::PhysBits, Origin::Found("CPUID leaf 0x80000008".to_owned()));
+    described
+}
+
+/// What `host` prints, against what was looked at and found good. `SNAPSHOTS=overwrite` writes it anew.
+#[test]
+fn profiles_look_as_they_did() {
+    let snapshot = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(name);
+        Data::read_from(&path, None).raw()
+    };
+    let amd = epyc("snapshot-epyc");
+    assert_data_eq!(written(&on_a("AuthenticAMD", &amd)), snapshot("host-epyc.toml"));
+    let json = serde_json::to_string_pretty(&HostFacts::new(&on_a("AuthenticAMD", &amd))).expect("JSON");
+    assert_data_eq!(json + "\n", snapshot("host-epyc-json.txt"));
+
+    let intel = Root::new("snapshot-intel");
+    intel.folder("sys/class/iommu/dmar0").group(0, &["0000:17:00.0"], MSI);
+    assert_data_eq!(written(&on_a("GenuineIntel", &intel)), snapshot("host-intel.toml"));
+
+    let none = Root::new("snapshot-none");
+    none.qemu("b", "/opt/qemu", (8, 2), &["8.2"]);
+    assert_data_eq!(written(&on_a("AuthenticAMD", &none)), snapshot("host-none.toml"));
+
+    let turin = Root::new("snapshot-turin");
+    turin.folder("sys/class/iommu/ivhd0").group(0, &["0000:c1:00.0"], MSI);
+    turin.write("proc/sys/kernel/osrelease", "6.17.9+deb13-amd64\n");
+    assert_data_eq!(written(&on_a("AuthenticAMD", &turin)), snapshot("host-turin.toml"));
+
+    let old = Root::new("snapshot-old");
+    old.folder("sys/class/iommu/ivhd0").folder("sys/kernel/iommu_groups/0/devices/0000:41:10.1");
+    old.write("proc/sys/kernel/osrelease", "3.10.0-1160.el7.x86_64\n");
+    assert_data_eq!(written(&on_a("AuthenticAMD", &old)), snapshot("host-old-kernel.toml"));
 }
 
 fn ours(arguments: &[&str]) -> String {

@@ -28,25 +28,6 @@ fn is_there(program: &str) -> bool {
     found
 }
 
-/// The commands and their commands that the help names, as words behind the program's name.
-fn commands(above: &[String]) -> Vec<Vec<String>> {
-    let output = run(Command::new(PROGRAM).args(above).arg("-h"));
-    let help = String::from_utf8(output.stdout).expect("UTF-8");
-    let Some((_, list)) = help.split_once("\nCommands:\n") else { return Vec::new() };
-    // A description that goes on in the next line is indented further than a name.
-    let names = list.lines().take_while(|line| !line.is_empty()).filter_map(|line| {
-        let line = line.strip_prefix("  ")?;
-        line.starts_with(|c: char| c != ' ').then(|| line.split(' ').next().unwrap_or_default())
-    });
-    let mut all = Vec::new();
-    for name in names.filter(|name| *name != "help") {
-        let command = [above, &[name.to_owned()]].concat();
-        all.extend(commands(&command));
-        all.push(command);
-    }
-    all
-}
-
 fn pages() -> Vec<PathBuf> {
     let folder = common::work_dir(&format!("man-{:?}", std::thread::current().id())).join("new");
     ours(&["man", folder.to_str().expect("UTF-8")]);
@@ -60,7 +41,8 @@ fn pages() -> Vec<PathBuf> {
 fn every_command_has_a_page() {
     let names: BTreeSet<String> =
         pages().iter().map(|page| page.file_name().expect("a file").to_string_lossy().into_owned()).collect();
-    let commands = commands(&[]);
+    let mut commands = common::commands(PROGRAM);
+    commands.retain(|command| !command.is_empty());
     assert!(commands.len() >= 8, "{commands:?}");
     let expected: BTreeSet<String> = commands
         .into_iter()

@@ -202,10 +202,14 @@ impl Page<'_> {
         let amd = self.host().iommu == Some(Iommu::Amd);
         if amd && !everywhere.iter().any(covers_ht) {
             self.lines.push(Line::Blank);
-            self.comment(
-                "The HyperTransport range, 1012–1024 GiB, is not among them: this IOMMU has HTRangeIgnore, which Linux \
-                 uses since 6.16. QEMU moves RAM out of that range all the same.",
-            );
+            let why = match self.host().kernel.is_none_or(|kernel| kernel >= FIRST_HT_IGNORING_KERNEL) {
+                true => ": this IOMMU has HTRangeIgnore, which Linux uses since 6.16",
+                false => "",
+            };
+            self.comment(&format!(
+                "The HyperTransport range, 1012–1024 GiB, is not among them{why}. QEMU moves RAM out of that range all \
+                 the same."
+            ));
         }
         let others = self.groups_of_their_own(&everywhere);
         if !others.is_empty() {
@@ -243,8 +247,8 @@ impl Page<'_> {
         let reserves_ht = host.unmappable().iter().any(covers_ht);
         if version < FIRST_REFUSING_KERNEL {
             self.comment(
-                "Older than 5.4: VFIO maps guest memory even where it is reserved. The guest starts, and DMA to what \
-                 lies there fails while it runs.",
+                "Older than 5.4: VFIO maps guest memory even where it is reserved, unless the distribution has taken the \
+                 check over. The guest then starts, and DMA to what lies there fails while it runs.",
             );
         } else if amd && reserves_ht {
             self.comment("5.4 or newer: VFIO refuses to map what is reserved (-22, Invalid argument).");

@@ -51,7 +51,7 @@ pub fn detect(root: &Path) -> Described {
         Fact::Libvirt,
         match profile.host.libvirt {
             Some(_) => Origin::Found("from libvirt's cache, see below".to_owned()),
-            None => missing("It stands where [qemu] does, below.", ""),
+            None => missing("It is read where [qemu] is, see below.", ""),
         },
     );
     origins.insert(Fact::Qemu, trouble);

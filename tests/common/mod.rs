@@ -44,6 +44,29 @@ pub fn work_dir(name: &str) -> PathBuf {
     dir
 }
 
+/// The commands that the help of `program` names and the commands of these, as words behind the program's name; the
+/// program itself, without any, is the last.
+pub fn commands(program: &str) -> Vec<Vec<String>> {
+    commands_below(program, Vec::new())
+}
+
+fn commands_below(program: &str, above: Vec<String>) -> Vec<Vec<String>> {
+    let output = Command::new(program).args(&above).arg("-h").output().expect("runs");
+    let help = String::from_utf8(output.stdout).expect("UTF-8");
+    let list = help.split_once("\nCommands:\n").map_or("", |(_, list)| list);
+    // A description that goes on in the next line is indented further than a name.
+    let names = list.lines().take_while(|line| !line.is_empty()).filter_map(|line| {
+        let line = line.strip_prefix("  ")?;
+        line.starts_with(|c: char| c != ' ').then(|| line.split(' ').next().unwrap_or_default())
+    });
+    let mut all = Vec::new();
+    for name in names.filter(|name| *name != "help") {
+        all.extend(commands_below(program, [&above[..], &[name.to_owned()]].concat()));
+    }
+    all.push(above);
+    all
+}
+
 /// The XML files of a folder, sorted by name.
 pub fn xml_files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)

@@ -4,6 +4,7 @@
 #[derive(Debug, Clone)]
 pub struct Guest {
     pub name: String,
+    uuid: String,
     machine: &'static str,
     memory_mib: u64,
     cpu: String,
@@ -17,7 +18,15 @@ pub const HUGE_MIB: u64 = 1200 * 1024;
 impl Guest {
     /// A guest that fits anywhere.
     pub fn small(name: &str) -> Self {
-        Self { name: name.to_owned(), machine: "pc-q35-6.2", memory_mib: 64, cpu: epyc(""), maximum: "", devices: "" }
+        Self {
+            name: name.to_owned(),
+            uuid: String::new(),
+            machine: "pc-q35-6.2",
+            memory_mib: 64,
+            cpu: epyc(""),
+            maximum: "",
+            devices: "",
+        }
     }
 
     /// A guest whose RAM does not fit below the HyperTransport range, with phys-bits to spare.
@@ -55,11 +64,17 @@ impl Guest {
         Self { devices, ..self }
     }
 
+    /// The same with a UUID that follows from its name. Only with one it can be defined again.
+    pub fn with_uuid(self) -> Self {
+        let hex: String = self.name.bytes().chain(std::iter::repeat(0)).take(6).map(|b| format!("{b:02x}")).collect();
+        Self { uuid: format!("<uuid>c0ffee00-0000-4000-8000-{hex}</uuid>"), ..self }
+    }
+
     /// The domain XML.
     pub fn xml(&self) -> String {
-        let Self { name, machine, memory_mib, cpu, maximum, devices } = self;
+        let Self { name, uuid, machine, memory_mib, cpu, maximum, devices } = self;
         format!(
-            "<domain type='qemu'>\n  <name>{name}</name>\n  <memory unit='MiB'>{memory_mib}</memory>\n  {maximum}\n  \
+            "<domain type='qemu'>\n  <name>{name}</name>{uuid}\n  <memory unit='MiB'>{memory_mib}</memory>\n  {maximum}\n  \
              <vcpu>1</vcpu>\n  <os><type arch='x86_64' machine='{machine}'>hvm</type></os>\n  \
              <features><acpi/></features>\n  {cpu}\n  <devices>\n    {devices}\n    \
              <controller type='usb' model='none'/>\n    <memballoon model='none'/>\n  </devices>\n</domain>\n"

@@ -2,6 +2,7 @@
 //!
 //! Each test has its own libvirtd in its own namespaces, where `/sys` shows an AMD IOMMU. A libvirtd of this machine
 //! is not disturbed, and nothing is left behind.
+#![cfg_attr(not(feature = "libvirt"), allow(dead_code, reason = "the tests that talk to libvirt use all of it"))]
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -15,4 +16,8 @@ mod real_map;
 #[cfg(feature = "libvirt")]
 mod redefine;
 mod start;
+#[cfg(feature = "libvirt")]
+mod watch;
+#[cfg(feature = "libvirt")]
+mod watcher;
 mod world;

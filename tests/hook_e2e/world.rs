@@ -202,6 +202,28 @@ impl World {
         self.start_daemon("libvirtd");
     }
 
+    /// Ends libvirtd as a crash does.
+    pub fn kill_libvirtd(&self) {
+        let pid = self.signal_libvirtd("KILL");
+        let process = self.namespace.path(&format!("/proc/{pid}"));
+        wait_for("libvirtd to be dead", || !process.exists());
+    }
+
+    /// Starts libvirtd again.
+    pub fn start_libvirtd(&self) {
+        self.start_daemon("libvirtd");
+    }
+
+    /// Sends libvirtd a signal.
+    pub fn signal_daemon(&self, signal: &str) {
+        self.signal_libvirtd(signal);
+    }
+
+    /// A program to be run among the daemons, in the environment that a service has.
+    pub fn command(&self, program: &str) -> Command {
+        self.namespace.command(program)
+    }
+
     /// Tells libvirtd to read its configuration again.
     pub fn reload_libvirtd(&self) {
         self.signal_libvirtd("HUP");
@@ -222,6 +244,17 @@ impl World {
     /// Where this libvirtd is reached from anywhere on this machine.
     pub fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// Defines many guests with one virsh.
+    pub fn define_all(&self, guests: &[Guest]) {
+        let mut commands = String::new();
+        for guest in guests {
+            let file = self.files.0.join(format!("{}.xml", guest.name));
+            std::fs::write(&file, guest.xml()).expect("write the domain");
+            commands.push_str(&format!("define {}; ", file.display()));
+        }
+        self.virsh(&[&commands]).expect_ok();
     }
 
     /// Defines a guest.
@@ -249,13 +282,17 @@ impl World {
 
     /// The PID of a guest's QEMU, if there is one.
     pub fn qemu(&self, name: &str) -> Option<u32> {
-        let name = format!("guest={name},");
+        self.process(&["qemu-system", &format!("guest={name},")])
+    }
+
+    /// The PID, as the namespace counts, of a process whose command line has all these words.
+    pub fn process(&self, wanted: &[&str]) -> Option<u32> {
         let processes = std::fs::read_dir(self.namespace.path("/proc")).expect("list the processes");
         processes.flatten().find_map(|process| {
             let pid = process.file_name().to_str()?.parse().ok()?;
             let words = std::fs::read(process.path().join("cmdline")).ok()?;
             let words = String::from_utf8_lossy(&words).into_owned();
-            (words.contains("qemu-system") && words.contains(&name)).then_some(pid)
+            wanted.iter().all(|word| words.contains(word)).then_some(pid)
         })
     }
 

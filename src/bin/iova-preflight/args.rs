@@ -28,6 +28,9 @@ pub(crate) enum Command {
     Fix(FixArgs),
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
+    /// Judge every guest of a libvirt when it is defined, as a service, and rewrite it where the policy says so
+    #[command(after_help = WATCH_HELP)]
+    Watch(WatchArgs),
     /// Print what is known of this host and how, as a profile that --host reads on another machine
     #[command(after_help = HOST_HELP)]
     Host(HostArgs),
@@ -54,6 +57,13 @@ With -, the domain goes to standard output: rewritten, or byte for byte as it ca
 
 Exit status: 0 every guest may start, as it is or as it was rewritten; 1 at least one is `blocked`, or `fixable` and was \
 not rewritten; 2 at least one input could not be judged or written.";
+
+const WATCH_HELP: &str = "\
+At its start it judges every guest that is defined, then each when it is defined anew. What would not start is said on \
+standard error, with priorities where that leads to the journal. With `rewrite = true` under `[watch]` in the policy, \
+it redefines what can be fixed, as `fix --connect --domain` does. Guests without a definition are left to the hook.
+
+It goes on until it is asked to end, with SIGTERM or SIGINT; a libvirt that goes is waited for.";
 
 /// What `check` and `fix` both take.
 #[derive(Debug, Args)]
@@ -93,6 +103,10 @@ pub(crate) struct CheckArgs {
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
 
+    /// Judge this many guests at once [default: as many as there are processors]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+
     /// How to print verdicts
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub format: Format,
@@ -130,6 +144,26 @@ pub(crate) struct FixArgs {
     /// Where the replaced definition is kept [default: /var/lib/iova-preflight for root, otherwise below
     /// ~/.local/state]
     #[arg(long, value_name = "DIR", requires = "connect")]
+    pub backup: Option<PathBuf>,
+}
+
+#[cfg_attr(not(feature = "libvirt"), allow(dead_code, reason = "only a program with libvirt can watch"))]
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// The libvirt to watch
+    #[arg(long, value_name = "URI", default_value = "qemu:///system")]
+    pub connect: String,
+
+    /// Judge for the host in this profile: a TOML file or a built-in name. Without it, for the host libvirt runs on
+    #[arg(long, value_name = "FILE|NAME")]
+    pub host: Option<PathBuf>,
+
+    /// Read what is allowed from this file [default: /etc/iova-preflight/policy.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
+    /// Where replaced definitions are kept [default: /var/lib/iova-preflight for root, otherwise below ~/.local/state]
+    #[arg(long, value_name = "DIR")]
     pub backup: Option<PathBuf>,
 }
 

@@ -9,9 +9,12 @@ use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION};
 use crate::Outcome;
 use crate::args::{CheckArgs, Format};
 use crate::connect;
-use crate::human::Printer;
+use crate::human::{Look, Printer};
 use crate::input::Input;
-use crate::judge::{HostSource, Judge, complain, read_policy};
+use crate::judge::{HostSource, Judge, Judged, complain, read_policy};
+use crate::parallel;
+use crate::progress::Progress;
+use crate::terminal;
 
 /// Guests and the host they are judged for.
 pub(crate) struct Batch {
@@ -23,10 +26,11 @@ pub(crate) struct Batch {
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
     let policy = read_policy(args.common.policy.as_deref())?;
     let (batches, outcome) = batches(args)?;
+    let jobs = args.jobs.map_or_else(parallel::default_jobs, usize::from);
     let judged = match args.format {
-        _ if args.common.quiet => quiet(batches, &policy)?,
-        Format::Human => human(batches, &policy, args.verbose)?,
-        Format::Json => json(batches, &policy)?,
+        _ if args.common.quiet => quiet(batches, &policy, jobs)?,
+        Format::Human => human(batches, &policy, jobs, args.verbose)?,
+        Format::Json => json(batches, &policy, jobs)?,
     };
     Ok(outcome.max(judged))
 }
@@ -40,75 +44,133 @@ fn batches(args: &CheckArgs) -> Result<(Vec<Batch>, Outcome)> {
     Ok((vec![Batch { source, inputs: Input::expand(&args.common.paths) }], Outcome::Clean))
 }
 
-fn quiet(batches: Vec<Batch>, policy: &Policy) -> Result<Outcome> {
-    let mut outcome = Outcome::Clean;
-    for batch in batches {
-        let mut judge = Judge::new(&batch.source, policy);
-        for input in batch.inputs {
-            judge.each(input, |_| Ok(()), |name, error| complain(name, &error))?;
-        }
-        outcome = outcome.max(judge.outcome);
-    }
-    Ok(outcome)
+/// The inputs that are left, and what has come of those before.
+struct Run<'a> {
+    policy: &'a Policy,
+    jobs: usize,
+    progress: Progress,
+    outcome: Outcome,
 }
 
-fn human(batches: Vec<Batch>, policy: &Policy, verbose: bool) -> Result<Outcome> {
-    let mut printer = Printer::new(io::stdout().lock(), verbose);
-    let mut outcome = Outcome::Clean;
-    for batch in batches {
-        printer.host(&batch.source.notice);
-        let mut judge = Judge::new(&batch.source, policy);
-        for input in batch.inputs {
-            let mut unreadable = false;
-            judge.each(
-                input,
-                |judged| printer.guest(judged),
-                |name, error| {
-                    unreadable = true;
-                    complain(name, &error);
-                },
-            )?;
-            if unreadable {
-                printer.count_unreadable();
-            }
-        }
-        outcome = outcome.max(judge.outcome);
+impl<'a> Run<'a> {
+    fn new(batches: &[Batch], policy: &'a Policy, jobs: usize) -> Self {
+        let progress = Progress::new(batches.iter().map(|batch| batch.inputs.len()).sum());
+        Self { policy, jobs, progress, outcome: Outcome::Clean }
     }
-    printer.summary()?;
-    Ok(outcome)
-}
 
-fn json(batches: Vec<Batch>, policy: &Policy) -> Result<Outcome> {
-    let mut outcome = Outcome::Clean;
-    let mut guests = Vec::new();
-    // One document speaks of one host; of several libvirts, the first.
-    let first = batches.first().map(|batch| (batch.source.host_for(None), batch.source.name.clone()));
-    for batch in batches {
-        let mut judge = Judge::new(&batch.source, policy);
-        for input in batch.inputs {
-            let mut report = None;
-            let mut failed = None;
+    /// Judges every input of a batch and hands what `view` makes of it to `done`, in order, or its name and what is
+    /// wrong with it.
+    fn each<T: Send>(
+        &mut self,
+        source: &HostSource,
+        inputs: Vec<Input>,
+        view: impl Fn(&Judged<'_>) -> T + Sync,
+        mut done: impl FnMut(Result<T, (String, String)>) -> Result<()>,
+    ) -> Result<()> {
+        let policy = self.policy;
+        let work = |input| {
+            let mut judge = Judge::new(source, policy);
+            let (mut seen, mut unreadable) = (None, None);
             judge.each(
                 input,
                 |judged| {
-                    let name = judged.name.to_owned();
-                    report = Some(GuestReport::new(name, judged.document, judged.domain, judged.evaluation));
+                    seen = Some(view(judged));
                     Ok(())
                 },
-                |name, error| {
-                    complain(name, &error);
-                    failed = Some(GuestReport::unreadable(name.to_owned(), error));
-                },
+                |name, error| unreadable = Some((name.to_owned(), error)),
             )?;
-            guests.extend(report.or(failed));
+            Ok((judge.outcome, seen, unreadable))
+        };
+        for inputs in apart(inputs) {
+            parallel::in_order(inputs, self.jobs, work, |judged: Result<_>| {
+                let (outcome, seen, unreadable) = judged?;
+                self.progress.clear();
+                if let Some((name, error)) = unreadable {
+                    complain(&name, &error);
+                    done(Err((name, error)))?;
+                }
+                if let Some(seen) = seen {
+                    done(Ok(seen))?;
+                }
+                self.progress.tick(outcome == Outcome::Stopped);
+                self.outcome = self.outcome.max(outcome);
+                Ok(())
+            })?;
         }
-        outcome = outcome.max(judge.outcome);
+        Ok(())
     }
+}
+
+/// Standard input apart from the other inputs: it may never end, and whoever waits for a thread that reads it waits as
+/// long.
+fn apart(inputs: Vec<Input>) -> Vec<Vec<Input>> {
+    let mut parts: Vec<Vec<Input>> = Vec::new();
+    let mut alone = true;
+    for input in inputs {
+        let stdin = matches!(input, Input::Stdin);
+        match parts.last_mut() {
+            Some(part) if !alone && !stdin => part.push(input),
+            _ => parts.push(vec![input]),
+        }
+        alone = stdin;
+    }
+    parts
+}
+
+fn quiet(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
+    let mut run = Run::new(&batches, policy, jobs);
+    for Batch { source, inputs } in batches {
+        run.each(&source, inputs, |_| (), |_| Ok(()))?;
+    }
+    Ok(run.outcome)
+}
+
+fn human(batches: Vec<Batch>, policy: &Policy, jobs: usize, verbose: bool) -> Result<Outcome> {
+    let look = Look::new(verbose);
+    let mut printer = Printer::new(io::stdout().lock(), terminal::columns());
+    let mut run = Run::new(&batches, policy, jobs);
+    for Batch { source, inputs } in batches {
+        printer.host(&source.notice);
+        run.each(
+            &source,
+            inputs,
+            |judged| look.page(judged),
+            |page| match page {
+                Ok(page) => printer.guest(page),
+                Err((name, error)) => {
+                    printer.unreadable(&name, &error);
+                    Ok(())
+                }
+            },
+        )?;
+    }
+    run.progress.clear();
+    printer.summary()?;
+    Ok(run.outcome)
+}
+
+fn json(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
+    // One document speaks of one host; of several libvirts, the first.
+    let first = batches.first().map(|batch| (batch.source.host_for(None), batch.source.name.clone()));
+    let mut guests = Vec::new();
+    let mut run = Run::new(&batches, policy, jobs);
+    for Batch { source, inputs } in batches {
+        run.each(
+            &source,
+            inputs,
+            |judged| GuestReport::new(judged.name.to_owned(), judged.document, judged.domain, judged.evaluation),
+            |report| {
+                guests.push(report.unwrap_or_else(|(name, error)| GuestReport::unreadable(name, error)));
+                Ok(())
+            },
+        )?;
+    }
+    run.progress.clear();
     let (host, name) = first.unwrap_or_default();
     let report = Report { version: VERSION, host: HostReport::new(&host, &name), guests };
     let mut out = io::BufWriter::new(io::stdout().lock());
     serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;
     out.write_all(b"\n")?;
     out.flush()?;
-    Ok(outcome)
+    Ok(run.outcome)
 }

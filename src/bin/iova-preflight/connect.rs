@@ -9,43 +9,56 @@ use crate::Outcome;
 use crate::args::FixArgs;
 use crate::check::Batch;
 
+/// Where the package iova-preflight-libvirt has its program.
+#[cfg(not(feature = "libvirt"))]
+const CONNECTED: &str = "/usr/libexec/iova-preflight/iova-preflight";
+
+/// Becomes the program that can talk to libvirt, with the same arguments. Where that is missing, gives the error that
+/// says so of `what`.
+#[cfg(not(feature = "libvirt"))]
+pub(crate) fn become_connected(what: &str) -> anyhow::Error {
+    use std::os::unix::process::CommandExt;
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "iova-preflight".into());
+    let error = std::process::Command::new(CONNECTED).arg0(name).args(arguments).exec();
+    if error.kind() == std::io::ErrorKind::NotFound {
+        anyhow::anyhow!(
+            "{what} needs libvirt: install the package iova-preflight-libvirt, or build with `--features libvirt`"
+        )
+    } else {
+        anyhow::Error::from(error).context(CONNECTED)
+    }
+}
+
 #[cfg(not(feature = "libvirt"))]
 mod imp {
     use super::*;
-    use anyhow::bail;
-
-    const MISSING: &str =
-        "--connect needs libvirt: install the package iova-preflight-libvirt, or build with `--features libvirt`";
 
     pub(crate) fn batches(_: &[String], _: Option<&str>, _: Option<&Path>) -> Result<(Vec<Batch>, Outcome)> {
-        bail!(MISSING)
+        Err(become_connected("--connect"))
     }
 
     pub(crate) fn fix(_: &FixArgs, _: &str, _: &str, _: &Policy) -> Result<Outcome> {
-        bail!(MISSING)
+        Err(become_connected("--connect"))
     }
 }
 
 #[cfg(feature = "libvirt")]
 mod imp {
     use std::io::{IsTerminal, Write};
-    use std::os::unix::fs::DirBuilderExt;
-    use std::path::PathBuf;
 
-    use anyhow::{Context, anyhow, bail};
-    use iova_preflight::check::evaluate;
-    use iova_preflight::domain;
+    use anyhow::anyhow;
     use iova_preflight::report::diff::unified_diff;
     use iova_preflight::rewrite::rewrite;
     use iova_preflight::text::printable;
-    use iova_preflight::xml::Document;
 
     use super::*;
     use crate::fix::{Said, explain_block, explain_fix, print_diff};
     use crate::input::Input;
     use crate::judge::{HostSource, Judge, complain};
     use crate::live::{Definition, Inventory, inventories};
-    use crate::redefine::{Definitions, redefine};
+    use crate::mend::Mender;
+    use crate::redefine::{Definitions, Failure};
     use crate::stderr;
 
     /// The guests of every libvirt in `uris`. One that does not answer is named on standard error.
@@ -123,61 +136,20 @@ mod imp {
         )?;
         let Some(new) = new.filter(|_| !args.dry_run) else { return Ok(judge.outcome) };
 
-        if let Some(obstacle) = definition.obstacle()?.filter(|_| !args.force) {
-            bail!("guest {name} is left as it is: {obstacle}; --force redefines it all the same");
-        }
-        let backup = back_up(args.backup.as_deref(), name, &definition.uuid()?, &old)?;
-        let accepted = |now: &str| {
-            let document = Document::parse(now.as_bytes()).map_err(|error| anyhow!("{error}"))?;
-            let domain = domain::read(&document)?;
-            let host = source.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
-            let evaluation = evaluate(&domain, &host, policy);
-            let finding = evaluation.findings.iter().find(|_| evaluation.verdict.stops());
-            finding.map_or(Ok(()), |finding| Err(anyhow!("{}", finding.title)))
-        };
-        redefine(&mut definition, &old, &new, accepted).with_context(|| format!("guest {name}"))?;
+        let mender = Mender { source: &source, policy, backup: args.backup.as_deref(), force: args.force };
+        let mended = mender.mend(&mut definition, &old, &new).map_err(|failure| {
+            let force =
+                if matches!(failure, Failure::Obstacle(_)) { "; --force redefines it all the same" } else { "" };
+            anyhow!("guest {name}: {:#}{force}", anyhow::Error::from(failure))
+        })?;
         if !args.common.quiet {
             let mut out = anstream::stdout().lock();
-            writeln!(out, "guest {} is redefined; what it was is in {}", printable(name), backup.display())?;
+            writeln!(out, "guest {} is redefined; what it was is in {}", printable(name), mended.backup.display())?;
             if definition.is_running() {
                 writeln!(out, "it is running, and picks the change up at its next cold start, not at a reboot")?;
             }
         }
         Ok(Outcome::Clean)
-    }
-
-    /// Keeps a definition in a file of its own, which is never overwritten and which only its owner can read: it may
-    /// hold passwords.
-    fn back_up(folder: Option<&Path>, name: &str, uuid: &str, xml: &str) -> Result<PathBuf> {
-        let folder = folder.map_or_else(default_folder, |folder| Ok(folder.to_owned()))?;
-        let context = || folder.display().to_string();
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(context)?;
-        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
-        let name: String = name.chars().take(100).map(plain).collect();
-        let mut file = tempfile::Builder::new()
-            .prefix(&format!("{}-{uuid}-", name.trim_start_matches('.')))
-            .suffix(".xml")
-            .tempfile_in(&folder)
-            .with_context(context)?;
-        file.write_all(xml.as_bytes()).with_context(context)?;
-        file.as_file().sync_all().with_context(context)?;
-        let (_, path) = file.keep().with_context(context)?;
-        Ok(path)
-    }
-
-    fn default_folder() -> Result<PathBuf> {
-        // The owner of its own folder is the user a process runs as.
-        let root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self")?) == 0;
-        if root {
-            return Ok(PathBuf::from("/var/lib/iova-preflight/backup"));
-        }
-        let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-        let state = state
-            .filter(|path| path.is_absolute())
-            .or_else(home)
-            .context("neither XDG_STATE_HOME nor HOME is set; --backup says where the replaced definition is kept")?;
-        Ok(state.join("iova-preflight/backup"))
     }
 }
 

@@ -60,19 +60,29 @@ fn print(out: &mut impl Write, line: &Line) -> Result<()> {
 
 /// The built-in profiles.
 fn list(out: &mut impl Write) -> Result<()> {
-    let width = BUILTIN.iter().map(|builtin| builtin.name.len()).max().unwrap_or(0) + 2;
-    let room = terminal::columns().min(100).saturating_sub(width);
+    /// With fewer columns, the name has a line of its own.
+    const BESIDE: usize = 60;
+    let columns = terminal::columns().min(100);
+    let longest = BUILTIN.iter().map(|builtin| builtin.name.len()).max().unwrap_or(0);
+    let indent = if columns < BESIDE { 2 } else { longest + 2 };
     for profile in BUILTIN {
         let host = builtin(profile.name).unwrap_or_default();
-        let mut name = profile.name;
-        for line in text::wrapped(&format!("{}.", profile.summary), room).into_iter().chain(facts(&host)) {
-            let padding = width - name.len();
-            writeln!(out, "{BOLD}{name}{BOLD:#}{:padding$}{line}", "")?;
-            name = "";
+        write!(out, "{BOLD}{}{BOLD:#}", profile.name)?;
+        let mut padding = indent.checked_sub(profile.name.len());
+        let summary = text::wrapped(&format!("{}.", profile.summary), columns - indent);
+        for line in summary.into_iter().chain(facts(&host)) {
+            if padding.is_none() {
+                writeln!(out)?;
+            }
+            writeln!(out, "{:1$}{line}", "", padding.unwrap_or(indent))?;
+            padding = Some(indent);
         }
         writeln!(out)?;
     }
-    writeln!(out, "`--host NAME` takes one of them, `--host FILE` what `iova-preflight host` printed elsewhere.")?;
+    let how = "`--host NAME` takes one of them, `--host FILE` what `iova-preflight host` printed elsewhere.";
+    for line in text::wrapped(how, columns) {
+        writeln!(out, "{line}")?;
+    }
     Ok(())
 }
 
@@ -80,14 +90,14 @@ fn list(out: &mut impl Write) -> Result<()> {
 fn facts(host: &Host) -> Vec<String> {
     let mut facts = Vec::new();
     if let (Some(vendor), Some(bits)) = (&host.cpu_vendor, host.phys_bits) {
-        facts.push(format!("CPU       {vendor}, {bits} phys-bits"));
+        facts.push(format!("CPU      {vendor}, {bits} phys-bits"));
     }
     if let Some(kind) = host.iommu.map(Iommu::name) {
-        facts.push(format!("IOMMU     {kind}"));
+        facts.push(format!("IOMMU    {kind}"));
     }
     for (number, reserved) in host.reserved.iter().enumerate() {
         let title = if number == 0 { "reserved" } else { "" };
-        facts.push(format!("{title:<9} {}", reserved.meaning()));
+        facts.push(format!("{title:<8} {}", reserved.meaning()));
     }
     facts
 }

@@ -27,7 +27,9 @@ impl Input {
         let mut inputs = Vec::new();
         for path in paths {
             if path.as_os_str() == "-" {
-                inputs.push(Self::Stdin);
+                let again = inputs.iter().any(|input| matches!(input, Self::Stdin));
+                let error = || io::Error::other("standard input can be read only once");
+                inputs.push(if again { Self::Unreadable(path.clone(), error()) } else { Self::Stdin });
             } else if path.is_dir() {
                 let before = inputs.len();
                 inputs.extend(folder(path));

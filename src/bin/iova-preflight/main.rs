@@ -12,11 +12,16 @@ mod input;
 mod judge;
 #[cfg(feature = "libvirt")]
 mod live;
+#[cfg(feature = "libvirt")]
+mod mend;
 mod packages;
+mod parallel;
+mod progress;
 #[cfg(feature = "libvirt")]
 mod redefine;
 mod stderr;
 mod terminal;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -31,6 +36,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Fix(args) => fix::run(args),
         Command::Hook(args) => hook::run(args),
+        Command::Watch(args) => watch::run(args),
         Command::Host(args) => host::run(args),
         Command::Completions { shell } => packages::completions(*shell),
         Command::Man { folder } => packages::man(folder.as_deref()),

@@ -1,6 +1,8 @@
 //! Rewriting a definition that others can change at any time.
 
-use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
+
+use anyhow::Result;
 
 /// Where one definition is kept.
 pub(crate) trait Definitions {
@@ -10,8 +12,60 @@ pub(crate) trait Definitions {
     fn define(&mut self, xml: &str) -> Result<()>;
 }
 
-/// Replaces `old` by `new`, unless the definition is no longer `old`; reads it back, and puts `old` back if `accepted`
-/// finds that the change did not take.
+/// Why a definition was not rewritten, and in which state it is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Something that was saved with the old definition would be lost.
+    #[error("it is left as it is: {0}")]
+    Obstacle(&'static str),
+    /// There is no place to keep the old definition.
+    #[error("it is left as it is: what it was cannot be kept")]
+    NotKept(#[source] anyhow::Error),
+    /// It could not be read.
+    #[error("its definition cannot be read")]
+    Unreadable(#[source] anyhow::Error),
+    /// Somebody else changed it first.
+    #[error("the definition was changed meanwhile and is left as it is; try again")]
+    ChangedMeanwhile,
+    /// libvirt does not take the new one.
+    #[error("libvirt refuses the rewritten definition; the old one is still in place")]
+    Refused(#[source] anyhow::Error),
+    /// libvirt took the new one and cannot be asked for it.
+    #[error("libvirt took the rewritten definition, and it cannot be read back")]
+    NotReadBack(#[source] anyhow::Error),
+    /// Somebody else changed it right after.
+    #[error("the definition was changed right after it was rewritten, and is left as it is now")]
+    Overtaken,
+    /// libvirt left the change out.
+    #[error("the change did not take; the old definition is back in place")]
+    NotTaken(#[source] anyhow::Error),
+    /// libvirt left out a part of the change, and does not take the old definition either.
+    #[error("the change did not take ({reason}), and the old definition could not be put back")]
+    NotPutBack {
+        /// What is wrong with what libvirt has now.
+        reason: String,
+        /// Why it does not take the old one.
+        source: anyhow::Error,
+    },
+}
+
+impl Failure {
+    /// Whether nothing was written.
+    pub fn wrote_nothing(&self) -> bool {
+        !matches!(self, Self::NotReadBack(_) | Self::Overtaken | Self::NotTaken(_) | Self::NotPutBack { .. })
+    }
+
+    /// Whether the same rewrite of the same definition would fail again.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::NotTaken(_) | Self::NotPutBack { .. })
+    }
+}
+
+/// Replaces `old` by `new`, unless the definition is no longer `old`, and gives what libvirt made of it. Puts `old` back
+/// if `accepted` finds that the change did not take.
+///
+/// libvirt has no way to define a guest only if its definition is a certain one: what somebody else defines between
+/// the last look at it and the definition, a few milliseconds, is overwritten.
 ///
 /// # Errors
 /// What went wrong, and in which state the definition is.
@@ -20,37 +74,50 @@ pub(crate) fn redefine(
     old: &str,
     new: &str,
     accepted: impl Fn(&str) -> Result<()>,
-) -> Result<()> {
-    if definitions.read()? != old {
-        bail!("the definition was changed meanwhile and is left as it is; try again");
+) -> Result<String, Failure> {
+    if definitions.read().map_err(Failure::Unreadable)? != old {
+        return Err(Failure::ChangedMeanwhile);
     }
-    definitions.define(new).context("libvirt refuses the rewritten definition; the old one is still in place")?;
-    let Err(reason) = definitions.read().and_then(|now| accepted(&now)) else { return Ok(()) };
+    definitions.define(new).map_err(Failure::Refused)?;
+    let now = definitions.read().map_err(Failure::NotReadBack)?;
+    let Err(reason) = accepted(&now) else { return Ok(now) };
+    if now == old {
+        return Err(Failure::NotTaken(reason));
+    }
+    if !is_mixture(old, &now, new) {
+        return Err(Failure::Overtaken);
+    }
     match definitions.define(old) {
-        Ok(()) => Err(reason.context("the change did not take; the old definition is back in place")),
-        Err(error) => {
-            Err(error
-                .context(format!("the change did not take ({reason}), and the old definition could not be put back")))
-        }
+        Ok(()) => Err(Failure::NotTaken(reason)),
+        Err(source) => Err(Failure::NotPutBack { reason: reason.to_string(), source }),
     }
+}
+
+/// Whether `now` is what libvirt made of `new` by leaving out parts of the change from `old`, and not what somebody
+/// else wrote: it has every line that both have, and none that neither has.
+fn is_mixture(old: &str, now: &str, new: &str) -> bool {
+    let lines = |text: &str| -> BTreeSet<String> { text.lines().map(|line| line.trim().to_owned()).collect() };
+    let (old, now, new) = (lines(old), lines(now), lines(new));
+    old.intersection(&new).all(|line| now.contains(line))
+        && now.iter().all(|line| old.contains(line) || new.contains(line))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::anyhow;
+    use anyhow::{anyhow, bail};
 
     /// A libvirt that others change, and that drops what it does not know.
     struct Fake {
         now: String,
         defined: Vec<String>,
-        drops: bool,
+        makes: fn(&str) -> String,
         refuses: bool,
     }
 
     impl Fake {
         fn new(now: &str) -> Self {
-            Self { now: now.to_owned(), defined: Vec::new(), drops: false, refuses: false }
+            Self { now: now.to_owned(), defined: Vec::new(), makes: str::to_owned, refuses: false }
         }
     }
 
@@ -64,12 +131,13 @@ mod tests {
                 bail!("refused");
             }
             self.defined.push(xml.to_owned());
-            if !self.drops {
-                self.now = xml.to_owned();
-            }
+            self.now = (self.makes)(xml);
             Ok(())
         }
     }
+
+    const OLD: &str = "<a>\nold 1\nold 2\n</a>";
+    const NEW: &str = "<a>\nnew 1\nnew 2\n</a>";
 
     fn is_new(xml: &str) -> Result<()> {
         if xml == "new" { Ok(()) } else { Err(anyhow!("still {xml}")) }
@@ -78,7 +146,7 @@ mod tests {
     #[test]
     fn replaces_and_reads_back() {
         let mut fake = Fake::new("old");
-        redefine(&mut fake, "old", "new", is_new).expect("redefined");
+        assert_eq!(redefine(&mut fake, "old", "new", is_new).expect("redefined"), "new");
         assert_eq!(fake.now, "new");
     }
 
@@ -91,17 +159,43 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_is_dropped_is_taken_back() {
-        let mut fake = Fake { drops: true, ..Fake::new("old") };
+    fn a_change_that_is_dropped_needs_no_second_definition() {
+        let mut fake = Fake { makes: |_| "old".to_owned(), ..Fake::new("old") };
         let error = redefine(&mut fake, "old", "new", is_new).expect_err("dropped");
-        assert!(format!("{error:#}").contains("still old"), "{error:#}");
-        assert_eq!(fake.defined, ["new", "old"]);
+        assert!(matches!(&error, Failure::NotTaken(reason) if reason.to_string() == "still old"), "{error:?}");
+        assert_eq!(fake.defined, ["new"]);
+        assert!(error.is_final() && !error.wrote_nothing());
+    }
+
+    #[test]
+    fn a_change_that_half_takes_is_taken_back() {
+        let half = |xml: &str| if xml == OLD { OLD.to_owned() } else { "<a>\nnew 1\nold 2\n</a>".to_owned() };
+        let mut fake = Fake { makes: half, ..Fake::new(OLD) };
+        let error = redefine(&mut fake, OLD, NEW, |xml| if xml == NEW { Ok(()) } else { Err(anyhow!("no")) });
+        assert!(matches!(error, Err(Failure::NotTaken(_))), "{error:?}");
+        assert_eq!((fake.defined.len(), fake.now.as_str()), (2, OLD));
+    }
+
+    #[test]
+    fn what_somebody_else_writes_right_after_stays() {
+        for theirs in ["<a>\nold 1\nold 2\ntheirs\n</a>", "<a>\nold 1\nold 2\n"] {
+            let mut fake = Fake::new(OLD);
+            fake.makes = if theirs.contains("theirs") {
+                |_| "<a>\nold 1\nold 2\ntheirs\n</a>".to_owned()
+            } else {
+                |_| "<a>\nold 1\nold 2\n".to_owned()
+            };
+            let error = redefine(&mut fake, OLD, NEW, |_| Err(anyhow!("no")));
+            assert!(matches!(error, Err(Failure::Overtaken)), "{error:?}");
+            assert_eq!((fake.defined.len(), fake.now.as_str()), (1, theirs));
+        }
     }
 
     #[test]
     fn a_refusal_leaves_the_old_definition() {
         let mut fake = Fake { refuses: true, ..Fake::new("old") };
-        assert!(redefine(&mut fake, "old", "new", is_new).is_err());
+        let error = redefine(&mut fake, "old", "new", is_new).expect_err("refused");
+        assert!(error.is_final() && error.wrote_nothing());
         assert_eq!(fake.now, "old");
     }
 }

@@ -6,18 +6,24 @@ const WIDE: usize = 140;
 /// Columns below which nothing can be laid out any more; the terminal then wraps.
 const NARROWEST: usize = 40;
 
-/// The columns that standard output has: those of the environment variable COLUMNS, else those of the terminal.
+/// The columns that standard output has, or as many as anybody needs where it is no terminal.
 pub(crate) fn columns() -> usize {
+    known_columns().unwrap_or(WIDE)
+}
+
+/// The columns that standard output has: those of the environment variable COLUMNS, else those of the terminal; `None`
+/// in a pipe or a file, where sentences are better left unbroken.
+pub(crate) fn known_columns() -> Option<usize> {
     let wanted = std::env::var("COLUMNS").ok();
     let terminal = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
     choose(wanted.as_deref(), terminal)
 }
 
-fn choose(wanted: Option<&str>, terminal: Option<usize>) -> usize {
+fn choose(wanted: Option<&str>, terminal: Option<usize>) -> Option<usize> {
     let wanted = wanted.and_then(|columns| columns.parse().ok());
     // A serial console says that it has none.
     let mut known = wanted.into_iter().chain(terminal).filter(|&columns| columns > 0);
-    known.next().map_or(WIDE, |columns| columns.max(NARROWEST))
+    known.next().map(|columns: usize| columns.max(NARROWEST))
 }
 
 #[cfg(test)]
@@ -27,15 +33,15 @@ mod tests {
     #[test]
     fn what_is_asked_for_wins() {
         for (wanted, terminal, columns) in [
-            (None, None, WIDE),
-            (None, Some(80), 80),
-            (None, Some(0), WIDE),
-            (None, Some(20), NARROWEST),
-            (Some("120"), Some(80), 120),
-            (Some("1"), None, NARROWEST),
-            (Some("0"), Some(80), 80),
-            (Some("-3"), Some(80), 80),
-            (Some("many"), None, WIDE),
+            (None, None, None),
+            (None, Some(80), Some(80)),
+            (None, Some(0), None),
+            (None, Some(20), Some(NARROWEST)),
+            (Some("120"), Some(80), Some(120)),
+            (Some("1"), None, Some(NARROWEST)),
+            (Some("0"), Some(80), Some(80)),
+            (Some("-3"), Some(80), Some(80)),
+            (Some("many"), None, None),
         ] {
             assert_eq!(choose(wanted, terminal), columns, "{wanted:?} {terminal:?}");
         }

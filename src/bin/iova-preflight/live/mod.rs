@@ -1,5 +1,7 @@
 //! Guests that libvirt knows, over the crate `virt`. Nothing else in the project calls libvirt.
 
+pub(crate) mod events;
+
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -9,9 +11,11 @@ use iova_preflight::host::Host;
 use iova_preflight::version::Version;
 use virt::connect::Connect;
 use virt::domain::Domain;
+use virt::error::ErrorNumber;
 use virt::sys;
 
 use crate::redefine::Definitions;
+use events::Subscription;
 
 /// How long a daemon may take to answer everything, before it is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -78,9 +82,7 @@ pub(crate) fn inventories(
 fn inventory(uri: &str, wanted: Option<&str>) -> Result<Inventory> {
     check_uri(uri)?;
     let connection = Connect::open_read_only(Some(uri))?;
-    let mut host = Host::from_libvirt_capabilities(connection.capabilities()?.as_bytes())?;
-    host.libvirt = connection.lib_version().ok().map(Version::from_libvirt_number);
-    host.qemu = connection.hyp_version().ok().map(Version::from_libvirt_number);
+    let host = describe(&connection)?;
     let domains = match wanted {
         Some(name) => vec![connection.lookup_domain_by_name(name)?],
         None => connection.list_all_domains(0)?,
@@ -101,6 +103,14 @@ fn inventory(uri: &str, wanted: Option<&str>) -> Result<Inventory> {
     Ok(Inventory { uri: uri.to_owned(), host, is_local: is_local(uri), guests })
 }
 
+/// The host as its capabilities describe it. To tell them, libvirt looks at every QEMU that it does not know yet.
+fn describe(connection: &Connect) -> Result<Host> {
+    let mut host = Host::from_libvirt_capabilities(connection.capabilities()?.as_bytes())?;
+    host.libvirt = connection.lib_version().ok().map(Version::from_libvirt_number);
+    host.qemu = connection.hyp_version().ok().map(Version::from_libvirt_number);
+    Ok(host)
+}
+
 /// `driver:///path` without a host or another transport.
 fn is_local(uri: &str) -> bool {
     uri.split_once("://")
@@ -116,6 +126,7 @@ fn check_uri(text: &str) -> Result<()> {
 pub(crate) struct Definition {
     connection: Connect,
     domain: Domain,
+    may_write: bool,
 }
 
 impl Definition {
@@ -128,7 +139,7 @@ impl Definition {
         if !domain.is_persistent()? {
             bail!("guest {name} is transient: it has no definition that could be rewritten");
         }
-        Ok(Self { connection, domain })
+        Ok(Self { connection, domain, may_write: true })
     }
 
     /// Why a rewrite would lose something, if it would: what was saved with the old definition no longer restores.
@@ -150,16 +161,92 @@ impl Definition {
     pub fn uuid(&self) -> Result<String> {
         Ok(self.domain.uuid_string()?)
     }
+
+    /// The guest's name.
+    pub fn name(&self) -> Result<String> {
+        Ok(self.domain.name()?)
+    }
 }
 
 impl Definitions for Definition {
     fn read(&mut self) -> Result<String> {
-        // Without SECURE, libvirt leaves out passwords, and they would be lost.
-        Ok(self.domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE)?)
+        // Without SECURE, libvirt leaves out passwords, and they would be lost; only who may write may ask for them.
+        let secure = if self.may_write { sys::VIR_DOMAIN_XML_SECURE } else { 0 };
+        Ok(self.domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE | secure)?)
     }
 
     fn define(&mut self, xml: &str) -> Result<()> {
-        self.connection.define_domain_xml_flags(xml, sys::VIR_DOMAIN_DEFINE_VALIDATE)?;
+        // Without VIR_DOMAIN_DEFINE_VALIDATE, which takes libvirt ten times as long, during which somebody else may
+        // define the guest. What libvirt does not understand it leaves out, and that is seen when it is read back.
+        self.connection.define_domain_xml_flags(xml, 0)?;
         Ok(())
+    }
+}
+
+/// A connection that tells of every guest that is defined; [`events::start`] has to come first.
+pub(crate) struct Session {
+    subscription: Subscription,
+    uri: String,
+    may_write: bool,
+}
+
+impl Session {
+    /// Connects to `uri`. What happens from then on is told with the number `generation`.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub fn open(uri: &str, may_write: bool, generation: usize) -> Result<Self> {
+        /// Seconds between two questions whether the daemon is there.
+        const KEEP_ALIVE: i32 = 5;
+        /// How many of them it may leave unanswered. Calls that wait for it then fail.
+        const UNANSWERED: u32 = 3;
+        virt::error::clear_error_callback();
+        check_uri(uri)?;
+        let connection = if may_write { Connect::open(Some(uri)) } else { Connect::open_read_only(Some(uri)) }?;
+        // Drivers without a daemon have no need for it and say so with an error.
+        let _ = connection.set_keep_alive(KEEP_ALIVE, UNANSWERED);
+        let subscription = Subscription::new(connection, generation)?;
+        Ok(Self { subscription, uri: uri.to_owned(), may_write })
+    }
+
+    fn connection(&self) -> &Connect {
+        self.subscription.connection()
+    }
+
+    /// The host as libvirt describes it, and whether that is the host this program runs on.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub fn host(&self) -> Result<(Host, bool)> {
+        Ok((describe(self.connection())?, is_local(&self.uri)))
+    }
+
+    /// The UUIDs of the guests that have a definition.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub fn guests(&self) -> Result<Vec<String>> {
+        let domains = self.connection().list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_PERSISTENT)?;
+        domains.iter().map(|domain| Ok(domain.uuid_string()?)).collect()
+    }
+
+    /// The definition of a guest; `None` if it is gone or transient.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub fn definition(&self, uuid: &str) -> Result<Option<Definition>> {
+        let connection = self.connection().clone();
+        let domain = match connection.lookup_domain_by_uuid_string(uuid) {
+            Ok(domain) => domain,
+            Err(error) if error.code().is(ErrorNumber::NoDomain) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let persistent = domain.is_persistent()?;
+        Ok(persistent.then_some(Definition { connection, domain, may_write: self.may_write }))
+    }
+
+    /// Whether the daemon is still there.
+    pub fn is_alive(&self) -> bool {
+        self.connection().is_alive().unwrap_or(false)
     }
 }

@@ -1,0 +1,95 @@
+//! The lines of a document that a finding is about.
+
+use std::borrow::Cow;
+
+use annotate_snippets::{AnnotationKind, Element, Origin, Snippet};
+use iova_preflight::finding::{Finding, Label};
+use iova_preflight::text::{self, printable};
+use iova_preflight::xml::{Document, Span};
+
+/// A label on one line of the source.
+struct Mark<'d> {
+    /// The line, from its first byte to the one before its end.
+    line: Span,
+    /// What is underlined of it.
+    span: Span,
+    text: Cow<'d, str>,
+    kind: AnnotationKind,
+}
+
+impl<'d> Mark<'d> {
+    fn new(source: &str, label: &'d Label, kind: AnnotationKind) -> Self {
+        let start = source[..label.span.start].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = source[label.span.start..].find('\n').map_or(source.len(), |length| label.span.start + length);
+        // Of a tag that goes over many lines, the first says which it is.
+        let span = Span::new(label.span.start, label.span.end.min(end));
+        Self { line: Span::new(start, end), span, text: printable(&label.text), kind }
+    }
+}
+
+/// The lines of the source that the labels of a finding stand on, as few as show them: the renderer looks at all it is
+/// given.
+pub(super) fn excerpts<'d>(document: &'d Document<'_>, path: &str, finding: &'d Finding) -> Vec<Element<'d>> {
+    /// Lines this far apart are shown in pieces of their own, in bytes.
+    const FAR_APART: usize = 64 * 1024;
+    /// A longer line is named and not shown, in bytes.
+    const LONGEST_LINE: usize = 1000;
+    let source = document.source();
+    let related = finding.related.iter().map(|label| Mark::new(source, label, AnnotationKind::Context));
+    let primary = Mark::new(source, &finding.primary, AnnotationKind::Primary);
+    let mut marks: Vec<Mark<'_>> = std::iter::once(primary).chain(related).collect();
+    if marks.iter().any(|mark| mark.line.end - mark.line.start > LONGEST_LINE) {
+        let at = document.location(finding.primary.span.start);
+        return vec![Origin::path(path.to_owned()).line(at.line).char_column(at.column).into()];
+    }
+    marks.sort_by_key(|mark| mark.line.start);
+    marks
+        .chunk_by(|before, mark| mark.line.start < before.line.end + FAR_APART)
+        .map(|near| {
+            let (first, last) = (near[0].line.start, near[near.len() - 1].line.end);
+            let shown = Shown::new(&source[first..last]);
+            let annotations = near.iter().map(|mark| {
+                let (start, end) = (shown.offset(mark.span.start - first), shown.offset(mark.span.end - first));
+                mark.kind.span(start..end).label(mark.text.clone())
+            });
+            let annotations: Vec<_> = annotations.collect();
+            Snippet::source(shown.text)
+                .path(path.to_owned())
+                .line_start(document.location(first).line)
+                .annotations(annotations)
+                .into()
+        })
+        .collect()
+}
+
+/// Source lines as they are printed: what a terminal would act on is replaced.
+struct Shown<'d> {
+    text: Cow<'d, str>,
+    /// For each character, the offsets behind it in the source and in the text; empty where both are the same.
+    shifts: Vec<(usize, usize)>,
+}
+
+impl<'d> Shown<'d> {
+    fn new(source: &'d str) -> Self {
+        let hidden = |c: char| !matches!(c, '\t' | '\n' | '\r') && text::is_hidden(c);
+        if !source.contains(hidden) {
+            return Self { text: Cow::Borrowed(source), shifts: Vec::new() };
+        }
+        let (mut shown, mut shifts) = (String::with_capacity(source.len()), Vec::new());
+        for (offset, c) in source.char_indices() {
+            shown.push(if hidden(c) { char::REPLACEMENT_CHARACTER } else { c });
+            let behind = offset + c.len_utf8();
+            shifts.push((behind, shown.len()));
+        }
+        Self { text: Cow::Owned(shown), shifts }
+    }
+
+    /// Where a byte of the source is in the text.
+    fn offset(&self, source: usize) -> usize {
+        match self.shifts.partition_point(|&(behind, _)| behind <= source) {
+            0 if self.shifts.is_empty() => source,
+            0 => 0,
+            n => self.shifts[n - 1].1,
+        }
+    }
+}

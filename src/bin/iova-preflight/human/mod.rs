@@ -1,0 +1,159 @@
+//! Verdicts for people.
+
+mod excerpt;
+mod page;
+mod table;
+
+use std::fmt::Write as _;
+use std::io::{BufWriter, Write};
+
+use anstream::adapter::strip_str;
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
+use anyhow::Result;
+use iova_preflight::check::Verdict;
+use iova_preflight::text::{printable, wrapped};
+
+pub(crate) use page::{Look, Page};
+use table::Table;
+
+/// Prints guests one after the other and counts them.
+pub(crate) struct Printer<W: Write> {
+    out: BufWriter<W>,
+    /// Whether escape sequences are let through.
+    coloured: bool,
+    /// Whether somebody watches, who wants to see each guest at once and in order with what standard error says.
+    watched: bool,
+    columns: usize,
+    counts: Counts,
+    table: Table,
+    notice: Option<String>,
+    /// Whether the last guest took one line only, to which the next may be joined.
+    after_line: bool,
+}
+
+#[derive(Default)]
+struct Counts {
+    by_verdict: [usize; 5],
+    unreadable: usize,
+}
+
+/// The order of the summary, and how each verdict looks.
+const VERDICTS: [(Verdict, Style); 5] = [
+    (Verdict::Pass, AnsiColor::Green.on_default().bold()),
+    (Verdict::Warn, AnsiColor::Yellow.on_default().bold()),
+    (Verdict::Fixable, AnsiColor::Red.on_default().bold()),
+    (Verdict::Blocked, AnsiColor::Red.on_default().bold()),
+    (Verdict::NotApplicable, AnsiColor::BrightBlack.on_default()),
+];
+
+fn position(verdict: Verdict) -> usize {
+    VERDICTS.iter().position(|(known, _)| *known == verdict).unwrap_or(0)
+}
+
+fn verdict_style(verdict: Verdict) -> Style {
+    VERDICTS[position(verdict)].1
+}
+
+impl<W: Write + RawStream> Printer<W> {
+    /// A printer for a terminal of this width.
+    pub fn new(out: W, columns: usize) -> Self {
+        Self {
+            coloured: AutoStream::choice(&out) != ColorChoice::Never,
+            watched: out.is_terminal(),
+            out: BufWriter::new(out),
+            columns,
+            counts: Counts::default(),
+            table: Table::default(),
+            notice: None,
+            after_line: false,
+        }
+    }
+
+    fn print(&mut self, text: &str) -> Result<()> {
+        if self.coloured {
+            self.out.write_all(text.as_bytes())?;
+        } else {
+            write!(self.out, "{}", strip_str(text))?;
+        }
+        if self.watched {
+            self.out.flush()?;
+        }
+        Ok(())
+    }
+
+    /// `notice` says which host the next guests are judged for.
+    pub fn host(&mut self, notice: &str) {
+        self.notice = Some(notice.to_owned());
+    }
+
+    /// One more input that could not be judged.
+    pub fn unreadable(&mut self, name: &str, error: &str) {
+        self.counts.unreadable += 1;
+        self.table.unreadable(name, error);
+    }
+
+    /// One guest.
+    pub fn guest(&mut self, page: Page) -> Result<()> {
+        let mut text = String::new();
+        if let Some(notice) = self.notice.take() {
+            let _ = writeln!(text, "{}\n", printable(&notice));
+        }
+        self.counts.by_verdict[position(page.verdict)] += 1;
+        if page.detail && self.after_line {
+            text.push('\n');
+        }
+        self.after_line = !page.detail;
+        text += &page.text;
+        self.table.add(page.row);
+        self.print(&text)
+    }
+
+    /// The guests that need attention, and how many there are of each kind; nothing of a single one.
+    pub fn summary(&mut self) -> Result<()> {
+        let total: usize = self.counts.by_verdict.iter().sum::<usize>() + self.counts.unreadable;
+        if total < 2 {
+            self.out.flush()?;
+            return Ok(());
+        }
+        let mut text = String::new();
+        if self.after_line {
+            text.push('\n');
+        }
+        let table = self.table.render(self.columns);
+        if !table.is_empty() {
+            let _ = writeln!(text, "{table}");
+        }
+        let counts = VERDICTS
+            .iter()
+            .zip(self.counts.by_verdict)
+            .map(|((verdict, style), count)| (verdict.name(), *style, count));
+        let unreadable = ("unreadable", Style::new(), self.counts.unreadable);
+        let mut line = format!("{total} domains:");
+        text += &line;
+        let mut comma = "";
+        for (name, style, count) in counts.chain([unreadable]).filter(|(_, _, count)| *count > 0) {
+            let part = format!("{count} {name}");
+            text += comma;
+            // The comma behind it, too.
+            if line.len() + part.len() + 2 > self.columns {
+                text += "\n ";
+                line.clear();
+            }
+            let _ = write!(text, " {style}{part}{style:#}");
+            line += &format!(" {part},");
+            comma = ",";
+        }
+        text.push('\n');
+        let fixable = self.counts.by_verdict[position(Verdict::Fixable)];
+        if fixable > 0 {
+            for line in wrapped(&format!("{fixable} can be fixed: `iova-preflight fix` shows how"), self.columns) {
+                let _ = writeln!(text, "{line}");
+            }
+        }
+        self.print(&text)?;
+        self.out.flush()?;
+        Ok(())
+    }
+}

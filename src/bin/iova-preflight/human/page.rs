@@ -1,0 +1,155 @@
+//! What there is to say of one guest.
+
+use std::fmt::Write as _;
+
+use annotate_snippets::{Group, Level, Renderer};
+use anstyle::Style;
+use iova_preflight::check::Verdict;
+use iova_preflight::finding::{Finding, Severity};
+use iova_preflight::qemu::layout::{ABOVE_4G_START, Layout};
+use iova_preflight::rules::UNKNOWN_MACHINE_TYPE;
+use iova_preflight::text::{self, printable, quoted};
+
+use super::excerpt::excerpts;
+use super::table::Row;
+use super::verdict_style;
+use crate::judge::Judged;
+use crate::terminal;
+
+/// How guests are shown.
+pub(crate) struct Look {
+    verbose: bool,
+    /// Where sentences are broken, if anywhere.
+    columns: Option<usize>,
+    renderer: Renderer,
+}
+
+/// A guest as it is shown, with escape sequences.
+pub(crate) struct Page {
+    pub(super) verdict: Verdict,
+    pub(super) text: String,
+    /// Whether it takes more than a line.
+    pub(super) detail: bool,
+    pub(super) row: Row,
+}
+
+impl Look {
+    /// For this terminal; `verbose` shows what is merely good to know, too.
+    pub fn new(verbose: bool) -> Self {
+        let renderer = Renderer::styled().term_width(terminal::columns());
+        Self { verbose, columns: terminal::known_columns(), renderer }
+    }
+
+    /// One guest: a line, and below it what there is to say.
+    pub fn page(&self, judged: &Judged<'_>) -> Page {
+        let evaluation = judged.evaluation;
+        let shown: Vec<&Finding> =
+            evaluation.findings.iter().filter(|finding| self.verbose || finding.severity > Severity::Note).collect();
+        let detail = evaluation.verdict != Verdict::NotApplicable && (!shown.is_empty() || self.verbose);
+
+        let style = verdict_style(evaluation.verdict);
+        let mut text = format!("{style}{:<14}{style:#} {}", evaluation.verdict.name(), printable(judged.name));
+        if !judged.domain.name.is_empty() {
+            let _ = write!(text, " ({})", quoted(&judged.domain.name));
+        }
+        if let Some(reason) = &evaluation.not_applicable {
+            let _ = write!(text, ": {}", printable(reason));
+        }
+        text.push('\n');
+
+        for finding in &shown {
+            text += &self.finding(judged, finding);
+            text.push('\n');
+        }
+        if let Some(layout) = evaluation.facts.layout.as_ref().filter(|_| detail) {
+            text += &self.line("map", &map_line(layout, judged));
+        }
+        // The finding about the machine type says it already.
+        let said = evaluation.findings.iter().any(|finding| finding.rule == UNKNOWN_MACHINE_TYPE);
+        for assumption in evaluation.assumptions.iter().filter(|_| !said) {
+            text += &self.line("note", assumption);
+        }
+        if let Some(fix) = &evaluation.fix {
+            let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
+            text += &self.line("fix", &changes.join(", "));
+        }
+        for tried in &evaluation.tried {
+            text += &self.line("tried", tried);
+        }
+        if detail {
+            text.push('\n');
+        }
+        Page { verdict: evaluation.verdict, text, detail, row: Row::new(judged) }
+    }
+
+    fn line(&self, title: &str, text: &str) -> String {
+        let style = Style::new().bold();
+        let indent = "   = : ".len() + title.len();
+        let text = self.broken(text, indent).replace('\n', &format!("\n{:indent$}", ""));
+        format!("   {style}= {title}:{style:#} {text}\n")
+    }
+
+    /// A sentence in lines that fit behind `indent` columns.
+    fn broken(&self, text: &str, indent: usize) -> String {
+        let text = printable(text);
+        /// With less room, a broken sentence is harder to read than one that the terminal breaks.
+        const LEAST: usize = 24;
+        let longest = text.split(' ').map(|word| word.chars().count()).max().unwrap_or(0);
+        let room = self.columns.map(|columns| columns.saturating_sub(indent));
+        let room = room.filter(|&room| room >= longest.max(LEAST));
+        let Some(room) = room else { return text.into_owned() };
+        let lines = match text.contains(BAR) {
+            // What stands between bars stays together.
+            true => text::filled(text.replace(BAR, " |\n").split('\n'), room),
+            false => text::wrapped(&text, room),
+        };
+        lines.join("\n")
+    }
+
+    fn finding(&self, judged: &Judged<'_>, finding: &Finding) -> String {
+        let (level, name) = match finding.severity {
+            Severity::Error => (Level::ERROR, "error"),
+            Severity::Warning => (Level::WARNING, "warning"),
+            Severity::Note => (Level::NOTE, "note"),
+        };
+        let indent = format!("{name}[{}]: ", finding.rule).len();
+        let title = level.primary_title(self.broken(&finding.title, indent)).id(finding.rule);
+        let mut group = excerpts(judged.document, &printable(judged.name), finding)
+            .into_iter()
+            .fold(Group::with_title(title), Group::element);
+        if let Some(cause) = &finding.cause {
+            group = group.element(Level::NOTE.with_name("cause").message(self.broken(cause, "   = cause: ".len())));
+        }
+        self.renderer.render(&[group])
+    }
+}
+
+/// Between the parts of a map.
+const BAR: &str = " | ";
+
+/// The map in one line.
+fn map_line(layout: &Layout, judged: &Judged<'_>) -> String {
+    let mut line = format!("RAM {}", text::range(layout.ram_below_4g));
+    if let Some(ram) = layout.ram_above_4g {
+        let _ = write!(line, ", {}", text::range(ram));
+    }
+    if let Some(window) = layout.device_memory {
+        let _ = write!(line, " | device memory {}", text::range(window));
+    }
+    if let Some(hole) = layout.pci_hole64 {
+        let _ = write!(line, " | PCI hole {}", text::range(hole));
+    }
+    // Ranges below 4 GiB are of no concern to RAM, and those above the map of none to this guest.
+    let near = |start: u64| (ABOVE_4G_START..=layout.max_gpa).contains(&start);
+    let reserved = judged.host.unmappable();
+    for reserved in reserved.iter().filter(|reserved| layout.relocated || near(reserved.range.start)) {
+        if reserved.range.start >= ABOVE_4G_START {
+            let _ = write!(line, " | reserved {}", text::range(reserved.range));
+        }
+    }
+    let _ = write!(line, " | needs {} phys-bits", layout.phys_bits_needed);
+    if let Some(bits) = judged.evaluation.facts.phys_bits {
+        let _ = write!(line, ", has {bits}");
+    }
+    line
+}

@@ -1,0 +1,368 @@
+//! The guests that need attention, a line each.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use iova_preflight::check::Verdict;
+use iova_preflight::finding::{Finding, Severity};
+use iova_preflight::text::{self, printable};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::verdict_style;
+use crate::judge::Judged;
+
+/// Between columns.
+const GAP: usize = 2;
+
+/// The least room for what to do beside the other columns; where there is less, it gets a line of its own.
+const LEAST_ADVICE: usize = 24;
+
+/// What the table says of one guest.
+pub(super) struct Row {
+    /// `None` of an input that could not be judged.
+    verdict: Option<Verdict>,
+    /// The guest's name.
+    name: String,
+    /// Where its XML came from.
+    source: String,
+    machine: String,
+    memory: String,
+    advice: String,
+}
+
+impl Row {
+    pub fn new(judged: &Judged<'_>) -> Self {
+        let evaluation = judged.evaluation;
+        let facts = &evaluation.facts;
+        let requested = judged.domain.machine.as_ref().map(|machine| &machine.value);
+        let memory = match (facts.ram, facts.maxmem) {
+            (Some(ram), Some(most)) if most > ram => up_to(&text::size(ram), &text::size(most)),
+            (Some(ram), _) => text::size(ram),
+            (None, _) => String::new(),
+        };
+        let advice = match &evaluation.fix {
+            Some(fix) => {
+                let changes: Vec<String> = fix.changes.iter().map(|change| short(&change.to_string())).collect();
+                format!("fix: {}", changes.join(", "))
+            }
+            None if evaluation.verdict == Verdict::Blocked => {
+                format!("by hand, see above: {}", rules(&evaluation.findings, Severity::Error))
+            }
+            None => format!("see above: {}", rules(&evaluation.findings, Severity::Warning)),
+        };
+        Self {
+            verdict: Some(evaluation.verdict),
+            name: judged.domain.name.clone(),
+            source: judged.name.to_owned(),
+            machine: facts.machine.as_ref().or(requested).cloned().unwrap_or_default(),
+            memory,
+            advice,
+        }
+    }
+
+    /// Blocked before fixable, what could not be judged before what starts.
+    fn urgency(&self) -> Option<u8> {
+        match self.verdict {
+            Some(Verdict::Blocked) => Some(3),
+            Some(Verdict::Fixable) => Some(2),
+            None => Some(1),
+            Some(Verdict::Warn) => Some(0),
+            Some(Verdict::Pass | Verdict::NotApplicable) => None,
+        }
+    }
+
+    fn verdict(&self) -> (&'static str, Style) {
+        match self.verdict {
+            Some(verdict) => (verdict.name(), verdict_style(verdict)),
+            // As in JSON.
+            None => ("error", AnsiColor::Red.on_default().bold()),
+        }
+    }
+}
+
+/// Two sizes, with the unit only once where it is the same.
+fn up_to(least: &str, most: &str) -> String {
+    match (least.split_once(' '), most.split_once(' ')) {
+        (Some((number, unit)), Some((_, same))) if unit == same => format!("{number}–{most}"),
+        _ => format!("{least}–{most}"),
+    }
+}
+
+/// A change without what was before, which another column says or does not matter.
+fn short(change: &str) -> String {
+    match (change.split_once(' '), change.split_once(" → ")) {
+        (Some((what, _)), Some((_, to))) => format!("{what} {to}"),
+        _ => change.to_owned(),
+    }
+}
+
+/// The rules that speak of something this bad, each once.
+fn rules(findings: &[Finding], severity: Severity) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for finding in findings.iter().filter(|finding| finding.severity >= severity) {
+        if !names.contains(&finding.rule) {
+            names.push(finding.rule);
+        }
+    }
+    names.join(", ")
+}
+
+/// Collects guests.
+#[derive(Default)]
+pub(super) struct Table {
+    rows: Vec<Row>,
+    /// How often each name came.
+    names: HashMap<String, usize>,
+}
+
+impl Table {
+    pub fn add(&mut self, row: Row) {
+        *self.names.entry(row.name.clone()).or_default() += 1;
+        if row.urgency().is_some() {
+            self.rows.push(row);
+        }
+    }
+
+    pub fn unreadable(&mut self, source: &str, error: &str) {
+        self.rows.push(Row {
+            verdict: None,
+            name: String::new(),
+            source: source.to_owned(),
+            machine: String::new(),
+            memory: String::new(),
+            advice: error.trim_start().to_owned(),
+        });
+    }
+
+    /// The table, the worst first, or nothing where no guest needs attention.
+    pub fn render(&mut self, columns: usize) -> String {
+        // Stable: guests of one kind stay in the order they came in.
+        self.rows.sort_by_key(|row| Reverse(row.urgency()));
+        let cells: Vec<Cells> = self.rows.iter().map(|row| self.cells(row)).collect();
+        if cells.is_empty() {
+            return String::new();
+        }
+        let Some(layout) = Layout::new(&cells, columns) else { return stacked(&cells, columns) };
+        let mut text = String::new();
+        let title = Style::new().dimmed();
+        let _ = write!(text, "{title}");
+        layout.row(&mut text, ("verdict", Style::new()), ["guest", "machine", "memory"], "what to do");
+        let _ = write!(text, "{title:#}");
+        for row in &cells {
+            let [guest, machine, memory] = &row.middle;
+            layout.row(&mut text, row.verdict, [guest, machine, memory], &row.advice);
+        }
+        text
+    }
+
+    fn cells(&self, row: &Row) -> Cells {
+        // A name that several guests have names none of them.
+        let unique = !row.name.is_empty() && self.names.get(&row.name) == Some(&1);
+        let guest = if unique { &row.name } else { &row.source };
+        let cell = |text: &str| printable(text).into_owned();
+        Cells {
+            verdict: row.verdict(),
+            middle: [cell(guest), cell(&row.machine), cell(&row.memory)],
+            advice: cell(&row.advice),
+        }
+    }
+}
+
+/// A row as it is printed.
+struct Cells {
+    verdict: (&'static str, Style),
+    /// Guest, machine, memory.
+    middle: [String; 3],
+    advice: String,
+}
+
+/// The widths of the columns.
+struct Layout {
+    verdict: usize,
+    middle: [usize; 3],
+    advice: usize,
+    /// Whether what to do stands below the other columns, not beside them.
+    below: bool,
+}
+
+impl Layout {
+    /// As wide as what stands in the columns, but no wider than what a glance takes in; `None` where there is no room.
+    fn new(cells: &[Cells], columns: usize) -> Option<Self> {
+        const LEAST: [usize; 3] = [12, 12, 8];
+        const MOST: [usize; 3] = [36, 24, 24];
+        let widest = |width: &dyn Fn(&Cells) -> usize| cells.iter().map(width).max().unwrap_or(0);
+        let verdict = widest(&|row| row.verdict.0.len()).max("verdict".len());
+        let mut middle = [0, 1, 2].map(|column| widest(&|row| row.middle[column].width()).min(MOST[column]));
+        for (width, least) in middle.iter_mut().zip(LEAST) {
+            *width = (*width).max(least);
+        }
+        let taken = |middle: [usize; 3]| verdict + middle.iter().sum::<usize>() + 3 * GAP;
+        let words = cells.iter().flat_map(|row| row.advice.split(' ')).map(UnicodeWidthStr::width);
+        let advice = words.max().unwrap_or(0).clamp(LEAST_ADVICE, 40) + GAP;
+        [(advice, false), (0, true)].into_iter().find_map(|(needed, below)| {
+            let mut middle = middle;
+            // Names give way first.
+            let too_much = (taken(middle) + needed).saturating_sub(columns);
+            middle[0] = middle[0].saturating_sub(too_much).max(LEAST[0]);
+            columns.checked_sub(taken(middle) + needed)?;
+            let advice = columns - if below { verdict + GAP } else { taken(middle) + GAP };
+            Some(Self { verdict, middle, advice, below })
+        })
+    }
+
+    fn row(&self, text: &mut String, (verdict, style): (&str, Style), middle: [&str; 3], advice: &str) {
+        let mut line = format!("{style}{verdict}{style:#}{:1$}", "", self.verdict - verdict.len());
+        let mut width = self.verdict;
+        for (column, cell) in middle.into_iter().enumerate() {
+            let cell = fit(cell, self.middle[column]);
+            let padding = self.middle[column] - cell.width();
+            // Sizes are compared from the right.
+            let _ = match column {
+                2 => write!(line, "{:GAP$}{:padding$}{cell}", "", ""),
+                _ => write!(line, "{:GAP$}{cell}{:padding$}", "", ""),
+            };
+            width += GAP + self.middle[column];
+        }
+        let indent = if self.below { self.verdict } else { width };
+        let mut lines = text::wrapped(advice, self.advice).into_iter();
+        if !self.below
+            && let Some(first) = lines.next()
+        {
+            let _ = write!(line, "{:GAP$}{first}", "");
+        }
+        end(text, &line);
+        for more in lines {
+            end(text, &format!("{:indent$}{:GAP$}{more}", "", ""));
+        }
+    }
+}
+
+/// Ends a line.
+fn end(text: &mut String, line: &str) {
+    text.push_str(line.trim_end_matches(' '));
+    text.push('\n');
+}
+
+/// Each guest in lines of its own, where there is no room for columns.
+fn stacked(cells: &[Cells], columns: usize) -> String {
+    const INDENT: usize = 4;
+    let mut text = String::new();
+    for row in cells {
+        let (verdict, style) = row.verdict;
+        let [guest, machine, memory] = &row.middle;
+        let guest = fit(guest, columns.saturating_sub(verdict.len() + 1));
+        let _ = writeln!(text, "{style}{verdict}{style:#} {guest}");
+        let what: Vec<&str> = [machine.as_str(), memory.as_str()].into_iter().filter(|cell| !cell.is_empty()).collect();
+        for line in [what.join(", "), row.advice.clone()] {
+            for line in text::wrapped(&line, columns - INDENT) {
+                let _ = writeln!(text, "{:INDENT$}{line}", "");
+            }
+        }
+    }
+    text
+}
+
+/// `text`, cut where it takes more than `width` columns: a path at its beginning, everything else at its end.
+fn fit(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut room = width.saturating_sub(1);
+    let fits = |c: &char| match room.checked_sub(c.width().unwrap_or(0)) {
+        Some(rest) => {
+            room = rest;
+            true
+        }
+        None => false,
+    };
+    if text.contains('/') {
+        let kept: String = text.chars().rev().take_while(fits).collect();
+        return format!("…{}", kept.chars().rev().collect::<String>());
+    }
+    text.chars().take_while(fits).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anstream::adapter::strip_str;
+
+    fn row(verdict: Option<Verdict>, name: &str, advice: &str) -> Row {
+        Row {
+            verdict,
+            name: name.to_owned(),
+            source: format!("/etc/libvirt/qemu/{name}.xml"),
+            machine: "pc-q35-6.2".to_owned(),
+            memory: "1200 GiB".to_owned(),
+            advice: advice.to_owned(),
+        }
+    }
+
+    fn table(rows: impl IntoIterator<Item = Row>, columns: usize) -> String {
+        let mut table = Table::default();
+        rows.into_iter().for_each(|row| table.add(row));
+        strip_str(&table.render(columns)).to_string()
+    }
+
+    #[test]
+    fn only_what_needs_attention_is_shown_the_worst_first() {
+        let rows = [
+            row(Some(Verdict::Warn), "w", "see above: x"),
+            row(Some(Verdict::Pass), "p", ""),
+            row(Some(Verdict::Fixable), "f1", "fix: a"),
+            row(Some(Verdict::NotApplicable), "n", ""),
+            row(Some(Verdict::Blocked), "b", "by hand"),
+            row(Some(Verdict::Fixable), "f2", "fix: a"),
+        ];
+        let text = table(rows, 80);
+        let names: Vec<&str> = text.lines().map(|line| line.split_whitespace().nth(1).expect("a name")).collect();
+        assert_eq!(names, ["guest", "b", "f1", "f2", "w"], "{text}");
+        assert_eq!(table([row(Some(Verdict::Pass), "p", "")], 80), "");
+    }
+
+    #[test]
+    fn a_name_that_several_have_gives_way_to_where_it_came_from() {
+        let text = table([row(Some(Verdict::Warn), "db", ""), row(Some(Verdict::Pass), "db", "")], 120);
+        assert!(text.contains("/etc/libvirt/qemu/db.xml"), "{text}");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_and_columns_line_up() {
+        let names = ["db", "仮想マシン仮想マシン仮想マシン仮想マシン", "e\u{301}te\u{301}", "👩‍🔬 lab", &"x".repeat(90)];
+        let advice = "fix: machine pc-q35-7.1, maxphysaddr emulate 42, pcihole64 32 GiB, memory any address";
+        for columns in [40, 60, 72, 80, 100, 120, 200] {
+            let text = table(names.map(|name| row(Some(Verdict::Fixable), name, advice)), columns);
+            for line in text.lines() {
+                assert!(line.width() <= columns, "{columns}: {} {line:?}", line.width());
+            }
+            if columns >= 60 {
+                let places: Vec<usize> = text
+                    .lines()
+                    .filter_map(|line| line.split_once("pc-q35-6.2"))
+                    .map(|(before, _)| before.width())
+                    .collect();
+                assert_eq!(places.len(), names.len(), "{text}");
+                assert!(places.iter().all(|place| *place == places[0]), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_keeps_what_tells_it_from_others() {
+        assert_eq!(fit("pc-q35-7.2", 10), "pc-q35-7.2");
+        assert_eq!(fit("instance-00001a2f", 10), "instance-…");
+        assert_eq!(fit("/etc/libvirt/qemu/db.xml", 10), "…mu/db.xml");
+        assert_eq!(fit("仮想マシン", 6), "仮想…");
+    }
+
+    #[test]
+    fn what_was_before_is_left_out() {
+        assert_eq!(up_to("512 GiB", "1024 GiB"), "512–1024 GiB");
+        assert_eq!(up_to("512 MiB", "1024 GiB"), "512 MiB–1024 GiB");
+        assert_eq!(short("machine pc-q35-6.2 → pc-q35-7.1"), "machine pc-q35-7.1");
+        assert_eq!(short("memory device 0x1000 → any address"), "memory any address");
+        assert_eq!(short("maxphysaddr emulate 42"), "maxphysaddr emulate 42");
+    }
+}

@@ -1,0 +1,104 @@
+//! Rewriting the definition of a guest where libvirt keeps it, as `fix --connect` and `watch` do it.
+
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use iova_preflight::check::evaluate;
+use iova_preflight::domain;
+use iova_preflight::policy::Policy;
+use iova_preflight::xml::Document;
+
+use crate::judge::HostSource;
+use crate::live::Definition;
+use crate::redefine::{Failure, redefine};
+
+/// A guest that was redefined.
+pub(crate) struct Mended {
+    /// What libvirt made of the new definition.
+    pub now: String,
+    /// The file with the old one.
+    pub backup: PathBuf,
+}
+
+/// How definitions are rewritten.
+pub(crate) struct Mender<'a> {
+    /// The host the guests run on.
+    pub source: &'a HostSource,
+    /// What is allowed.
+    pub policy: &'a Policy,
+    /// The folder for replaced definitions, if not the usual one.
+    pub backup: Option<&'a Path>,
+    /// Whether saved state may be lost.
+    pub force: bool,
+}
+
+impl Mender<'_> {
+    /// Replaces `old`, which was read from `definition`, by `new`.
+    ///
+    /// # Errors
+    /// Why not, and in which state the definition is.
+    pub fn mend(&self, definition: &mut Definition, old: &str, new: &str) -> Result<Mended, Failure> {
+        let obstacle = definition.obstacle().map_err(Failure::Unreadable)?;
+        if let Some(obstacle) = obstacle.filter(|_| !self.force) {
+            return Err(Failure::Obstacle(obstacle));
+        }
+        let backup = back_up(self.backup, definition, old).map_err(Failure::NotKept)?;
+        match redefine(definition, old, new, |now| self.accepted(now)) {
+            Ok(now) => Ok(Mended { now, backup }),
+            Err(failure) => {
+                if failure.wrote_nothing() {
+                    // The definition it holds is still in place. Left behind, it is one file too many, no more.
+                    let _ = std::fs::remove_file(backup);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Whether a guest may start with this definition.
+    fn accepted(&self, xml: &str) -> Result<()> {
+        let document = Document::parse(xml.as_bytes()).map_err(|error| anyhow!("{error}"))?;
+        let domain = domain::read(&document)?;
+        let host = self.source.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
+        let evaluation = evaluate(&domain, &host, self.policy);
+        let finding = evaluation.findings.iter().find(|_| evaluation.verdict.stops());
+        finding.map_or(Ok(()), |finding| Err(anyhow!("{}", finding.title)))
+    }
+}
+
+/// Keeps a definition in a file of its own, which is never overwritten and which only its owner can read: it may
+/// hold passwords.
+fn back_up(folder: Option<&Path>, definition: &Definition, xml: &str) -> Result<PathBuf> {
+    let (name, uuid) = (definition.name()?, definition.uuid()?);
+    let folder = folder.map_or_else(default_folder, |folder| Ok(folder.to_owned()))?;
+    let context = || folder.display().to_string();
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(context)?;
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
+    let name: String = name.chars().take(100).map(plain).collect();
+    let mut file = tempfile::Builder::new()
+        .prefix(&format!("{}-{uuid}-", name.trim_start_matches('.')))
+        .suffix(".xml")
+        .tempfile_in(&folder)
+        .with_context(context)?;
+    file.write_all(xml.as_bytes()).with_context(context)?;
+    file.as_file().sync_all().with_context(context)?;
+    let (_, path) = file.keep().with_context(context)?;
+    Ok(path)
+}
+
+fn default_folder() -> Result<PathBuf> {
+    // The owner of its own folder is the user a process runs as.
+    let root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self")?) == 0;
+    if root {
+        return Ok(PathBuf::from("/var/lib/iova-preflight/backup"));
+    }
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let state = state
+        .filter(|path| path.is_absolute())
+        .or_else(home)
+        .context("neither XDG_STATE_HOME nor HOME is set; --backup says where the replaced definition is kept")?;
+    Ok(state.join("iova-preflight/backup"))
+}

@@ -1,0 +1,396 @@
+//! Which guest is looked at when, and whether it may be rewritten. Pure: the time comes in, decisions go out.
+//!
+//! A guest is looked at when it was defined. That a guest was rewritten by this program is no reason to leave out the
+//! next look at it; what is decided then depends on its definition alone, so that nothing is missed and nothing is
+//! done twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use iova_preflight::check::Verdict;
+
+/// The time between two rewrites, of whichever guests: a daemon has others to serve as well.
+const SPACING: Duration = Duration::from_millis(50);
+
+/// A guest that was defined twice within this time is being worked on, and is rewritten when that is over.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Events of a rewrite come within this time.
+const ECHO: Duration = Duration::from_secs(2);
+
+/// How many rewrites a guest gets in quick succession. Whoever writes the old definition back each time, from a
+/// template, say, wins then.
+const BURST: u32 = 10;
+
+/// How long it takes until a guest gets one more.
+const REFILL: Duration = Duration::from_secs(300);
+
+/// A text in a few bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// The fingerprint of `text`.
+    pub fn of(text: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Look at the guest with this UUID.
+    Look(String),
+    /// Nothing until then.
+    WaitUntil(Instant),
+    /// Nothing until something happens.
+    Idle,
+}
+
+/// Whether a guest may be rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Permission {
+    /// Now.
+    Granted,
+    /// It is looked at again by itself, soon.
+    Later,
+    /// This very definition was tried, and it does not help.
+    Hopeless,
+    /// It was rewritten so often that somebody must be writing it back. It is looked at again by itself, much later.
+    Exhausted,
+}
+
+/// What is remembered of a guest.
+#[derive(Debug)]
+struct Guest {
+    /// When it is looked at.
+    due: Option<Instant>,
+    /// When it was defined last.
+    defined: Option<Instant>,
+    /// Until when it is taken to be worked on.
+    busy_until: Option<Instant>,
+    /// A definition whose rewrite failed.
+    hopeless: Option<Fingerprint>,
+    /// The last rewrite.
+    rewrite: Option<Rewrite>,
+    /// How many rewrites are left to it, and since when.
+    budget: (u32, Instant),
+    /// What was last said of it.
+    said: Option<Fingerprint>,
+    /// What it was last found to be.
+    verdict: Option<Verdict>,
+}
+
+#[derive(Debug)]
+struct Rewrite {
+    /// When it was begun.
+    begun: Instant,
+    /// What libvirt made of it.
+    result: Option<Fingerprint>,
+    /// How often the guest was defined since.
+    events: u32,
+}
+
+impl Guest {
+    fn new(now: Instant) -> Self {
+        Self {
+            due: None,
+            defined: None,
+            busy_until: None,
+            hopeless: None,
+            rewrite: None,
+            budget: (BURST, now),
+            said: None,
+            verdict: None,
+        }
+    }
+
+    fn has_budget(&mut self, now: Instant) -> bool {
+        let (left, since) = self.budget;
+        let periods = now.saturating_duration_since(since).as_secs() / REFILL.as_secs();
+        let more = u32::try_from(periods).unwrap_or(u32::MAX);
+        if left.saturating_add(more) >= BURST {
+            self.budget = (BURST, now);
+        } else if more > 0 {
+            self.budget = (left + more, since + REFILL * more);
+        }
+        self.budget.0 > 0
+    }
+}
+
+/// How many guests there are of each kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// All.
+    pub guests: usize,
+    /// Those that a rewrite would mend.
+    pub fixable: usize,
+    /// Those that no rewrite mends.
+    pub blocked: usize,
+}
+
+/// The guests of one libvirt, by UUID.
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    guests: BTreeMap<String, Guest>,
+    rest_until: Option<Instant>,
+}
+
+impl Agenda {
+    /// A guest was defined.
+    pub fn defined(&mut self, uuid: &str, now: Instant) {
+        let guest = self.guests.entry(uuid.to_owned()).or_insert_with(|| Guest::new(now));
+        if guest.defined.is_some_and(|before| now.saturating_duration_since(before) < QUIET) {
+            guest.busy_until = Some(now + QUIET);
+        }
+        guest.defined = Some(now);
+        guest.due.get_or_insert(now);
+        if let Some(rewrite) = &mut guest.rewrite {
+            rewrite.events += 1;
+        }
+    }
+
+    /// A guest has no definition any more.
+    pub fn gone(&mut self, uuid: &str) {
+        self.guests.remove(uuid);
+    }
+
+    /// These are all guests, and each is to be looked at.
+    pub fn all(&mut self, uuids: Vec<String>, now: Instant) {
+        let uuids: BTreeSet<String> = uuids.into_iter().collect();
+        self.guests.retain(|uuid, _| uuids.contains(uuid));
+        for uuid in uuids {
+            self.guests.entry(uuid).or_insert_with(|| Guest::new(now)).due.get_or_insert(now);
+        }
+    }
+
+    /// What to do next; a guest that is named is no longer due.
+    pub fn next(&mut self, now: Instant) -> Next {
+        let due = self.guests.iter_mut().filter_map(|(uuid, guest)| Some((guest.due?, uuid, guest)));
+        let Some((due, uuid, guest)) = due.min_by_key(|(due, ..)| *due) else { return Next::Idle };
+        let due = self.rest_until.map_or(due, |rest| due.max(rest));
+        if due > now {
+            return Next::WaitUntil(due);
+        }
+        guest.due = None;
+        Next::Look(uuid.clone())
+    }
+
+    /// A guest was found to be this. True if its last rewrite went over a definition that somebody else made meanwhile.
+    pub fn found(&mut self, uuid: &str, definition: Fingerprint, verdict: Verdict, now: Instant) -> bool {
+        let Some(guest) = self.guests.get_mut(uuid) else { return false };
+        guest.verdict = Some(verdict);
+        // Two definitions since the rewrite was begun, one of them its own, and what there is now is its own: the other
+        // one was first. Where the other one was later, it is the one that is there now.
+        let overwrote = guest.rewrite.as_ref().is_some_and(|rewrite| {
+            rewrite.result == Some(definition)
+                && rewrite.events > 1
+                && now.saturating_duration_since(rewrite.begun) < ECHO
+        });
+        guest.rewrite.take_if(|rewrite| overwrote || now.saturating_duration_since(rewrite.begun) >= ECHO);
+        overwrote
+    }
+
+    /// Whether a guest may be rewritten that has this definition. If so, the rewrite counts as begun.
+    pub fn may_rewrite(&mut self, uuid: &str, definition: Fingerprint, now: Instant) -> Permission {
+        let Some(guest) = self.guests.get_mut(uuid) else { return Permission::Later };
+        if guest.hopeless == Some(definition) {
+            return Permission::Hopeless;
+        }
+        if let Some(quiet) = guest.busy_until.filter(|quiet| *quiet > now) {
+            guest.due = Some(quiet);
+            return Permission::Later;
+        }
+        if !guest.has_budget(now) {
+            guest.due = Some(guest.budget.1 + REFILL);
+            return Permission::Exhausted;
+        }
+        guest.budget.0 -= 1;
+        guest.rewrite = Some(Rewrite { begun: now, result: None, events: 0 });
+        self.rest_until = Some(now + SPACING);
+        Permission::Granted
+    }
+
+    /// A guest was rewritten, and this is its definition now.
+    pub fn rewritten(&mut self, uuid: &str, definition: Fingerprint) {
+        if let Some(rewrite) = self.guests.get_mut(uuid).and_then(|guest| guest.rewrite.as_mut()) {
+            rewrite.result = Some(definition);
+        }
+    }
+
+    /// Rewriting this definition of a guest failed, and will fail again.
+    pub fn hopeless(&mut self, uuid: &str, definition: Fingerprint) {
+        if let Some(guest) = self.guests.get_mut(uuid) {
+            guest.hopeless = Some(definition);
+        }
+    }
+
+    /// Whether `text` is not what was last said of a guest; nothing said is said anew each time.
+    pub fn is_news(&mut self, uuid: &str, text: Option<&str>) -> bool {
+        let Some(guest) = self.guests.get_mut(uuid) else { return false };
+        let text = text.map(Fingerprint::of);
+        let news = text.is_some() && guest.said != text;
+        guest.said = text;
+        news
+    }
+
+    /// How many guests there are of each kind.
+    pub fn tally(&self) -> Tally {
+        let count = |wanted| self.guests.values().filter(|guest| guest.verdict == Some(wanted)).count();
+        Tally { guests: self.guests.len(), fixable: count(Verdict::Fixable), blocked: count(Verdict::Blocked) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "old";
+    const NEW: &str = "new";
+
+    /// An agenda with one guest that was just defined and looked at.
+    fn one(now: Instant) -> Agenda {
+        let mut agenda = Agenda::default();
+        agenda.defined("a", now);
+        assert_eq!(agenda.next(now), Next::Look("a".to_owned()));
+        agenda
+    }
+
+    fn may(agenda: &mut Agenda, definition: &str, now: Instant) -> Permission {
+        agenda.may_rewrite("a", Fingerprint::of(definition), now)
+    }
+
+    fn found(agenda: &mut Agenda, definition: &str, verdict: Verdict, now: Instant) -> bool {
+        agenda.found("a", Fingerprint::of(definition), verdict, now)
+    }
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn every_guest_is_looked_at_once_and_in_the_order_they_came() {
+        let now = Instant::now();
+        let mut agenda = Agenda::default();
+        agenda.defined("b", now);
+        agenda.defined("a", now + ms(1));
+        agenda.defined("b", now + ms(2));
+        let then = now + ms(3);
+        assert_eq!(agenda.next(then), Next::Look("b".to_owned()));
+        assert_eq!(agenda.next(then), Next::Look("a".to_owned()));
+        assert_eq!(agenda.next(then), Next::Idle);
+        agenda.all(vec!["c".to_owned(), "a".to_owned()], then);
+        assert_eq!(agenda.tally().guests, 2);
+        assert_eq!(agenda.next(then), Next::Look("a".to_owned()));
+        agenda.gone("c");
+        assert_eq!(agenda.next(then), Next::Idle);
+    }
+
+    #[test]
+    fn a_rewrite_is_looked_at_and_is_fine() {
+        let now = Instant::now();
+        let mut agenda = one(now);
+        assert_eq!(may(&mut agenda, OLD, now), Permission::Granted);
+        agenda.rewritten("a", Fingerprint::of(NEW));
+        agenda.defined("a", now + ms(5));
+        assert_eq!(agenda.next(now + ms(5)), Next::WaitUntil(now + SPACING));
+        assert_eq!(agenda.next(now + SPACING), Next::Look("a".to_owned()));
+        assert!(!found(&mut agenda, NEW, Verdict::Warn, now + SPACING));
+        assert_eq!(agenda.next(now + SPACING), Next::Idle);
+    }
+
+    #[test]
+    fn what_was_tried_in_vain_is_not_tried_again() {
+        let now = Instant::now();
+        let mut agenda = one(now);
+        assert_eq!(may(&mut agenda, OLD, now), Permission::Granted);
+        agenda.hopeless("a", Fingerprint::of(OLD));
+        // The events of the attempt and of taking it back.
+        agenda.defined("a", now + ms(5));
+        agenda.defined("a", now + ms(9));
+        for minutes in [1, 60, 60 * 24] {
+            let then = now + ms(minutes * 60_000);
+            assert_eq!(agenda.next(then), if minutes == 1 { Next::Look("a".to_owned()) } else { Next::Idle });
+            assert_eq!(may(&mut agenda, OLD, then), Permission::Hopeless);
+        }
+        // Another definition is another matter.
+        assert_eq!(may(&mut agenda, "edited", now + ms(86_500_000)), Permission::Granted);
+    }
+
+    #[test]
+    fn whoever_is_at_work_on_a_guest_is_waited_for() {
+        let now = Instant::now();
+        let mut agenda = one(now);
+        agenda.defined("a", now + ms(100));
+        agenda.defined("a", now + ms(150));
+        let then = now + ms(151);
+        assert_eq!(agenda.next(then), Next::Look("a".to_owned()));
+        assert_eq!(may(&mut agenda, OLD, then), Permission::Later);
+        assert_eq!(agenda.next(then), Next::WaitUntil(now + ms(150) + QUIET));
+        assert_eq!(may(&mut agenda, OLD, now + ms(150) + QUIET), Permission::Granted);
+    }
+
+    #[test]
+    fn whoever_writes_it_back_each_time_wins_in_the_end() {
+        let now = Instant::now();
+        let mut agenda = one(now);
+        let mut granted = 0;
+        for minute in 1..=60 {
+            let then = now + ms(minute * 60_000);
+            agenda.defined("a", then);
+            match may(&mut agenda, OLD, then) {
+                Permission::Granted => granted += 1,
+                other => assert_eq!(other, Permission::Exhausted),
+            }
+        }
+        // Ten at once, and then one more for each of eleven times five minutes.
+        assert_eq!(granted, 10 + 11);
+    }
+
+    #[test]
+    fn a_guest_that_was_left_alone_for_long_has_its_whole_budget_again() {
+        let now = Instant::now();
+        let mut agenda = one(now);
+        let day = ms(24 * 3_600_000);
+        for round in 0..2 {
+            for _ in 0..BURST {
+                assert_eq!(may(&mut agenda, OLD, now + day * round), Permission::Granted);
+            }
+            assert_eq!(may(&mut agenda, OLD, now + day * round), Permission::Exhausted);
+        }
+    }
+
+    #[test]
+    fn a_definition_that_was_overwritten_is_noticed() {
+        let now = Instant::now();
+        let rewritten = |events: u64| {
+            let mut agenda = one(now);
+            assert_eq!(may(&mut agenda, OLD, now), Permission::Granted);
+            agenda.rewritten("a", Fingerprint::of(NEW));
+            (0..events).for_each(|n| agenda.defined("a", now + ms(n)));
+            agenda
+        };
+        assert!(!found(&mut rewritten(1), NEW, Verdict::Pass, now + ms(10)));
+        let mut agenda = rewritten(2);
+        assert!(found(&mut agenda, NEW, Verdict::Pass, now + ms(10)));
+        assert!(!found(&mut agenda, NEW, Verdict::Pass, now + ms(11)), "it is said once");
+        // Theirs came second, and is what there is.
+        assert!(!found(&mut rewritten(2), "theirs", Verdict::Pass, now + ms(10)));
+        // Somebody defined the same once more, much later.
+        assert!(!found(&mut rewritten(2), NEW, Verdict::Pass, now + ECHO));
+    }
+
+    #[test]
+    fn the_same_is_said_once() {
+        let mut agenda = one(Instant::now());
+        assert!(agenda.is_news("a", Some("fixable")));
+        assert!(!agenda.is_news("a", Some("fixable")));
+        assert!(agenda.is_news("a", Some("blocked")));
+        assert!(!agenda.is_news("a", None));
+        assert!(agenda.is_news("a", Some("blocked")));
+        assert!(!agenda.is_news("nobody", Some("blocked")));
+    }
+}

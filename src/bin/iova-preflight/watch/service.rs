@@ -1,0 +1,332 @@
+//! The service: one thread that waits for events and works through the agenda. libvirt's event loop and the signals
+//! have threads of their own and only send messages.
+
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use iova_preflight::check::{Evaluation, Verdict};
+use iova_preflight::finding::Severity;
+use iova_preflight::hook::is_exempt;
+use iova_preflight::policy::Policy;
+use iova_preflight::rewrite::rewrite;
+
+use super::agenda::{Agenda, Fingerprint, Next, Permission};
+use super::backoff::Backoff;
+use super::journal::{Journal, Priority};
+use super::manager::{Manager, on_stop};
+use crate::Outcome;
+use crate::args::WatchArgs;
+use crate::input::Input;
+use crate::judge::{HostSource, Judge, Judged, read_policy};
+use crate::live::events::{self, Event};
+use crate::live::{Definition, Session};
+use crate::mend::Mender;
+use crate::redefine::{Definitions, Failure};
+
+/// The policy that is read if none is named and it is there.
+const POLICY: &str = "/etc/iova-preflight/policy.toml";
+
+/// How often every guest is looked at without a reason: a device that is added to a definition is no event.
+const ROUND: Duration = Duration::from_secs(600);
+
+/// A wait that is shorter than this is part of the work.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What the other threads send.
+enum Message {
+    /// The process is asked to end.
+    Stop,
+    /// libvirt tells something, on the connection of this generation.
+    Libvirt(usize, Event),
+}
+
+/// Why a connection is over.
+enum Over {
+    /// The process is asked to end.
+    Stop,
+    /// libvirt is gone, and why if that is known.
+    Lost(Option<anyhow::Error>),
+}
+
+/// Watches until it is asked to end.
+pub(crate) fn run(args: &WatchArgs) -> Result<Outcome> {
+    let usual = Path::new(POLICY);
+    let policy = read_policy(args.policy.as_deref().or_else(|| usual.exists().then_some(usual)))?;
+    // A profile that cannot be read is to be known now, not at the first connection.
+    args.host.as_deref().map(|host| HostSource::choose(Some(host))).transpose()?;
+    let (sender, messages) = mpsc::channel();
+    let stop = sender.clone();
+    // That nobody receives any more means that the process ends.
+    on_stop(move || drop(stop.send(Message::Stop)))?;
+    events::start(move |generation, event| drop(sender.send(Message::Libvirt(generation, event))))?;
+    let journal = Journal::new();
+    let watch = Watch { args, policy: &policy, messages, journal, manager: Manager::new(), agenda: Agenda::default() };
+    watch.run();
+    Ok(Outcome::Clean)
+}
+
+struct Watch<'a> {
+    args: &'a WatchArgs,
+    policy: &'a Policy,
+    messages: Receiver<Message>,
+    journal: Journal,
+    manager: Manager,
+    agenda: Agenda,
+}
+
+impl Watch<'_> {
+    /// Connects again and again.
+    fn run(mut self) {
+        let mut backoff = Backoff::new();
+        let mut complained = String::new();
+        for generation in 1.. {
+            let connected = Instant::now();
+            let over = match Session::open(&self.args.connect, self.policy.watch.rewrite, generation) {
+                Ok(session) => {
+                    complained.clear();
+                    self.session(&session, generation)
+                }
+                Err(error) => Over::Lost(Some(error)),
+            };
+            let Over::Lost(why) = over else { break };
+            let why = why.map_or_else(|| "the connection was closed".to_owned(), |error| format!("{error:#}"));
+            if why != complained {
+                let line = format!("{}: {why}; it is asked again until it answers", self.args.connect);
+                self.journal.line(Priority::Error, &line);
+                complained.clone_from(&why);
+            }
+            self.manager.status(format!("waiting for {}: {why}", self.args.connect));
+            // A libvirt that comes later is no reason to fail.
+            self.manager.ready();
+            let wait = backoff.after(connected.elapsed());
+            if self.rest(wait) {
+                break;
+            }
+        }
+        self.manager.stopping();
+        self.journal.line(Priority::Info, "stopped");
+    }
+
+    /// Waits; true if the process is asked to end meanwhile. What libvirt tells is of a connection that is over.
+    fn rest(&mut self, wait: Duration) -> bool {
+        let end = Instant::now() + wait;
+        loop {
+            self.manager.beat();
+            match self.receive(end) {
+                Some(Message::Stop) => return true,
+                Some(Message::Libvirt(..)) => {}
+                None if Instant::now() >= end => return false,
+                None => {}
+            }
+        }
+    }
+
+    /// The next message; none if there is none until `end`, or until the next sign of life is due.
+    fn receive(&self, end: Instant) -> Option<Message> {
+        let until_end = end.saturating_duration_since(Instant::now());
+        let wait = self.manager.interval().map_or(until_end, |interval| until_end.min(interval / 2));
+        match self.messages.recv_timeout(wait) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            // The thread that waits for signals has one end of the channel and never lets go of it.
+            Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
+        }
+    }
+
+    /// Works as long as libvirt is there.
+    fn session(&mut self, session: &Session, generation: usize) -> Over {
+        let mut source = None;
+        let mut round = Instant::now();
+        let mut first = true;
+        loop {
+            self.manager.beat();
+            let now = Instant::now();
+            if now >= round {
+                // What QEMU there is may have changed as well.
+                match self.begin_round(session, now) {
+                    Ok(found) => source = Some(found),
+                    Err(error) => return Over::Lost(Some(error)),
+                }
+                round = now + ROUND;
+            }
+            // What is told is heard before anything is done.
+            let mut wait = match self.agenda.next(now) {
+                Next::Look(uuid) => {
+                    if let Some(source) = &source
+                        && let Err(error) = self.look(session, source, &uuid)
+                    {
+                        if !session.is_alive() {
+                            return Over::Lost(Some(error));
+                        }
+                        self.say(&uuid, Priority::Error, &format!("guest {uuid}: {error:#}"));
+                    }
+                    now
+                }
+                Next::WaitUntil(then) if then < now + SOON => then,
+                next => {
+                    self.settle(std::mem::take(&mut first));
+                    if let Next::WaitUntil(then) = next { then.min(round) } else { round }
+                }
+            };
+            while let Some(message) = self.receive(wait) {
+                match message {
+                    Message::Stop => return Over::Stop,
+                    Message::Libvirt(of, _) if of != generation => {}
+                    Message::Libvirt(_, Event::Closed) => return Over::Lost(None),
+                    Message::Libvirt(_, Event::Defined(uuid)) => self.agenda.defined(&uuid, Instant::now()),
+                    Message::Libvirt(_, Event::Undefined(uuid)) => self.agenda.gone(&uuid),
+                }
+                // There is something to do; what else is waiting is heard first.
+                wait = Instant::now();
+            }
+        }
+    }
+
+    /// Puts every guest on the agenda, and looks at the host.
+    fn begin_round(&mut self, session: &Session, now: Instant) -> Result<HostSource> {
+        let (host, is_local) = session.host()?;
+        let source = match self.args.host.as_deref() {
+            Some(host) => HostSource::choose(Some(host))?,
+            None if is_local => HostSource::this(),
+            None => HostSource::told(&self.args.connect, host),
+        };
+        self.agenda.all(session.guests()?, now);
+        Ok(source)
+    }
+
+    /// Says how things are once there is nothing to do.
+    fn settle(&mut self, first: bool) {
+        let tally = self.agenda.tally();
+        let text = format!("{} guests, {} fixable, {} blocked", tally.guests, tally.fixable, tally.blocked);
+        if first {
+            let rewrites = if self.policy.watch.rewrite { "rewrites what can be fixed" } else { "reports only" };
+            self.journal.line(Priority::Info, &format!("watching {}: {text}; {rewrites}", self.args.connect));
+        }
+        self.manager.status(text);
+        self.manager.ready();
+    }
+
+    /// Judges a guest, and rewrites it where that is wanted.
+    fn look(&mut self, session: &Session, source: &HostSource, uuid: &str) -> Result<()> {
+        let Some(mut definition) = session.definition(uuid)? else {
+            self.agenda.gone(uuid);
+            return Ok(());
+        };
+        let name = definition.name()?;
+        if is_exempt(self.policy, &name, Some(uuid)) {
+            return Ok(());
+        }
+        let xml = definition.read()?;
+        let mut unreadable = None;
+        let mut judge = Judge::new(source, self.policy);
+        judge.each(
+            Input::Live(name.clone(), xml.clone().into_bytes()),
+            |judged| self.judged(judged, source, uuid, &xml, &mut definition),
+            |name, error| unreadable = Some(format!("guest {name}: its definition cannot be judged:{error}")),
+        )?;
+        if let Some(line) = unreadable {
+            self.say(uuid, Priority::Error, &line);
+        }
+        Ok(())
+    }
+
+    fn judged(
+        &mut self,
+        judged: &Judged<'_>,
+        source: &HostSource,
+        uuid: &str,
+        xml: &str,
+        definition: &mut Definition,
+    ) -> Result<()> {
+        let name = judged.name;
+        let Evaluation { verdict, findings, fix, tried, assumptions, .. } = judged.evaluation;
+        let fingerprint = Fingerprint::of(xml);
+        if self.agenda.found(uuid, fingerprint, *verdict, Instant::now()) {
+            let line = format!(
+                "guest {name} was defined by somebody else at the moment it was rewritten; \
+                 what they changed may have to be changed again"
+            );
+            self.journal.line(Priority::Warning, &line);
+        }
+        let worst = findings.iter().max_by_key(|finding| finding.severity);
+        let title = worst.map_or("", |finding| finding.title.as_str());
+        let Some(fix) = fix else {
+            let line = match verdict {
+                Verdict::Blocked => Some((Priority::Warning, format!("blocked: {title}; {}", tried.join("; ")))),
+                Verdict::Warn if worst.is_some_and(|finding| finding.severity >= Severity::Warning) => {
+                    Some((Priority::Info, format!("warn: {title}")))
+                }
+                _ => None,
+            };
+            match line {
+                Some((priority, line)) => self.say(uuid, priority, &format!("guest {name}: {line}")),
+                None => _ = self.agenda.is_news(uuid, None),
+            }
+            return Ok(());
+        };
+        let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
+        let changes = changes.join(", ");
+        let helps = format!(
+            "guest {name}: fixable: {title}; `iova-preflight fix --connect {} --domain {name}` helps: {changes}",
+            self.args.connect
+        );
+        if !self.policy.watch.rewrite {
+            self.say(uuid, Priority::Warning, &helps);
+            return Ok(());
+        }
+        if let Some(assumption) = assumptions.first() {
+            // A person can know what is not known here.
+            self.say(
+                uuid,
+                Priority::Warning,
+                &format!("{helps}; it is not rewritten unasked, because it {assumption}"),
+            );
+            return Ok(());
+        }
+        match self.agenda.may_rewrite(uuid, fingerprint, Instant::now()) {
+            Permission::Granted => {}
+            Permission::Later | Permission::Hopeless => return Ok(()),
+            Permission::Exhausted => {
+                let line = format!("{helps}; it was rewritten several times, and somebody changed it back each time");
+                self.say(uuid, Priority::Error, &line);
+                return Ok(());
+            }
+        }
+        let new = rewrite(judged.document, fix)?;
+        let mender = Mender { source, policy: self.policy, backup: self.args.backup.as_deref(), force: false };
+        match mender.mend(definition, xml, &new) {
+            Ok(mended) => {
+                self.agenda.rewritten(uuid, Fingerprint::of(&mended.now));
+                let running = if definition.is_running() {
+                    "; it is running, and picks it up at its next cold start"
+                } else {
+                    ""
+                };
+                let backup = mended.backup.display();
+                let line = format!("guest {name} is redefined: {changes}; what it was is in {backup}{running}");
+                self.journal.line(Priority::Notice, &line);
+                Ok(())
+            }
+            // There is or will be an event that leads here again.
+            Err(Failure::ChangedMeanwhile | Failure::Overtaken) => Ok(()),
+            Err(failure @ Failure::Unreadable(_) | failure @ Failure::NotReadBack(_)) => Err(failure.into()),
+            Err(failure) => {
+                if failure.is_final() {
+                    self.agenda.hopeless(uuid, fingerprint);
+                }
+                let line = format!("{helps}; {:#}", anyhow::Error::from(failure));
+                self.say(uuid, Priority::Error, &line);
+                Ok(())
+            }
+        }
+    }
+
+    /// Says what there is to say of a guest, unless that was the last thing said of it.
+    fn say(&mut self, uuid: &str, priority: Priority, line: &str) {
+        if self.agenda.is_news(uuid, Some(line)) {
+            self.journal.line(priority, line);
+        }
+    }
+}

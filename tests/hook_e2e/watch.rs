@@ -1,0 +1,276 @@
+//! `watch` on a real libvirtd: what is defined while it runs, what others do meanwhile, and a daemon that goes.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::guest::Guest;
+use crate::start::assert_stopped;
+use crate::watcher::Watcher;
+use crate::world::{World, wait_for};
+
+const REWRITE: &str = "[watch]\nrewrite = true\n";
+
+fn broken(name: &str) -> Guest {
+    Guest::huge(name, "pc-q35-6.2").with_hostdev().with_uuid()
+}
+
+fn many(prefix: &str, count: usize) -> Vec<Guest> {
+    (0..count).map(|n| broken(&format!("{prefix}{n:03}"))).collect()
+}
+
+/// How many defined guests have this in their definition.
+fn count(world: &World, guests: &[Guest], wanted: &str) -> usize {
+    let definition =
+        |guest: &Guest| std::fs::read_to_string(world.path(&format!("/etc/libvirt/qemu/{}.xml", guest.name)));
+    guests.iter().filter(|guest| definition(guest).is_ok_and(|xml| xml.contains(wanted))).count()
+}
+
+fn is_fixed(world: &World, guests: &[Guest]) -> bool {
+    count(world, guests, "pc-q35-7.1") == guests.len()
+}
+
+/// How often each guest was replaced, by its name.
+fn replaced(watcher: &Watcher<'_>) -> BTreeMap<String, usize> {
+    let mut count = BTreeMap::new();
+    for backup in watcher.backups() {
+        let name = backup.split('-').next().expect("a name").to_owned();
+        *count.entry(name).or_default() += 1;
+    }
+    count
+}
+
+#[test]
+fn what_was_stopped_starts_at_the_first_attempt() {
+    let Some(world) = World::new("watch-start") else { return };
+    // The control: without the service the hook stops it.
+    assert_stopped(world.define_and_start(&broken("before")), "before", "prepare");
+    let watcher = Watcher::ready(&world, REWRITE);
+    assert!(is_fixed(&world, &[broken("before")]), "what was defined before is fixed once the service is ready");
+    world.define(&broken("after"));
+    watcher.wait_until_said(&["guest after is redefined"]);
+    for guest in ["before", "after"] {
+        // The hook, which comes first, lets it pass; libvirt then misses a VFIO to attach the device with.
+        let error = world.start(guest).expect_error();
+        assert!(!error.contains("iova-preflight") && !error.contains("Hook script"), "{error}");
+        assert!(error.contains("VFIO PCI passthrough"), "{error}");
+        let prediction = world.check(guest);
+        assert_eq!(
+            (prediction["verdict"].as_str(), prediction["layout"]["relocated"].as_bool()),
+            (Some("pass"), Some(true))
+        );
+    }
+    let (_, status, took) = watcher.stop();
+    assert!(status == Some(0) && took < Duration::from_secs(3), "{status:?} {took:?}");
+}
+
+#[test]
+fn hundreds_are_fixed_once_each_in_constant_memory() {
+    /// Bytes. What is remembered of a guest is its UUID, a few fingerprints and times, below 512; the rest is what the
+    /// allocator keeps for the next document.
+    const GROWTH: u64 = 1024 * 1024;
+    let Some(world) = World::new("watch-many") else { return };
+    let watcher = Watcher::ready(&world, REWRITE);
+    let mut events = world
+        .command("virsh")
+        .args(["--quiet", "event", "--loop", "--event", "lifecycle"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run virsh event");
+    // Nothing says when virsh has begun to listen but what it hears.
+    let probe = world.path("/run/events");
+    let mut heard = events.stdout.take().expect("a pipe");
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        let mut buffer = [0; 4096];
+        while let Ok(len @ 1..) = heard.read(&mut buffer) {
+            text.push_str(&String::from_utf8_lossy(&buffer[..len]));
+            std::fs::write(&probe, &text).expect("written");
+        }
+        text
+    });
+    wait_for("virsh to listen", || {
+        world.define(&Guest::small("probe").with_uuid());
+        std::fs::metadata(world.path("/run/events")).is_ok_and(|file| file.len() > 0)
+    });
+
+    let (first, second) = (many("a", 200), many("b", 200));
+    world.define_all(&first);
+    wait_for("the first 200", || is_fixed(&world, &first));
+    let before = watcher.resident();
+    world.define_all(&second);
+    wait_for("the second 200", || is_fixed(&world, &second));
+    let after = watcher.resident();
+    crate::common::note(&format!("watch: {before} bytes resident with 200 guests, {after} with 400"));
+    assert!(after < before + GROWTH, "{before} → {after}");
+
+    // What comes too much would come now.
+    std::thread::sleep(Duration::from_secs(2));
+    let replaced = replaced(&watcher);
+    assert!(replaced.len() == 400 && replaced.values().all(|&times| times == 1), "{replaced:?}");
+    let pid = world.process(&["virsh\0", "--loop"]).expect("virsh event").to_string();
+    world.command("kill").arg(pid).status().expect("run kill");
+    let _ = events.wait();
+    let heard = reader.join().expect("what virsh heard");
+    for guest in first.iter().chain(&second) {
+        let of_guest: Vec<&str> = heard.lines().filter(|line| line.contains(&format!("'{}'", guest.name))).collect();
+        let detail = |detail: &str| of_guest.iter().filter(|line| line.ends_with(detail)).count();
+        assert_eq!((of_guest.len(), detail("Defined Added"), detail("Defined Updated")), (2, 1, 1), "{of_guest:?}");
+    }
+    let (said, status, _) = watcher.stop();
+    assert_eq!(status, Some(0));
+    let redefined = said.iter().filter(|line| line.contains("is redefined")).count();
+    assert_eq!(said.len(), redefined + 2, "one line each, the first and the last: {said:#?}");
+}
+
+#[test]
+fn a_libvirtd_that_goes_is_waited_for() {
+    let Some(world) = World::without_hook("watch-restart") else { return };
+    // The service is there first.
+    let watcher = Watcher::ready(&world, REWRITE);
+    assert_eq!(watcher.count(&["it is asked again until it answers"]), 1);
+    world.start_daemons();
+    let (first, second) = (many("a", 100), many("b", 100));
+    world.define_all(&first);
+    wait_for("some", || count(&world, &first, "pc-q35-7.1") > 10);
+    world.kill_libvirtd();
+    assert!(!is_fixed(&world, &first), "libvirtd was killed in the middle");
+    world.start_libvirtd();
+    wait_for("the rest", || is_fixed(&world, &first));
+    world.restart_libvirtd();
+    world.define_all(&second);
+    wait_for("those of the new daemon", || is_fixed(&world, &second));
+    watcher.wait_until_told("STATUS=200 guests, 0 fixable, 0 blocked");
+    let replaced = replaced(&watcher);
+    // Of the one that was being written when the daemon died, the old definition may have been kept twice.
+    assert!(replaced.len() == 200 && replaced.values().sum::<usize>() <= 201, "{replaced:?}");
+    let (_, status, _) = watcher.stop();
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn what_others_define_at_the_same_time_is_not_lost() {
+    const GUESTS: usize = 20;
+    /// As many as may be rewritten in quick succession.
+    const EDITS: usize = 10;
+    let Some(world) = World::new("watch-edits") else { return };
+    let watcher = Watcher::ready(&world, REWRITE);
+    let guests = many("a", GUESTS);
+    std::thread::scope(|scope| {
+        for guest in &guests {
+            let world = &world;
+            scope.spawn(move || {
+                for edit in 0..EDITS {
+                    let file = world.files().join(format!("{}-{edit}.xml", guest.name));
+                    let title = format!("<title>edit {edit}.</title>\n  <memory");
+                    std::fs::write(&file, guest.xml().replacen("<memory", &title, 1)).expect("written");
+                    world.virsh(&["define", file.to_str().expect("UTF-8")]).expect_ok();
+                    // From one on the heels of the other to one now and then.
+                    std::thread::sleep(Duration::from_millis(edit as u64 * 37 % 300));
+                }
+            });
+        }
+    });
+    wait_for("the last edits", || is_fixed(&world, &guests));
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(is_fixed(&world, &guests));
+    let (said, ..) = watcher.stop();
+    let noticed: Vec<&String> = said.iter().filter(|line| line.contains("at the moment it was rewritten")).collect();
+    crate::common::note(&format!(
+        "watch: {} of {} edits came at the very moment of a rewrite",
+        noticed.len(),
+        GUESTS * EDITS
+    ));
+    let last = format!("<title>edit {}.</title>", EDITS - 1);
+    for guest in &guests {
+        // libvirt cannot define a guest on a condition, so that an edit can be overwritten; never without a word.
+        let was_noticed = noticed.iter().any(|line| line.contains(&format!("guest {} ", guest.name)));
+        let is_there = count(&world, std::slice::from_ref(guest), &last) == 1;
+        assert!(is_there || was_noticed, "the last edit of {} is lost:\n{}", guest.name, said.join("\n"));
+    }
+}
+
+#[test]
+fn whoever_writes_it_back_each_time_is_not_fought_forever() {
+    let Some(world) = World::new("watch-fight") else { return };
+    let watcher = Watcher::ready(&world, REWRITE);
+    let guest = broken("db");
+    for _ in 0..10 {
+        world.define(&guest);
+        wait_for("the rewrite", || is_fixed(&world, std::slice::from_ref(&guest)));
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    for _ in 0..3 {
+        world.define(&guest);
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    assert!(!is_fixed(&world, &[guest]));
+    let (said, ..) = watcher.stop();
+    let gives_up = said.iter().filter(|line| line.contains("changed it back each time")).count();
+    let redefined = said.iter().filter(|line| line.contains("is redefined")).count();
+    assert_eq!((redefined, gives_up), (10, 1), "{said:#?}");
+}
+
+#[test]
+fn without_rewrite_it_only_reports() {
+    let Some(world) = World::new("watch-reports") else { return };
+    let watcher = Watcher::ready(&world, "exempt = ['free']\n");
+    world.define_all(&[broken("db"), broken("free"), Guest::small("web"), Guest::huge("dry", "pc-q35-6.2")]);
+    let blocked = "machine_upgrade = 'never'";
+    watcher.wait_until_said(&[
+        "guest db: fixable: ",
+        "fix --connect qemu:///system --domain db",
+        "pc-q35-6.2 → pc-q35-7.1",
+    ]);
+    watcher.wait_until_said(&["guest dry: warn: "]);
+    world.define(&broken("db"));
+    watcher.wait_until_told("STATUS=4 guests, 1 fixable, 0 blocked");
+    let (said, status, _) = watcher.stop();
+    assert_eq!((status, said.len()), (Some(0), 4), "each is said once: {said:#?}");
+    assert_eq!(count(&world, &[broken("db")], "pc-q35-6.2"), 1);
+
+    let watcher = Watcher::ready(&world, &format!("{blocked}\n{REWRITE}"));
+    assert_eq!(watcher.count(&["guest db: blocked: ", "the policy does not allow it"]), 1, "{:#?}", watcher.said());
+    assert!(watcher.backups().is_empty());
+}
+
+#[test]
+fn what_a_rewrite_would_lose_is_left() {
+    let Some(world) = World::new("watch-saved") else { return };
+    world.define_and_start(&Guest::with_dimm_in_hole("db")).expect_ok();
+    world.virsh(&["managedsave", "db"]).expect_ok();
+    // A guest without a definition is none of the service's business.
+    let file = world.files().join("transient.xml");
+    std::fs::write(&file, Guest::huge("transient", "pc-q35-6.2").xml()).expect("written");
+    world.virsh(&["create", "--paused", file.to_str().expect("UTF-8")]).expect_ok();
+    let watcher = Watcher::ready(&world, &format!("passthrough = 'assume'\n{REWRITE}"));
+    assert_eq!(watcher.count(&["guest db: fixable: ", "managed save image"]), 1, "{:#?}", watcher.said());
+    watcher.wait_until_told("STATUS=1 guests, 1 fixable, 0 blocked");
+    assert_eq!((watcher.count(&["transient"]), watcher.backups().len()), (0, 0));
+}
+
+#[test]
+fn the_service_manager_is_told_how_things_are() {
+    let Some(world) = World::new("watch-manager") else { return };
+    let watcher = Watcher::ready(&world, REWRITE);
+    let beats = |watcher: &Watcher<'_>| watcher.told().iter().filter(|line| *line == "WATCHDOG=1").count();
+    let before = beats(&watcher);
+    wait_for("signs of life", || beats(&watcher) >= before + 3);
+    // A daemon that hangs keeps the service from looking, and not from ending.
+    world.signal_daemon("STOP");
+    let status = watcher.told();
+    assert!(status.contains(&"STATUS=0 guests, 0 fixable, 0 blocked".to_owned()), "{status:?}");
+    let (said, status, took) = watcher.stop();
+    world.signal_daemon("CONT");
+    assert!(status == Some(0) && took < Duration::from_secs(7), "{status:?} {took:?} {said:#?}");
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_is_an_error_at_once() {
+    let Some(world) = World::without_hook("watch-policy") else { return };
+    world.set_policy("[watch]\nrewrites = true\n");
+    let output = world.command(env!("CARGO_BIN_EXE_iova-preflight")).arg("watch").output().expect("runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && error.contains("policy.toml:2:1"), "{error}");
+}

@@ -1,0 +1,133 @@
+//! `iova-preflight watch` as a service manager runs it.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::world::{World, wait_for};
+
+/// A running service, and the service manager's end of its socket. It is ended with this value.
+pub struct Watcher<'a> {
+    world: &'a World,
+    nsenter: Child,
+    told: Arc<Mutex<Vec<String>>>,
+    output: PathBuf,
+}
+
+/// Where the service keeps what it replaces, as root.
+const BACKUPS: &str = "/var/lib/libvirt/backups";
+
+impl<'a> Watcher<'a> {
+    /// Starts the service under this policy.
+    pub fn start(world: &'a World, policy: &str) -> Self {
+        world.set_policy(policy);
+        let path = world.path("/run/notify");
+        let _ = std::fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).expect("listen as a service manager");
+        // Somebody has to listen all the time: a datagram that nobody takes blocks its sender.
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hears = Arc::downgrade(&told);
+        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a time limit");
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Some(told) = hears.upgrade() {
+                if let Ok(len) = socket.recv(&mut buffer) {
+                    let text = String::from_utf8(buffer[..len].to_vec()).expect("UTF-8");
+                    told.lock().expect("a list").extend(text.lines().map(str::to_owned));
+                }
+            }
+        });
+        let output = world.files().join("watch.log");
+        let log = std::fs::File::create(&output).expect("a log");
+        let nsenter = world
+            .command(env!("CARGO_BIN_EXE_iova-preflight"))
+            .args(["watch", "--backup", BACKUPS])
+            .envs([("NOTIFY_SOCKET", "/run/notify"), ("WATCHDOG_USEC", "2000000")])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("run the service");
+        Self { world, nsenter, told, output }
+    }
+
+    /// The same, and waits until it has looked at every guest.
+    pub fn ready(world: &'a World, policy: &str) -> Self {
+        let watcher = Self::start(world, policy);
+        watcher.wait_until_told("READY=1");
+        watcher
+    }
+
+    /// What the service manager was told so far.
+    pub fn told(&self) -> Vec<String> {
+        self.told.lock().expect("a list").clone()
+    }
+
+    #[track_caller]
+    pub fn wait_until_told(&self, what: &str) {
+        wait_for(what, || self.told().iter().any(|line| line == what));
+    }
+
+    /// What it said so far.
+    pub fn said(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.output).expect("the log");
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// How many lines it said so far that have all these words.
+    pub fn count(&self, words: &[&str]) -> usize {
+        self.said().iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    }
+
+    #[track_caller]
+    pub fn wait_until_said(&self, words: &[&str]) {
+        wait_for(&format!("{words:?}"), || self.count(words) > 0);
+    }
+
+    /// The definitions it replaced, as the names of their files.
+    pub fn backups(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.world.path(BACKUPS)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().into_string().expect("UTF-8")).collect()
+    }
+
+    pub fn pid(&self) -> u32 {
+        let words = ["iova-preflight\0watch\0", BACKUPS];
+        let mut pid = None;
+        wait_for("the service", || {
+            pid = self.world.process(&words);
+            pid.is_some()
+        });
+        pid.expect("a PID")
+    }
+
+    /// Its resident memory, in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = self.world.path(&format!("/proc/{}/status", self.pid()));
+        let status = std::fs::read_to_string(status).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Ends it with SIGTERM; gives what it said, its exit status and how long that took.
+    pub fn stop(mut self) -> (Vec<String>, Option<i32>, Duration) {
+        let pid = self.pid().to_string();
+        let begin = Instant::now();
+        let status = self.world.command("kill").args(["-s", "TERM", &pid]).status().expect("run kill");
+        assert!(status.success());
+        let status = self.nsenter.wait().expect("its end").code();
+        (self.said(), status, begin.elapsed())
+    }
+}
+
+impl Drop for Watcher<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the service said:\n{}", self.said().join("\n"));
+        }
+        // Already ended, or ended with its namespace.
+        let _ = self.nsenter.kill();
+        let _ = self.nsenter.wait();
+    }
+}
