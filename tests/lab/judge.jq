@@ -1,6 +1,6 @@
 # What one boot reported, held against the table of cases:
 #
-#   jq -n --arg host amd-6.1 --argjson iommu '"amd"' --slurpfile cases … --rawfile report … --slurpfile outside … -f judge.jq
+#   jq -n --arg host amd-6.1 --arg iommu amd --slurpfile cases … --rawfile report … --slurpfile outside … -f judge.jq
 #
 # outside is what `check` says of the files on another machine with the profile that was taken out.
 
@@ -19,7 +19,8 @@ def outcome:
     if test("(^|\n)paused") then "starts" else gsub("\\s*\n\\s*"; " ") end
   else
     [splits("\n") | select(test("^(shut off|error: Failed to .*|error: Requested operation is not valid.*|)$") | not)]
-    | map(sub("^[-0-9T:.]+Z qemu-system-x86_64.real: "; "") | sub("^error: "; "")) | join(" ")
+    | map(sub("^error: "; "") | sub("^internal error: [^:]*: "; "") | sub("^[-0-9T:.]+Z qemu-system-x86_64.real: "; ""))
+    | join(" ")
   end;
 
 # Stopped by our line, and QEMU not even started.
@@ -74,8 +75,11 @@ sections as $in
         row("the host"; "QEMU left behind"; ""; $in["left behind"]),
         row("the host"; "the card after a managed guest was stopped"; "e1000e"; $hook["the driver of the card"] | rtrimstr("\n")),
         if $iommu == "amd" then
-          row("dimm-first"; "hook, the range in the group of the card only"; "exit status 1"; $own["the range in the group of the card only"]),
-          row("dimm-first"; "hook, the range in every other group"; "exit status 0"; $own["the range in every other group"] | rtrimstr("\n"))
+          row("dimm-first"; "hook, the range in the card's group only"; "one line, exit status 1";
+            $own["the range in the group of the card only"]
+            | if test("^iova-preflight: guest dimm-first: [^\n]*\nexit status 1\n*$") then "one line, exit status 1" else . end),
+          row("dimm-first"; "hook, the range in every other group"; "exit status 0";
+            $own["the range in every other group"] | rtrimstr("\n"))
         else empty end,
       ($cases[0][] | .name as $name | (.on[$iommu] // .on.any) as $p
         | (first($guests[], $files[] | select(.name == $name) | verdict) // "none") as $verdict
