@@ -8,6 +8,6 @@ if [ -z "${SOURCE_DATE_EPOCH:-}" ]; then
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2> /dev/null || stat -c %Y CHANGELOG.md)
 fi
 export SOURCE_DATE_EPOCH
-# Where cargo puts programs, and where packages are put together.
+# Where cargo puts programs, and where packages are put together: Cargo.toml names the latter.
 out=${CARGO_TARGET_DIR:-target}
-packages=$out/packages
+packages=target/packages

@@ -8,6 +8,7 @@ use crate::xml::Span;
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub enum Severity {
     /// Good to know.
     Note,
@@ -15,6 +16,17 @@ pub enum Severity {
     Warning,
     /// Does not start, or a DMA mapping fails.
     Error,
+}
+
+impl Severity {
+    /// The name, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
 }
 
 /// A place in the XML with a few words on it.

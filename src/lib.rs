@@ -9,6 +9,8 @@
 
 pub mod check;
 pub mod domain;
+#[cfg(feature = "cli")]
+pub mod explain;
 pub mod finding;
 pub mod fix;
 pub mod guest;

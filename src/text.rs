@@ -30,6 +30,11 @@ pub fn range(range: GpaRange) -> String {
     format!("{start}–{end} GiB")
 }
 
+/// An address in GiB, or in hexadecimal where it is no multiple of 64 KiB.
+pub fn address(address: u64) -> String {
+    gib(Some(address)).map_or_else(|| format!("{address:#x}"), |gib| format!("{gib} GiB"))
+}
+
 /// An address in GiB with at most four decimals; `None` where those would not be exact enough to tell addresses apart.
 fn gib(address: Option<u64>) -> Option<String> {
     let address = address?;
@@ -70,15 +75,17 @@ pub fn quoted(text: &str) -> String {
     shown
 }
 
-/// `text` in lines of at most `columns` characters, but for words that are longer; what stands in backticks is a word.
+/// `text` in lines of at most `columns` columns of a terminal, but for words that are longer. What stands in backticks is
+/// a word, and so are a number and its unit.
+#[cfg(feature = "cli")]
 pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut quoting = false;
     for word in text.split(' ').filter(|word| !word.is_empty()) {
-        match words.last_mut().filter(|_| quoting) {
-            Some(command) => {
-                command.push(' ');
-                command.push_str(word);
+        match words.last_mut().filter(|_| quoting || word.starts_with("GiB")) {
+            Some(begun) => {
+                begun.push(' ');
+                begun.push_str(word);
             }
             None => words.push(word.to_owned()),
         }
@@ -87,20 +94,20 @@ pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
     filled(words, columns)
 }
 
-/// `words` in lines of at most `columns` characters, but for words that are longer.
+/// `words`, which may hold blanks, in lines of at most `columns` columns of a terminal, but for words that are longer.
+#[cfg(feature = "cli")]
 pub fn filled(words: impl IntoIterator<Item = impl AsRef<str>>, columns: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in words {
-        let word = word.as_ref();
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
+    /// Stands for a blank at which no line is broken: a character for private use, as wide as a blank.
+    const JOINT: &str = "\u{e000}";
+    let words: Vec<String> = words.into_iter().map(|word| word.as_ref().replace(' ', JOINT)).collect();
+    if words.is_empty() {
+        return Vec::new();
     }
-    lines
+    let options = textwrap::Options::new(columns)
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+        .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit);
+    textwrap::wrap(&words.join(" "), options).into_iter().map(|line| line.replace(JOINT, " ")).collect()
 }
 
 #[cfg(test)]
@@ -119,11 +126,15 @@ mod tests {
         assert_eq!(quoted(&"ä".repeat(100)), format!("{}…", "ä".repeat(60)));
     }
 
+    #[cfg(feature = "cli")]
     #[test]
     fn commands_are_not_broken() {
         assert_eq!(wrapped("run  `a b c`, or not", 10), ["run", "`a b c`,", "or not"]);
         assert_eq!(wrapped("an end ` of no command", 10), ["an end", "` of no command"]);
+        assert_eq!(wrapped("no less than 1010 GiB, or", 16), ["no less than", "1010 GiB, or"]);
         assert_eq!(filled(["äöü", "äöü", "a-long-word"], 7), ["äöü äöü", "a-long-word"]);
+        assert_eq!(wrapped("", 10), [""; 0]);
+        assert_eq!(filled(["仮想", "マシン"], 9), ["仮想", "マシン"]);
     }
 
     #[test]

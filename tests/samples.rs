@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{check, xml_files};
+use common::{check, samples};
 use iova_preflight::rules::{RULES, UNKNOWN_MACHINE_TYPE};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,10 +117,6 @@ fn record() -> Record {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expected/samples.toml");
     let text = std::fs::read_to_string(&path).expect("read samples.toml");
     toml::from_str(&text).expect("samples.toml is a record")
-}
-
-fn samples() -> Vec<PathBuf> {
-    xml_files(&folder())
 }
 
 /// The default profile and those beside the samples, each with what `--host` is given.

@@ -99,6 +99,16 @@ fn check() {
     }
 }
 
+/// Without the rules, which are what `explain` says.
+#[test]
+fn sarif() {
+    let arguments = ["check", "--format", "sarif", "xml-samples/vdpa-network.xml", "README.md", "--host", "amd-epyc"];
+    let output = Run::new(&arguments).output();
+    let mut log: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    log["runs"][0]["tool"]["driver"]["rules"] = "…".into();
+    assert_data_eq!(serde_json::to_string_pretty(&log).expect("JSON") + "\n", snapshot("check-sarif.txt"));
+}
+
 #[test]
 fn fix() {
     let sample = fs::read(Path::new(PROJECT).join("xml-samples/ubuntu-jammy-large.xml")).expect("a sample");
@@ -125,6 +135,32 @@ fn host() {
     let run = Run { columns: Some(80), ..Run::new(&["host", "--list"]) };
     assert_data_eq!(run.transcript(), snapshot("host-list.txt"));
     assert_data_eq!(Run::new(&["host", "--list", "--format", "json"]).transcript(), snapshot("host-list-json.txt"));
+}
+
+#[test]
+fn explain() {
+    for (name, arguments) in [
+        ("explain.txt", &["explain"][..]),
+        ("explain-rule.txt", &["explain", "ram-in-reserved-range"]),
+        ("explain-no-such-rule.txt", &["explain", "ram-in-range"]),
+    ] {
+        assert_data_eq!(Run { columns: Some(80), ..Run::new(arguments) }.transcript(), snapshot(name));
+    }
+}
+
+#[test]
+fn map() {
+    let sample = |name: &'static str| ["map", name, "--host", "amd-epyc"];
+    let (collides, moves) =
+        (sample("xml-samples/old-machine-1200g-gpu.xml"), sample("xml-samples/elastic-virtio-mem.xml"));
+    for (name, arguments, columns) in [
+        ("map-80.txt", collides, 80),
+        ("map-120.txt", collides, 120),
+        ("map-hotplug-80.txt", moves, 80),
+        ("map-not-applicable.txt", sample("xml-samples/arm-guest.xml"), 80),
+    ] {
+        assert_data_eq!(Run { columns: Some(columns), ..Run::new(&arguments) }.transcript(), snapshot(name));
+    }
 }
 
 /// A root folder in which the hook can be put in place.

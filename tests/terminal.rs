@@ -9,29 +9,43 @@ use std::process::{Command, Stdio};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_iova-preflight");
 const ESCAPE: char = '\u{1b}';
 
-/// A run of each command that prints something.
-const RUNS: [&[&str]; 12] = [
-    &["check", "xml-samples/old-machine-1200g-gpu.xml", "--host", "amd-epyc"],
-    &["check", "xml-samples", "--host", "amd-epyc"],
-    &["check", "--format", "json", "xml-samples", "--host", "amd-epyc"],
-    &["fix", "xml-samples", "--host", "amd-epyc"],
-    &["host"],
-    &["host", "--format", "json"],
-    &["host", "--list"],
-    &["hook", "status", "--root", "/nonexistent"],
-    &["completions", "bash"],
-    &["man"],
-    &["--help"],
-    &["--version"],
+/// A run of each command that prints something, and whether its output is coloured.
+const RUNS: [(&[&str], bool); 17] = [
+    (&["check", "xml-samples/old-machine-1200g-gpu.xml", "--host", "amd-epyc"], true),
+    (&["check", "xml-samples", "--host", "amd-epyc"], true),
+    (&["host", "--list"], true),
+    (&["map", "xml-samples/old-machine-1200g-gpu.xml", "--host", "amd-epyc"], true),
+    (&["explain"], true),
+    (&["explain", "ram-in-reserved-range"], true),
+    (&["host"], true),
+    (&["fix", "xml-samples", "--host", "amd-epyc"], true),
+    (&["hook", "status", "--root", "/nonexistent"], true),
+    (&["check", "--format", "json", "xml-samples", "--host", "amd-epyc"], false),
+    (&["check", "--format", "sarif", "xml-samples", "--host", "amd-epyc"], false),
+    (&["host", "--format", "json"], false),
+    (&["map", "xml-samples/old-machine-1200g-gpu.xml", "--format", "svg", "--host", "amd-epyc"], false),
+    (&["completions", "bash"], false),
+    (&["man"], false),
+    // Of the colours of its help, clap decides.
+    (&["--help"], false),
+    (&["--version"], false),
 ];
 
-/// The runs whose output is coloured.
-const COLOURED: [usize; 6] = [0, 1, 3, 4, 6, 7];
+/// The runs whose lines all fit come first in [`RUNS`]; `explain` prints errors word for word on one line.
+const FITTING: usize = 4;
+
+fn runs() -> impl Iterator<Item = &'static [&'static str]> {
+    RUNS.into_iter().map(|(run, _)| run)
+}
+
+fn coloured() -> impl Iterator<Item = &'static [&'static str]> {
+    RUNS.into_iter().filter(|(_, coloured)| *coloured).map(|(run, _)| run)
+}
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).stdin(Stdio::null()).env("TERM", "xterm-256color");
-    for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+    for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         command.env_remove(variable);
     }
     command
@@ -46,7 +60,7 @@ fn in_a_terminal(arguments: &[&str], columns: u32, environment: &[(&str, &str)])
     let line = format!("stty cols {columns} rows 50; exec {PROGRAM} {} 2> /dev/null", arguments.join(" "));
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).stdin(Stdio::null());
-    for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+    for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         script.env_remove(variable);
     }
     let output = script.env("TERM", "xterm-256color").envs(environment.iter().copied()).output();
@@ -66,11 +80,9 @@ fn plain(text: &str) -> String {
 
 #[test]
 fn colour_is_for_terminals() {
-    for (number, run) in RUNS.iter().enumerate() {
-        let coloured = COLOURED.contains(&number);
+    for (run, coloured) in RUNS {
         let piped = text(&command(run).output().expect("runs").stdout);
         assert!(!piped.contains(ESCAPE), "{run:?} in a pipe: {piped}");
-        // Of its help, clap decides.
         if run[0].starts_with("--") {
             continue;
         }
@@ -83,7 +95,7 @@ fn colour_is_for_terminals() {
 
 #[test]
 fn who_wants_no_colour_gets_none() {
-    for run in COLOURED.map(|number| RUNS[number]) {
+    for run in coloured() {
         for environment in [("NO_COLOR", "1"), ("TERM", "dumb")] {
             let shown = in_a_terminal(run, 140, &[environment]);
             assert!(!shown.contains(ESCAPE), "{run:?} {environment:?}: {shown}");
@@ -95,7 +107,7 @@ fn who_wants_no_colour_gets_none() {
 
 #[test]
 fn who_asks_for_colour_gets_it_anywhere() {
-    for run in COLOURED.map(|number| RUNS[number]) {
+    for run in coloured() {
         let arguments = [run, &["--color", "always"]].concat();
         for environment in [None, Some(("NO_COLOR", "1")), Some(("TERM", "dumb"))] {
             let output = command(&arguments).envs(environment).output().expect("runs");
@@ -104,17 +116,18 @@ fn who_asks_for_colour_gets_it_anywhere() {
     }
 }
 
-/// Lines that are not broken: those of the XML with what is said of them, what names a file, and, in the narrowest
-/// terminals, the title of a finding behind the name of its rule.
+/// Lines that are not broken: those of the XML with what is said of them, what names a file, commands, and, in the
+/// narrowest terminals, the title of a finding behind the name of its rule.
 fn may_be_long(line: &str, columns: u32) -> bool {
     let excerpt = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
     let title = ["error[", "warning["].iter().any(|start| line.starts_with(start));
-    excerpt || line.contains(".xml") || (title && columns < 80)
+    let command = line.starts_with('`') && line.ends_with('`');
+    excerpt || command || line.contains(".xml") || (title && columns < 80)
 }
 
 #[test]
 fn lines_fit_into_narrow_terminals() {
-    for run in [RUNS[0], RUNS[1], RUNS[6]] {
+    for run in runs().take(FITTING) {
         for columns in [40, 60, 80] {
             let shown = plain(&in_a_terminal(run, columns, &[]));
             let lines: Vec<&str> = shown.lines().filter(|line| !may_be_long(line, columns)).collect();
@@ -136,7 +149,7 @@ fn lines_fit_into_narrow_terminals() {
 
 #[test]
 fn a_reader_that_leaves_is_no_error() {
-    for run in RUNS {
+    for run in runs() {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
         let output = command(run).stdout(writer).output().expect("runs");
@@ -153,7 +166,7 @@ fn a_reader_that_leaves_is_no_error() {
 
 #[test]
 fn what_is_closed_does_not_change_what_is_done() {
-    for run in RUNS {
+    for run in runs() {
         let status = command(run).output().expect("runs").status;
         for redirection in [">&-", "2>&-", ">&- 2>&-", "2> /dev/full", "<&-"] {
             let line = format!("exec {PROGRAM} {} {redirection}", run.join(" "));
@@ -165,7 +178,7 @@ fn what_is_closed_does_not_change_what_is_done() {
 
 #[test]
 fn a_full_disk_is_an_error() {
-    for run in RUNS.iter().filter(|run| !run[0].starts_with("--")) {
+    for run in runs().filter(|run| !run[0].starts_with("--")) {
         let full = File::options().write(true).open("/dev/full").expect("/dev/full");
         let output = command(run).stdout(full).output().expect("runs");
         let complaint = text(&output.stderr);

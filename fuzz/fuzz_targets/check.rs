@@ -13,9 +13,12 @@ use iova_preflight::policy::Policy;
 use iova_preflight::qemu::layout::Layout;
 use iova_preflight::qemu::machine::{Resolved, resolve};
 use iova_preflight::report::json::GuestReport;
+use iova_preflight::report::picture::{self, Picture};
+use iova_preflight::report::sarif::Builder;
 use iova_preflight::rewrite::rewrite;
 use iova_preflight::xml::{Document, Element, Location, Span, XmlError};
 use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
 
 /// Hosts of which everything, the CPU, or nothing is known, with policies that allow all, something, or nothing.
 static SETTINGS: LazyLock<Vec<(Host, Policy)>> = LazyLock::new(|| {
@@ -50,6 +53,8 @@ fuzz_target!(|bytes: &[u8]| {
         let evaluation = evaluate(&domain, host, policy);
         check_evaluation(&document, &evaluation);
         check_fix(&document, &evaluation, host, policy);
+        check_picture(&domain, &evaluation);
+        check_sarif(&document, &domain, &evaluation);
         let json = report(&document, &domain, &evaluation);
         let again = evaluate(&domain, host, policy);
         assert_eq!(json, report(&document, &domain, &again), "the same domain is judged in two ways");
@@ -145,6 +150,65 @@ fn check_fix(document: &Document<'_>, evaluation: &Evaluation, host: &Host, poli
     let domain = domain::read(&fixed).expect("the rewritten document is a domain");
     let verdict = evaluate(&domain, host, policy).verdict;
     assert!(matches!(verdict, Verdict::Pass | Verdict::Warn), "{verdict:?} after {:?}:\n{text}", fix.changes);
+}
+
+/// Every fix in the log, made by lines and columns alone, gives what the rewrite gives.
+fn check_sarif(document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) {
+    let mut builder = Builder::default();
+    builder.guest("domain.xml", document, domain, evaluation);
+    let log = serde_json::to_value(builder.finish(0)).expect("JSON");
+    let results = log["runs"][0]["results"].as_array().expect("results");
+    assert_eq!(results.len(), evaluation.findings.len());
+    let Some(fix) = &evaluation.fix else { return };
+    let expected = rewrite(document, fix).expect("the fix fits the document it was planned for");
+    let fixes = results.iter().filter_map(|result| result["fixes"].as_array()).flatten();
+    let mut all = 0;
+    for fix in fixes {
+        assert_eq!(applied(document.source(), &fix["artifactChanges"][0]["replacements"]), expected);
+        all += 1;
+    }
+    assert!(all > 0, "a fixable guest without a fix");
+}
+
+/// `text` with the replacements made, whose columns count characters and no byte order mark.
+fn applied(text: &str, replacements: &Value) -> String {
+    let (mark, body) = text.strip_prefix('\u{feff}').map_or(("", text), |body| ("\u{feff}", body));
+    let starts: Vec<usize> = std::iter::once(0).chain(body.match_indices('\n').map(|(at, _)| at + 1)).collect();
+    let offset = |line: &Value, column: &Value| {
+        let number = |value: &Value| value.as_u64().expect("a number") as usize - 1;
+        let start = starts[number(line)];
+        start + body[start..].chars().take(number(column)).map(char::len_utf8).sum::<usize>()
+    };
+    let mut result = String::from(mark);
+    let mut copied = 0;
+    for replacement in replacements.as_array().expect("replacements") {
+        let region = &replacement["deletedRegion"];
+        let start = offset(&region["startLine"], &region["startColumn"]);
+        result += &body[copied..start];
+        result += replacement["insertedContent"]["text"].as_str().unwrap_or_default();
+        copied = offset(&region["endLine"], &region["endColumn"]);
+    }
+    result + &body[copied..]
+}
+
+/// What there is a map of is drawn: blocks without gaps, an SVG that is XML, and nothing that a terminal acts on but what
+/// colours it.
+fn check_picture(domain: &Domain, evaluation: &Evaluation) {
+    let hypotheses = evaluation.hypotheses.iter().map(|(heading, facts)| (heading.clone(), facts));
+    let views: Vec<_> = hypotheses.chain([(domain.name.clone(), &evaluation.facts)]).collect();
+    let Some(picture) = Picture::new(domain.name.clone(), &views, vec![domain.name.clone()]) else { return };
+    let gapless = |ranges: &[GpaRange]| {
+        assert_eq!(ranges[0].start, 0, "{picture:?}");
+        assert!(ranges.windows(2).all(|pair| pair[0].end.checked_add(1) == Some(pair[1].start)), "{picture:?}");
+    };
+    gapless(&picture.intervals.iter().map(|interval| interval.range).collect::<Vec<_>>());
+    for column in &picture.columns {
+        gapless(&column.blocks.iter().map(|block| block.range).collect::<Vec<_>>());
+    }
+    let svg = picture::svg(&picture);
+    Document::parse(svg.as_bytes()).unwrap_or_else(|error| panic!("{error}:\n{svg}"));
+    let text = picture::text(&picture, 80);
+    assert!(!text.contains(|c: char| c.is_control() && c != '\n' && c != '\u{1b}'), "{text:?}");
 }
 
 fn report(document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) -> String {

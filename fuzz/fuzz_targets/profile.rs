@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use iova_preflight::check::evaluate;
 use iova_preflight::domain::{self, Domain};
-use iova_preflight::host::Host;
+use iova_preflight::host::{Described, Host, Profile};
 use iova_preflight::policy::Policy;
 use iova_preflight::xml::{Document, Location};
 use libfuzzer_sys::fuzz_target;
@@ -32,10 +32,27 @@ fuzz_target!(|bytes: &[u8]| {
             let first = evaluate(&DOMAIN, &host, &Policy::default());
             let second = evaluate(&DOMAIN, &host, &Policy::default());
             assert_eq!((first.verdict, &first.findings), (second.verdict, &second.findings));
+            assert_written(&Profile::from_toml(text).expect("it was read above"));
         }
         Err(error) => assert_mistake(text, error.location, &error.message),
     }
 });
+
+/// A profile that is written reads as the same host.
+fn assert_written(profile: &Profile) {
+    let described = Described { profile: profile.clone(), ..Described::default() };
+    let text: String = described.lines().iter().map(|line| format!("{line}\n")).collect();
+    let read = Profile::from_toml(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let paths = profile.qemu.iter().chain(&profile.emulators).map(|emulator| emulator.path.as_deref());
+    for path in paths.chain([None, Some("/unknown")]) {
+        let (before, after) = (profile.host_for(path), read.host_for(path));
+        for device in before.reserved_by_device.keys().map(String::as_str).chain(["0000:ff:00.0"]) {
+            assert_eq!(before.unmappable_for(device), after.unmappable_for(device), "{device:?}\n{text}");
+        }
+        let without = |host: Host| Host { reserved_by_device: Default::default(), ..host };
+        assert_eq!(without(before), without(after), "{path:?}\n{text}");
+    }
+}
 
 fn assert_mistake(text: &str, place: Location, message: &str) {
     let lines = text.split('\n').count();

@@ -5,13 +5,17 @@
 mod capabilities;
 mod profile;
 mod sources;
+#[cfg(feature = "cli")]
 mod write;
 
 use std::collections::BTreeMap;
 
 pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
 pub use sources::{Described, Fact, Origin};
+#[cfg(feature = "cli")]
 pub use write::Line;
+
+use serde::Serialize;
 
 use crate::map::GpaRange;
 use crate::qemu::layout::AMD_HT_START;
@@ -149,7 +153,9 @@ impl Reserved {
 }
 
 /// The kinds of reserved region, as sysfs spells them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub enum ReservedKind {
     /// `direct`: identity-mapped for firmware's use of one device.
     Direct,

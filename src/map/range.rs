@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// A non-empty range of guest-physical addresses (or IOVAs), both ends inclusive, so that the last byte of the address
 /// space can be named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub struct GpaRange {
     /// First address.
     pub start: u64,

@@ -55,6 +55,7 @@ pub struct LayoutInput<'a> {
 
 /// The map. Ranges are inclusive at both ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub struct Layout {
     /// Whether RAM above 4 GiB moves to 1 TiB.
     pub relocated: bool,

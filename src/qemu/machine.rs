@@ -1,9 +1,13 @@
 //! Machine types and the flags of theirs that decide the memory map.
 
+use serde::Serialize;
+
 use crate::version::Version;
 
 /// The chipset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub enum Family {
     /// `pc-q35-*` (QEMU `hw/i386/pc_q35.c`).
     Q35,

@@ -86,7 +86,7 @@ impl From<&Emulator> for Qemu {
 }
 
 fn regions(reserved: &[Reserved]) -> Vec<ReservedReport> {
-    reserved.iter().map(|r| ReservedReport { range: r.range, kind: r.kind.name() }).collect()
+    reserved.iter().map(|r| ReservedReport { range: r.range, kind: r.kind }).collect()
 }
 
 impl HostFacts {
@@ -115,10 +115,10 @@ impl HostFacts {
             emulators: profile
                 .emulators
                 .iter()
-                .zip(emulators)
-                .map(|(emulator, source)| Known {
+                .enumerate()
+                .map(|(number, emulator)| Known {
                     value: Some(emulator.into()),
-                    source: Some(source.clone()),
+                    source: emulators.get(number).cloned(),
                     missing: None,
                 })
                 .collect(),

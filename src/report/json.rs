@@ -1,14 +1,17 @@
 //! The document that `--format json` prints. Sizes and addresses are in bytes, ends are inclusive.
 
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
 use crate::check::{Evaluation, Verdict};
 use crate::domain::Domain;
 use crate::finding::Severity;
-use crate::host::Host;
+use crate::host::{Host, ReservedKind};
 use crate::map::GpaRange;
 use crate::qemu::layout::Layout;
 use crate::qemu::machine::Family;
+use crate::report::Unreadable;
 use crate::report::diff::unified_diff;
 use crate::rewrite::rewrite;
 use crate::xml::{Document, Location};
@@ -16,10 +19,15 @@ use crate::xml::{Document, Location};
 /// The version of this document's form.
 pub const VERSION: u32 = 1;
 
-/// The whole document.
-#[derive(Debug, Serialize)]
+/// What `iova-preflight check --format json` prints.
+///
+/// Sizes and addresses are in bytes, and the ends of ranges are inclusive. Within a version of the form, keys may be
+/// added and none is taken away or changes its meaning.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "iova-preflight check")]
 pub struct Report<'a> {
-    /// [`VERSION`].
+    /// The version of this form.
+    #[schemars(extend("const" = VERSION))]
     pub version: u32,
     /// The host the guests are judged for.
     pub host: HostReport<'a>,
@@ -27,8 +35,13 @@ pub struct Report<'a> {
     pub guests: Vec<GuestReport>,
 }
 
-/// The host.
-#[derive(Debug, Serialize)]
+/// The JSON schema of a [`Report`] (draft 2020-12). Objects are open: keys may be added within a version.
+pub fn schema() -> serde_json::Value {
+    SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<Report<'_>>().to_value()
+}
+
+/// The host the guests are judged for; of several libvirts, the first.
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct HostReport<'a> {
     /// Where the facts come from: this host, a file, or a built-in profile.
     pub source: &'a str,
@@ -39,23 +52,23 @@ pub struct HostReport<'a> {
 }
 
 /// The host's CPU.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct HostCpu<'a> {
-    /// CPUID vendor.
+    /// CPUID vendor, for example `AuthenticAMD`; null where it is not known.
     pub vendor: Option<&'a str>,
-    /// Physical address bits.
+    /// Physical address bits; null where they are not known.
     pub phys_bits: Option<u32>,
 }
 
 /// A reserved range.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ReservedReport {
     /// The range.
     #[serde(flatten)]
     pub range: GpaRange,
-    /// `reserved`, `msi`, `direct` or `direct-relaxable`.
+    /// What it is set aside for.
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    pub kind: ReservedKind,
 }
 
 impl<'a> HostReport<'a> {
@@ -64,101 +77,151 @@ impl<'a> HostReport<'a> {
         Self {
             source,
             cpu: HostCpu { vendor: host.cpu_vendor.as_deref(), phys_bits: host.phys_bits },
-            reserved: host.reserved.iter().map(|r| ReservedReport { range: r.range, kind: r.kind.name() }).collect(),
+            reserved: host.reserved.iter().map(|r| ReservedReport { range: r.range, kind: r.kind }).collect(),
         }
     }
 }
 
 /// A guest, or an input that is none.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct GuestReport {
-    /// Where the XML comes from; `-` for standard input.
-    pub source: String,
-    /// `<name>`.
-    pub name: Option<String>,
-    /// A [`Verdict`], or `error`.
-    pub verdict: &'static str,
-    /// What is wrong with the input, with line and column, where the verdict is `error`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// Why the verdict is `not-applicable`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// The guest, unless the verdict is `error` or `not-applicable`.
+    /// Where the XML comes from: a path, `-` for standard input, or the libvirt and the guest.
+    source: String,
+    /// `<name>`; null where the input is no domain.
+    name: Option<String>,
     #[serde(flatten)]
-    pub details: Option<Details>,
+    judgement: Judgement,
+}
+
+/// What becomes of it, and what is known of it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "verdict", rename_all = "kebab-case")]
+enum Judgement {
+    /// The input could not be judged.
+    Error {
+        /// What is wrong with it, with line and column where it is a matter of the text.
+        error: String,
+    },
+    /// Not an x86 `pc` or `q35` guest of QEMU.
+    NotApplicable {
+        /// Why.
+        reason: String,
+    },
+    /// Starts, and no DMA mapping can fail.
+    Pass(Box<Details>),
+    /// Starts; something latent is named.
+    Warn(Box<Details>),
+    /// Would not start or would fail a DMA mapping, and a rewrite helps.
+    Fixable(Box<Details>),
+    /// Would not start or would fail a DMA mapping, and no rewrite that the policy allows helps.
+    Blocked(Box<Details>),
 }
 
 /// What is known of a guest.
-#[derive(Debug, Serialize)]
-pub struct Details {
+#[derive(Debug, Serialize, JsonSchema)]
+struct Details {
     machine: MachineReport,
     cpu: CpuReport,
     memory: MemoryReport,
+    /// The memory map that QEMU builds, or would build if it did not refuse; null where there is none, or where it
+    /// depends on what is not known.
     layout: Option<LayoutReport>,
+    /// The passthrough devices.
     passthrough: Vec<PassthroughReport>,
-    /// What the verdict depends on that is not known.
+    /// What the verdict depends on that is not known, a sentence each; empty where it is certain.
     assumptions: Vec<String>,
+    /// What the rules found.
     findings: Vec<FindingReport>,
+    /// The rewrite that helps; null unless the verdict is `fixable`.
     fix: Option<FixReport>,
-    /// Why nothing helps, for each rewrite tried.
+    /// Why nothing helps, a sentence for each rewrite that was tried; empty unless the verdict is `blocked`.
     tried: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// The machine type.
+#[derive(Debug, Serialize, JsonSchema)]
 struct MachineReport {
+    /// As the domain has it; null where it has none.
     requested: Option<String>,
+    /// With aliases resolved; null where that is not known.
     canonical: Option<String>,
-    family: Option<&'static str>,
+    /// The chipset.
+    family: Option<Family>,
+    /// Whether QEMU moves RAM out of the HyperTransport range; null where the type is not known.
     enforces_amd_1tb_hole: Option<bool>,
 }
 
-#[derive(Debug, Serialize)]
+/// The vCPU.
+#[derive(Debug, Serialize, JsonSchema)]
 struct CpuReport {
+    /// CPUID vendor; null where it is not known.
     vendor: Option<String>,
+    /// Physical address bits; null where QEMU makes no CPU.
     phys_bits: Option<u32>,
 }
 
-#[derive(Debug, Serialize)]
+/// What libvirt passes to `-m`.
+#[derive(Debug, Serialize, JsonSchema)]
 struct MemoryReport {
+    /// The initial memory, bytes; null where libvirt refuses the domain.
     ram: Option<u64>,
+    /// `maxmem`, bytes; null where it is not given.
     maxmem: Option<u64>,
+    /// Slots for memory devices.
     slots: u32,
+    /// `pci-hole64-size`, bytes; null where it is not given.
     pci_hole64_size: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
+/// The memory map, and what is plugged into it.
+#[derive(Debug, Serialize, JsonSchema)]
 struct LayoutReport {
     #[serde(flatten)]
     layout: Layout,
+    /// The memory devices, in the order of the domain.
     memory_devices: Vec<MemoryDeviceReport>,
 }
 
-#[derive(Debug, Serialize)]
+/// A memory device.
+#[derive(Debug, Serialize, JsonSchema)]
 struct MemoryDeviceReport {
+    /// The model, as libvirt names it: `dimm`, `nvdimm`, `virtio-mem`, `virtio-pmem`.
     kind: &'static str,
     #[serde(flatten)]
     range: GpaRange,
 }
 
-#[derive(Debug, Serialize)]
+/// A passthrough device.
+#[derive(Debug, Serialize, JsonSchema)]
 struct PassthroughReport {
+    /// What QEMU makes of it: `vfio-pci`, `vfio-mdev`, `vhost-vdpa`.
     kind: &'static str,
+    /// Its PCI address, UUID or path.
     device: String,
 }
 
-#[derive(Debug, Serialize)]
+/// What a rule found.
+#[derive(Debug, Serialize, JsonSchema)]
 struct FindingReport {
+    /// The rule's name, the same for ever; `iova-preflight explain RULE` says what it means. There may come more.
+    #[schemars(regex(pattern = "^[a-z0-9]+(-[a-z0-9]+)+$"))]
     rule: &'static str,
     severity: Severity,
+    /// What is wrong, and why, in one line.
     message: String,
+    /// The addresses it is about; null where it is about none.
     range: Option<GpaRange>,
     location: LocationReport,
 }
 
-#[derive(Debug, Serialize)]
+/// The place in the XML that decides.
+#[derive(Debug, Serialize, JsonSchema)]
 struct LocationReport {
+    /// The line, from 1.
+    #[schemars(range(min = 1))]
     line: usize,
+    /// The column in characters, from 1.
+    #[schemars(range(min = 1))]
     column: usize,
 }
 
@@ -168,33 +231,36 @@ impl From<Location> for LocationReport {
     }
 }
 
-#[derive(Debug, Serialize)]
+/// A rewrite.
+#[derive(Debug, Serialize, JsonSchema)]
 struct FixReport {
+    /// Its parts, a line each.
     changes: Vec<String>,
-    /// What changes for the guest.
+    /// What changes for the guest, a sentence each.
     consequences: Vec<&'static str>,
     /// The change of the XML as a unified diff.
     diff: String,
 }
 
 impl GuestReport {
-    /// An input that could not be judged; `error` names line and column.
-    pub fn unreadable(source: String, error: String) -> Self {
-        Self { source, name: None, verdict: "error", error: Some(error), reason: None, details: None }
+    /// An input that could not be judged.
+    pub fn unreadable(source: String, error: &Unreadable) -> Self {
+        Self { source, name: None, judgement: Judgement::Error { error: error.to_string() } }
     }
 
     /// A guest that was judged.
     pub fn new(source: String, document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) -> Self {
-        let details =
-            (evaluation.verdict != Verdict::NotApplicable).then(|| Details::new(&source, document, domain, evaluation));
-        Self {
-            source,
-            name: Some(domain.name.clone()),
-            verdict: evaluation.verdict.name(),
-            error: None,
-            reason: evaluation.not_applicable.clone(),
-            details,
-        }
+        let details = || Box::new(Details::new(&source, document, domain, evaluation));
+        let judgement = match evaluation.verdict {
+            Verdict::NotApplicable => {
+                Judgement::NotApplicable { reason: evaluation.not_applicable.clone().unwrap_or_default() }
+            }
+            Verdict::Pass => Judgement::Pass(details()),
+            Verdict::Warn => Judgement::Warn(details()),
+            Verdict::Fixable => Judgement::Fixable(details()),
+            Verdict::Blocked => Judgement::Blocked(details()),
+        };
+        Self { source, name: Some(domain.name.clone()), judgement }
     }
 }
 
@@ -205,7 +271,7 @@ impl Details {
             machine: MachineReport {
                 requested: domain.machine.as_ref().map(|machine| machine.value.clone()),
                 canonical: facts.machine.clone(),
-                family: facts.family.map(Family::name),
+                family: facts.family,
                 enforces_amd_1tb_hole: facts.enforces_amd_1tb_hole,
             },
             cpu: CpuReport { vendor: facts.cpu_vendor.clone(), phys_bits: facts.phys_bits },

@@ -6,3 +6,27 @@ pub mod diff;
 pub mod host;
 #[cfg(feature = "cli")]
 pub mod json;
+#[cfg(feature = "cli")]
+pub mod picture;
+#[cfg(feature = "cli")]
+pub mod sarif;
+
+use crate::xml::Location;
+
+/// Why an input could not be judged.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    /// Where, if it is a matter of the text.
+    pub at: Option<Location>,
+    /// What is wrong, in one line.
+    pub message: String,
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.at {
+            Some(at) => write!(f, "{at}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}

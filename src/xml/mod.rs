@@ -6,5 +6,5 @@ mod span;
 mod wellformed;
 
 pub use document::{Attribute, Document, Element};
-pub use span::{Location, Span};
+pub use span::{Location, Places, Span};
 pub use wellformed::{MAX_BYTES, MAX_DEPTH, MAX_NODES, XmlError};

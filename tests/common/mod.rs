@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "every test file uses its own part of this module")]
 
 pub mod expect;
+pub mod validators;
 
+use iova_preflight::host::BUILTIN;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -76,6 +78,11 @@ pub fn xml_files(folder: &Path) -> Vec<PathBuf> {
         .collect();
     files.sort();
     files
+}
+
+/// The sample domains.
+pub fn samples() -> Vec<PathBuf> {
+    xml_files(&samples_folder())
 }
 
 /// The host that a verdict is asked for.
@@ -215,4 +222,64 @@ impl Differences {
         }
         text
     }
+}
+
+/// Fails where a committed file is not what the program makes it; with IOVA_PREFLIGHT_REGENERATE set, writes it.
+pub fn generated(path: &str, text: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("IOVA_PREFLIGHT_REGENERATE").is_some() {
+        std::fs::create_dir_all(file.parent().expect("a file is in a folder")).expect("make the folder");
+        std::fs::write(&file, text).expect("write the generated file");
+        return;
+    }
+    let committed = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        committed == text,
+        "{path} is not what the program makes it: IOVA_PREFLIGHT_REGENERATE=1 cargo test writes it anew"
+    );
+}
+
+/// The folder of the sample domains.
+pub fn samples_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("xml-samples")
+}
+
+/// What `--host` takes for every host there is: the built-in ones and those beside the samples.
+pub fn every_host() -> Vec<PathBuf> {
+    let mut hosts: Vec<PathBuf> = BUILTIN.iter().map(|host| host.name.into()).collect();
+    hosts.extend(
+        std::fs::read_dir(samples_folder().join("hosts")).expect("hosts").map(|entry| entry.expect("an entry").path()),
+    );
+    hosts
+}
+
+/// Files that are no domains, each in its own way, and one that is not there, in a folder of this test.
+pub fn broken_inputs(folder: &Path) -> Vec<PathBuf> {
+    let contents: [(&str, &[u8]); 6] = [
+        ("empty.xml", b""),
+        ("not-xml.xml", b"<domain>\n  <name>a</nam>\n</domain>\n"),
+        ("not-utf-8.xml", b"<domain>\xff</domain>"),
+        ("network.xml", b"<network><name>default</name></network>"),
+        ("no-number.xml", b"<domain type='kvm'>\n  <memory>much</memory>\n</domain>"),
+        ("colour \u{7f}: größe #1 100%.xml", b"<a/>"),
+    ];
+    let mut paths = Vec::new();
+    for (name, content) in contents {
+        let path = folder.join(name);
+        std::fs::write(&path, content).expect("write a broken input");
+        paths.push(path);
+    }
+    paths.push(folder.join("missing.xml"));
+    paths
+}
+
+/// What `check` prints and how it exits, run in the project's folder.
+pub fn run_check<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
+        .arg("check")
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("run iova-preflight");
+    (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
 }

@@ -12,6 +12,7 @@ mod lifecycle;
 mod migration;
 mod namespace;
 mod neighbours;
+mod pages;
 mod real_map;
 #[cfg(feature = "libvirt")]
 mod redefine;

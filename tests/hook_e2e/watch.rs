@@ -49,7 +49,7 @@ fn what_was_stopped_starts_at_the_first_attempt() {
     let watcher = Watcher::ready(&world, REWRITE);
     assert!(is_fixed(&world, &[broken("before")]), "what was defined before is fixed once the service is ready");
     world.define(&broken("after"));
-    watcher.wait_until_said(&["guest after is redefined"]);
+    watcher.wait_until_said(&["<5>guest after is redefined"]);
     for guest in ["before", "after"] {
         // The hook, which comes first, lets it pass; libvirt then misses a VFIO to attach the device with.
         let error = world.start(guest).expect_error();
@@ -73,7 +73,7 @@ fn hundreds_are_fixed_once_each_in_constant_memory() {
     let Some(world) = World::new("watch-many") else { return };
     let watcher = Watcher::ready(&world, REWRITE);
     let mut events = world
-        .command("virsh")
+        .program("virsh")
         .args(["--quiet", "event", "--loop", "--event", "lifecycle"])
         .stdout(Stdio::piped())
         .spawn()
@@ -110,7 +110,7 @@ fn hundreds_are_fixed_once_each_in_constant_memory() {
     let replaced = replaced(&watcher);
     assert!(replaced.len() == 400 && replaced.values().all(|&times| times == 1), "{replaced:?}");
     let pid = world.process(&["virsh\0", "--loop"]).expect("virsh event").to_string();
-    world.command("kill").arg(pid).status().expect("run kill");
+    world.program("kill").arg(pid).status().expect("run kill");
     let _ = events.wait();
     let heard = reader.join().expect("what virsh heard");
     for guest in first.iter().chain(&second) {
@@ -129,7 +129,7 @@ fn a_libvirtd_that_goes_is_waited_for() {
     let Some(world) = World::without_hook("watch-restart") else { return };
     // The service is there first.
     let watcher = Watcher::ready(&world, REWRITE);
-    assert_eq!(watcher.count(&["it is asked again until it answers"]), 1);
+    assert_eq!(watcher.count(&["<3>", "it is asked again until it answers"]), 1);
     world.start_daemons();
     let (first, second) = (many("a", 100), many("b", 100));
     world.define_all(&first);
@@ -219,11 +219,11 @@ fn without_rewrite_it_only_reports() {
     world.define_all(&[broken("db"), broken("free"), Guest::small("web"), Guest::huge("dry", "pc-q35-6.2")]);
     let blocked = "machine_upgrade = 'never'";
     watcher.wait_until_said(&[
-        "guest db: fixable: ",
+        "<4>guest db: fixable: ",
         "fix --connect qemu:///system --domain db",
         "pc-q35-6.2 → pc-q35-7.1",
     ]);
-    watcher.wait_until_said(&["guest dry: warn: "]);
+    watcher.wait_until_said(&["<6>guest dry: warn: "]);
     world.define(&broken("db"));
     watcher.wait_until_told("STATUS=4 guests, 1 fixable, 0 blocked");
     let (said, status, _) = watcher.stop();
@@ -270,7 +270,7 @@ fn the_service_manager_is_told_how_things_are() {
 fn a_policy_that_cannot_be_read_is_an_error_at_once() {
     let Some(world) = World::without_hook("watch-policy") else { return };
     world.set_policy("[watch]\nrewrites = true\n");
-    let output = world.command(env!("CARGO_BIN_EXE_iova-preflight")).arg("watch").output().expect("runs");
+    let output = world.program(env!("CARGO_BIN_EXE_iova-preflight")).arg("watch").output().expect("runs");
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && error.contains("policy.toml:2:1"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! `iova-preflight watch` as a service manager runs it.
 
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -41,10 +42,13 @@ impl<'a> Watcher<'a> {
         });
         let output = world.files().join("watch.log");
         let log = std::fs::File::create(&output).expect("a log");
+        // As systemd does where standard error is the journal.
+        let file = log.metadata().expect("the log's inode");
+        let stream = format!("{}:{}", file.dev(), file.ino());
         let nsenter = world
-            .command(env!("CARGO_BIN_EXE_iova-preflight"))
+            .program(env!("CARGO_BIN_EXE_iova-preflight"))
             .args(["watch", "--backup", BACKUPS])
-            .envs([("NOTIFY_SOCKET", "/run/notify"), ("WATCHDOG_USEC", "2000000")])
+            .envs([("NOTIFY_SOCKET", "/run/notify"), ("WATCHDOG_USEC", "2000000"), ("JOURNAL_STREAM", &stream)])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
@@ -114,7 +118,7 @@ impl<'a> Watcher<'a> {
     pub fn stop(mut self) -> (Vec<String>, Option<i32>, Duration) {
         let pid = self.pid().to_string();
         let begin = Instant::now();
-        let status = self.world.command("kill").args(["-s", "TERM", &pid]).status().expect("run kill");
+        let status = self.world.program("kill").args(["-s", "TERM", &pid]).status().expect("run kill");
         assert!(status.success());
         let status = self.nsenter.wait().expect("its end").code();
         (self.said(), status, begin.elapsed())

@@ -220,7 +220,7 @@ impl World {
     }
 
     /// A program to be run among the daemons, in the environment that a service has.
-    pub fn command(&self, program: &str) -> Command {
+    pub fn program(&self, program: &str) -> Command {
         self.namespace.command(program)
     }
 

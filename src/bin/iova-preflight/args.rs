@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use iova_preflight::explain::PAGES;
 
 /// Tells, before QEMU starts, whether a PCI-passthrough guest collides with the HyperTransport range that AMD hosts
 /// reserve below 1 TiB
@@ -26,6 +28,15 @@ pub(crate) enum Command {
     /// Rewrite libvirt domain XML so that the guest starts, and touch nothing else
     #[command(after_help = FIX_HELP)]
     Fix(FixArgs),
+    /// Draw the memory map of a guest: RAM, PCI hole, what the host reserves, what collides, and the same after the fix
+    #[command(after_help = MAP_HELP)]
+    Map(MapArgs),
+    /// Say what a rule means, why it exists, and what to do; without RULE, list them all
+    Explain {
+        /// The rule, as findings name it
+        #[arg(hide_possible_values = true, value_parser = PossibleValuesParser::new(PAGES.map(|page| page.rule)))]
+        rule: Option<String>,
+    },
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
     /// Judge every guest of a libvirt when it is defined, as a service, and rewrite it where the policy says so
@@ -64,6 +75,9 @@ standard error, with priorities where that leads to the journal. With `rewrite =
 it redefines what can be fixed, as `fix --connect --domain` does. Guests without a definition are left to the hook.
 
 It goes on until it is asked to end, with SIGTERM or SIGINT; a libvirt that goes is waited for.";
+
+const MAP_HELP: &str = "\
+Exit status: 0 the map was drawn, whatever is to be said of it; 2 there is none, or the input could not be read.";
 
 /// What `check` and `fix` both take.
 #[derive(Debug, Args)]
@@ -171,6 +185,33 @@ const HOOK_HELP: &str = "\
 The program that libvirt runs is another one, iova-preflight-hook; nobody else has to call it.";
 
 #[derive(Debug, Args)]
+pub(crate) struct MapArgs {
+    /// A domain XML file, or - for standard input
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+
+    /// Draw it for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon
+    #[arg(long, value_name = "FILE|NAME")]
+    pub host: Option<PathBuf>,
+
+    /// Read what a fix may do from this file
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
+    /// How to draw it
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: MapFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MapFormat {
+    /// For a terminal
+    Human,
+    /// A picture for a ticket or a page
+    Svg,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = HOOK_HELP)]
 pub(crate) struct HookArgs {
     /// Work on the system below this folder, as packages do
@@ -225,6 +266,8 @@ pub(crate) enum Format {
     Human,
     /// One JSON document
     Json,
+    /// SARIF 2.1.0, for code scanning services and editors
+    Sarif,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use anyhow::Result;
 use iova_preflight::policy::Policy;
 use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION};
+use iova_preflight::report::{Unreadable, sarif};
+use serde::Serialize;
 
 use crate::Outcome;
 use crate::args::{CheckArgs, Format};
@@ -31,6 +33,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
         _ if args.common.quiet => quiet(batches, &policy, jobs)?,
         Format::Human => human(batches, &policy, jobs, args.verbose)?,
         Format::Json => json(batches, &policy, jobs)?,
+        Format::Sarif => sarif(batches, &policy, jobs, outcome)?,
     };
     Ok(outcome.max(judged))
 }
@@ -65,7 +68,7 @@ impl<'a> Run<'a> {
         source: &HostSource,
         inputs: Vec<Input>,
         view: impl Fn(&Judged<'_>) -> T + Sync,
-        mut done: impl FnMut(Result<T, (String, String)>) -> Result<()>,
+        mut done: impl FnMut(Result<T, (String, Unreadable)>) -> Result<()>,
     ) -> Result<()> {
         let policy = self.policy;
         let work = |input| {
@@ -138,7 +141,7 @@ fn human(batches: Vec<Batch>, policy: &Policy, jobs: usize, verbose: bool) -> Re
             |page| match page {
                 Ok(page) => printer.guest(page),
                 Err((name, error)) => {
-                    printer.unreadable(&name, &error);
+                    printer.unreadable(&name, &error.to_string());
                     Ok(())
                 }
             },
@@ -146,6 +149,7 @@ fn human(batches: Vec<Batch>, policy: &Policy, jobs: usize, verbose: bool) -> Re
     }
     run.progress.clear();
     printer.summary()?;
+    printer.pointer()?;
     Ok(run.outcome)
 }
 
@@ -160,17 +164,48 @@ fn json(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
             inputs,
             |judged| GuestReport::new(judged.name.to_owned(), judged.document, judged.domain, judged.evaluation),
             |report| {
-                guests.push(report.unwrap_or_else(|(name, error)| GuestReport::unreadable(name, error)));
+                guests.push(report.unwrap_or_else(|(name, error)| GuestReport::unreadable(name, &error)));
                 Ok(())
             },
         )?;
     }
     run.progress.clear();
     let (host, name) = first.unwrap_or_default();
-    let report = Report { version: VERSION, host: HostReport::new(&host, &name), guests };
+    print(&Report { version: VERSION, host: HostReport::new(&host, &name), guests })?;
+    Ok(run.outcome)
+}
+
+/// `before` is what has come of the command line itself.
+fn sarif(batches: Vec<Batch>, policy: &Policy, jobs: usize, before: Outcome) -> Result<Outcome> {
+    let mut all = sarif::Builder::default();
+    let mut run = Run::new(&batches, policy, jobs);
+    for Batch { source, inputs } in batches {
+        run.each(
+            &source,
+            inputs,
+            |judged| {
+                let mut one = sarif::Builder::default();
+                one.guest(judged.name, judged.document, judged.domain, judged.evaluation);
+                one
+            },
+            |guest| {
+                match guest {
+                    Ok(guest) => all.append(guest),
+                    Err((name, error)) => all.unreadable(&name, &error),
+                }
+                Ok(())
+            },
+        )?;
+    }
+    run.progress.clear();
+    print(&all.finish(run.outcome.max(before).code()))?;
+    Ok(run.outcome)
+}
+
+fn print(document: &impl Serialize) -> Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;
+    serde_json::to_writer_pretty(&mut out, document).map_err(io::Error::from)?;
     out.write_all(b"\n")?;
     out.flush()?;
-    Ok(run.outcome)
+    Ok(())
 }

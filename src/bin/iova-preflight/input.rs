@@ -26,11 +26,7 @@ impl Input {
     pub fn expand(paths: &[PathBuf]) -> Vec<Self> {
         let mut inputs = Vec::new();
         for path in paths {
-            if path.as_os_str() == "-" {
-                let again = inputs.iter().any(|input| matches!(input, Self::Stdin));
-                let error = || io::Error::other("standard input can be read only once");
-                inputs.push(if again { Self::Unreadable(path.clone(), error()) } else { Self::Stdin });
-            } else if path.is_dir() {
+            if path.as_os_str() != "-" && path.is_dir() {
                 let before = inputs.len();
                 inputs.extend(folder(path));
                 if inputs.len() == before {
@@ -39,10 +35,22 @@ impl Input {
                     inputs.push(Self::Unreadable(path.clone(), error));
                 }
             } else {
-                inputs.push(Self::File(path.clone()));
+                let read = inputs.iter().any(|input| matches!(input, Self::Stdin));
+                inputs.push(match Self::one(path) {
+                    Self::Stdin if read => {
+                        let error = io::Error::other("standard input can be read only once");
+                        Self::Unreadable(path.clone(), error)
+                    }
+                    input => input,
+                });
             }
         }
         inputs
+    }
+
+    /// What one path on the command line stands for; a folder is none.
+    pub fn one(path: &Path) -> Self {
+        if path.as_os_str() == "-" { Self::Stdin } else { Self::File(path.to_owned()) }
     }
 
     /// The name for people and reports; what is not UTF-8 in it is replaced.

@@ -9,6 +9,7 @@ use iova_preflight::host::{self, BUILTIN, Host, Iommu, Profile};
 use iova_preflight::io::detect::detect;
 use iova_preflight::io::file::read_file_limited;
 use iova_preflight::policy::Policy;
+use iova_preflight::report::Unreadable;
 use iova_preflight::xml::Document;
 
 use crate::Outcome;
@@ -18,9 +19,10 @@ use crate::stderr;
 /// The longest profile or policy that is read.
 const MAX_CONFIG_BYTES: usize = 1024 * 1024;
 
-/// Says on standard error what is wrong with an input; `error` begins with line and column where there are any.
-pub(crate) fn complain(name: &str, error: &str) {
-    stderr::line(&format!("{name}:{error}"));
+/// Says on standard error what is wrong with an input.
+pub(crate) fn complain(name: &str, error: &Unreadable) {
+    let space = if error.at.is_some() { "" } else { " " };
+    stderr::line(&format!("{name}:{space}{error}"));
 }
 
 /// An input that was judged.
@@ -50,14 +52,14 @@ impl<'a> Judge<'a> {
         &mut self,
         input: Input,
         mut judged: impl FnMut(&Judged<'_>) -> Result<()>,
-        mut unreadable: impl FnMut(&str, String),
+        mut unreadable: impl FnMut(&str, Unreadable),
     ) -> Result<()> {
         let name = input.name();
         let bytes = match input.read() {
             Ok(bytes) => bytes,
             Err(error) => {
                 self.outcome = Outcome::Failed;
-                unreadable(&name, format!(" {error}"));
+                unreadable(&name, Unreadable { at: None, message: error.to_string() });
                 return Ok(());
             }
         };
@@ -65,7 +67,7 @@ impl<'a> Judge<'a> {
             Ok(document) => document,
             Err(error) => {
                 self.outcome = Outcome::Failed;
-                unreadable(&name, error.to_string());
+                unreadable(&name, Unreadable { at: Some(error.location), message: error.message.into_owned() });
                 return Ok(());
             }
         };
@@ -73,7 +75,8 @@ impl<'a> Judge<'a> {
             Ok(domain) => domain,
             Err(error) => {
                 self.outcome = Outcome::Failed;
-                unreadable(&name, format!("{}: {error}", document.location(error.span.start)));
+                let at = Some(document.location(error.span.start));
+                unreadable(&name, Unreadable { at, message: error.to_string() });
                 return Ok(());
             }
         };

@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod connect;
+mod explain;
 mod fix;
 mod hook;
 mod hook_status;
@@ -12,6 +13,7 @@ mod input;
 mod judge;
 #[cfg(feature = "libvirt")]
 mod live;
+mod map;
 #[cfg(feature = "libvirt")]
 mod mend;
 mod packages;
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Check(args) => check::run(args),
         Command::Fix(args) => fix::run(args),
+        Command::Map(args) => map::run(args),
+        Command::Explain { rule } => explain::run(rule.as_deref()),
         Command::Hook(args) => hook::run(args),
         Command::Watch(args) => watch::run(args),
         Command::Host(args) => host::run(args),
@@ -63,13 +67,20 @@ enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// The exit status.
+    fn code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Stopped => 1,
+            Self::Failed => 2,
+        }
+    }
+}
+
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Clean => Self::SUCCESS,
-            Outcome::Stopped => Self::from(1),
-            Outcome::Failed => Self::from(2),
-        }
+        outcome.code().into()
     }
 }
 

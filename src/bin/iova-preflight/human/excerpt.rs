@@ -21,8 +21,12 @@ impl<'d> Mark<'d> {
     fn new(source: &str, label: &'d Label, kind: AnnotationKind) -> Self {
         let start = source[..label.span.start].rfind('\n').map_or(0, |newline| newline + 1);
         let end = source[label.span.start..].find('\n').map_or(source.len(), |length| label.span.start + length);
-        // Of a tag that goes over many lines, the first says which it is.
-        let span = Span::new(label.span.start, label.span.end.min(end));
+        let mut span = Span::new(label.span.start, label.span.end.min(end));
+        // Of an element, the name says which it is, and leaves room for the words.
+        if let Some(tag) = source[span.start..span.end].strip_prefix('<') {
+            let name = tag.find(|c: char| c.is_whitespace() || matches!(c, '/' | '>')).unwrap_or(tag.len());
+            span.end = span.start + 1 + name;
+        }
         Self { line: Span::new(start, end), span, text: printable(&label.text), kind }
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Printer<W: Write> {
     counts: Counts,
     table: Table,
     notice: Option<String>,
+    /// The rules of the findings printed so far, each once.
+    rules: Vec<&'static str>,
     /// Whether the last guest took one line only, to which the next may be joined.
     after_line: bool,
 }
@@ -67,6 +69,7 @@ impl<W: Write + RawStream> Printer<W> {
             counts: Counts::default(),
             table: Table::default(),
             notice: None,
+            rules: Vec::new(),
             after_line: false,
         }
     }
@@ -106,6 +109,11 @@ impl<W: Write + RawStream> Printer<W> {
         }
         self.after_line = !page.detail;
         text += &page.text;
+        for rule in page.rules {
+            if !self.rules.contains(&rule) {
+                self.rules.push(rule);
+            }
+        }
         self.table.add(page.row);
         self.print(&text)
     }
@@ -153,6 +161,19 @@ impl<W: Write + RawStream> Printer<W> {
             }
         }
         self.print(&text)?;
+        self.out.flush()?;
+        Ok(())
+    }
+
+    /// Where to read on, if there is anything to read about.
+    pub fn pointer(&mut self) -> Result<()> {
+        let text = match self.rules[..] {
+            [] => String::new(),
+            [rule] => format!("`iova-preflight explain {rule}` says more"),
+            _ => "`iova-preflight explain RULE` says more about a finding".to_owned(),
+        };
+        let lines = wrapped(&text, self.columns).into_iter().map(|line| line + "\n");
+        self.print(&lines.collect::<String>())?;
         self.out.flush()?;
         Ok(())
     }

@@ -31,6 +31,8 @@ pub(crate) struct Page {
     /// Whether it takes more than a line.
     pub(super) detail: bool,
     pub(super) row: Row,
+    /// The rules of the findings that are shown.
+    pub(super) rules: Vec<&'static str>,
 }
 
 impl Look {
@@ -79,7 +81,8 @@ impl Look {
         if detail {
             text.push('\n');
         }
-        Page { verdict: evaluation.verdict, text, detail, row: Row::new(judged) }
+        let rules = shown.iter().map(|finding| finding.rule).collect();
+        Page { verdict: evaluation.verdict, text, detail, row: Row::new(judged), rules }
     }
 
     fn line(&self, title: &str, text: &str) -> String {
@@ -141,8 +144,9 @@ fn map_line(layout: &Layout, judged: &Judged<'_>) -> String {
     }
     // Ranges below 4 GiB are of no concern to RAM, and those above the map of none to this guest.
     let near = |start: u64| (ABOVE_4G_START..=layout.max_gpa).contains(&start);
-    let reserved = judged.host.unmappable();
-    for reserved in reserved.iter().filter(|reserved| layout.relocated || near(reserved.range.start)) {
+    for reserved in
+        judged.evaluation.facts.unmappable.iter().filter(|reserved| layout.relocated || near(reserved.range.start))
+    {
         if reserved.range.start >= ABOVE_4G_START {
             let _ = write!(line, " | reserved {}", text::range(reserved.range));
         }

@@ -94,7 +94,7 @@ unsafe extern "C" fn lifecycle(
         Ok(sys::VIR_DOMAIN_EVENT_UNDEFINED) => Event::Undefined,
         _ => return 0,
     };
-    let mut uuid: [c_char; sys::VIR_UUID_STRING_BUFLEN as usize] = [0; _];
+    let mut uuid: [c_char; sys::VIR_UUID_STRING_BUFLEN as usize] = [0; sys::VIR_UUID_STRING_BUFLEN as usize];
     // SAFETY: the buffer is as long as libvirt says it has to be, and the domain is alive during the callback. The
     // UUID is part of it; nothing is asked of the daemon, which a callback must not do.
     if unsafe { sys::virDomainGetUUIDString(domain, uuid.as_mut_ptr()) } == 0 {

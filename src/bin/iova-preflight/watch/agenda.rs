@@ -11,10 +11,14 @@ use std::time::{Duration, Instant};
 use iova_preflight::check::Verdict;
 
 /// The time between two rewrites, of whichever guests: a daemon has others to serve as well.
-const SPACING: Duration = Duration::from_millis(50);
+const SPACING: Duration = Duration::from_millis(20);
 
-/// A guest that was defined twice within this time is being worked on, and is rewritten when that is over.
-const QUIET: Duration = Duration::from_millis(200);
+/// How long a guest is left alone after it was defined: a program that defines it in several steps takes a few
+/// milliseconds for each. A person who defines it and starts it takes longer.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// How long a guest is left alone that is defined again and again.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Events of a rewrite come within this time.
 const ECHO: Duration = Duration::from_secs(2);
@@ -55,8 +59,6 @@ pub(super) enum Next {
 pub(super) enum Permission {
     /// Now.
     Granted,
-    /// It is looked at again by itself, soon.
-    Later,
     /// This very definition was tried, and it does not help.
     Hopeless,
     /// It was rewritten so often that somebody must be writing it back. It is looked at again by itself, much later.
@@ -68,10 +70,8 @@ pub(super) enum Permission {
 struct Guest {
     /// When it is looked at.
     due: Option<Instant>,
-    /// When it was defined last.
+    /// When it was defined first since it was looked at.
     defined: Option<Instant>,
-    /// Until when it is taken to be worked on.
-    busy_until: Option<Instant>,
     /// A definition whose rewrite failed.
     hopeless: Option<Fingerprint>,
     /// The last rewrite.
@@ -99,7 +99,6 @@ impl Guest {
         Self {
             due: None,
             defined: None,
-            busy_until: None,
             hopeless: None,
             rewrite: None,
             budget: (BURST, now),
@@ -143,11 +142,8 @@ impl Agenda {
     /// A guest was defined.
     pub fn defined(&mut self, uuid: &str, now: Instant) {
         let guest = self.guests.entry(uuid.to_owned()).or_insert_with(|| Guest::new(now));
-        if guest.defined.is_some_and(|before| now.saturating_duration_since(before) < QUIET) {
-            guest.busy_until = Some(now + QUIET);
-        }
-        guest.defined = Some(now);
-        guest.due.get_or_insert(now);
+        let first = *guest.defined.get_or_insert(now);
+        guest.due = Some((now + QUIET).min(first + PATIENCE));
         if let Some(rewrite) = &mut guest.rewrite {
             rewrite.events += 1;
         }
@@ -175,7 +171,7 @@ impl Agenda {
         if due > now {
             return Next::WaitUntil(due);
         }
-        guest.due = None;
+        (guest.due, guest.defined) = (None, None);
         Next::Look(uuid.clone())
     }
 
@@ -196,13 +192,9 @@ impl Agenda {
 
     /// Whether a guest may be rewritten that has this definition. If so, the rewrite counts as begun.
     pub fn may_rewrite(&mut self, uuid: &str, definition: Fingerprint, now: Instant) -> Permission {
-        let Some(guest) = self.guests.get_mut(uuid) else { return Permission::Later };
+        let Some(guest) = self.guests.get_mut(uuid) else { return Permission::Hopeless };
         if guest.hopeless == Some(definition) {
             return Permission::Hopeless;
-        }
-        if let Some(quiet) = guest.busy_until.filter(|quiet| *quiet > now) {
-            guest.due = Some(quiet);
-            return Permission::Later;
         }
         if !guest.has_budget(now) {
             guest.due = Some(guest.budget.1 + REFILL);
@@ -228,13 +220,18 @@ impl Agenda {
         }
     }
 
-    /// Whether `text` is not what was last said of a guest; nothing said is said anew each time.
-    pub fn is_news(&mut self, uuid: &str, text: Option<&str>) -> bool {
+    /// Whether `text` is not what was last said of a guest.
+    pub fn is_news(&mut self, uuid: &str, text: &str) -> bool {
         let Some(guest) = self.guests.get_mut(uuid) else { return false };
-        let text = text.map(Fingerprint::of);
-        let news = text.is_some() && guest.said != text;
-        guest.said = text;
-        news
+        let text = Some(Fingerprint::of(text));
+        std::mem::replace(&mut guest.said, text) != text
+    }
+
+    /// There is nothing to say of a guest; what was said before is news when it is said again.
+    pub fn is_well(&mut self, uuid: &str) {
+        if let Some(guest) = self.guests.get_mut(uuid) {
+            guest.said = None;
+        }
     }
 
     /// How many guests there are of each kind.
@@ -251,10 +248,10 @@ mod tests {
     const OLD: &str = "old";
     const NEW: &str = "new";
 
-    /// An agenda with one guest that was just defined and looked at.
+    /// An agenda with one guest that was just defined and is looked at now.
     fn one(now: Instant) -> Agenda {
         let mut agenda = Agenda::default();
-        agenda.defined("a", now);
+        agenda.all(vec!["a".to_owned()], now);
         assert_eq!(agenda.next(now), Next::Look("a".to_owned()));
         agenda
     }
@@ -272,15 +269,16 @@ mod tests {
     }
 
     #[test]
-    fn every_guest_is_looked_at_once_and_in_the_order_they_came() {
+    fn every_guest_is_looked_at_once_and_in_the_order_they_were_left_alone() {
         let now = Instant::now();
         let mut agenda = Agenda::default();
         agenda.defined("b", now);
         agenda.defined("a", now + ms(1));
         agenda.defined("b", now + ms(2));
-        let then = now + ms(3);
-        assert_eq!(agenda.next(then), Next::Look("b".to_owned()));
+        assert_eq!(agenda.next(now + ms(3)), Next::WaitUntil(now + ms(1) + QUIET));
+        let then = now + ms(3) + QUIET;
         assert_eq!(agenda.next(then), Next::Look("a".to_owned()));
+        assert_eq!(agenda.next(then), Next::Look("b".to_owned()));
         assert_eq!(agenda.next(then), Next::Idle);
         agenda.all(vec!["c".to_owned(), "a".to_owned()], then);
         assert_eq!(agenda.tally().guests, 2);
@@ -296,10 +294,22 @@ mod tests {
         assert_eq!(may(&mut agenda, OLD, now), Permission::Granted);
         agenda.rewritten("a", Fingerprint::of(NEW));
         agenda.defined("a", now + ms(5));
-        assert_eq!(agenda.next(now + ms(5)), Next::WaitUntil(now + SPACING));
-        assert_eq!(agenda.next(now + SPACING), Next::Look("a".to_owned()));
-        assert!(!found(&mut agenda, NEW, Verdict::Warn, now + SPACING));
-        assert_eq!(agenda.next(now + SPACING), Next::Idle);
+        let then = now + ms(5) + QUIET;
+        assert_eq!(agenda.next(now + ms(5)), Next::WaitUntil(then));
+        assert_eq!(agenda.next(then), Next::Look("a".to_owned()));
+        assert!(!found(&mut agenda, NEW, Verdict::Warn, then));
+        assert_eq!(agenda.next(then), Next::Idle);
+    }
+
+    #[test]
+    fn between_two_rewrites_libvirt_serves_others() {
+        let now = Instant::now();
+        let mut agenda = one(now);
+        agenda.all(vec!["a".to_owned(), "b".to_owned()], now);
+        assert_eq!(agenda.next(now), Next::Look("a".to_owned()));
+        assert_eq!(may(&mut agenda, OLD, now), Permission::Granted);
+        assert_eq!(agenda.next(now), Next::WaitUntil(now + SPACING));
+        assert_eq!(agenda.next(now + SPACING), Next::Look("b".to_owned()));
     }
 
     #[test]
@@ -321,16 +331,20 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_at_work_on_a_guest_is_waited_for() {
+    fn whoever_is_at_work_on_a_guest_is_waited_for_but_not_for_ever() {
         let now = Instant::now();
-        let mut agenda = one(now);
-        agenda.defined("a", now + ms(100));
-        agenda.defined("a", now + ms(150));
-        let then = now + ms(151);
-        assert_eq!(agenda.next(then), Next::Look("a".to_owned()));
-        assert_eq!(may(&mut agenda, OLD, then), Permission::Later);
-        assert_eq!(agenda.next(then), Next::WaitUntil(now + ms(150) + QUIET));
-        assert_eq!(may(&mut agenda, OLD, now + ms(150) + QUIET), Permission::Granted);
+        let mut agenda = Agenda::default();
+        agenda.defined("a", now);
+        agenda.defined("a", now + ms(15));
+        assert_eq!(agenda.next(now + QUIET), Next::WaitUntil(now + ms(15) + QUIET));
+        for step in 1..100 {
+            agenda.defined("a", now + ms(step * 15));
+        }
+        assert_eq!(agenda.next(now + ms(999)), Next::WaitUntil(now + PATIENCE));
+        assert_eq!(agenda.next(now + PATIENCE), Next::Look("a".to_owned()));
+        // From then on it counts anew.
+        agenda.defined("a", now + PATIENCE);
+        assert_eq!(agenda.next(now + PATIENCE), Next::WaitUntil(now + PATIENCE + QUIET));
     }
 
     #[test]
@@ -386,11 +400,11 @@ mod tests {
     #[test]
     fn the_same_is_said_once() {
         let mut agenda = one(Instant::now());
-        assert!(agenda.is_news("a", Some("fixable")));
-        assert!(!agenda.is_news("a", Some("fixable")));
-        assert!(agenda.is_news("a", Some("blocked")));
-        assert!(!agenda.is_news("a", None));
-        assert!(agenda.is_news("a", Some("blocked")));
-        assert!(!agenda.is_news("nobody", Some("blocked")));
+        assert!(agenda.is_news("a", "fixable"));
+        assert!(!agenda.is_news("a", "fixable"));
+        assert!(agenda.is_news("a", "blocked"));
+        agenda.is_well("a");
+        assert!(agenda.is_news("a", "blocked"));
+        assert!(!agenda.is_news("nobody", "blocked"));
     }
 }

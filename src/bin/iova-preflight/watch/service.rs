@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use iova_preflight::check::{Evaluation, Verdict};
+use iova_preflight::check::Verdict;
 use iova_preflight::finding::Severity;
 use iova_preflight::hook::is_exempt;
 use iova_preflight::policy::Policy;
@@ -65,6 +65,14 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Outcome> {
     let watch = Watch { args, policy: &policy, messages, journal, manager: Manager::new(), agenda: Agenda::default() };
     watch.run();
     Ok(Outcome::Clean)
+}
+
+/// A guest that is looked at.
+struct Case<'a> {
+    uuid: &'a str,
+    xml: &'a str,
+    source: &'a HostSource,
+    definition: &'a mut Definition,
 }
 
 struct Watch<'a> {
@@ -219,11 +227,12 @@ impl Watch<'_> {
             return Ok(());
         }
         let xml = definition.read()?;
+        let mut case = Case { uuid, xml: &xml, source, definition: &mut definition };
         let mut unreadable = None;
         let mut judge = Judge::new(source, self.policy);
         judge.each(
-            Input::Live(name.clone(), xml.clone().into_bytes()),
-            |judged| self.judged(judged, source, uuid, &xml, &mut definition),
+            Input::Live(name, xml.clone().into_bytes()),
+            |judged| self.judged(judged, &mut case),
             |name, error| unreadable = Some(format!("guest {name}: its definition cannot be judged:{error}")),
         )?;
         if let Some(line) = unreadable {
@@ -232,78 +241,64 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn judged(
-        &mut self,
-        judged: &Judged<'_>,
-        source: &HostSource,
-        uuid: &str,
-        xml: &str,
-        definition: &mut Definition,
-    ) -> Result<()> {
-        let name = judged.name;
-        let Evaluation { verdict, findings, fix, tried, assumptions, .. } = judged.evaluation;
-        let fingerprint = Fingerprint::of(xml);
-        if self.agenda.found(uuid, fingerprint, *verdict, Instant::now()) {
+    fn judged(&mut self, judged: &Judged<'_>, case: &mut Case<'_>) -> Result<()> {
+        let (name, evaluation) = (judged.name, judged.evaluation);
+        if self.agenda.found(case.uuid, Fingerprint::of(case.xml), evaluation.verdict, Instant::now()) {
             let line = format!(
                 "guest {name} was defined by somebody else at the moment it was rewritten; \
                  what they changed may have to be changed again"
             );
             self.journal.line(Priority::Warning, &line);
         }
-        let worst = findings.iter().max_by_key(|finding| finding.severity);
+        let worst = evaluation.findings.iter().max_by_key(|finding| finding.severity);
         let title = worst.map_or("", |finding| finding.title.as_str());
-        let Some(fix) = fix else {
-            let line = match verdict {
-                Verdict::Blocked => Some((Priority::Warning, format!("blocked: {title}; {}", tried.join("; ")))),
-                Verdict::Warn if worst.is_some_and(|finding| finding.severity >= Severity::Warning) => {
-                    Some((Priority::Info, format!("warn: {title}")))
+        let Some(fix) = &evaluation.fix else {
+            let tried = evaluation.tried.join("; ");
+            match evaluation.verdict {
+                Verdict::Blocked => {
+                    self.say(case.uuid, Priority::Warning, &format!("guest {name}: blocked: {title}; {tried}"));
                 }
-                _ => None,
-            };
-            match line {
-                Some((priority, line)) => self.say(uuid, priority, &format!("guest {name}: {line}")),
-                None => _ = self.agenda.is_news(uuid, None),
+                Verdict::Warn if worst.is_some_and(|finding| finding.severity >= Severity::Warning) => {
+                    self.say(case.uuid, Priority::Info, &format!("guest {name}: warn: {title}"));
+                }
+                _ => self.agenda.is_well(case.uuid),
             }
             return Ok(());
         };
-        let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
-        let changes = changes.join(", ");
+        let changes = fix.changes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let helps = format!(
             "guest {name}: fixable: {title}; `iova-preflight fix --connect {} --domain {name}` helps: {changes}",
             self.args.connect
         );
         if !self.policy.watch.rewrite {
-            self.say(uuid, Priority::Warning, &helps);
-            return Ok(());
-        }
-        if let Some(assumption) = assumptions.first() {
+            self.say(case.uuid, Priority::Warning, &helps);
+        } else if let Some(assumption) = evaluation.assumptions.first() {
             // A person can know what is not known here.
-            self.say(
-                uuid,
-                Priority::Warning,
-                &format!("{helps}; it is not rewritten unasked, because it {assumption}"),
-            );
-            return Ok(());
-        }
-        match self.agenda.may_rewrite(uuid, fingerprint, Instant::now()) {
-            Permission::Granted => {}
-            Permission::Later | Permission::Hopeless => return Ok(()),
-            Permission::Exhausted => {
-                let line = format!("{helps}; it was rewritten several times, and somebody changed it back each time");
-                self.say(uuid, Priority::Error, &line);
-                return Ok(());
+            let line = format!("{helps}; it is not rewritten unasked, because that {assumption}");
+            self.say(case.uuid, Priority::Warning, &line);
+        } else {
+            match self.agenda.may_rewrite(case.uuid, Fingerprint::of(case.xml), Instant::now()) {
+                Permission::Granted => self.rewrite(case, name, &rewrite(judged.document, fix)?, &changes, &helps)?,
+                Permission::Hopeless => {}
+                Permission::Exhausted => {
+                    let line =
+                        format!("{helps}; it was rewritten several times, and somebody changed it back each time");
+                    self.say(case.uuid, Priority::Error, &line);
+                }
             }
         }
-        let new = rewrite(judged.document, fix)?;
-        let mender = Mender { source, policy: self.policy, backup: self.args.backup.as_deref(), force: false };
-        match mender.mend(definition, xml, &new) {
+        Ok(())
+    }
+
+    /// Rewrites a guest, and says how that ended.
+    fn rewrite(&mut self, case: &mut Case<'_>, name: &str, new: &str, changes: &str, helps: &str) -> Result<()> {
+        let (source, backup) = (case.source, self.args.backup.as_deref());
+        let mender = Mender { source, policy: self.policy, backup, force: false };
+        match mender.mend(case.definition, case.xml, new) {
             Ok(mended) => {
-                self.agenda.rewritten(uuid, Fingerprint::of(&mended.now));
-                let running = if definition.is_running() {
-                    "; it is running, and picks it up at its next cold start"
-                } else {
-                    ""
-                };
+                self.agenda.rewritten(case.uuid, Fingerprint::of(&mended.now));
+                let is_running = case.definition.is_running();
+                let running = if is_running { "; it is running, and picks it up at its next cold start" } else { "" };
                 let backup = mended.backup.display();
                 let line = format!("guest {name} is redefined: {changes}; what it was is in {backup}{running}");
                 self.journal.line(Priority::Notice, &line);
@@ -311,13 +306,12 @@ impl Watch<'_> {
             }
             // There is or will be an event that leads here again.
             Err(Failure::ChangedMeanwhile | Failure::Overtaken) => Ok(()),
-            Err(failure @ Failure::Unreadable(_) | failure @ Failure::NotReadBack(_)) => Err(failure.into()),
+            Err(failure @ (Failure::Unreadable(_) | Failure::NotReadBack(_))) => Err(failure.into()),
             Err(failure) => {
                 if failure.is_final() {
-                    self.agenda.hopeless(uuid, fingerprint);
+                    self.agenda.hopeless(case.uuid, Fingerprint::of(case.xml));
                 }
-                let line = format!("{helps}; {:#}", anyhow::Error::from(failure));
-                self.say(uuid, Priority::Error, &line);
+                self.say(case.uuid, Priority::Error, &format!("{helps}; {:#}", anyhow::Error::from(failure)));
                 Ok(())
             }
         }
@@ -325,7 +319,7 @@ impl Watch<'_> {
 
     /// Says what there is to say of a guest, unless that was the last thing said of it.
     fn say(&mut self, uuid: &str, priority: Priority, line: &str) {
-        if self.agenda.is_news(uuid, Some(line)) {
+        if self.agenda.is_news(uuid, line) {
             self.journal.line(priority, line);
         }
     }

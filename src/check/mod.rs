@@ -3,17 +3,19 @@
 //! Where a fact about the host is not known, the likeliest value is taken, and the others are tried too: if one of them
 //! changes whether the guest starts, the verdict says that it depends on that fact.
 
+mod unknown_machine;
+
 use serde::Serialize;
 
 use crate::domain::Domain;
 use crate::finding::{Finding, Severity};
 use crate::fix::{self, Fix};
 use crate::guest::{Guest, Setting};
-use crate::host::Host;
+use crate::host::{Host, Reserved};
 use crate::policy::Policy;
 use crate::qemu::cpu::{AMD, CpuOptions, HostCpu};
 use crate::qemu::layout::Layout;
-use crate::qemu::machine::{FIRST_ENFORCING, Family, Flavor, MachineType, Resolved, resolve};
+use crate::qemu::machine::{Family, Flavor, MachineType, Resolved, resolve};
 use crate::rules;
 use crate::text::quoted;
 use crate::version::Version;
@@ -65,6 +67,8 @@ pub struct Evaluation {
     pub assumptions: Vec<String>,
     /// What QEMU is asked for and builds.
     pub facts: Facts,
+    /// Where that depends on a machine type that is not known: each possibility, and what QEMU builds then.
+    pub hypotheses: Vec<(String, Facts)>,
     /// The rewrite that helps, where the verdict is [`Verdict::Fixable`].
     pub fix: Option<Fix>,
     /// Why nothing helps, a sentence for each rewrite that was tried, where it is [`Verdict::Blocked`].
@@ -100,6 +104,8 @@ pub struct Facts {
     pub phys_bits_needed: Option<u32>,
     /// Where memory devices land, in document order: model and range.
     pub memory_devices: Vec<(&'static str, crate::map::GpaRange)>,
+    /// The ranges in which the host maps nothing for this guest's devices.
+    pub unmappable: Vec<Reserved>,
 }
 
 /// The newest QEMU whose behaviour is known; what an unknown QEMU is taken for.
@@ -136,7 +142,9 @@ pub(crate) fn judge(domain: &Domain, host: &Host, policy: &Policy) -> Evaluation
     match resolve(canonical) {
         Resolved::NotPc(name) => not_applicable(format!("machine type {name} is neither pc nor q35")),
         Resolved::Known(machine) => known_machine(domain, host, policy, &machine),
-        Resolved::Unknown { family, name, alias } => unknown_machine(domain, host, policy, family, &name, alias),
+        Resolved::Unknown { family, name, alias } => {
+            unknown_machine::judge(domain, host, policy, &unknown_machine::Unknown { family, name, alias })
+        }
     }
 }
 
@@ -157,12 +165,18 @@ fn foreign(domain: &Domain) -> Option<String> {
 }
 
 fn not_applicable(reason: String) -> Evaluation {
+    Evaluation { not_applicable: Some(reason), ..nothing_known(Verdict::NotApplicable) }
+}
+
+/// An evaluation that says nothing but the verdict.
+fn nothing_known(verdict: Verdict) -> Evaluation {
     Evaluation {
-        verdict: Verdict::NotApplicable,
+        verdict,
         findings: Vec::new(),
-        not_applicable: Some(reason),
+        not_applicable: None,
         assumptions: Vec::new(),
         facts: Facts::default(),
+        hypotheses: Vec::new(),
         fix: None,
         tried: Vec::new(),
     }
@@ -207,108 +221,6 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
     evaluation
 }
 
-/// Judges a guest whose machine type is not known as an old and as a new one. What both say is certain.
-fn unknown_machine(
-    domain: &Domain,
-    host: &Host,
-    policy: &Policy,
-    family: Option<Family>,
-    name: &str,
-    alias: bool,
-) -> Evaluation {
-    let shown = quoted(name);
-    let span = domain.machine.as_ref().map_or(domain.span, |machine| machine.span);
-    // A name that is no alias and not in the list of a host that is known leads nowhere.
-    let listed = host.machines.iter().any(|machine| machine == name);
-    if !alias && !host.machines.is_empty() && !listed {
-        let title = format!("libvirt refuses the guest: the host's QEMU does not have machine type {shown}");
-        let mut evaluation = not_applicable(String::new());
-        evaluation.not_applicable = None;
-        evaluation.verdict = Verdict::Blocked;
-        evaluation.facts.machine = Some(name.to_owned());
-        evaluation.facts.family = family;
-        evaluation.findings.push(Finding::new(
-            rules::MACHINE_TYPE_NOT_AVAILABLE,
-            Severity::Error,
-            title,
-            span,
-            "the host's QEMU has no such type",
-        ));
-        return evaluation;
-    }
-    let finding = |severity: Severity, consequence: &str| {
-        let title = match (alias, domain.machine.is_some()) {
-            (true, true) => format!("what machine type {shown} is an alias of is up to the host's QEMU"),
-            (true, false) => "the machine type is up to the host's QEMU".to_owned(),
-            (false, _) if listed => format!("machine type {shown} is not known to this program"),
-            (false, _) => format!("machine type {shown} is not known: it may be newer than this program"),
-        };
-        let remedy = if alias { "; a host profile with [qemu.aliases], or a type by its full name, tells" } else { "" };
-        Finding::new(rules::UNKNOWN_MACHINE_TYPE, severity, title, span, "not known")
-            .because(format!("{consequence}{remedy}"))
-    };
-    let Some(family) = family else {
-        let mut evaluation = not_applicable(String::new());
-        evaluation.not_applicable = None;
-        evaluation.verdict = Verdict::Warn;
-        evaluation.findings.push(finding(Severity::Warning, "nothing can be said of the guest"));
-        return evaluation;
-    };
-    let like = |version: Version| MachineType {
-        name: name.to_owned(),
-        family,
-        flavor: Flavor::Upstream,
-        version,
-        enforces_amd_1tb_hole: version >= FIRST_ENFORCING,
-        host_phys_bits_limit: None,
-    };
-    // The list of the host's machine types has no part in this: the name is not resolved.
-    let host = &Host { machines: Vec::new(), ..host.clone() };
-    let new = known_machine(domain, host, policy, &like(NEWEST_QEMU));
-    let old = known_machine(domain, host, policy, &like(Version::new(7, 0)));
-    let same_map = new.facts.layout == old.facts.layout;
-    let same_fate = new.verdict.stops() == old.verdict.stops();
-    // An alias leads to some type that exists; a name that nobody knows may lead nowhere.
-    let harmless = alias && new.verdict == old.verdict;
-    let phys_bits_needed = new.facts.phys_bits_needed.max(old.facts.phys_bits_needed);
-    let (mut evaluation, other) = if new.verdict.stops() { (old, new) } else { (new, old) };
-    // Only what is found either way is certain.
-    let mut either = std::mem::take(&mut evaluation.findings);
-    evaluation.findings.clone_from(&either);
-    evaluation.findings.retain(|finding| other.findings.iter().any(|same| same.rule == finding.rule));
-    if evaluation.verdict.stops() && evaluation.findings.iter().all(|finding| finding.severity != Severity::Error) {
-        // It stops either way, for different reasons.
-        either.extend(other.findings);
-        evaluation.findings.extend(either.into_iter().filter(|finding| finding.severity == Severity::Error).map(
-            |mut finding| {
-                finding.title = format!("with some machine types: {}", finding.title);
-                finding
-            },
-        ));
-    }
-    evaluation.facts.phys_bits_needed = phys_bits_needed;
-    let consequence = match (same_fate, same_map) {
-        (true, true) => "it makes no difference to this guest",
-        (true, false) => "where RAM above 4 GiB lies depends on it, whether the guest starts does not",
-        (false, _) => "whether the guest starts depends on it",
-    };
-    if !same_fate {
-        evaluation.assumptions.push("depends on the machine type, which is not known here".to_owned());
-    }
-    if !same_map {
-        evaluation.facts.layout = None;
-        evaluation.facts.memory_devices.clear();
-    }
-    evaluation.facts.machine = (!alias).then(|| name.to_owned());
-    evaluation.facts.enforces_amd_1tb_hole = None;
-    if !harmless && !evaluation.verdict.stops() {
-        evaluation.verdict = Verdict::Warn;
-    }
-    let severity = if harmless { Severity::Note } else { Severity::Warning };
-    evaluation.findings.insert(0, finding(severity, consequence));
-    evaluation
-}
-
 /// Judges a domain once every fact is settled.
 fn run(domain: &Domain, setting: Setting<'_>, policy: &Policy) -> Evaluation {
     let guest = Guest::new(domain, setting, policy);
@@ -332,15 +244,7 @@ fn run(domain: &Domain, setting: Setting<'_>, policy: &Policy) -> Evaluation {
         Some(Severity::Warning) => Verdict::Warn,
         Some(Severity::Note) | None => Verdict::Pass,
     };
-    Evaluation {
-        verdict,
-        findings,
-        not_applicable: None,
-        assumptions,
-        facts: facts(&guest),
-        fix: None,
-        tried: Vec::new(),
-    }
+    Evaluation { findings, assumptions, facts: facts(&guest), ..nothing_known(verdict) }
 }
 
 fn facts(guest: &Guest<'_>) -> Facts {
@@ -360,5 +264,6 @@ fn facts(guest: &Guest<'_>) -> Facts {
         layout: guest.layout().cloned(),
         phys_bits_needed: guest.layout().map(|layout| layout.phys_bits_needed),
         memory_devices: guest.plugged.iter().flatten().map(|&(model, range)| (model.name(), range)).collect(),
+        unmappable: guest.unmappable.clone(),
     }
 }

@@ -1,0 +1,108 @@
+//! `iova-preflight map`.
+
+use std::io::{self, Write};
+
+use anstream::adapter::strip_str;
+use anstream::{AutoStream, ColorChoice};
+use anyhow::{Context, Result, anyhow};
+use iova_preflight::check::{Evaluation, Facts, Verdict, evaluate};
+use iova_preflight::domain;
+use iova_preflight::finding::Severity;
+use iova_preflight::policy::Policy;
+use iova_preflight::report::picture::{self, Picture};
+use iova_preflight::rewrite::rewrite;
+use iova_preflight::text::{quoted, size};
+use iova_preflight::xml::Document;
+
+use crate::Outcome;
+use crate::args::{MapArgs, MapFormat};
+use crate::input::Input;
+use crate::judge::{HostSource, Judge, Judged, complain, read_policy};
+use crate::{stderr, terminal};
+
+/// Draws the memory map of one guest.
+pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {
+    let policy = read_policy(args.policy.as_deref())?;
+    let source = HostSource::choose(args.host.as_deref())?;
+    let mut judge = Judge::new(&source, &policy);
+    let mut outcome = Outcome::Clean;
+    judge.each(
+        Input::one(&args.path),
+        |judged| {
+            match draw(judged, &source, &policy)? {
+                Some(picture) => print(&picture, args.format)?,
+                None => {
+                    stderr::line(&format!("{}: there is no map: {}", judged.name, why_not(judged.evaluation)));
+                    outcome = Outcome::Failed;
+                }
+            }
+            Ok(())
+        },
+        |name, error| complain(name, &error),
+    )?;
+    // Whether the guest starts is for `check` to say.
+    Ok(if judge.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
+}
+
+/// The guest as it is, and beside it as `fix` would make it.
+fn draw(judged: &Judged<'_>, source: &HostSource, policy: &Policy) -> Result<Option<Picture>> {
+    let evaluation = judged.evaluation;
+    let mended = match &evaluation.fix {
+        Some(fix) => {
+            let after = rewrite(judged.document, fix)?;
+            let document = Document::parse(after.as_bytes()).map_err(|error| anyhow!("{error}"))?;
+            let domain = domain::read(&document).context("the rewritten domain")?;
+            Some(evaluate(&domain, judged.host, policy))
+        }
+        None => None,
+    };
+    let heading = |what: &str, verdict: Verdict| format!("{what}: {}", verdict.name());
+    let mut views: Vec<(String, &Facts)> = vec![(heading("as it is", evaluation.verdict), &evaluation.facts)];
+    views.extend(mended.iter().map(|after| (heading("with the fix", after.verdict), &after.facts)));
+    views.extend(evaluation.hypotheses.iter().map(|(what, facts)| (what.clone(), facts)));
+
+    let memory = evaluation.facts.ram.map(|ram| format!(", {} of RAM", size(ram))).unwrap_or_default();
+    let guest = if judged.domain.name.is_empty() { judged.name.to_owned() } else { quoted(&judged.domain.name) };
+    Ok(Picture::new(format!("{guest}{memory} — {}", source.notice), &views, remarks(evaluation)))
+}
+
+/// What stops or threatens the guest, and what is to be done.
+fn remarks(evaluation: &Evaluation) -> Vec<String> {
+    let findings = evaluation.findings.iter().filter(|finding| finding.severity > Severity::Note);
+    let mut remarks: Vec<String> = findings
+        .map(|finding| {
+            let severity = if finding.severity == Severity::Error { "error" } else { "warning" };
+            format!("{severity}[{}]: {}", finding.rule, finding.title)
+        })
+        .collect();
+    if let Some(fix) = &evaluation.fix {
+        let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
+        remarks.push(format!("fix: {}", changes.join(", ")));
+    }
+    remarks.extend(evaluation.tried.iter().map(|tried| format!("tried: {tried}")));
+    remarks
+}
+
+fn why_not(evaluation: &Evaluation) -> String {
+    let finding = evaluation.findings.iter().max_by_key(|finding| finding.severity);
+    match (&evaluation.not_applicable, finding) {
+        (Some(reason), _) => reason.clone(),
+        (None, Some(finding)) => finding.message(),
+        (None, None) => "it is not known".to_owned(),
+    }
+}
+
+fn print(picture: &Picture, format: MapFormat) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let page = match format {
+        MapFormat::Svg => picture::svg(picture),
+        MapFormat::Human => {
+            let page = picture::text(picture, terminal::columns());
+            let coloured = AutoStream::choice(&out) != ColorChoice::Never;
+            if coloured { page } else { strip_str(&page).to_string() }
+        }
+    };
+    out.write_all(page.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! `machine-type-not-available`.
+
+use super::Block::{Shell, Text};
+use super::{ErrorText, Page, Program};
+use crate::finding::Severity;
+
+pub(super) const PAGE: Page = Page {
+    rule: "machine-type-not-available",
+    severities: &[Severity::Error],
+    meaning: &[Text(
+        "The host's QEMU does not have the machine type that the domain asks for: libvirt does not start it.",
+    )],
+    cause: &[Text(
+        "The domain comes from a host with a newer QEMU, or from another distribution: RHEL, CentOS and Ubuntu have \
+         types of their own. Or the host's QEMU has been upgraded so far that it dropped the type: QEMU removes types \
+         that are older than about six years. The rule speaks only if the host's types, or at least the version of \
+         its QEMU, are known.",
+    )],
+    history: &[Text(
+        "Aliases such as `q35` are replaced by a versioned type when a domain is defined, and stay there for the \
+         domain's life. That keeps the virtual hardware as it is, with the memory map it has.",
+    )],
+    errors: &[
+        ErrorText {
+            by: Program::Libvirt,
+            when: "when the domain is defined or started",
+            text: "Emulator '/usr/bin/qemu-system-x86_64' does not support machine type 'pc-q35-99.0'",
+        },
+        ErrorText { by: Program::Qemu, when: "asked without libvirt", text: "unsupported machine type" },
+    ],
+    fix: &[
+        Text(
+            "With `virsh edit NAME`, a type that the host has. Choose one of 7.1 or newer for a guest with a \
+             passthrough device and about a TiB of memory or of room for it.",
+        ),
+        Shell(
+            "virsh capabilities | grep -o '>pc-[^<]*' | sort -uV\n\
+             qemu-system-x86_64 -machine help",
+        ),
+        Text("Or a newer QEMU on the host."),
+    ],
+    verify: &[
+        Text("Whether the host has the type, and what an alias stands for:"),
+        Shell(
+            "virsh domcapabilities --machine pc-q35-6.2 | grep '<machine>'\n\
+             virsh domcapabilities --machine q35 | grep '<machine>'",
+        ),
+    ],
+};

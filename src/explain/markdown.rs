@@ -1,0 +1,85 @@
+//! Pages as Markdown.
+
+use std::fmt::Write as _;
+
+use super::{Block, Content, PAGES, Page};
+
+/// The page as a file of its own.
+pub fn markdown(page: &Page) -> String {
+    let mut text = format!("# {}\n\n{}: {}.\n", page.rule, capitalized(&page.severity_words()), page.summary());
+    for section in page.sections() {
+        let _ = write!(text, "\n## {}\n", section.title);
+        text += &body(section.content);
+    }
+    text
+}
+
+/// The page without its title, to be shown where the title already stands.
+pub fn help(page: &Page) -> String {
+    let mut text = String::new();
+    for section in page.sections() {
+        let _ =
+            write!(text, "{}## {}\n{}", if text.is_empty() { "" } else { "\n" }, section.title, body(section.content));
+    }
+    text
+}
+
+/// The table of all pages.
+pub fn index() -> String {
+    let mut text = String::from(
+        "# Rules\n\nWhat `iova-preflight check` can find. `iova-preflight explain RULE` prints the same pages.\n\n\
+         | rule | severity | what it finds |\n|---|---|---|\n",
+    );
+    for page in PAGES {
+        let (rule, severity, summary) = (page.rule, page.severity_words(), escaped(page.summary()));
+        let _ = writeln!(text, "| [{rule}]({rule}.md) | {severity} | {summary} |");
+    }
+    text
+}
+
+fn body(content: Content) -> String {
+    let mut text = String::new();
+    match content {
+        Content::Blocks(blocks) => blocks.iter().for_each(|block| {
+            let _ = match block {
+                Block::Text(words) => write!(text, "\n{}\n", escaped(words)),
+                Block::Shell(commands) => write!(text, "\n```sh\n{commands}\n```\n"),
+                Block::Xml(markup) => write!(text, "\n```xml\n{markup}\n```\n"),
+                Block::Output(lines) => write!(text, "\n```text\n{lines}\n```\n"),
+            };
+        }),
+        Content::Errors(errors) => errors.iter().for_each(|error| {
+            let _ = write!(text, "\n{}, {}:\n\n```text\n{}\n```\n", error.by.name(), escaped(error.when), error.text);
+        }),
+    }
+    text
+}
+
+/// `text` with what Markdown would take for markup escaped, but for what is between backquotes.
+fn escaped(text: &str) -> String {
+    let mut in_code = false;
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        in_code ^= c == '`';
+        if !in_code && matches!(c, '<' | '>' | '*' | '_' | '[' | ']' | '|' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_words_are_escaped() {
+        assert_eq!(escaped("a <b> `<c>` d_e"), "a \\<b\\> `<c>` d\\_e");
+    }
+}

@@ -1,0 +1,42 @@
+//! `not-modelled`.
+
+use super::Block::{Shell, Text};
+use super::{Page, shared};
+use crate::finding::Severity;
+
+pub(super) const PAGE: Page = Page {
+    rule: "not-modelled",
+    severities: &[Severity::Warning],
+    meaning: &[Text(
+        "The domain passes raw arguments to QEMU (`<qemu:commandline>`) that change the memory map, the CPU or the \
+         machine. What is said of the guest leaves them out and can be wrong, so that all that QEMU or VFIO would \
+         refuse is a warning here and no error, and the hook does not stop the guest for it.",
+    )],
+    cause: &[Text(
+        "QEMU takes the last of two options that say the same, and libvirt puts raw arguments last. So `-cpu`, `-m`, \
+         `-machine`, `-accel`, `-numa`, `-readconfig`, a `-global` or `-set` of phys-bits or pci-hole64-size, or a \
+         memory device, win over what the domain says.",
+    )],
+    history: &[Text(
+        "Before libvirt 8.7 had `<maxphysaddr>`, a raw `-cpu` was the only way to physical address bits, and domains \
+         from that time still have one.",
+    )],
+    errors: &[],
+    fix: &[
+        Text(
+            "Say it in libvirt's own words where there are any: `<maxphysaddr>` for phys-bits, `<pcihole64>` for the \
+             hole, `<feature>` for a CPU's features, `<maxMemory>` and `<memory model='…'>` for memory. `virsh edit \
+             NAME`, and remove the raw argument.",
+        ),
+        Text("Whatever has no such words has to be checked by hand."),
+    ],
+    verify: &[
+        Text("All arguments, those of the domain last:"),
+        Shell("virsh domxml-to-native qemu-argv --domain NAME"),
+        shared::MAP[0],
+        shared::MAP[1],
+        shared::MAP[2],
+        shared::BITS[0],
+        shared::BITS[1],
+    ],
+};

@@ -1,0 +1,368 @@
+//! A guest's memory map as a picture: what lies where, to a scale on which both the first 4 GiB and the
+//! neighbourhood of 1 TiB can be read, and the same after a rewrite beside it.
+
+mod svg;
+mod text;
+
+use std::collections::BTreeSet;
+
+pub use svg::svg;
+pub use text::text;
+
+use crate::check::Facts;
+use crate::host::Reserved;
+use crate::map::GpaRange;
+use crate::qemu::GIB;
+use crate::qemu::layout::{ABOVE_4G_START, AMD_HT_START, Layout};
+use crate::text::{quoted, size};
+
+/// What lies at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Nothing.
+    Unused,
+    /// The 32-bit PCI hole, APICs and firmware, between RAM and 4 GiB.
+    Low,
+    /// The 64-bit PCI hole.
+    PciHole,
+    /// The region for memory devices, where none is plugged.
+    Window,
+    /// A plugged memory device.
+    Device,
+    /// RAM.
+    Ram,
+    /// Nothing of the guest's, in a range that the host's IOMMU reserves.
+    Reserved,
+    /// Something of the guest's in such a range.
+    Collision,
+}
+
+impl Kind {
+    /// In the order of a legend.
+    const ALL: [Self; 8] = [
+        Self::Ram,
+        Self::Device,
+        Self::Window,
+        Self::PciHole,
+        Self::Low,
+        Self::Reserved,
+        Self::Collision,
+        Self::Unused,
+    ];
+
+    /// What a legend says; `None` where every block says it itself.
+    fn legend(self) -> Option<&'static str> {
+        match self {
+            Self::Ram => Some("RAM"),
+            Self::Device => Some("memory device"),
+            Self::Window => Some("room for memory hot-plug"),
+            Self::PciHole => Some("64-bit PCI hole"),
+            Self::Reserved => Some("reserved by the host's IOMMU"),
+            Self::Collision => Some("collision with a reserved range"),
+            Self::Low | Self::Unused => None,
+        }
+    }
+}
+
+/// A block of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// Where it is.
+    pub range: GpaRange,
+    /// What it is.
+    pub kind: Kind,
+    /// What it is and how large, in a few words.
+    pub label: String,
+}
+
+/// One memory map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Which map this is.
+    pub heading: String,
+    /// Machine type and phys-bits.
+    pub facts: String,
+    /// What lies where, from address 0 on, without gaps.
+    pub blocks: Vec<Block>,
+    /// phys-bits of the vCPU, and the first address that they do not reach; `None` where they reach all of the map.
+    pub limit: Option<(u32, u64)>,
+}
+
+/// A part of the address space between two addresses at which something begins or ends in some column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval {
+    /// Where it is.
+    pub range: GpaRange,
+    /// How many rows high it is drawn: one more with every eightfold size.
+    pub rows: usize,
+}
+
+/// One map, or several on one scale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// What is shown, in one line.
+    pub title: String,
+    /// The maps.
+    pub columns: Vec<Column>,
+    /// The scale.
+    pub intervals: Vec<Interval>,
+    /// What there is to say about it, a line each.
+    pub remarks: Vec<String>,
+}
+
+impl Picture {
+    /// The maps in `views`, each with its heading; one that is not known is left out, and `None` if none is known.
+    pub fn new(title: String, views: &[(String, &Facts)], remarks: Vec<String>) -> Option<Self> {
+        let maps: Vec<_> = views.iter().filter_map(|(heading, facts)| Map::new(heading, facts)).collect();
+        let top = maps.iter().map(Map::top).max()?;
+        let columns: Vec<Column> = maps.iter().map(|map| map.column(top)).collect();
+        Some(Self { title, intervals: intervals(&columns, top), columns, remarks })
+    }
+
+    /// The kinds that occur and want to be explained, each with what it is.
+    fn legend(&self) -> impl Iterator<Item = (Kind, &'static str)> {
+        let occurs = |kind: Kind| self.columns.iter().flat_map(|column| &column.blocks).any(|block| block.kind == kind);
+        Kind::ALL.into_iter().filter(move |&kind| occurs(kind)).filter_map(|kind| Some((kind, kind.legend()?)))
+    }
+
+    /// The address behind the last one; `None` where that is the end of the 64-bit space.
+    fn end(&self) -> Option<u64> {
+        self.intervals.last()?.range.end.checked_add(1)
+    }
+}
+
+impl Column {
+    /// The block at `address`, and whether it begins there.
+    fn at(&self, address: u64) -> Option<(&Block, bool)> {
+        let after = self.blocks.partition_point(|block| block.range.start <= address);
+        let block = self.blocks.get(after.checked_sub(1)?)?;
+        (block.range.end >= address).then_some((block, block.range.start == address))
+    }
+
+    /// phys-bits, if the addresses from `address` on are out of their reach and those before are not.
+    fn limit_at(&self, address: u64) -> Option<u32> {
+        self.limit.filter(|&(_, first)| first == address).map(|(bits, _)| bits)
+    }
+}
+
+/// The intervals from 0 to `top`, inclusive.
+fn intervals(columns: &[Column], top: u64) -> Vec<Interval> {
+    let blocks = columns.iter().flat_map(|column| &column.blocks).map(|block| block.range.start);
+    let limits = columns.iter().filter_map(|column| column.limit).map(|(_, address)| address);
+    let starts: BTreeSet<u64> = blocks.chain(limits).collect();
+    let ends = starts.iter().skip(1).map(|start| start - 1).chain([top]);
+    starts
+        .iter()
+        .zip(ends)
+        .map(|(&start, end)| Interval {
+            range: GpaRange { start, end },
+            rows: 1 + (((end - start) / GIB).max(1).ilog2() / 3) as usize,
+        })
+        .collect()
+}
+
+/// A map whose parts may overlap yet.
+struct Map<'f> {
+    heading: &'f str,
+    facts: &'f Facts,
+    layout: &'f Layout,
+    reserved: Vec<Reserved>,
+    parts: Vec<(GpaRange, Kind, String)>,
+}
+
+impl<'f> Map<'f> {
+    fn new(heading: &'f str, facts: &'f Facts) -> Option<Self> {
+        let layout = facts.layout.as_ref()?;
+        let mut parts: Vec<(GpaRange, Kind, String)> =
+            layout.ram().map(|ram| (ram, Kind::Ram, "RAM".to_owned())).collect();
+        if layout.ram_below_4g.end < ABOVE_4G_START - 1 {
+            let low = GpaRange { start: layout.ram_below_4g.end + 1, end: ABOVE_4G_START - 1 };
+            parts.push((low, Kind::Low, "32-bit PCI, firmware".to_owned()));
+        }
+        parts.extend(devices(facts).into_iter().map(|(range, name)| (range, Kind::Device, name)));
+        parts.extend(layout.device_memory.map(|window| (window, Kind::Window, "hot-plug window".to_owned())));
+        parts.extend(layout.pci_hole64.map(|hole| (hole, Kind::PciHole, "64-bit PCI hole".to_owned())));
+        // What is reserved below 4 GiB, the MSI window first of all, matters only where there is RAM.
+        let matters = |reserved: &&Reserved| {
+            reserved.range.start >= ABOVE_4G_START || layout.ram().any(|ram| ram.overlaps(reserved.range))
+        };
+        let reserved = facts.unmappable.iter().filter(matters).copied().collect();
+        Some(Self { heading, facts, layout, reserved, parts })
+    }
+
+    /// The last address that is worth drawing.
+    fn top(&self) -> u64 {
+        let parts = self.parts.iter().map(|(range, ..)| range.end);
+        parts.chain(self.reserved.iter().map(|reserved| reserved.range.end)).max().unwrap_or(ABOVE_4G_START)
+    }
+
+    fn column(&self, top: u64) -> Column {
+        let needed = self.layout.phys_bits_needed;
+        let has = self.facts.phys_bits;
+        let machine = self.facts.machine.as_deref().map_or_else(|| "some machine type".to_owned(), quoted);
+        let facts = match has {
+            Some(bits) if bits < needed => format!("{machine}, {bits} phys-bits of {needed}"),
+            Some(bits) => format!("{machine}, {bits} phys-bits"),
+            None => format!("{machine}, needs {needed} phys-bits"),
+        };
+        let limit = has.and_then(|bits| Some((bits, 1u64.checked_shl(bits)?)));
+        // A limit far above the map would only stretch the scale.
+        let limit = limit.filter(|&(_, address)| address <= self.layout.max_gpa);
+        Column { heading: self.heading.to_owned(), facts, blocks: self.blocks(top), limit }
+    }
+
+    fn blocks(&self, top: u64) -> Vec<Block> {
+        let ranges = self.parts.iter().map(|(range, ..)| *range);
+        let ranges = ranges.chain(self.reserved.iter().map(|reserved| reserved.range));
+        let starts: BTreeSet<u64> =
+            ranges.flat_map(|range| [Some(range.start), range.end.checked_add(1)]).flatten().chain([0]).collect();
+        let starts: Vec<u64> = starts.into_iter().filter(|&start| start <= top).collect();
+        let mut blocks: Vec<(GpaRange, Kind, String)> = Vec::new();
+        for (index, &start) in starts.iter().enumerate() {
+            let end = starts.get(index + 1).map_or(top, |next| next - 1);
+            let (kind, name) = self.what_is_at(start);
+            match blocks.last_mut() {
+                Some((range, before, of)) if (*before, of.as_str()) == (kind, &name) => range.end = end,
+                _ => blocks.push((GpaRange { start, end }, kind, name)),
+            }
+        }
+        let label = |range: GpaRange, kind: Kind, name: String| match (kind, range.size()) {
+            (Kind::Low, _) | (_, None) => name,
+            (_, Some(bytes)) => format!("{name} {}", size(bytes)),
+        };
+        blocks.into_iter().map(|(range, kind, name)| Block { range, kind, label: label(range, kind, name) }).collect()
+    }
+
+    /// What is drawn at `address`: of parts that overlap, the one that is there rather than the room for it.
+    fn what_is_at(&self, address: u64) -> (Kind, String) {
+        let contains = |range: GpaRange| range.start <= address && address <= range.end;
+        let part = self.parts.iter().filter(|(range, ..)| contains(*range)).max_by_key(|(_, kind, _)| *kind);
+        let reserved = self.reserved.iter().find(|reserved| contains(reserved.range));
+        match (part, reserved) {
+            (Some((_, _, name)), Some(reserved)) => {
+                (Kind::Collision, format!("{name} in {}", reserved_name(*reserved)))
+            }
+            (Some((_, kind, name)), None) => (*kind, name.clone()),
+            (None, Some(reserved)) => (Kind::Reserved, reserved_name(*reserved)),
+            (None, None) => (Kind::Unused, "unused".to_owned()),
+        }
+    }
+}
+
+/// A reserved range in a word or two.
+fn reserved_name(reserved: Reserved) -> String {
+    match reserved.range.start {
+        AMD_HT_START => "HyperTransport".to_owned(),
+        _ => format!("reserved ({})", reserved.kind.name()),
+    }
+}
+
+/// Plugged memory devices, neighbours of one kind in one; where there are too many to be told apart, one range from the
+/// first to the last.
+fn devices(facts: &Facts) -> Vec<(GpaRange, String)> {
+    /// More would make the picture a list.
+    const MOST: usize = 8;
+    let mut plugged = facts.memory_devices.clone();
+    plugged.sort_unstable_by_key(|(_, range)| *range);
+    let mut merged: Vec<(GpaRange, &'static str, usize)> = Vec::new();
+    for &(model, range) in &plugged {
+        match merged.last_mut() {
+            Some((last, kind, count)) if *kind == model && last.end.checked_add(1) == Some(range.start) => {
+                last.end = range.end;
+                *count += 1;
+            }
+            _ => merged.push((range, model, 1)),
+        }
+    }
+    if let (Some((first, ..)), Some((last, ..)), true) = (merged.first(), merged.last(), merged.len() > MOST) {
+        let range = GpaRange { start: first.start, end: last.end };
+        return vec![(range, format!("{} memory devices, within", plugged.len()))];
+    }
+    let name = |model: &str, count: usize| if count > 1 { format!("{count} × {model}") } else { model.to_owned() };
+    merged.into_iter().map(|(range, model, count)| (range, name(model, count))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::builtin;
+
+    /// What the layout tests know of QEMU 7.2 with 1200 GiB: unmoved with a 6.2 type, moved with a 7.1 type.
+    fn facts(relocated: bool) -> Facts {
+        let above = if relocated { 1024 } else { 4 };
+        let ram_end = (above + 1198) * GIB;
+        Facts {
+            machine: Some("pc-q35-7.2".to_owned()),
+            phys_bits: Some(40),
+            layout: Some(Layout {
+                relocated,
+                ram_below_4g: GpaRange::inclusive(0, 2 * GIB - 1),
+                ram_above_4g: GpaRange::with_size(above * GIB, 1198 * GIB),
+                device_memory: None,
+                pci_hole64: GpaRange::with_size(ram_end, 32 * GIB),
+                max_gpa: ram_end + 32 * GIB - 1,
+                phys_bits_needed: 41 + u32::from(relocated),
+            }),
+            unmappable: builtin("amd-epyc").expect("built in").unmappable(),
+            ..Facts::default()
+        }
+    }
+
+    fn picture(relocated: bool) -> Picture {
+        Picture::new(String::new(), &[(String::new(), &facts(relocated))], Vec::new()).expect("a map")
+    }
+
+    #[test]
+    fn blocks_follow_one_another_from_zero_to_the_top() {
+        for relocated in [false, true] {
+            let picture = picture(relocated);
+            let blocks = &picture.columns[0].blocks;
+            assert_eq!(blocks[0].range.start, 0);
+            assert!(blocks.windows(2).all(|pair| pair[0].range.end + 1 == pair[1].range.start), "{blocks:?}");
+            assert_eq!(blocks.last().map(|block| block.range.end), picture.intervals.last().map(|i| i.range.end));
+            assert!(picture.intervals.windows(2).all(|pair| pair[0].range.end + 1 == pair[1].range.start));
+        }
+    }
+
+    #[test]
+    fn what_collides_is_neither_ram_nor_reserved() {
+        let kinds = |picture: &Picture| -> Vec<(Kind, u64)> {
+            picture.columns[0].blocks.iter().map(|block| (block.kind, block.range.start / GIB)).collect()
+        };
+        use Kind::{Collision, Low, PciHole, Ram, Reserved, Unused};
+        let unmoved = [(Ram, 0), (Low, 2), (Ram, 4), (Collision, 1012), (Ram, 1024), (PciHole, 1202)];
+        assert_eq!(kinds(&picture(false)), unmoved);
+        let moved = [(Ram, 0), (Low, 2), (Unused, 4), (Reserved, 1012), (Ram, 1024), (PciHole, 2222)];
+        assert_eq!(kinds(&picture(true)), moved);
+    }
+
+    #[test]
+    fn a_limit_is_drawn_only_where_the_map_passes_it() {
+        assert_eq!(picture(true).columns[0].limit, Some((40, 1 << 40)));
+        let reaching = Facts { phys_bits: Some(48), ..facts(true) };
+        let picture = Picture::new(String::new(), &[(String::new(), &reaching)], Vec::new()).expect("a map");
+        assert_eq!(picture.columns[0].limit, None);
+    }
+
+    #[test]
+    fn many_devices_are_one_range() {
+        let at = |slot: u64| ("dimm", GpaRange::inclusive(slot * GIB, slot * GIB + 5));
+        let facts = |devices: Vec<_>| Facts { memory_devices: devices, ..Facts::default() };
+        let all = devices(&facts((0..300).map(at).collect()));
+        assert_eq!(all, [(GpaRange::inclusive(0, 299 * GIB + 5), "300 memory devices, within".to_owned())]);
+        let touching = vec![("dimm", GpaRange::inclusive(0, 9)), ("dimm", GpaRange::inclusive(10, 19))];
+        assert_eq!(devices(&facts(touching)), [(GpaRange::inclusive(0, 19), "2 × dimm".to_owned())]);
+    }
+
+    #[test]
+    fn the_end_of_the_address_space_is_drawn() {
+        let mut facts = facts(false);
+        facts.unmappable.push(Reserved {
+            range: GpaRange::inclusive(1 << 63, u64::MAX),
+            kind: crate::host::ReservedKind::Reserved,
+        });
+        let picture = Picture::new(String::new(), &[(String::new(), &facts)], Vec::new()).expect("a map");
+        assert_eq!(picture.end(), None);
+        assert_eq!(picture.columns[0].at(u64::MAX).map(|(block, _)| block.kind), Some(Kind::Reserved));
+    }
+}

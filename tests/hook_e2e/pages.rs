@@ -1,0 +1,41 @@
+//! The commands that the pages of `explain` name, against a guest of a real libvirtd.
+
+use iova_preflight::explain::{Block, PAGES};
+
+use crate::guest::Guest;
+use crate::world::World;
+
+/// The lines of a block that libvirt, QEMU or this machine answers; the others need a device or a guest's inside.
+fn answered(block: &Block) -> Vec<&'static str> {
+    let Block::Shell(commands) = block else { return Vec::new() };
+    let programs = ["virsh ", "sed ", "grep ", "qemu-system-x86_64 -machine help"];
+    commands.lines().filter(|line| programs.iter().any(|program| line.starts_with(program))).collect()
+}
+
+#[test]
+fn the_commands_of_the_pages_work() {
+    let Some(world) = World::without_hook("pages") else { return };
+    world.start_daemons();
+    let guest = Guest::with_dimm_in_hole("NAME");
+    world.define(&guest);
+    std::fs::write(world.files().join("guest.xml"), guest.xml()).expect("write the domain");
+    let mut ran = 0;
+    for page in PAGES {
+        for block in page.fix.iter().chain(page.verify) {
+            let lines = answered(block);
+            if lines.iter().any(|line| line.starts_with("virsh start")) && world.state("NAME") != "shut off" {
+                world.virsh(&["destroy", "NAME"]).expect_ok();
+            } else if lines.iter().any(|line| line.contains("qemu-monitor-command")) && world.qemu("NAME").is_none() {
+                world.start("NAME").expect_ok();
+            }
+            for line in lines {
+                let script = format!("set -o pipefail; cd '{}'; {line}", world.files().display());
+                let printed = world.command("bash", &["-c", &script]).expect_ok();
+                assert!(line.contains(" > ") || !printed.trim().is_empty(), "{}: {line} prints nothing", page.rule);
+                assert!(!printed.contains("\"error\""), "{}: {line} prints {printed}", page.rule);
+                ran += 1;
+            }
+        }
+    }
+    assert!(ran >= 40, "{ran} commands");
+}
