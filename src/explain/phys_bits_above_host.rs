@@ -23,8 +23,9 @@ pub(super) const PAGE: Page = Page {
          hosts of 36 or 39 bits, as of some desktop and laptop processors: QEMU gives the guest 40 all the same.",
     )],
     history: &[Text(
-        "libvirt reads `<maxphysaddr>` since 8.7 and compares it with the host. QEMU alone does not refuse: it warns \
-         that the bits of host and guest differ.",
+        "libvirt reads `<maxphysaddr>` since 8.7 and compares it with the host, whose bits it knows once somebody has \
+         asked it for its capabilities; a guest that is started before that is not refused. QEMU alone does not \
+         refuse: it warns that the bits of host and guest differ.",
     )],
     errors: &[
         ErrorText {

@@ -22,7 +22,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         .and_then(|width| width.bits)
         .filter(|bits| bits.value > host_bits);
     if let Some(bits) = bits {
-        // `qemuValidateDomainDefCpu` of libvirt `src/qemu/qemu_validate.c`, with either accelerator.
+        // `qemuValidateDomainDefCpu` of libvirt `src/qemu/qemu_validate.c`, with either accelerator, once the driver knows
+        // the host's CPU (`virQEMUDriverGetHostCPU`), which `virsh capabilities` is enough for.
         let message = format!(
             "libvirt refuses the guest: it asks for {} physical address bits, the host has {host_bits}",
             bits.value
