@@ -8,7 +8,7 @@ use crate::libvirt::MAXPHYSADDR_SINCE;
 use crate::policy::{MachineUpgrade, PhysBitsPolicy, Policy};
 use crate::qemu::cpu::DEFAULT_PHYS_BITS;
 use crate::qemu::layout::FIRST_RELOCATING_QEMU;
-use crate::qemu::machine::{self, Flavor, Resolved};
+use crate::qemu::machine::{self, Flavor, MachineType, Resolved};
 use crate::rules;
 use crate::text::{self, quoted};
 use crate::xml::Span;
@@ -18,6 +18,8 @@ use crate::xml::Span;
 pub struct Fix {
     /// Its parts, in the order they were tried.
     pub changes: Vec<Change>,
+    /// What it depends on that is not known, if anything. That the guest is stopped without it does not depend on it.
+    pub assumption: Option<String>,
 }
 
 impl Fix {
@@ -188,12 +190,23 @@ impl Search<'_> {
     /// The rewrite, if it helps; otherwise remembers why not.
     fn accept(&mut self, changes: Vec<Change>, after: &Evaluation) -> Option<Fix> {
         if !after.verdict.stops() {
-            return Some(Fix { changes });
+            return Some(Fix { assumption: self.assumption(&changes), changes });
         }
         let names: Vec<String> = changes.iter().map(Change::to_string).collect();
         let why = after.findings.iter().find(|finding| finding.severity == Severity::Error);
         self.note(format!("{} is not enough: {}", names.join(" and "), why.map_or("", |finding| &finding.title)));
         None
+    }
+
+    /// A host of which neither QEMU nor its machine types are known may not have the type a guest gets.
+    fn assumption(&self, changes: &[Change]) -> Option<String> {
+        let known = !self.host.machines.is_empty() || self.host.qemu.is_some();
+        changes.iter().filter(|_| !known).find_map(|change| match change {
+            Change::Machine { to, .. } => Some(format!(
+                "the fix needs a QEMU that has machine type {to}, and what this host has is not known here"
+            )),
+            _ => None,
+        })
     }
 
     /// Adds phys-bits to `changes`, where `before`, the guest with those changes, lacks them.
@@ -291,32 +304,18 @@ impl Search<'_> {
         if !missing && !stays {
             return None;
         }
-        if let Some(qemu) = self.host.qemu.filter(|&qemu| qemu < FIRST_RELOCATING_QEMU) {
-            self.note(format!("no machine type of QEMU {qemu} moves RAM; 7.1 is the first that does"));
-            return None;
-        }
         let name = before.facts.machine.as_deref()?;
-        let Resolved::Known(current) = machine::resolve(name) else { return None };
-        let mut candidates = machine::enforcing(&current, &self.host.machines, self.host.qemu)
-            .filter(|candidate| candidate.version > current.version);
-        let target = match &self.policy.machine_upgrade {
-            MachineUpgrade::Never => {
-                self.note("a newer machine type may help, and the policy does not allow it".to_owned());
+        let target = match self.newer_type(name) {
+            Ok(target) => target,
+            // Of a type that is not there, it does not matter what others do with RAM.
+            Err(_) if missing => {
+                self.note("another machine type, of those that the host's QEMU has, is yours to choose".to_owned());
                 return None;
             }
-            MachineUpgrade::Minimum => candidates.min_by_key(|candidate| candidate.version),
-            MachineUpgrade::Latest => candidates.max_by_key(|candidate| candidate.version),
-            MachineUpgrade::Named(named) => candidates.find(|candidate| candidate == named),
-        };
-        let Some(target) = target else {
-            let kind = match current.flavor {
-                Flavor::Upstream => "",
-                Flavor::Proxmox => ", and one without +pve is yours to choose",
-                Flavor::Rhel => " among Red Hat's",
-                Flavor::Ubuntu => " among Ubuntu's",
-            };
-            self.note(format!("there is no newer machine type for {} that moves RAM{kind}", quoted(name)));
-            return None;
+            Err(sentence) => {
+                self.note(sentence);
+                return None;
+            }
         };
         let mut changes = vec![Change::Machine { from: name.to_owned(), to: target.name }];
         let mut moved = self.judge(&changes);
@@ -326,6 +325,35 @@ impl Search<'_> {
             moved = self.judge(&changes);
         }
         self.accept(changes.clone(), &moved).or_else(|| self.widen(changes, &moved))
+    }
+
+    /// The machine type that moves RAM and takes the place of the one called `name`, or why there is none.
+    fn newer_type(&self, name: &str) -> Result<MachineType, String> {
+        if let Some(qemu) = self.host.qemu.filter(|&qemu| qemu < FIRST_RELOCATING_QEMU) {
+            return Err(format!("no machine type of QEMU {qemu} moves RAM; 7.1 is the first that does"));
+        }
+        let Resolved::Known(current) = machine::resolve(name) else {
+            return Err(format!("which machine types are newer than {} is not known", quoted(name)));
+        };
+        let mut candidates = machine::enforcing(&current, &self.host.machines, self.host.qemu)
+            .filter(|candidate| candidate.version > current.version);
+        let target = match &self.policy.machine_upgrade {
+            MachineUpgrade::Never => {
+                return Err("a newer machine type may help, and the policy does not allow it".to_owned());
+            }
+            MachineUpgrade::Minimum => candidates.min_by_key(|candidate| candidate.version),
+            MachineUpgrade::Latest => candidates.max_by_key(|candidate| candidate.version),
+            MachineUpgrade::Named(named) => candidates.find(|candidate| candidate == named),
+        };
+        target.ok_or_else(|| {
+            let kind = match current.flavor {
+                Flavor::Upstream => "",
+                Flavor::Proxmox => ", and one without +pve is yours to choose",
+                Flavor::Rhel => " among Red Hat's",
+                Flavor::Ubuntu => " among Ubuntu's",
+            };
+            format!("there is no newer machine type for {} that moves RAM{kind}", quoted(name))
+        })
     }
 
     /// Says what would help and is not for a program to decide.

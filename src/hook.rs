@@ -179,10 +179,10 @@ fn shortened(name: &str) -> String {
     }
 }
 
-/// A guest's name as a word for the shell.
-fn shell_word(name: &str) -> String {
+/// A guest's name, or a URI, as a word for the shell.
+pub fn shell_word(name: &str) -> String {
     let name = printable(name);
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | ':' | '@');
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | ':' | '@' | '/');
     if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
         return name.into_owned();
     }

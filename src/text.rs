@@ -22,7 +22,7 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// A range in GiB with the end that people expect, the first address behind it: `4–1202 GiB`; in hexadecimal where an
-/// end is no multiple of 64 KiB.
+/// end is no multiple of 128 KiB.
 pub fn range(range: GpaRange) -> String {
     let (Some(start), Some(end)) = (gib(Some(range.start)), gib(range.end.checked_add(1))) else {
         return range.to_string();
@@ -30,7 +30,7 @@ pub fn range(range: GpaRange) -> String {
     format!("{start}–{end} GiB")
 }
 
-/// An address in GiB, or in hexadecimal where it is no multiple of 64 KiB.
+/// An address in GiB, or in hexadecimal where it is no multiple of 128 KiB.
 pub fn address(address: u64) -> String {
     gib(Some(address)).map_or_else(|| format!("{address:#x}"), |gib| format!("{gib} GiB"))
 }
@@ -38,7 +38,8 @@ pub fn address(address: u64) -> String {
 /// An address in GiB with at most four decimals; `None` where those would not be exact enough to tell addresses apart.
 fn gib(address: Option<u64>) -> Option<String> {
     let address = address?;
-    if address & 0xffff != 0 {
+    // Four decimals tell addresses apart that are this far from one another: 128 KiB are 0.00012 GiB.
+    if address & 0x1_ffff != 0 {
         return None;
     }
     let decimals = format!("{:.4}", (address & ((1 << 30) - 1)) as f64 / f64::from(1 << 30));
@@ -160,5 +161,8 @@ mod tests {
         assert_eq!(shown(1 << 40, 2222 << 30), "1024–2222 GiB");
         assert_eq!(shown(0, 0xb000_0000), "0–2.75 GiB");
         assert_eq!(shown(4 << 30, (4 << 30) + 1000), "0x100000000-0x1000003e7");
+        let neighbours: std::collections::BTreeSet<String> =
+            (0..100).map(|n| address((4 << 30) + n * 0x1_0000)).collect();
+        assert_eq!(neighbours.len(), 100, "{neighbours:?}");
     }
 }

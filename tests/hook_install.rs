@@ -1,5 +1,8 @@
 //! `iova-preflight hook install|uninstall|status` below a root folder of the test's own.
 
+mod common;
+
+use common::work_dir;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -193,4 +196,33 @@ fn status_tells_whether_the_daemon_knows() {
     assert!(root.hook(&["status"]).1.contains("NOTE libvirtd was started before"), "{}", root.hook(&["status"]).1);
     process(200_000_000_000);
     assert!(root.hook(&["status"]).1.contains("PASS the running daemon knows"), "{}", root.hook(&["status"]).1);
+}
+
+#[test]
+fn status_says_what_the_policy_has_the_hook_do() {
+    let root = work_dir("hook-status-policy");
+    let program = root.join("usr/bin/iova-preflight-hook");
+    std::fs::create_dir_all(program.parent().expect("a folder")).expect("folders");
+    std::fs::copy(env!("CARGO_BIN_EXE_iova-preflight-hook"), &program).expect("the hook");
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
+        command.args(["hook", "--root"]).arg(&root).args(arguments).output().expect("runs")
+    };
+    assert!(run(&["install", "--program", "/usr/bin/iova-preflight-hook"]).status.success());
+    let policy = root.join("etc/iova-preflight/policy.toml");
+    std::fs::create_dir_all(policy.parent().expect("a folder")).expect("folders");
+    for (text, expected) in [
+        ("", "PASS"),
+        ("mode = 'warn'", "NOTE"),
+        ("mode = 'off'", "NOTE"),
+        ("mod = 'off'", "FAIL"),
+        ("mode = 'of'", "FAIL"),
+    ] {
+        std::fs::write(&policy, text).expect("written");
+        let output = run(&["status"]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        let line = said.lines().find(|line| line.contains("policy.toml")).unwrap_or_else(|| panic!("{text}: {said}"));
+        assert!(line.starts_with(expected), "{text}: {line}");
+        assert!(expected != "FAIL" || output.status.code() == Some(1), "{text}: {said}");
+    }
 }

@@ -133,6 +133,36 @@ fn the_svg_is_one_and_needs_nothing_else() {
     }
 }
 
+/// The title is text, and text is as wide as its font: the picture leaves room for wide characters.
+#[test]
+fn the_title_fits_the_picture() {
+    let folder = work_dir("map-title");
+    let sample = std::fs::read_to_string("xml-samples/old-machine-1200g-gpu.xml").expect("a sample");
+    for name in ["x".repeat(200), "仮".repeat(60), "a b ".repeat(40)] {
+        let path = folder.join("a.xml");
+        std::fs::write(&path, sample.replace("ml-train-03", &name)).expect("written");
+        let svg = text(&map(&path, 80, &["--format", "svg"]));
+        let width: usize =
+            svg.split("width=\"").nth(1).and_then(|rest| rest.split('"').next()?.parse().ok()).expect("a width");
+        for line in svg.split("<text class=\"title\"").skip(1) {
+            let words = line.split_once('>').and_then(|(_, rest)| rest.split_once('<')).expect("a text").0;
+            // A character of 17 pixels bold is no wider than 12, an ideograph no wider than 17.
+            let most: usize = words.chars().map(|c| if c.is_ascii() { 12 } else { 17 }).sum();
+            assert!(24 + most <= width, "{words} in {width}");
+        }
+    }
+}
+
+/// Side by side the scale is one; below one another each map has its own, and ends where it ends.
+#[test]
+fn maps_below_one_another_have_scales_of_their_own() {
+    let drawn = text(&map(Path::new("xml-samples/old-machine-1200g-gpu.xml"), 60, &[]));
+    let (before, after) = drawn.split_once("with the fix").expect("both maps");
+    assert!(before.contains("1234 GiB") && !before.contains("2222 GiB"), "{before}");
+    assert!(after.contains("2254 GiB") && !after.contains("1202 GiB"), "{after}");
+    assert!(!drawn.contains("unused 1020"), "{drawn}");
+}
+
 #[test]
 fn standard_input_is_drawn_and_rubbish_is_not() {
     let feed = |bytes: &[u8]| {

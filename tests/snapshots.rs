@@ -81,6 +81,12 @@ fn check() {
             "check-quiet.txt",
             &["check", "-q", "xml-samples/old-machine-1200g-gpu.xml", "README.md", "--host", "amd-epyc"],
         ),
+        // What is asked for explicitly is printed.
+        (
+            "check-quiet-json.txt",
+            &["check", "-q", "--format", "json", "xml-samples/arm-guest.xml", "--host", "amd-epyc"],
+        ),
+        ("fix-quiet.txt", &["fix", "-q", "xml-samples/old-machine-1200g-gpu.xml", "--host", "amd-epyc"]),
         ("check-errors.txt", &["check", "README.md", "no-such-file.xml", "src", "-", "--host", "amd-epyc"]),
         ("check-json.txt", &["check", "--format", "json", "xml-samples/ubuntu-jammy-large.xml", "--host", "amd-epyc"]),
         (
@@ -223,6 +229,13 @@ fn mistakes_of_usage() {
         &["check", "--hots", "amd-epyc", "xml-samples"],
         &["fix", "--in-place", "--diff", "a.xml"],
         &["check", "--format", "xml", "a.xml"],
+        // Each of these was once taken for something else.
+        &["check", "--domain", "a", "xml-samples"],
+        &["fix", "--in-place", "--domain", "a", "xml-samples"],
+        &["fix", "--dry-run", "a.xml"],
+        &["fix", "-", "a.xml"],
+        &["fix", "--in-place", "-"],
+        &["check", "--connect", "test:///default", "--format", "sarif"],
     ] {
         text += &Run { columns: Some(100), ..Run::new(arguments) }.transcript();
     }

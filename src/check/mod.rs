@@ -7,11 +7,11 @@ mod unknown_machine;
 
 use serde::Serialize;
 
-use crate::domain::Domain;
+use crate::domain::{Domain, PassthroughKind};
 use crate::finding::{Finding, Severity};
 use crate::fix::{self, Fix};
 use crate::guest::{Guest, Setting};
-use crate::host::{Host, Reserved};
+use crate::host::{Host, Iommu, Reserved};
 use crate::policy::Policy;
 use crate::qemu::cpu::{AMD, CpuOptions, HostCpu};
 use crate::qemu::layout::Layout;
@@ -213,6 +213,14 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
             evaluation.assumptions.push(sentence);
         }
     }
+    // Mediated devices and vDPA have other ways to memory.
+    if host.iommu == Some(Iommu::None)
+        && domain.passthrough.iter().any(|device| device.kind == PassthroughKind::VfioPci)
+    {
+        let sentence =
+            "depends on an IOMMU, and this host has none at work: libvirt refuses to pass a PCI device through";
+        evaluation.assumptions.push(sentence.to_owned());
+    }
     if !host.knows_reserved() {
         evaluation
             .assumptions
@@ -265,5 +273,66 @@ fn facts(guest: &Guest<'_>) -> Facts {
         phys_bits_needed: guest.layout().map(|layout| layout.phys_bits_needed),
         memory_devices: guest.plugged.iter().flatten().map(|&(model, range)| (model.name(), range)).collect(),
         unmappable: guest.unmappable.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain;
+    use crate::host::builtin;
+    use crate::xml::Document;
+
+    fn judged(host: &Host, machine: &str, devices: &str) -> Evaluation {
+        let xml = format!(
+            "<domain type='kvm'><name>a</name><memory unit='GiB'>1200</memory><os><type machine='{machine}'>hvm</type></os>\
+             <cpu><maxphysaddr mode='emulate' bits='42'/></cpu><devices>{devices}</devices></domain>"
+        );
+        let document = Document::parse(xml.as_bytes()).expect("well-formed");
+        evaluate(&domain::read(&document).expect("a domain"), host, &Policy::default())
+    }
+
+    const CARD: &str = "<hostdev type='pci'><source><address bus='1'/></source></hostdev>";
+    const VGPU: &str =
+        "<hostdev type='mdev'><source><address uuid='c2177883-f1bb-47f0-914d-32a22e3a8804'/></source></hostdev>";
+
+    /// A host without a word on its QEMU may not have the type that a fix needs; that the guest is stopped without the fix
+    /// is certain all the same.
+    #[test]
+    fn a_fix_that_needs_an_unknown_qemu_says_so() {
+        let mut host = builtin("amd-epyc").expect("built in");
+        let evaluation = judged(&host, "pc-q35-6.2", CARD);
+        let assumption = evaluation.fix.as_ref().and_then(|fix| fix.assumption.as_deref()).unwrap_or_default();
+        assert!(assumption.contains("pc-q35-7.1"), "{evaluation:?}");
+        assert!(evaluation.assumptions.is_empty(), "{:?}", evaluation.assumptions);
+        host.qemu = Some(Version::new(7, 2));
+        let evaluation = judged(&host, "pc-q35-6.2", CARD);
+        assert_eq!(evaluation.fix.map(|fix| fix.assumption), Some(None));
+    }
+
+    /// libvirt's `virHostdevHostSupportsPassthroughVFIO` looks for IOMMU groups; mediated devices do without.
+    #[test]
+    fn a_device_needs_an_iommu() {
+        let host = Host { iommu: Some(Iommu::None), ..builtin("amd-epyc").expect("built in") };
+        let says = |devices: &str| {
+            let evaluation = judged(&host, "pc-q35-7.2", devices);
+            evaluation.assumptions.iter().any(|assumption| assumption.contains("IOMMU, and this host has none"))
+        };
+        assert!(says(CARD));
+        assert!(!says(VGPU) && !says(""));
+    }
+
+    #[test]
+    fn of_a_type_that_is_not_there_it_is_said_what_to_do() {
+        let host = Host { machines: vec!["pc-q35-6.2".to_owned()], ..builtin("amd-epyc").expect("built in") };
+        for machine in ["pc-q35-7.2", "pc-q35-99.9"] {
+            let evaluation = judged(&host, machine, CARD);
+            assert_eq!(evaluation.verdict, Verdict::Blocked);
+            assert_eq!(
+                evaluation.tried,
+                ["another machine type, of those that the host's QEMU has, is yours to choose"],
+                "{machine}"
+            );
+        }
     }
 }

@@ -44,8 +44,8 @@ pub(super) fn judge(domain: &Domain, host: &Host, policy: &Policy, unknown: &Unk
         enforces_amd_1tb_hole: version >= FIRST_ENFORCING,
         host_phys_bits_limit: None,
     };
-    // The list of the host's machine types has no part in this: the name is not resolved.
-    let host = &Host { machines: Vec::new(), ..host.clone() };
+    // Whatever it is, the host's QEMU has it.
+    let host = &Host { machines: vec![unknown.name.clone()], ..host.clone() };
     let old = known_machine(domain, host, policy, &like(OLD));
     let new = known_machine(domain, host, policy, &like(NEWEST_QEMU));
 
@@ -83,20 +83,26 @@ pub(super) fn judge(domain: &Domain, host: &Host, policy: &Policy, unknown: &Unk
     evaluation
 }
 
-/// The better of both evaluations, with the findings that are certain.
+/// The better of both evaluations, with the findings that are certain, and those that are true one way or the other.
 fn what_both_say(old: &Evaluation, new: &Evaluation) -> Evaluation {
     let (better, other) = if new.verdict.stops() { (old, new) } else { (new, old) };
+    let has = |evaluation: &Evaluation, finding: &Finding| {
+        evaluation.findings.iter().any(|same| (same.rule, same.range) == (finding.rule, finding.range))
+    };
     let mut evaluation = better.clone();
-    evaluation.findings.retain(|finding| other.findings.iter().any(|same| same.rule == finding.rule));
-    let is_error = |finding: &&Finding| finding.severity == Severity::Error;
-    if evaluation.verdict.stops() && !evaluation.findings.iter().any(|finding| is_error(&finding)) {
-        // It stops either way, for different reasons.
-        let either = better.findings.iter().chain(&other.findings).filter(is_error);
-        evaluation.findings.extend(either.map(|finding| Finding {
-            title: format!("with some machine types: {}", finding.title),
-            ..finding.clone()
-        }));
-    }
+    evaluation.findings.retain(|finding| has(other, finding));
+    // The same rule finds something either way, but not the same; or it stops either way, for different reasons.
+    let by_both = |rule| [old, new].iter().all(|one| one.findings.iter().any(|finding| finding.rule == rule));
+    let is_error = |finding: &Finding| finding.severity == Severity::Error;
+    let certainly_stopped = better.findings.iter().any(|finding| is_error(finding) && by_both(finding.rule));
+    let one_way = [(better, other), (other, better)]
+        .into_iter()
+        .flat_map(|(one, another)| one.findings.iter().filter(move |finding| !has(another, finding)));
+    let told = one_way
+        .filter(|finding| by_both(finding.rule) || (better.verdict.stops() && !certainly_stopped && is_error(finding)));
+    evaluation.findings.extend(
+        told.map(|finding| Finding { title: format!("with some machine types: {}", finding.title), ..finding.clone() }),
+    );
     evaluation
 }
 
@@ -126,4 +132,58 @@ fn finding(domain: &Domain, unknown: &Unknown, listed: bool, severity: Severity,
     let span = domain.machine.as_ref().map_or(domain.span, |machine| machine.span);
     Finding::new(rules::UNKNOWN_MACHINE_TYPE, severity, title, span, "not known")
         .because(format!("{consequence}{remedy}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::evaluate;
+    use crate::domain;
+    use crate::xml::Document;
+
+    const HT: &str = "[cpu]\nvendor = 'AuthenticAMD'\nphys_bits = 48\n[iommu]\nkind = 'amd'\n\
+        [[iommu.reserved]]\nstart = 0xfd00000000\nend = 0xffffffffff\ntype = 'reserved'\n";
+
+    /// A guest of 1200 GiB with a device, or without one, whose machine type is not in the tables.
+    fn judged(machine: &str, device: bool, more: &str) -> Evaluation {
+        let host = Host::from_profile(&format!("{HT}{more}")).expect("a profile");
+        let device = if device { "<hostdev type='pci'><source><address bus='1'/></source></hostdev>" } else { "" };
+        let xml = format!(
+            "<domain type='kvm'><name>a</name><memory unit='GiB'>1200</memory><os><type machine='{machine}'>hvm</type></os>\
+             <cpu><maxphysaddr mode='emulate' bits='42'/></cpu><devices>{device}</devices></domain>"
+        );
+        let document = Document::parse(xml.as_bytes()).expect("well-formed");
+        evaluate(&domain::read(&document).expect("a domain"), &host, &Policy::default())
+    }
+
+    /// An alias leads to a type that the host's QEMU has, however old that QEMU is.
+    #[test]
+    fn a_known_qemu_does_not_make_an_alias_unavailable() {
+        let evaluation = judged("q35", true, "[qemu]\nversion = '7.2'");
+        assert_eq!(evaluation.verdict, Verdict::Warn, "{:?}", evaluation.findings);
+        assert!(!evaluation.assumptions.is_empty());
+        assert!(evaluation.hypotheses[1].0.ends_with("starts"), "{:?}", evaluation.hypotheses);
+    }
+
+    #[test]
+    fn a_type_that_is_listed_is_there() {
+        let list = "[qemu]\nversion = '11.0'\nmachines = ['pc-q35-11.0', 'pc-q35-stonking']";
+        assert_eq!(judged("pc-q35-stonking", true, list).verdict, Verdict::Warn);
+        assert_eq!(judged("pc-q35-missing", true, list).verdict, Verdict::Blocked);
+    }
+
+    /// Both possibilities collide, but each elsewhere.
+    #[test]
+    fn what_is_true_of_one_possibility_only_is_said_so() {
+        let second = "[[iommu.reserved]]\nstart = 0x22000000000\nend = 0x220ffffffff\ntype = 'reserved'\n";
+        let evaluation = judged("q35", false, second);
+        let titles: Vec<&str> = evaluation
+            .findings
+            .iter()
+            .filter(|f| f.rule == "ram-in-reserved-range")
+            .map(|f| f.title.as_str())
+            .collect();
+        assert!(titles.iter().all(|title| title.starts_with("with some machine types: ")), "{titles:?}");
+        assert_eq!(titles.len(), 2, "{titles:?}");
+    }
 }

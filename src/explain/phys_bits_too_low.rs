@@ -6,7 +6,7 @@ use crate::finding::Severity;
 
 pub(super) const PAGE: Page = Page {
     rule: "phys-bits-too-low",
-    severities: &[Severity::Error],
+    severities: &[Severity::Error, Severity::Warning],
     meaning: &[Text(
         "QEMU refuses to start the guest: its memory map reaches further than its CPU can address. This needs no \
          passthrough device.",

@@ -132,7 +132,10 @@ pub fn host_for_domain(root: &Path, domain: &Domain) -> Host {
     };
     let known: Option<BTreeMap<String, Vec<Reserved>>> = domain.passthrough.iter().map(device).collect();
     (host.reserved, host.reserved_by_device) = match known.filter(|known| !known.is_empty()) {
-        Some(by_device) => (by_device.values().flatten().copied().collect(), by_device),
+        Some(by_device) => {
+            let all: std::collections::BTreeSet<Reserved> = by_device.values().flatten().copied().collect();
+            (all.into_iter().collect(), by_device)
+        }
         None => {
             let groups = groups(root);
             (groups.reserved, groups.by_device)

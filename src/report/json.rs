@@ -14,10 +14,35 @@ use crate::qemu::machine::Family;
 use crate::report::Unreadable;
 use crate::report::diff::unified_diff;
 use crate::rewrite::rewrite;
+use crate::text::is_hidden;
 use crate::xml::{Document, Location};
 
 /// The version of this document's form.
 pub const VERSION: u32 = 1;
+
+/// A document as indented JSON, in which everything is escaped that a terminal would act on or not show: control
+/// characters above those that JSON itself escapes, text direction marks. It reads as the same document.
+///
+/// # Errors
+/// The document cannot be serialized.
+pub fn text(document: &impl Serialize) -> serde_json::Result<String> {
+    let plain = serde_json::to_string_pretty(document)?;
+    let acts = |c: char| c != '\n' && is_hidden(c);
+    if !plain.contains(acts) {
+        return Ok(plain);
+    }
+    let mut text = String::with_capacity(plain.len());
+    for c in plain.chars() {
+        // Outside of strings there is none.
+        if acts(c) {
+            let mut units = [0; 2];
+            text.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            text.push(c);
+        }
+    }
+    Ok(text)
+}
 
 /// What `iova-preflight check --format json` prints.
 ///
@@ -294,7 +319,12 @@ impl Details {
                 .iter()
                 .map(|p| PassthroughReport { kind: p.kind.name(), device: p.device.clone() })
                 .collect(),
-            assumptions: evaluation.assumptions.clone(),
+            assumptions: evaluation
+                .assumptions
+                .iter()
+                .chain(evaluation.fix.iter().filter_map(|fix| fix.assumption.as_ref()))
+                .cloned()
+                .collect(),
             findings: evaluation
                 .findings
                 .iter()
@@ -315,5 +345,18 @@ impl Details {
             }),
             tried: evaluation.tried.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_holds_nothing_that_a_terminal_acts_on() {
+        let hostile = "a\u{7f}\u{9b}31m\u{202e}\u{feff}\u{e0001}\u{1b}\n\"é仮";
+        let json = text(&[hostile]).expect("JSON");
+        assert!(!json.contains(|c: char| c != '\n' && is_hidden(c)), "{json:?}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&json).expect("JSON"), [hostile]);
     }
 }

@@ -174,7 +174,6 @@ struct Replacement {
 pub struct Builder {
     results: Vec<SarifResult>,
     notifications: Vec<Notification>,
-    unreadable: bool,
 }
 
 impl Builder {
@@ -198,15 +197,16 @@ impl Builder {
                 fixes,
             });
         }
-        for assumption in &evaluation.assumptions {
-            let message = message(format!("{}: the verdict {assumption}", domain.name));
+        let of_fix = evaluation.fix.as_ref().and_then(|fix| fix.assumption.clone());
+        let of_verdict = evaluation.assumptions.iter().map(|assumption| format!("the verdict {assumption}"));
+        for sentence in of_verdict.chain(of_fix) {
+            let message = message(format!("{}: {sentence}", domain.name));
             self.notifications.push(Notification { level: Severity::Note, message, locations: [place(source, None)] });
         }
     }
 
     /// Adds an input that could not be judged.
     pub fn unreadable(&mut self, source: &str, error: &Unreadable) {
-        self.unreadable = true;
         let region = || {
             let at = error.at?;
             Some(Region { start_line: at.line, start_column: at.column, end_line: None, end_column: None })
@@ -232,7 +232,6 @@ impl Builder {
     pub fn append(&mut self, other: Self) {
         self.results.extend(other.results);
         self.notifications.extend(other.notifications);
-        self.unreadable |= other.unreadable;
     }
 
     /// The log of a run that ends with `exit_code`.
@@ -247,7 +246,8 @@ impl Builder {
             rules: rules(repository),
         };
         let invocation = Invocation {
-            execution_successful: !self.unreadable,
+            // Of what could not be had at all there is no notification.
+            execution_successful: exit_code < 2,
             exit_code,
             tool_execution_notifications: self.notifications,
         };
@@ -402,7 +402,8 @@ fn uri(path: &str) -> String {
             }
         }
     }
-    uri
+    // The folder one is in has no name of its own.
+    if uri.is_empty() { "./".to_owned() } else { uri }
 }
 
 #[cfg(test)]
@@ -414,6 +415,7 @@ mod tests {
         for (path, expected) in [
             ("a/b.xml", "a/b.xml"),
             ("./a//b.xml", "a/b.xml"),
+            (".", "./"),
             ("../a.xml", "../a.xml"),
             ("/etc/libvirt/qemu/x y.xml", "file:///etc/libvirt/qemu/x%20y.xml"),
             ("a:b#c?d%.xml", "a%3Ab%23c%3Fd%25.xml"),

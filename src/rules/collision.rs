@@ -33,7 +33,11 @@ fn consequence(guest: &Guest<'_>) -> String {
     let who = if vdpa { "vhost-vdpa" } else { "VFIO" };
     match guest.exposure {
         Exposure::Present => format!("{who} refuses to map it (-22, Invalid argument)"),
-        Exposure::Assumed => format!("{who} would refuse to map it (-22, Invalid argument)"),
+        Exposure::Assumed => {
+            let says =
+                if guest.domain.overrides.assume_passthrough.is_some() { "its <metadata>" } else { "the policy" };
+            format!("{who} would refuse to map it (-22, Invalid argument) for the device that {says} says will come")
+        }
         Exposure::MediatedOnly => "mediated devices do not mind, a PCI function attached later fails".to_owned(),
         Exposure::None => "nothing fails until a passthrough device is attached".to_owned(),
     }

@@ -91,11 +91,12 @@ pub(crate) struct CommonArgs {
     #[arg(long, value_name = "FILE|NAME")]
     pub host: Option<PathBuf>,
 
-    /// Read what is allowed from this file
+    /// Read what a fix may do, and what is taken for a passthrough guest, from this file; its `mode` and `exempt` are
+    /// for the hook
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
 
-    /// Print nothing but errors; the exit status says it all
+    /// Print nothing but errors, and what is asked for explicitly; the exit status says it all
     #[arg(short, long)]
     pub quiet: bool,
 }
@@ -110,7 +111,7 @@ pub(crate) struct CheckArgs {
     pub connect: Vec<String>,
 
     /// Only the guest of this name
-    #[arg(long, value_name = "NAME", requires = "connect")]
+    #[arg(long, value_name = "NAME", requires = "connect", conflicts_with = "paths")]
     pub domain: Option<String>,
 
     /// Print the memory map of every guest, and what is merely good to know
@@ -144,20 +145,20 @@ pub(crate) struct FixArgs {
     pub connect: Option<String>,
 
     /// The guest to redefine
-    #[arg(long, value_name = "NAME", requires = "connect")]
+    #[arg(long, value_name = "NAME", requires = "connect", conflicts_with = "paths")]
     pub domain: Option<String>,
 
     /// Show what would change, and redefine nothing
-    #[arg(long, requires = "connect")]
+    #[arg(long, requires = "connect", conflicts_with = "paths")]
     pub dry_run: bool,
 
     /// Redefine even a guest whose managed save image or snapshots will no longer restore
-    #[arg(long, requires = "connect")]
+    #[arg(long, requires = "connect", conflicts_with = "paths")]
     pub force: bool,
 
     /// Where the replaced definition is kept [default: /var/lib/iova-preflight for root, otherwise below
     /// ~/.local/state]
-    #[arg(long, value_name = "DIR", requires = "connect")]
+    #[arg(long, value_name = "DIR", requires = "connect", conflicts_with = "paths")]
     pub backup: Option<PathBuf>,
 }
 

@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use iova_preflight::policy::Policy;
-use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION};
+use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION, text};
 use iova_preflight::report::{Unreadable, sarif};
 use serde::Serialize;
 
@@ -26,11 +26,14 @@ pub(crate) struct Batch {
 
 /// Judges every input and prints the verdicts.
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
+    if args.format == Format::Sarif && !args.connect.is_empty() {
+        bail!("--format sarif speaks of places in files, and guests of --connect have none; json tells of them");
+    }
     let policy = read_policy(args.common.policy.as_deref())?;
     let (batches, outcome) = batches(args)?;
     let jobs = args.jobs.map_or_else(parallel::default_jobs, usize::from);
     let judged = match args.format {
-        _ if args.common.quiet => quiet(batches, &policy, jobs)?,
+        Format::Human if args.common.quiet => quiet(batches, &policy, jobs)?,
         Format::Human => human(batches, &policy, jobs, args.verbose)?,
         Format::Json => json(batches, &policy, jobs)?,
         Format::Sarif => sarif(batches, &policy, jobs, outcome)?,
@@ -204,7 +207,7 @@ fn sarif(batches: Vec<Batch>, policy: &Policy, jobs: usize, before: Outcome) -> 
 
 fn print(document: &impl Serialize) -> Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    serde_json::to_writer_pretty(&mut out, document).map_err(io::Error::from)?;
+    out.write_all(text(document).map_err(io::Error::from)?.as_bytes())?;
     out.write_all(b"\n")?;
     out.flush()?;
     Ok(())

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use iova_preflight::check::Verdict;
 use iova_preflight::report::diff::unified_diff;
 use iova_preflight::rewrite::rewrite;
@@ -24,15 +24,28 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     if let (Some(uri), Some(domain)) = (&args.connect, &args.domain) {
         return connect::fix(args, uri, domain, &policy);
     }
+    let stdin = args.common.paths.iter().any(|path| path.as_os_str() == "-");
+    if stdin && args.in_place {
+        bail!("--in-place: standard input has no place; without it, the rewritten domain goes to standard output");
+    }
+    if stdin && !args.diff && args.common.paths.len() > 1 {
+        bail!("-: standard output is for one domain; fix the others in another run, or see all of them with --diff");
+    }
     let source = HostSource::choose(args.common.host.as_deref())?;
     let mut judge = Judge::new(&source, &policy);
     let mut outcome = Outcome::Clean;
     let mut said = Said::default();
+    let mut notice = Some(source.notice.as_str()).filter(|_| !args.common.quiet);
     for input in Input::expand(&args.common.paths) {
         let target = Target::of(&input, args);
         judge.each(
             input,
             |judged| {
+                if judged.evaluation.verdict.stops()
+                    && let Some(notice) = notice.take()
+                {
+                    stderr::line(notice);
+                }
                 if !args.common.quiet {
                     explain_fix(judged, &mut said);
                 }
@@ -61,6 +74,8 @@ enum Target {
     Stdout,
     /// To standard output, as a diff.
     Diff,
+    /// Nowhere: only the exit status is wanted.
+    Nowhere,
     /// Back into its file.
     File(std::path::PathBuf),
 }
@@ -70,6 +85,7 @@ impl Target {
         match input {
             Input::Stdin if !args.diff => Self::Stdout,
             Input::File(path) if args.in_place => Self::File(path.clone()),
+            _ if args.common.quiet && !args.diff => Self::Nowhere,
             _ => Self::Diff,
         }
     }
@@ -96,6 +112,7 @@ fn fix(judged: &Judged<'_>, target: &Target) -> Result<Outcome> {
             print_diff(&unified_diff(judged.name, before, &after))?;
             Ok(Outcome::Stopped)
         }
+        Target::Nowhere => Ok(Outcome::Stopped),
         Target::File(path) => {
             replace_file(path, after.as_bytes()).with_context(|| path.display().to_string())?;
             Ok(Outcome::Clean)
@@ -119,6 +136,9 @@ pub(crate) fn explain_fix(judged: &Judged<'_>, said: &mut Said) {
     let Some(fix) = &judged.evaluation.fix else { return };
     let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
     stderr::line(&format!("{}: {}", judged.name, changes.join(", ")));
+    if let Some(assumption) = &fix.assumption {
+        stderr::line(&format!("  note: {assumption}"));
+    }
     for consequence in fix.consequences() {
         if !said.0.contains(&consequence) {
             stderr::line(&format!("  note: {consequence}"));

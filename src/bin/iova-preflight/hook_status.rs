@@ -6,13 +6,18 @@ use std::path::{Path, PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
+use iova_preflight::policy::Mode;
 
 use crate::Outcome;
 use crate::hook::{Place, Present, is_executable, is_safely_owned, libvirt_version, place, places, present};
+use crate::judge::read_policy;
 
 /// Folders from which libvirtd's AppArmor profile lets hooks run programs (`/usr/bin/* PUx` and the like in
 /// `usr.sbin.libvirtd`).
 const APPARMOR_FOLDERS: [&str; 3] = ["/usr/bin", "/usr/sbin", "/usr/lib/libvirt"];
+
+/// The policy that the hook reads, below the root folder.
+const POLICY: &str = "etc/iova-preflight/policy.toml";
 
 /// How a daemon is told to look at its hooks again.
 const RELOAD: &str = "systemctl try-reload-or-restart libvirtd virtqemud (or kill -HUP the daemon)";
@@ -52,6 +57,7 @@ pub(crate) fn run(root: &Path, out: &mut impl Write) -> Result<Outcome> {
     };
     if let Some(program) = program {
         checks.program(root, &program)?;
+        checks.policy(root)?;
         checks.daemon(root, &place)?;
     }
     let failed = checks.failed;
@@ -105,6 +111,21 @@ impl<W: Write> Checks<'_, W> {
             self.line(Mark::Note, &format!("SELinux is on: `ls -Z {shown}` should show bin_t, as in /usr/bin"))?;
         }
         Ok(())
+    }
+
+    /// What the policy has the hook do. One that cannot be read is a failure of the hook's own at each start.
+    fn policy(&mut self, root: &Path) -> Result<()> {
+        let path = root.join(POLICY);
+        if !path.exists() {
+            return Ok(());
+        }
+        let shown = path.display();
+        match read_policy(Some(&path)).map(|policy| policy.mode) {
+            Ok(Mode::Enforce) => self.line(Mark::Pass, &format!("{shown}: guests that would fail are stopped")),
+            Ok(Mode::Warn) => self.line(Mark::Note, &format!("{shown}: guests that would fail are logged and start")),
+            Ok(Mode::Off) => self.line(Mark::Note, &format!("{shown}: the hook looks at no guest")),
+            Err(error) => self.line(Mark::Fail, &format!("{error:#}")),
+        }
     }
 
     fn daemon(&mut self, root: &Path, place: &Place) -> Result<()> {

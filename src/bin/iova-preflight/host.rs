@@ -8,6 +8,7 @@ use anyhow::Result;
 use iova_preflight::host::{BUILTIN, Host, Iommu, Line, builtin};
 use iova_preflight::io::detect::detect;
 use iova_preflight::report::host::{HostFacts, Profiles};
+use iova_preflight::report::json;
 use iova_preflight::text;
 use serde::Serialize;
 
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &HostArgs) -> Result<Outcome> {
 }
 
 fn json(out: &mut impl Write, document: &impl Serialize) -> Result<()> {
-    serde_json::to_writer_pretty(&mut *out, document).map_err(std::io::Error::from)?;
+    out.write_all(json::text(document).map_err(std::io::Error::from)?.as_bytes())?;
     out.write_all(b"\n")?;
     Ok(())
 }

@@ -10,7 +10,7 @@ pub use svg::svg;
 pub use text::text;
 
 use crate::check::Facts;
-use crate::host::Reserved;
+use crate::host::{Reserved, ReservedKind};
 use crate::map::GpaRange;
 use crate::qemu::GIB;
 use crate::qemu::layout::{ABOVE_4G_START, AMD_HT_START, Layout};
@@ -71,7 +71,7 @@ pub struct Block {
     pub range: GpaRange,
     /// What it is.
     pub kind: Kind,
-    /// What it is and how large, in a few words.
+    /// What it is and how large, in a few words; nothing behind the end of the map.
     pub label: String,
 }
 
@@ -117,6 +117,16 @@ impl Picture {
         let top = maps.iter().map(Map::top).max()?;
         let columns: Vec<Column> = maps.iter().map(|map| map.column(top)).collect();
         Some(Self { title, intervals: intervals(&columns, top), columns, remarks })
+    }
+
+    /// Each map on a scale of its own.
+    fn apart(&self) -> impl Iterator<Item = Self> {
+        self.columns.iter().map(|column| {
+            let blocks: Vec<Block> = column.blocks.iter().filter(|block| !block.label.is_empty()).cloned().collect();
+            let top = blocks.last().map_or(0, |block| block.range.end);
+            let columns = vec![Column { blocks, ..column.clone() }];
+            Self { intervals: intervals(&columns, top), columns, ..self.clone() }
+        })
     }
 
     /// The kinds that occur and want to be explained, each with what it is.
@@ -227,6 +237,8 @@ impl<'f> Map<'f> {
             }
         }
         let label = |range: GpaRange, kind: Kind, name: String| match (kind, range.size()) {
+            // Behind the end of this map, where another goes on.
+            (Kind::Unused, _) if range.end == top => String::new(),
             (Kind::Low, _) | (_, None) => name,
             (_, Some(bytes)) => format!("{name} {}", size(bytes)),
         };
@@ -251,8 +263,8 @@ impl<'f> Map<'f> {
 
 /// A reserved range in a word or two.
 fn reserved_name(reserved: Reserved) -> String {
-    match reserved.range.start {
-        AMD_HT_START => "HyperTransport".to_owned(),
+    match (reserved.kind, reserved.range.start) {
+        (ReservedKind::Reserved, AMD_HT_START) => "HyperTransport".to_owned(),
         _ => format!("reserved ({})", reserved.kind.name()),
     }
 }
@@ -357,10 +369,7 @@ mod tests {
     #[test]
     fn the_end_of_the_address_space_is_drawn() {
         let mut facts = facts(false);
-        facts.unmappable.push(Reserved {
-            range: GpaRange::inclusive(1 << 63, u64::MAX),
-            kind: crate::host::ReservedKind::Reserved,
-        });
+        facts.unmappable.push(Reserved { range: GpaRange::inclusive(1 << 63, u64::MAX), kind: ReservedKind::Reserved });
         let picture = Picture::new(String::new(), &[(String::new(), &facts)], Vec::new()).expect("a map");
         assert_eq!(picture.end(), None);
         assert_eq!(picture.columns[0].at(u64::MAX).map(|(block, _)| block.kind), Some(Kind::Reserved));

@@ -4,6 +4,7 @@ use std::io;
 
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesText, Event};
+use textwrap::core::display_width;
 
 use super::text::wrap;
 use super::{Block, Column, Kind, Picture};
@@ -18,9 +19,12 @@ const COLUMN: usize = 440;
 const LINE: usize = 20;
 /// The width of a character of the font, on average; a guess on the safe side.
 const CHARACTER: usize = 8;
+const TITLE_CHARACTER: usize = 12;
 
-/// Characters in the longest line of a remark.
+/// Characters in the longest line of the title, which is larger, and of a remark.
+const TITLE_LENGTH: usize = 80;
 const LINE_LENGTH: usize = 110;
+const LABEL_LENGTH: usize = (COLUMN - BAR - 20) / CHARACTER;
 
 type Result = io::Result<()>;
 
@@ -82,12 +86,14 @@ pub fn svg(picture: &Picture) -> String {
 
 fn draw(writer: &mut Writer<Vec<u8>>, picture: &Picture) -> Result {
     let heights: Vec<usize> = picture.intervals.iter().map(|interval| interval.rows * ROW).collect();
-    let top = MARGIN + 4 * LINE;
+    let title = wrap(&picture.title, TITLE_LENGTH);
+    let top = MARGIN + (3 + title.len()) * LINE;
     let bottom = top + heights.iter().sum::<usize>();
     let columns_width = picture.columns.len() * COLUMN;
     let remarks: Vec<String> = picture.remarks.iter().flat_map(|remark| wrap(remark, LINE_LENGTH)).collect();
-    let longest = remarks.iter().chain([&picture.title]).map(|line| line.chars().count()).max().unwrap_or(0);
-    let width = 2 * MARGIN + (AXIS + columns_width).max(longest * CHARACTER);
+    let longest = |lines: &[String]| lines.iter().map(|line| display_width(line)).max().unwrap_or(0);
+    let words = (longest(&remarks) * CHARACTER).max(longest(&title) * TITLE_CHARACTER);
+    let width = 2 * MARGIN + (AXIS + columns_width).max(words);
     let legend = picture.legend().count() * LINE;
     let height = bottom + MARGIN + legend + remarks.len() * LINE + 2 * MARGIN;
 
@@ -105,7 +111,9 @@ fn draw(writer: &mut Writer<Vec<u8>>, picture: &Picture) -> Result {
         element_text(writer, "style", STYLE)?;
         patterns(writer)?;
         rectangle(writer, "paper", (0, 0), (width, height), None)?;
-        text(writer, "title", (MARGIN, MARGIN + LINE - 4), "start", &picture.title)?;
+        for (nth, line) in title.iter().enumerate() {
+            text(writer, "title", (MARGIN, MARGIN + nth * LINE + LINE - 4), "start", line)?;
+        }
         let mut y = top;
         for (interval, height) in picture.intervals.iter().zip(&heights) {
             tick(writer, y, columns_width, &address(interval.range.start))?;
@@ -135,9 +143,10 @@ fn draw(writer: &mut Writer<Vec<u8>>, picture: &Picture) -> Result {
 
 /// The picture in words.
 fn description(picture: &Picture) -> String {
-    let block = |block: &Block| format!("{} at {}", block.label, address(block.range.start));
+    let block = |block: &&Block| format!("{} at {}", block.label, address(block.range.start));
     let column = |column: &Column| {
-        let blocks: Vec<String> = column.blocks.iter().map(block).collect();
+        let blocks = column.blocks.iter().filter(|block| !block.label.is_empty());
+        let blocks: Vec<String> = blocks.map(|it| block(&it)).collect();
         format!("{} ({}): {}", column.heading, column.facts, blocks.join("; "))
     };
     let columns: Vec<String> = picture.columns.iter().map(column).collect();
@@ -151,16 +160,18 @@ fn column(
     heights: &[usize],
     (x, top): (usize, usize),
 ) -> Result {
-    text(writer, "heading", (x, top - 2 * LINE), "start", &column.heading)?;
-    text(writer, "", (x, top - LINE + 2), "start", &column.facts)?;
+    text(writer, "heading", (x, top - 2 * LINE), "start", &cut(&column.heading))?;
+    text(writer, "", (x, top - LINE + 2), "start", &cut(&column.facts))?;
     let y_of = |address: u64| {
         let above = picture.intervals.iter().zip(heights).take_while(|(interval, _)| interval.range.end < address);
         top + above.map(|(_, height)| height).sum::<usize>()
     };
-    for block in &column.blocks {
+    for block in column.blocks.iter().filter(|block| !block.label.is_empty()) {
         let (from, to) = (y_of(block.range.start), y_of(block.range.end) + last_height(picture, heights, block));
         rectangle(writer, &format!("bar {}", block.kind.class()), (x, from), (BAR, to - from), Some(&block.label))?;
-        text(writer, "", (x + BAR + 10, from + ROW - 6), "start", &block.label)?;
+        for (nth, line) in wrap(&block.label, LABEL_LENGTH).iter().enumerate() {
+            text(writer, "", (x + BAR + 10, from + nth * (LINE - 4) + ROW - 6), "start", line)?;
+        }
     }
     if let Some((bits, address)) = column.limit {
         let y = y_of(address);
@@ -172,6 +183,12 @@ fn column(
         text(writer, "limit-text", (x + COLUMN - 30, y - 5), "end", &format!("{bits} phys-bits end here"))?;
     }
     Ok(())
+}
+
+/// As much of a line as there is room for in a column.
+fn cut(line: &str) -> String {
+    const MOST: usize = COLUMN / CHARACTER;
+    if line.chars().count() <= MOST { line.to_owned() } else { line.chars().take(MOST - 1).chain(['…']).collect() }
 }
 
 /// The height of the interval in which a block ends.

@@ -54,12 +54,12 @@ pub fn text(picture: &Picture, width: usize) -> String {
         }
     };
     line(&picture.title);
-    let together: Vec<&Column> = picture.columns.iter().collect();
-    let groups: Vec<&[&Column]> =
-        if width < SIDE_BY_SIDE { together.chunks(1).collect() } else { vec![together.as_slice()] };
-    for columns in groups {
-        page.push('\n');
-        draw(&mut page, picture, columns, width);
+    if width < SIDE_BY_SIDE {
+        for picture in picture.apart() {
+            draw(&mut page, &picture, width);
+        }
+    } else {
+        draw(&mut page, picture, width);
     }
     page.push('\n');
     let mut used = 0;
@@ -96,9 +96,10 @@ fn both(at: u64) -> String {
     if gib == hex { hex } else { format!("{gib:>9} {hex:>14}") }
 }
 
-/// Draws some columns beside one another.
-fn draw(page: &mut String, picture: &Picture, columns: &[&Column], width: usize) {
-    let intervals = &picture.intervals;
+/// Draws the columns beside one another.
+fn draw(page: &mut String, picture: &Picture, width: usize) {
+    page.push('\n');
+    let (intervals, columns) = (&picture.intervals, &picture.columns);
     let ends = picture.end().into_iter();
     let axis = intervals.iter().map(|i| i.range.start).chain(ends);
     let axis: Vec<String> = axis.map(|at| if width < WITH_HEX { address(at) } else { both(at) }).collect();

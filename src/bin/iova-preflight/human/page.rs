@@ -47,7 +47,11 @@ impl Look {
         let evaluation = judged.evaluation;
         let shown: Vec<&Finding> =
             evaluation.findings.iter().filter(|finding| self.verbose || finding.severity > Severity::Note).collect();
-        let detail = evaluation.verdict != Verdict::NotApplicable && (!shown.is_empty() || self.verbose);
+        // The finding about the machine type says it already.
+        let said = evaluation.findings.iter().any(|finding| finding.rule == UNKNOWN_MACHINE_TYPE);
+        let assumptions: Vec<&String> = evaluation.assumptions.iter().filter(|_| !said).collect();
+        let detail = evaluation.verdict != Verdict::NotApplicable
+            && (!shown.is_empty() || !assumptions.is_empty() || self.verbose);
 
         let style = verdict_style(evaluation.verdict);
         let mut text = format!("{style}{:<14}{style:#} {}", evaluation.verdict.name(), printable(judged.name));
@@ -66,14 +70,15 @@ impl Look {
         if let Some(layout) = evaluation.facts.layout.as_ref().filter(|_| detail) {
             text += &self.line("map", &map_line(layout, judged));
         }
-        // The finding about the machine type says it already.
-        let said = evaluation.findings.iter().any(|finding| finding.rule == UNKNOWN_MACHINE_TYPE);
-        for assumption in evaluation.assumptions.iter().filter(|_| !said) {
+        for assumption in assumptions {
             text += &self.line("note", assumption);
         }
         if let Some(fix) = &evaluation.fix {
             let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
             text += &self.line("fix", &changes.join(", "));
+            if let Some(assumption) = &fix.assumption {
+                text += &self.line("note", assumption);
+            }
         }
         for tried in &evaluation.tried {
             text += &self.line("tried", tried);

@@ -92,10 +92,8 @@ fn up_to(least: &str, most: &str) -> String {
 
 /// A change without what was before, which another column says or does not matter.
 fn short(change: &str) -> String {
-    match (change.split_once(' '), change.split_once(" → ")) {
-        (Some((what, _)), Some((_, to))) => format!("{what} {to}"),
-        _ => change.to_owned(),
-    }
+    let parts = change.split_once(" → ").and_then(|(from, to)| Some((from.rsplit_once(' ')?.0, to)));
+    parts.map_or_else(|| change.to_owned(), |(what, to)| format!("{what} {to}"))
 }
 
 /// The rules that speak of something this bad, each once.
@@ -362,7 +360,7 @@ mod tests {
         assert_eq!(up_to("512 GiB", "1024 GiB"), "512–1024 GiB");
         assert_eq!(up_to("512 MiB", "1024 GiB"), "512 MiB–1024 GiB");
         assert_eq!(short("machine pc-q35-6.2 → pc-q35-7.1"), "machine pc-q35-7.1");
-        assert_eq!(short("memory device 0x1000 → any address"), "memory any address");
+        assert_eq!(short("memory device 0x1000 → any address"), "memory device any address");
         assert_eq!(short("maxphysaddr emulate 42"), "maxphysaddr emulate 42");
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use iova_preflight::check::Verdict;
 use iova_preflight::finding::Severity;
-use iova_preflight::hook::is_exempt;
+use iova_preflight::hook::{is_exempt, shell_word};
 use iova_preflight::policy::Policy;
 use iova_preflight::rewrite::rewrite;
 
@@ -233,7 +233,7 @@ impl Watch<'_> {
         judge.each(
             Input::Live(name, xml.clone().into_bytes()),
             |judged| self.judged(judged, &mut case),
-            |name, error| unreadable = Some(format!("guest {name}: its definition cannot be judged:{error}")),
+            |name, error| unreadable = Some(format!("guest {name}: its definition cannot be judged: {error}")),
         )?;
         if let Some(line) = unreadable {
             self.say(uuid, Priority::Error, &line);
@@ -267,12 +267,13 @@ impl Watch<'_> {
         };
         let changes = fix.changes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let helps = format!(
-            "guest {name}: fixable: {title}; `iova-preflight fix --connect {} --domain {name}` helps: {changes}",
-            self.args.connect
+            "guest {name}: fixable: {title}; `iova-preflight fix --connect {} --domain {}` helps: {changes}",
+            shell_word(&self.args.connect),
+            shell_word(name)
         );
         if !self.policy.watch.rewrite {
             self.say(case.uuid, Priority::Warning, &helps);
-        } else if let Some(assumption) = evaluation.assumptions.first() {
+        } else if let Some(assumption) = evaluation.assumptions.first().or(fix.assumption.as_ref()) {
             // A person can know what is not known here.
             let line = format!("{helps}; it is not rewritten unasked, because that {assumption}");
             self.say(case.uuid, Priority::Warning, &line);
