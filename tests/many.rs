@@ -75,6 +75,20 @@ fn standard_input_is_read_once() {
     assert_eq!(complaint, "-: standard input can be read only once\n");
 }
 
+/// Where both streams go to one place, what is wrong with an input stands between the guests around it.
+#[test]
+fn complaints_come_in_their_place() {
+    let line = format!(
+        "exec {PROGRAM} check --host amd-epyc xml-samples/large-pcihole64.xml none.xml \
+                        xml-samples/gpu-attached-later.xml 2>&1"
+    );
+    let output = Command::new("sh").args(["-c", &line]).output().expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words} in {text}"));
+    let (before, complaint, after) = (at("= map: "), at("none.xml:"), at("gpu-attached-later.xml ("));
+    assert!(before < complaint && complaint < after, "{text}");
+}
+
 /// Whoever has read enough is not kept waiting for an input that never ends.
 #[test]
 fn a_reader_that_leaves_ends_the_run() {

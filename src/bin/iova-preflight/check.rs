@@ -92,8 +92,10 @@ impl<'a> Run<'a> {
                 let (outcome, seen, unreadable) = judged?;
                 self.progress.clear();
                 if let Some((name, error)) = unreadable {
-                    complain(&name, &error);
+                    let complaint = (name.clone(), error.clone());
+                    // First what came before it, where both streams go to one place.
                     done(Err((name, error)))?;
+                    complain(&complaint.0, &complaint.1);
                 }
                 if let Some(seen) = seen {
                     done(Ok(seen))?;
@@ -143,10 +145,7 @@ fn human(batches: Vec<Batch>, policy: &Policy, jobs: usize, verbose: bool) -> Re
             |judged| look.page(judged),
             |page| match page {
                 Ok(page) => printer.guest(page),
-                Err((name, error)) => {
-                    printer.unreadable(&name, &error.to_string());
-                    Ok(())
-                }
+                Err((name, error)) => printer.unreadable(&name, &error.to_string()),
             },
         )?;
     }

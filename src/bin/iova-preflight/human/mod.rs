@@ -91,10 +91,11 @@ impl<W: Write + RawStream> Printer<W> {
         self.notice = Some(notice.to_owned());
     }
 
-    /// One more input that could not be judged.
-    pub fn unreadable(&mut self, name: &str, error: &str) {
+    /// One more input that could not be judged. All that was printed before is written when this returns.
+    pub fn unreadable(&mut self, name: &str, error: &str) -> Result<()> {
         self.counts.unreadable += 1;
         self.table.unreadable(name, error);
+        Ok(self.out.flush()?)
     }
 
     /// One guest.
