@@ -47,13 +47,5 @@ pub(super) const PAGE: Page = Page {
              </memory>"),
         shared::NEW_MACHINE,
     ],
-    verify: &[
-        shared::NEWER_WORDS,
-        shared::RESERVED[0],
-        shared::RESERVED[1],
-        shared::RESERVED[2],
-        shared::MAP[0],
-        shared::MAP[1],
-        shared::MAP[2],
-    ],
+    verify: &shared::COLLISION,
 };

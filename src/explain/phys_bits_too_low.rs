@@ -30,11 +30,7 @@ pub(super) const PAGE: Page = Page {
             when: "at start",
             text: "Address space limit 0xffffffffff < 0x2337fffffff phys-bits too low (40)",
         },
-        ErrorText {
-            by: Program::Libvirt,
-            when: "in front of it, from virsh start",
-            text: "error: internal error: process exited while connecting to monitor",
-        },
+        shared::QEMU_EXITED,
     ],
     fix: &[
         Text(

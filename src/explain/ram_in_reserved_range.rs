@@ -48,11 +48,7 @@ pub(super) const PAGE: Page = Page {
                    Region ram-node0: vfio_dma_map(0x55ea7f51cc50, 0x100000000, 0x11280000000, 0x7e3935600000) = -22 \
                    (Invalid argument)",
         },
-        ErrorText {
-            by: Program::Libvirt,
-            when: "in front of it, from virsh start",
-            text: "error: internal error: process exited while connecting to monitor",
-        },
+        shared::QEMU_EXITED,
     ],
     fix: &[
         Text(
@@ -71,13 +67,5 @@ pub(super) const PAGE: Page = Page {
              and 1011 GiB on i440fx, plugged memory included, its RAM does not reach the range.",
         ),
     ],
-    verify: &[
-        shared::NEWER_WORDS,
-        shared::RESERVED[0],
-        shared::RESERVED[1],
-        shared::RESERVED[2],
-        shared::MAP[0],
-        shared::MAP[1],
-        shared::MAP[2],
-    ],
+    verify: &shared::COLLISION,
 };

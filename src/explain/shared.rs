@@ -120,3 +120,13 @@ pub(super) const COMMAND_LINE: [Block; 2] = [
          ' | grep -A1 -E '^-(machine|cpu|m|global)$'",
     ),
 ];
+
+/// How a collision is seen.
+pub(super) const COLLISION: [Block; 7] = [NEWER_WORDS, RESERVED[0], RESERVED[1], RESERVED[2], MAP[0], MAP[1], MAP[2]];
+
+/// What libvirt says of a QEMU that refuses.
+pub(super) const QEMU_EXITED: ErrorText = ErrorText {
+    by: Program::Libvirt,
+    when: "in front of it, from virsh start",
+    text: "error: internal error: process exited while connecting to monitor",
+};
