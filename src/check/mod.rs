@@ -213,10 +213,11 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
             evaluation.assumptions.push(sentence);
         }
     }
-    // Mediated devices and vDPA have other ways to memory.
-    if host.iommu == Some(Iommu::None)
-        && domain.passthrough.iter().any(|device| device.kind == PassthroughKind::VfioPci)
-    {
+    // `virHostdevHostSupportsPassthroughVFIO` of libvirt `src/hypervisor/virhostdev.c` wants an IOMMU group. Mediated
+    // devices and vDPA have other ways to memory, and what is stopped without a device is stopped with one.
+    let groupless = host.iommu == Some(Iommu::None) && host.reserved.is_empty();
+    let pci = domain.passthrough.iter().any(|device| device.kind == PassthroughKind::VfioPci);
+    if groupless && pci && !stops {
         let sentence =
             "depends on an IOMMU, and this host has none at work: libvirt refuses to pass a PCI device through";
         evaluation.assumptions.push(sentence.to_owned());
@@ -310,16 +311,27 @@ mod tests {
         assert_eq!(evaluation.fix.map(|fix| fix.assumption), Some(None));
     }
 
-    /// libvirt's `virHostdevHostSupportsPassthroughVFIO` looks for IOMMU groups; mediated devices do without.
+    /// Only what would start depends on it; what QEMU refuses is refused anywhere.
     #[test]
     fn a_device_needs_an_iommu() {
-        let host = Host { iommu: Some(Iommu::None), ..builtin("amd-epyc").expect("built in") };
-        let says = |devices: &str| {
-            let evaluation = judged(&host, "pc-q35-7.2", devices);
+        let host = Host { iommu: Some(Iommu::None), ..Host::default() };
+        let says = |host: &Host, machine: &str, devices: &str| {
+            let host = Host { cpu_vendor: Some(AMD.to_owned()), phys_bits: Some(48), ..host.clone() };
+            let evaluation = judged(&host, machine, devices);
             evaluation.assumptions.iter().any(|assumption| assumption.contains("IOMMU, and this host has none"))
         };
-        assert!(says(CARD));
-        assert!(!says(VGPU) && !says(""));
+        assert!(says(&host, "pc-q35-7.2", CARD));
+        assert!(!says(&host, "pc-q35-7.2", VGPU) && !says(&host, "pc-q35-7.2", ""));
+        // 3 TiB need 42 bits, and 42 do not do.
+        let large =
+            format!("{CARD}<controller type='pci' model='pcie-root'><pcihole64 unit='TiB'>3</pcihole64></controller>");
+        let known = Host { cpu_vendor: Some(AMD.to_owned()), phys_bits: Some(48), ..host.clone() };
+        let stopped = judged(&known, "pc-q35-7.2", &large);
+        assert!(stopped.verdict.stops() && stopped.assumptions.is_empty(), "{stopped:?}");
+        // An IOMMU of a kind that is not known here, and that tells what it reserves.
+        let other = Host { reserved: builtin("amd-epyc").expect("built in").reserved, ..host };
+        assert!(!says(&other, "pc-q35-7.2", CARD));
+        assert!(judged(&other, "pc-q35-6.2", CARD).verdict.stops());
     }
 
     #[test]

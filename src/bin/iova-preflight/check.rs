@@ -92,10 +92,9 @@ impl<'a> Run<'a> {
                 let (outcome, seen, unreadable) = judged?;
                 self.progress.clear();
                 if let Some((name, error)) = unreadable {
-                    let complaint = (name.clone(), error.clone());
                     // First what came before it, where both streams go to one place.
-                    done(Err((name, error)))?;
-                    complain(&complaint.0, &complaint.1);
+                    done(Err((name.clone(), error.clone())))?;
+                    complain(&name, &error);
                 }
                 if let Some(seen) = seen {
                     done(Ok(seen))?;
