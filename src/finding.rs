@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::map::GpaRange;
+use crate::address::GpaRange;
 use crate::xml::Span;
 
 /// How bad it is.

@@ -1,18 +1,18 @@
 //! A guest: what libvirt and QEMU make of a domain on a host whose facts are all settled.
 
+use crate::address::GpaRange;
 use crate::domain::{Domain, MemoryDevice, MemoryModel, PassthroughKind};
 use crate::host::{Host, Reserved};
 use crate::libvirt::{self, Memory, Refusal};
-use crate::map::GpaRange;
+use crate::machine::MachineType;
 use crate::policy::{PassthroughPolicy, Policy};
 use crate::qemu::cpu::{Accelerator, Cpu, CpuOptions, CpuRefusal, HostCpu};
 use crate::qemu::layout::{Layout, LayoutError, LayoutInput};
-use crate::qemu::machine::MachineType;
 use crate::qemu::memory_device::{self, DEFAULT_ALIGNMENT, FILE_ALIGNMENT, PlacementError, Request};
 use crate::version::Version;
 
 /// Everything that has to be known to say what QEMU builds. Unknown facts have been settled by
-/// [`crate::check`], which remembers that it did.
+/// [`crate::evaluate`], which remembers that it did.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting<'a> {
     /// The host.

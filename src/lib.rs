@@ -3,26 +3,26 @@
 //! AMD hosts reserve the range 0xfd_0000_0000 to 0xff_ffff_ffff, HyperTransport, just below 1 TiB. This library reads a
 //! libvirt domain, works out the guest-physical memory map that QEMU will build, and compares the two:
 //!
-//! [`xml`] → [`domain`] → [`libvirt`] → [`qemu`] → [`guest`] → [`rules`] → [`check`] → [`fix`] → [`report`]
+//! [`xml`] → [`domain`] → [`libvirt`] → [`qemu`] → [`guest`] → [`rules`] → [`evaluate`] → [`fix`] → [`report`]
 //!
 //! All of it is pure: text in, values out. What touches the machine is in [`io`].
 
-pub mod check;
+pub mod address;
+pub mod decision;
 pub mod domain;
+pub mod evaluate;
 #[cfg(feature = "cli")]
 pub mod explain;
 pub mod finding;
 pub mod fix;
 pub mod guest;
-pub mod hook;
 pub mod host;
 pub mod io;
 pub mod libvirt;
-pub mod map;
+pub mod machine;
 pub mod policy;
 pub mod qemu;
 pub mod report;
-pub mod rewrite;
 pub mod rules;
 pub mod text;
 pub mod version;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::qemu::machine::{MachineType, Resolved, resolve};
+use crate::machine::{MachineType, Resolved, resolve};
 use crate::text::quoted;
 use crate::xml::Location;
 

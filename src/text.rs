@@ -1,6 +1,6 @@
 //! Sizes and addresses for people.
 
-use crate::map::GpaRange;
+use crate::address::GpaRange;
 
 /// A size in the largest unit that says it exactly with at most two decimals: `1200 GiB`, `2.75 GiB`, `4095 KiB`.
 pub fn size(bytes: u64) -> String {

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use iova_preflight::check::evaluate;
 use iova_preflight::domain;
+use iova_preflight::evaluate::evaluate;
 use iova_preflight::host::{Described, Fact, Iommu, Origin, Profile};
 use iova_preflight::io::detect::detect;
 use iova_preflight::policy::Policy;

@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use iova_preflight::domain::{self, Domain};
-use iova_preflight::hook::{Decision, Operation, decide, is_exempt, is_out_of_reach, salvage_on_internal_error};
+use iova_preflight::decision::{Decision, Operation, decide, is_exempt, is_out_of_reach, salvage_on_internal_error};
 use iova_preflight::host::{Host, builtin};
 use iova_preflight::policy::{OnInternalError, Policy};
 use iova_preflight::xml::Document;

@@ -17,7 +17,7 @@ pub use write::Line;
 
 use serde::Serialize;
 
-use crate::map::GpaRange;
+use crate::address::GpaRange;
 use crate::qemu::layout::AMD_HT_START;
 use crate::text::{self, quoted};
 use crate::version::Version;

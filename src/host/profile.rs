@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{Emulator, Host, Iommu, Profile, Reserved, ReservedKind};
-use crate::map::GpaRange;
+use crate::address::GpaRange;
 use crate::version::Version;
 use crate::xml::Location;
 

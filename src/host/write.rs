@@ -389,8 +389,8 @@ fn key(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::GpaRange;
     use crate::host::{Profile, ReservedKind};
-    use crate::map::GpaRange;
 
     const HT: Reserved =
         Reserved { range: GpaRange::inclusive(AMD_HT_START, 0xff_ffff_ffff), kind: ReservedKind::Reserved };

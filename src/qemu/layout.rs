@@ -5,9 +5,9 @@
 
 use serde::Serialize;
 
-use super::machine::{Family, MachineType};
 use super::{GIB, round_up};
-use crate::map::GpaRange;
+use crate::address::GpaRange;
+use crate::machine::{Family, MachineType};
 use crate::version::Version;
 
 /// Where RAM above 4 GiB starts unless it moves (`above_4g_mem_start`).
@@ -200,8 +200,8 @@ impl Builder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::machine::{Resolved, resolve};
     use super::*;
+    use crate::machine::{Resolved, resolve};
 
     fn plan(machine: &str, ram: u64, maxmem: u64, slots: u32, hole: Option<u64>) -> Layout {
         let Resolved::Known(machine) = resolve(machine) else { panic!("{machine} is known") };

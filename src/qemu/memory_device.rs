@@ -4,7 +4,7 @@
 //! `hw/i386/pc.c` (`pc_memory_pre_plug`), 7.2 to 11.1.
 
 use super::round_up;
-use crate::map::GpaRange;
+use crate::address::GpaRange;
 
 /// The alignment of anonymous memory, and the least for virtio-mem (`QEMU_VMALLOC_ALIGN` in QEMU
 /// `include/qemu/osdep.h`, x86_64 Linux).

@@ -1,10 +1,9 @@
-//! What QEMU builds: machine types, the vCPU's vendor and phys-bits, and the guest-physical memory map.
+//! What QEMU builds: the vCPU's vendor and phys-bits, and the guest-physical memory map.
 //!
 //! Formulas follow QEMU's source; each names the function and version it comes from.
 
 pub mod cpu;
 pub mod layout;
-pub mod machine;
 pub mod memory_device;
 
 /// 1 GiB in bytes.

@@ -4,16 +4,16 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
-use crate::check::{Evaluation, Verdict};
+use crate::address::GpaRange;
 use crate::domain::Domain;
+use crate::evaluate::{Evaluation, Verdict};
 use crate::finding::Severity;
+use crate::fix::rewrite::rewrite;
 use crate::host::{Host, ReservedKind};
-use crate::map::GpaRange;
+use crate::machine::Family;
 use crate::qemu::layout::Layout;
-use crate::qemu::machine::Family;
 use crate::report::Unreadable;
 use crate::report::diff::unified_diff;
-use crate::rewrite::rewrite;
 use crate::text::is_hidden;
 use crate::xml::{Document, Location};
 

@@ -3,13 +3,13 @@
 
 use serde::Serialize;
 
-use crate::check::{Evaluation, Verdict};
 use crate::domain::Domain;
+use crate::evaluate::{Evaluation, Verdict};
 use crate::explain::{self, Block, PAGES, Page};
 use crate::finding::{Finding, Label, Severity};
 use crate::fix::Fix;
+use crate::fix::rewrite::edits;
 use crate::report::Unreadable;
-use crate::rewrite::edits;
 use crate::xml::edit::Edit;
 use crate::xml::{Document, Places, Span};
 

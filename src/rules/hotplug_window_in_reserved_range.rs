@@ -1,9 +1,9 @@
 //! `hotplug-window-in-reserved-range`.
 
 use super::{Rule, collision};
+use crate::address::GpaRange;
 use crate::finding::{Finding, Severity};
 use crate::guest::{Exposure, Guest};
-use crate::map::GpaRange;
 use crate::text;
 
 pub(super) const RULE: Rule = Rule {

@@ -3,7 +3,7 @@
 use super::Rule;
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
-use crate::qemu::machine::Flavor;
+use crate::machine::Flavor;
 
 pub(super) const RULE: Rule =
     Rule { id: "machine-type-not-available", summary: "the host's QEMU does not have the machine type", check };

@@ -10,8 +10,8 @@ use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use iova_preflight::decision::{Decision, Operation, decide, is_exempt, is_out_of_reach, salvage_on_internal_error};
 use iova_preflight::domain;
-use iova_preflight::hook::{Decision, Operation, decide, is_exempt, is_out_of_reach, salvage_on_internal_error};
 use iova_preflight::io::detect::host_for_domain;
 use iova_preflight::io::file::read_file_limited;
 use iova_preflight::policy::{Mode, OnInternalError, Policy};

@@ -1,28 +1,11 @@
 //! `iova-preflight`, the command-line tool.
 
 mod args;
-mod check;
-mod connect;
-mod explain;
-mod fix;
-mod hook;
-mod hook_status;
-mod host;
-mod human;
+mod commands;
+mod connected;
 mod input;
-mod judge;
-#[cfg(feature = "libvirt")]
-mod live;
-mod map;
-#[cfg(feature = "libvirt")]
-mod mend;
-mod packages;
+mod output;
 mod parallel;
-mod progress;
-#[cfg(feature = "libvirt")]
-mod redefine;
-mod stderr;
-mod terminal;
 mod watch;
 
 use std::process::ExitCode;
@@ -30,6 +13,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
+use commands::{check, explain, fix, hook, host, map, packages};
+use output::stderr;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

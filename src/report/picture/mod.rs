@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 pub use svg::svg;
 pub use text::text;
 
-use crate::check::Facts;
+use crate::address::GpaRange;
+use crate::evaluate::Facts;
 use crate::host::{Reserved, ReservedKind};
-use crate::map::GpaRange;
 use crate::qemu::GIB;
 use crate::qemu::layout::{ABOVE_4G_START, AMD_HT_START, Layout};
 use crate::text::{quoted, size};

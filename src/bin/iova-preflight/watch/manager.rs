@@ -8,7 +8,7 @@ use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::live::events;
+use crate::connected::live::events;
 
 /// How long the event loop may stand still until it counts as dead.
 const LOOP_PATIENCE: Duration = Duration::from_secs(15);

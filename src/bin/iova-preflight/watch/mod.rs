@@ -17,5 +17,5 @@ pub(crate) use service::run;
 /// Leaves it to the program that can.
 #[cfg(not(feature = "libvirt"))]
 pub(crate) fn run(_: &crate::args::WatchArgs) -> anyhow::Result<crate::Outcome> {
-    Err(crate::connect::become_connected("watch"))
+    Err(crate::connected::become_connected("watch"))
 }

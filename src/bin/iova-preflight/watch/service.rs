@@ -6,11 +6,11 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use iova_preflight::check::Verdict;
+use iova_preflight::decision::{is_exempt, shell_word};
+use iova_preflight::evaluate::Verdict;
 use iova_preflight::finding::Severity;
-use iova_preflight::hook::{is_exempt, shell_word};
+use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::policy::Policy;
-use iova_preflight::rewrite::rewrite;
 
 use super::agenda::{Agenda, Fingerprint, Next, Permission};
 use super::backoff::Backoff;
@@ -18,12 +18,12 @@ use super::journal::{Journal, Priority};
 use super::manager::{Manager, on_stop};
 use crate::Outcome;
 use crate::args::WatchArgs;
+use crate::connected::live::events::{self, Event};
+use crate::connected::live::{Definition, Session};
+use crate::connected::redefine::{Definitions, Failure};
+use crate::connected::redefinition::Mender;
 use crate::input::Input;
-use crate::judge::{HostSource, Judge, Judged, read_policy};
-use crate::live::events::{self, Event};
-use crate::live::{Definition, Session};
-use crate::mend::Mender;
-use crate::redefine::{Definitions, Failure};
+use crate::input::evaluator::{HostSource, Judge, Judged, read_policy};
 
 /// The policy that is read if none is named and it is there.
 const POLICY: &str = "/etc/iova-preflight/policy.toml";

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use iova_preflight::check::Verdict;
+use iova_preflight::evaluate::Verdict;
 use iova_preflight::finding::{Finding, Severity};
 use iova_preflight::text::{self, printable};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::verdict_style;
-use crate::judge::Judged;
+use crate::input::evaluator::Judged;
 
 /// Between columns.
 const GAP: usize = 2;

@@ -1,14 +1,16 @@
 //! Which rewrite of a domain helps, found by trying it on the facts and judging again.
 
-use crate::check::{Evaluation, judge};
+pub mod rewrite;
+
 use crate::domain::{Cpu, CpuMode, Domain, MaxPhysAddr, MaxPhysAddrMode, MemoryModel, Sourced};
+use crate::evaluate::{Evaluation, judge};
 use crate::finding::Severity;
 use crate::host::Host;
 use crate::libvirt::MAXPHYSADDR_SINCE;
+use crate::machine::{self, Flavor, MachineType, Resolved};
 use crate::policy::{MachineUpgrade, PhysBitsPolicy, Policy};
 use crate::qemu::cpu::DEFAULT_PHYS_BITS;
 use crate::qemu::layout::FIRST_RELOCATING_QEMU;
-use crate::qemu::machine::{self, Flavor, MachineType, Resolved};
 use crate::rules;
 use crate::text::{self, quoted};
 use crate::xml::Span;

@@ -1,5 +1,12 @@
 //! `--connect`: guests of a libvirt instead of files.
 
+#[cfg(feature = "libvirt")]
+pub(crate) mod live;
+#[cfg(feature = "libvirt")]
+pub(crate) mod redefine;
+#[cfg(feature = "libvirt")]
+pub(crate) mod redefinition;
+
 use std::path::Path;
 
 use anyhow::Result;
@@ -7,7 +14,7 @@ use iova_preflight::policy::Policy;
 
 use crate::Outcome;
 use crate::args::FixArgs;
-use crate::check::Batch;
+use crate::commands::check::Batch;
 
 /// Where the package iova-preflight-libvirt has its program.
 #[cfg(not(feature = "libvirt"))]
@@ -48,18 +55,18 @@ mod imp {
     use std::io::{IsTerminal, Write};
 
     use anyhow::anyhow;
+    use iova_preflight::fix::rewrite::rewrite;
     use iova_preflight::report::diff::unified_diff;
-    use iova_preflight::rewrite::rewrite;
     use iova_preflight::text::printable;
 
     use super::*;
-    use crate::fix::{Said, explain_block, explain_fix, print_diff};
+    use crate::commands::fix::{Said, explain_block, explain_fix, print_diff};
+    use crate::connected::live::{Definition, Inventory, inventories};
+    use crate::connected::redefine::{Definitions, Failure};
+    use crate::connected::redefinition::Mender;
     use crate::input::Input;
-    use crate::judge::{HostSource, Judge, complain};
-    use crate::live::{Definition, Inventory, inventories};
-    use crate::mend::Mender;
-    use crate::redefine::{Definitions, Failure};
-    use crate::stderr;
+    use crate::input::evaluator::{HostSource, Judge, complain};
+    use crate::output::stderr;
 
     /// The guests of every libvirt in `uris`. One that does not answer is named on standard error.
     pub(crate) fn batches(uris: &[String], domain: Option<&str>, host: Option<&Path>) -> Result<(Vec<Batch>, Outcome)> {

@@ -1,5 +1,7 @@
 //! The inputs: files, folders, standard input.
 
+pub(crate) mod evaluator;
+
 use std::io;
 use std::path::{Path, PathBuf};
 

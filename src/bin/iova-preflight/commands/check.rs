@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use crate::Outcome;
 use crate::args::{CheckArgs, Format};
-use crate::connect;
-use crate::human::{Look, Printer};
+use crate::connected;
 use crate::input::Input;
-use crate::judge::{HostSource, Judge, Judged, complain, read_policy};
+use crate::input::evaluator::{HostSource, Judge, Judged, complain, read_policy};
+use crate::output::human::{Look, Printer};
+use crate::output::progress::Progress;
+use crate::output::terminal;
 use crate::parallel;
-use crate::progress::Progress;
-use crate::terminal;
 
 /// Guests and the host they are judged for.
 pub(crate) struct Batch {
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
 /// What the command line names, host by host; the outcome is `Failed` where some of it could not be had.
 fn batches(args: &CheckArgs) -> Result<(Vec<Batch>, Outcome)> {
     if !args.connect.is_empty() {
-        return connect::batches(&args.connect, args.domain.as_deref(), args.common.host.as_deref());
+        return connected::batches(&args.connect, args.domain.as_deref(), args.common.host.as_deref());
     }
     let source = HostSource::choose(args.common.host.as_deref())?;
     Ok((vec![Batch { source, inputs: Input::expand(&args.common.paths) }], Outcome::Clean))

@@ -5,8 +5,8 @@
 //! `src/util/virhook.c`). On `reconnect` a refusal kills a running guest, so that nothing but a known list of
 //! operations is ever looked at.
 
-use crate::check::{Evaluation, Verdict, evaluate};
 use crate::domain::{CpuMode, Domain};
+use crate::evaluate::{Evaluation, Verdict, evaluate};
 use crate::finding::{Finding, Severity};
 use crate::host::Host;
 use crate::policy::{Mode, OnInternalError, Policy};

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use iova_preflight::check::{Evaluation, evaluate};
 use iova_preflight::domain::{self, Domain};
+use iova_preflight::evaluate::{Evaluation, evaluate};
 use iova_preflight::host::{self, BUILTIN, Host, Iommu, Profile};
 use iova_preflight::io::detect::detect;
 use iova_preflight::io::file::read_file_limited;
@@ -14,7 +14,7 @@ use iova_preflight::xml::Document;
 
 use crate::Outcome;
 use crate::input::Input;
-use crate::stderr;
+use crate::output::stderr;
 
 /// The longest profile or policy that is read.
 const MAX_CONFIG_BYTES: usize = 1024 * 1024;

@@ -5,14 +5,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use iova_preflight::check::evaluate;
 use iova_preflight::domain;
+use iova_preflight::evaluate::evaluate;
 use iova_preflight::policy::Policy;
 use iova_preflight::xml::Document;
 
-use crate::judge::HostSource;
-use crate::live::Definition;
-use crate::redefine::{Failure, redefine};
+use crate::connected::live::Definition;
+use crate::connected::redefine::{Failure, redefine};
+use crate::input::evaluator::HostSource;
 
 /// A guest that was redefined.
 pub(crate) struct Mended {

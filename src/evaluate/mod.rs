@@ -12,10 +12,10 @@ use crate::finding::{Finding, Severity};
 use crate::fix::{self, Fix};
 use crate::guest::{Guest, Setting};
 use crate::host::{Host, Iommu, Reserved};
+use crate::machine::{Family, Flavor, MachineType, Resolved, resolve};
 use crate::policy::Policy;
 use crate::qemu::cpu::{AMD, CpuOptions, HostCpu};
 use crate::qemu::layout::Layout;
-use crate::qemu::machine::{Family, Flavor, MachineType, Resolved, resolve};
 use crate::rules;
 use crate::text::quoted;
 use crate::version::Version;
@@ -103,7 +103,7 @@ pub struct Facts {
     /// The fewest phys-bits that reach the end of the map; known even where only some of several possible maps is.
     pub phys_bits_needed: Option<u32>,
     /// Where memory devices land, in document order: model and range.
-    pub memory_devices: Vec<(&'static str, crate::map::GpaRange)>,
+    pub memory_devices: Vec<(&'static str, crate::address::GpaRange)>,
     /// The ranges in which the host maps nothing for this guest's devices.
     pub unmappable: Vec<Reserved>,
 }

@@ -12,7 +12,7 @@ use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
-use iova_preflight::check::Verdict;
+use iova_preflight::evaluate::Verdict;
 use iova_preflight::text::{printable, wrapped};
 
 pub(crate) use page::{Look, Page};

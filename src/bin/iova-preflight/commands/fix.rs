@@ -6,23 +6,23 @@ use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, bail};
-use iova_preflight::check::Verdict;
+use iova_preflight::evaluate::Verdict;
+use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::report::diff::unified_diff;
-use iova_preflight::rewrite::rewrite;
 use iova_preflight::text::printable;
 
 use crate::Outcome;
 use crate::args::FixArgs;
-use crate::connect;
+use crate::connected;
 use crate::input::Input;
-use crate::judge::{HostSource, Judge, Judged, complain, read_policy};
-use crate::stderr;
+use crate::input::evaluator::{HostSource, Judge, Judged, complain, read_policy};
+use crate::output::stderr;
 
 /// Rewrites every input that a rewrite helps.
 pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     let policy = read_policy(args.common.policy.as_deref())?;
     if let (Some(uri), Some(domain)) = (&args.connect, &args.domain) {
-        return connect::fix(args, uri, domain, &policy);
+        return connected::fix(args, uri, domain, &policy);
     }
     let stdin = args.common.paths.iter().any(|path| path.as_os_str() == "-");
     if stdin && args.in_place {

@@ -14,7 +14,7 @@ use virt::domain::Domain;
 use virt::error::ErrorNumber;
 use virt::sys;
 
-use crate::redefine::Definitions;
+use crate::connected::redefine::Definitions;
 use events::Subscription;
 
 /// How long a daemon may take to answer everything, before it is given up.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use annotate_snippets::{Group, Level, Renderer};
 use anstyle::Style;
-use iova_preflight::check::Verdict;
+use iova_preflight::evaluate::Verdict;
 use iova_preflight::finding::{Finding, Severity};
 use iova_preflight::qemu::layout::{ABOVE_4G_START, Layout};
 use iova_preflight::rules::UNKNOWN_MACHINE_TYPE;
@@ -13,8 +13,8 @@ use iova_preflight::text::{self, printable, quoted};
 use super::excerpt::excerpts;
 use super::table::Row;
 use super::verdict_style;
-use crate::judge::Judged;
-use crate::terminal;
+use crate::input::evaluator::Judged;
+use crate::output::terminal;
 
 /// How guests are shown.
 pub(crate) struct Look {

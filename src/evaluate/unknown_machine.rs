@@ -5,8 +5,8 @@ use super::{Evaluation, NEWEST_QEMU, Verdict, known_machine, nothing_known};
 use crate::domain::Domain;
 use crate::finding::{Finding, Severity};
 use crate::host::Host;
+use crate::machine::{FIRST_ENFORCING, Family, Flavor, MachineType};
 use crate::policy::Policy;
-use crate::qemu::machine::{FIRST_ENFORCING, Family, Flavor, MachineType};
 use crate::rules;
 use crate::text::quoted;
 use crate::version::Version;
@@ -137,8 +137,8 @@ fn finding(domain: &Domain, unknown: &Unknown, listed: bool, severity: Severity,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::evaluate;
     use crate::domain;
+    use crate::evaluate::evaluate;
     use crate::xml::Document;
 
     const HT: &str = "[cpu]\nvendor = 'AuthenticAMD'\nphys_bits = 48\n[iommu]\nkind = 'amd'\n\

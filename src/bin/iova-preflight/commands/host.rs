@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::Outcome;
 use crate::args::{HostArgs, HostFormat};
-use crate::terminal;
+use crate::output::terminal;
 
 const DIM: Style = Style::new().dimmed();
 const MISSING: Style = AnsiColor::Yellow.on_default();

@@ -1,5 +1,7 @@
 //! `iova-preflight hook`: puts the libvirt hook in place, takes it away, and says whether libvirt will run it.
 
+pub(crate) mod status;
+
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -11,7 +13,6 @@ use iova_preflight::version::Version;
 
 use crate::Outcome;
 use crate::args::{HookArgs, HookCommand};
-use crate::hook_status;
 
 /// The name of the hook program.
 pub(crate) const PROGRAM: &str = "iova-preflight-hook";
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &HookArgs) -> Result<Outcome> {
             install(root, &program, &mut out)
         }
         HookCommand::Uninstall => uninstall(root, &mut out),
-        HookCommand::Status => hook_status::run(root, &mut out),
+        HookCommand::Status => status::run(root, &mut out),
     }
 }
 
@@ -98,7 +99,7 @@ fn install(root: &Path, program: &Path, out: &mut impl Write) -> Result<Outcome>
         }
     }
     if root == Path::new("/")
-        && let Some(advice) = hook_status::reload_advice(root, &place)
+        && let Some(advice) = status::reload_advice(root, &place)
     {
         writeln!(out, "{advice}")?;
     }

@@ -5,20 +5,20 @@ use std::io::{self, Write};
 use anstream::adapter::strip_str;
 use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, Result, anyhow};
-use iova_preflight::check::{Evaluation, Facts, Verdict, evaluate};
 use iova_preflight::domain;
+use iova_preflight::evaluate::{Evaluation, Facts, Verdict, evaluate};
 use iova_preflight::finding::Severity;
+use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::policy::Policy;
 use iova_preflight::report::picture::{self, Picture};
-use iova_preflight::rewrite::rewrite;
 use iova_preflight::text::{quoted, size};
 use iova_preflight::xml::Document;
 
 use crate::Outcome;
 use crate::args::{MapArgs, MapFormat};
 use crate::input::Input;
-use crate::judge::{HostSource, Judge, Judged, complain, read_policy};
-use crate::{stderr, terminal};
+use crate::input::evaluator::{HostSource, Judge, Judged, complain, read_policy};
+use crate::output::{stderr, terminal};
 
 /// Draws the memory map of one guest.
 pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {

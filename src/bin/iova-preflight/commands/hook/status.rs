@@ -9,8 +9,8 @@ use anyhow::Result;
 use iova_preflight::policy::Mode;
 
 use crate::Outcome;
-use crate::hook::{Place, Present, is_executable, is_safely_owned, libvirt_version, place, places, present};
-use crate::judge::read_policy;
+use crate::commands::hook::{Place, Present, is_executable, is_safely_owned, libvirt_version, place, places, present};
+use crate::input::evaluator::read_policy;
 
 /// Folders from which libvirtd's AppArmor profile lets hooks run programs (`/usr/bin/* PUx` and the like in
 /// `usr.sbin.libvirtd`).

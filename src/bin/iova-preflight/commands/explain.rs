@@ -10,7 +10,7 @@ use iova_preflight::finding::Severity;
 use textwrap::Options;
 
 use crate::Outcome;
-use crate::terminal;
+use crate::output::terminal;
 
 /// Lines of text are no longer than this, however wide the terminal: longer ones are hard to read.
 const LONGEST_LINE: usize = 100;

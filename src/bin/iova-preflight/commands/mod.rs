@@ -1,0 +1,9 @@
+//! One module per command.
+
+pub(crate) mod check;
+pub(crate) mod explain;
+pub(crate) mod fix;
+pub(crate) mod hook;
+pub(crate) mod host;
+pub(crate) mod map;
+pub(crate) mod packages;

@@ -1,0 +1,6 @@
+//! What the commands print, and where.
+
+pub(crate) mod human;
+pub(crate) mod progress;
+pub(crate) mod stderr;
+pub(crate) mod terminal;
