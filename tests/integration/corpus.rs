@@ -1,9 +1,7 @@
 //! libvirt's own test domains: every file gives a verdict or a clear error, and where libvirt
 //! records the command line it builds, our memory and CPU facts are the ones written there.
 
-mod common;
-
-use common::{Differences, Profile, check, note, shared, work_dir, xml_files};
+use crate::common::{Differences, Profile, check, note, shared, work_dir, xml_files};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;

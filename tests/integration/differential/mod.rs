@@ -4,14 +4,12 @@
 //! `IOVA_DIFF_SEED` and `IOVA_DIFF_CASES` choose the domains, `IOVA_DIFF_QEMU` another QEMU (a
 //! command, its words separated by spaces) to ask instead of the one libvirt uses.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod draw;
 mod fixes;
 mod generate;
 mod oracle;
 
-use common::{Differences, Profile, check, expect, note, skip, work_dir};
+use crate::common::{Differences, Profile, check, expect, note, skip, work_dir};
 use draw::Rng;
 use generate::Inventory;
 use oracle::Oracle;

@@ -1,7 +1,5 @@
 //! `host`: what is found on a host, and that the profile written of it judges as the host does.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,7 +24,7 @@ struct Root(PathBuf);
 
 impl Root {
     fn new(name: &str) -> Self {
-        let root = Self(common::work_dir(&format!("host-{name}")));
+        let root = Self(crate::common::work_dir(&format!("host-{name}")));
         root.write("proc/sys/kernel/osrelease", "6.1.0-28-amd64\n").folder("sys/class/iommu").write("dev/kvm", "");
         root
     }
@@ -119,7 +117,7 @@ fn judged(xml: &[u8], profile: &Profile) -> Value {
 fn samples() -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("xml-samples");
     let mut all = Vec::new();
-    for file in common::xml_files(&folder) {
+    for file in crate::common::xml_files(&folder) {
         let text = fs::read_to_string(&file).expect("readable");
         for path in ["/opt/qemu-6.2/bin/qemu-system-x86_64", "/opt/unknown"] {
             if let Some((before, after)) = text.split_once("</devices>") {
@@ -274,7 +272,7 @@ fn what_is_missing_is_told_from_what_is_not_there() {
     assert!(written(&found).contains("# What is reserved is missing: None of 1 groups"), "{}", written(&found));
 
     // No sysfs at all, as in a container or on another system.
-    let bare = Root(common::work_dir("host-bare"));
+    let bare = Root(crate::common::work_dir("host-bare"));
     let found = bare.detect();
     assert_eq!(found.profile.host.iommu, None);
     assert!(why(&found, Fact::Iommu).1.contains("not in a container"));
@@ -303,7 +301,7 @@ fn json_has_every_fact_with_its_source_or_why_it_is_missing() {
     assert_eq!(json["qemu"]["value"]["version"], "7.2.0");
     assert_eq!(json["qemu"]["source"], "/var/cache/libvirt/qemu/capabilities/0a1b.xml");
     assert_eq!(json["emulators"][0]["value"]["aliases"]["q35"], "pc-q35-6.2");
-    let bare = Root(common::work_dir("host-json-bare"));
+    let bare = Root(crate::common::work_dir("host-json-bare"));
     let json = serde_json::to_value(HostFacts::new(&bare.detect())).expect("JSON");
     for fact in [&json["iommu"]["kind"], &json["kernel"]["version"], &json["libvirt"]["version"], &json["qemu"]] {
         assert_eq!(fact["value"], Value::Null);
@@ -361,7 +359,7 @@ fn ours(arguments: &[&str]) -> String {
 
 #[test]
 fn the_program_prints_a_profile_that_it_reads() {
-    let folder = common::work_dir("host-profile");
+    let folder = crate::common::work_dir("host-profile");
     let file = folder.join("this.toml");
     fs::write(&file, ours(&["host"])).expect("written");
     ours(&["check", "--host", file.to_str().expect("UTF-8"), "xml-samples/gpu-attached-later.xml"]);

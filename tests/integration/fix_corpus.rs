@@ -1,9 +1,7 @@
 //! `fix` over libvirt's own test domains, as they are and as large guests of old machine types:
 //! where there is nothing to do not a byte changes, and elsewhere only what has to.
 
-mod common;
-
-use common::{Differences, judged, note, shared, skip, work_dir, xml_files};
+use crate::common::{Differences, judged, note, shared, skip, work_dir, xml_files};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;

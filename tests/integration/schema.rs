@@ -1,9 +1,7 @@
 //! The JSON schema of `check --format json`, and the documents held against it by a validator that is not ours.
 
-mod common;
-
-use common::validators::{Schema, Validators};
-use common::{broken_inputs, every_host, generated, run_check, work_dir};
+use crate::common::validators::{Schema, Validators};
+use crate::common::{broken_inputs, every_host, generated, run_check, work_dir};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -2,13 +2,6 @@
 //!
 //! Where namespaces can be made, it runs in one with its own policy and IOMMU; what needs these says SKIPPED elsewhere.
 
-mod common;
-#[path = "hook_e2e/guest.rs"]
-#[allow(dead_code, reason = "the end-to-end tests use all of it")]
-mod guest;
-#[path = "hook_e2e/namespace.rs"]
-mod namespace;
-
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
@@ -17,9 +10,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{skip, work_dir};
-use guest::Guest;
-use namespace::Namespace;
+use crate::common::guest::Guest;
+use crate::common::namespace::Namespace;
+use crate::common::{skip, work_dir};
 
 const HOOK: &str = env!("CARGO_BIN_EXE_iova-preflight-hook");
 

@@ -4,21 +4,21 @@
 //! is not disturbed, and nothing is left behind.
 #![cfg_attr(not(feature = "libvirt"), allow(dead_code, reason = "the tests that talk to libvirt use all of it"))]
 
-#[path = "../common/mod.rs"]
 mod common;
-mod guest;
-mod host;
-mod lifecycle;
-mod migration;
-mod namespace;
-mod neighbours;
-mod pages;
-mod real_map;
-#[cfg(feature = "libvirt")]
-mod redefine;
-mod start;
-#[cfg(feature = "libvirt")]
-mod watch;
-#[cfg(feature = "libvirt")]
-mod watcher;
-mod world;
+
+mod hook_e2e {
+    mod host;
+    mod lifecycle;
+    mod migration;
+    mod neighbours;
+    mod pages;
+    mod real_map;
+    #[cfg(feature = "libvirt")]
+    mod redefine;
+    mod start;
+    #[cfg(feature = "libvirt")]
+    mod watch;
+    #[cfg(feature = "libvirt")]
+    mod watcher;
+    mod world;
+}

@@ -1,8 +1,6 @@
 //! `iova-preflight hook install|uninstall|status` below a root folder of the test's own.
 
-mod common;
-
-use common::work_dir;
+use crate::common::work_dir;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

@@ -1,9 +1,7 @@
 //! The sample domains: what `check` says of each, on the default profile and on the hosts beside them, against a
 //! reviewed record. A new sample or a new host has to be written down in `tests/expected/samples.toml`.
 
-mod common;
-
-use common::{check, samples};
+use crate::common::{check, samples};
 use iova_preflight::rules::{RULES, UNKNOWN_MACHINE_TYPE};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,9 +1,7 @@
 //! Four hundred recorded domains: what real libvirt passes to QEMU, and what three versions of
 //! real QEMU build from it, against what we say. Every cell has to match.
 
-mod common;
-
-use common::{Differences, Profile, check, expect, note, shared, work_dir, xml_files};
+use crate::common::{Differences, Profile, check, expect, note, shared, work_dir, xml_files};
 use serde_json::Value;
 
 /// The columns of the record and the exact QEMU version each was measured with.

@@ -1,8 +1,6 @@
 //! `explain`: the pages that are committed are those of the program, and what they quote is what is really printed.
 
-mod common;
-
-use common::{check, every_host, generated, note, samples, shared, skip, xml_files};
+use crate::common::{check, every_host, generated, note, samples, shared, skip, xml_files};
 use iova_preflight::explain::{Block, PAGES, Page, index, markdown};
 use iova_preflight::rules::{RULES, UNKNOWN_MACHINE_TYPE};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Random domains, drawn around every place where the memory map changes shape. The same seed
 //! and case number give the same domain on the same machine.
 
-use crate::draw::{GIB, KIB, MIB, Rng, element, nudged, sized};
+use super::draw::{GIB, KIB, MIB, Rng, element, nudged, sized};
 use std::fmt::Write as _;
 
 /// What this machine can be asked for.

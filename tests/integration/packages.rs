@@ -1,7 +1,5 @@
 //! What packages put beside the program, held against the programs that read it: bash, man and mandoc.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -23,13 +21,13 @@ fn is_there(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()));
     if !found {
-        common::skip(&format!("{program} is not installed"));
+        crate::common::skip(&format!("{program} is not installed"));
     }
     found
 }
 
 fn pages() -> Vec<PathBuf> {
-    let folder = common::work_dir(&format!("man-{:?}", std::thread::current().id())).join("new");
+    let folder = crate::common::work_dir(&format!("man-{:?}", std::thread::current().id())).join("new");
     ours(&["man", folder.to_str().expect("UTF-8")]);
     let mut pages: Vec<PathBuf> =
         std::fs::read_dir(&folder).expect("made").map(|entry| entry.expect("readable").path()).collect();
@@ -41,7 +39,7 @@ fn pages() -> Vec<PathBuf> {
 fn every_command_has_a_page() {
     let names: BTreeSet<String> =
         pages().iter().map(|page| page.file_name().expect("a file").to_string_lossy().into_owned()).collect();
-    let mut commands = common::commands(PROGRAM);
+    let mut commands = crate::common::commands(PROGRAM);
     commands.retain(|command| !command.is_empty());
     assert!(commands.len() >= 8, "{commands:?}");
     let expected: BTreeSet<String> = commands
@@ -81,7 +79,7 @@ fn man_shows_the_pages_without_a_warning() {
 
 #[test]
 fn the_exit_status_has_its_section() {
-    let folder = common::work_dir("man-exit-status");
+    let folder = crate::common::work_dir("man-exit-status");
     ours(&["man", folder.to_str().expect("UTF-8")]);
     let page = std::fs::read_to_string(folder.join("iova-preflight-check.1")).expect("made");
     let (_, section) = page.split_once(".SH \"EXIT STATUS\"\n").expect("a section EXIT STATUS");
@@ -132,7 +130,7 @@ fn bash_completes() {
     if !is_there("bash") {
         return;
     }
-    let script = common::work_dir("completions").join("iova-preflight.bash");
+    let script = crate::common::work_dir("completions").join("iova-preflight.bash");
     std::fs::write(&script, ours(&["completions", "bash"]).stdout).expect("written");
     let checked = run(Command::new("bash").arg("-n").arg(&script));
     assert!(checked.status.success() && checked.stderr.is_empty(), "{}", String::from_utf8_lossy(&checked.stderr));

@@ -1,9 +1,7 @@
 //! What is well-formed is decided by libxml2, the parser behind libvirt: `Document::parse` has to accept exactly what
 //! `xmllint` accepts, but for differences that are named here.
 
-mod common;
-
-use common::{note, skip, work_dir};
+use crate::common::{note, skip, work_dir};
 use iova_preflight::xml::{Document, MAX_BYTES, MAX_DEPTH};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -1,8 +1,6 @@
 //! What each command prints, against what was looked at and found good: `tests/snapshots`, and the examples in the
-//! README and in `docs`. `SNAPSHOTS=overwrite cargo test --test snapshots` writes what is printed now into these files,
+//! README and in `docs`. `SNAPSHOTS=overwrite cargo test --test integration snapshots` writes what is printed now into these files,
 //! for a person to read in the diff.
-
-mod common;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -128,7 +126,7 @@ fn fix() {
         let run = Run { input: &sample, ..Run::new(arguments) };
         assert_data_eq!(run.transcript(), snapshot(name));
     }
-    let folder = common::work_dir("snapshot-in-place");
+    let folder = crate::common::work_dir("snapshot-in-place");
     fs::write(folder.join("guest.xml"), &sample).expect("written");
     let run = Run { folder: &folder, ..Run::new(&["fix", "--in-place", "guest.xml", "--host", "amd-epyc"]) };
     let first = run.transcript();
@@ -171,7 +169,7 @@ fn map() {
 
 /// A root folder in which the hook can be put in place.
 fn hook_root(name: &str) -> PathBuf {
-    let root = common::work_dir(name);
+    let root = crate::common::work_dir(name);
     let cache = root.join("var/cache/libvirt/qemu/capabilities");
     fs::create_dir_all(&cache).expect("the folder");
     let libvirt = "<qemuCaps><emulator>/usr/bin/qemu-system-x86_64</emulator><selfvers>9000000</selfvers>\
@@ -210,7 +208,7 @@ fn hook_status() {
     fs::write(&program, "#!/bin/sh\n").expect("written");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
     if fs::metadata(&program).expect("written").uid() != 0 {
-        common::skip("snapshot of hook status: not root, so that the hook would not be root's");
+        crate::common::skip("snapshot of hook status: not root, so that the hook would not be root's");
         return;
     }
     let root = root.to_str().expect("UTF-8");
@@ -245,7 +243,7 @@ fn mistakes_of_usage() {
 /// The help of every command, each in a file of its own.
 #[test]
 fn help() {
-    for command in common::commands(PROGRAM) {
+    for command in crate::common::commands(PROGRAM) {
         let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
         let run = Run { columns: Some(100), ..Run::new(&arguments) };
         let name = [&["help".to_owned()], &command[..]].concat().join("-");

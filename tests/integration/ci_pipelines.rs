@@ -1,9 +1,7 @@
 //! The pipelines of `docs/ci.md`: valid for those who run them, and their commands do what the page says.
 
-mod common;
-
-use common::validators::{Schema, Validators};
-use common::{samples, samples_folder, skip, work_dir};
+use crate::common::validators::{Schema, Validators};
+use crate::common::{samples, samples_folder, skip, work_dir};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

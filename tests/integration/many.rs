@@ -1,7 +1,5 @@
 //! `check` over many guests: the same output however many are judged at once, the table at the end, and progress.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -11,8 +9,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_iova-preflight");
 
 /// A folder of guests: the samples in many copies, and between them what is no guest.
 fn fleet(name: &str, copies: usize) -> PathBuf {
-    let folder = common::work_dir(name);
-    let samples = common::xml_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("xml-samples"));
+    let folder = crate::common::work_dir(name);
+    let samples = crate::common::xml_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("xml-samples"));
     for copy in 0..copies {
         for sample in &samples {
             let text = fs::read_to_string(sample).expect("a sample");

@@ -1,15 +1,12 @@
 //! What has to be in order before a version is published, as far as a machine can say.
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-const MANIFEST: &str = include_str!("../Cargo.toml");
+const MANIFEST: &str = include_str!("../../Cargo.toml");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn cargo(args: &[&str]) -> String {
@@ -50,7 +47,7 @@ fn no_crate_needs_a_newer_rust() {
 
 #[test]
 fn every_crate_has_a_licence_that_is_allowed() {
-    let deny: toml::Table = include_str!("../deny.toml").parse().expect("TOML");
+    let deny: toml::Table = include_str!("../../deny.toml").parse().expect("TOML");
     let words = |value: &toml::Value| -> BTreeSet<String> {
         value.as_array().expect("a list").iter().map(|word| word.as_str().expect("a word").to_owned()).collect()
     };
@@ -89,7 +86,7 @@ fn the_packages_are_of_this_version() {
     assert_eq!(deb, Some(wanted.as_str()));
     let heading = format!("## {VERSION}");
     assert!(
-        include_str!("../CHANGELOG.md").lines().any(|line| line.starts_with(&heading)),
+        include_str!("../../CHANGELOG.md").lines().any(|line| line.starts_with(&heading)),
         "{heading} in CHANGELOG.md"
     );
 }
@@ -97,7 +94,7 @@ fn the_packages_are_of_this_version() {
 #[test]
 fn the_crate_holds_what_it_needs_and_nothing_else() {
     if !Path::new(env!("CARGO_MANIFEST_DIR")).join(".git").exists() {
-        return common::skip("not a git checkout: what would be packaged is not known");
+        return crate::common::skip("not a git checkout: what would be packaged is not known");
     }
     let listed = cargo(&["package", "--list", "--allow-dirty", "--locked"]);
     let listed: BTreeSet<&str> = listed.lines().collect();
@@ -122,15 +119,15 @@ fn the_crate_holds_what_it_needs_and_nothing_else() {
 /// Unit files are checked by what reads them. That systemd runs nowhere near makes no difference to that.
 #[test]
 fn systemd_finds_no_fault_with_the_unit() {
-    let folder = common::work_dir("unit");
+    let folder = crate::common::work_dir("unit");
     let program = env!("CARGO_BIN_EXE_iova-preflight");
-    let unit = include_str!("../packaging/systemd/iova-preflight-watch.service")
+    let unit = include_str!("../../packaging/systemd/iova-preflight-watch.service")
         .replace("/usr/libexec/iova-preflight/iova-preflight", program)
         .replace("Documentation=man:iova-preflight-watch(1)\n", "");
     let path = folder.join("iova-preflight-watch.service");
     std::fs::write(&path, unit).expect("written");
     let verify = |path: &Path| Command::new("systemd-analyze").arg("verify").arg(path).output();
-    let Ok(output) = verify(&path) else { return common::skip("systemd-analyze is not there") };
+    let Ok(output) = verify(&path) else { return crate::common::skip("systemd-analyze is not there") };
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let ours: Vec<&str> = said.lines().filter(|line| line.contains("iova-preflight-watch")).collect();
     assert!(output.status.success() && ours.is_empty(), "{said}");

@@ -1,9 +1,7 @@
 //! `check --format sarif`: held against the official schema, against the JSON document, and its fixes against `fix`.
 
-mod common;
-
-use common::validators::{Schema, Validators};
-use common::{broken_inputs, every_host, note, run_check, samples, samples_folder, work_dir};
+use crate::common::validators::{Schema, Validators};
+use crate::common::{broken_inputs, every_host, note, run_check, samples, samples_folder, work_dir};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,8 +1,6 @@
 //! Terminals, pipes and what is closed: colour only where it is wanted, lines that fit, and no complaint where nobody
 //! reads on.
 
-mod common;
-
 use std::fs::File;
 use std::process::{Command, Stdio};
 

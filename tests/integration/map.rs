@@ -1,9 +1,7 @@
 //! `map`: every sample is drawn, within the width there is, with the addresses that `check` computes and the differential
 //! tests hold against QEMU; and the SVG is one for programs that are not ours.
 
-mod common;
-
-use common::{generated, judged, samples, skip, work_dir};
+use crate::common::{generated, judged, samples, skip, work_dir};
 use serde_json::Value;
 use std::io::Write;
 use std::path::Path;

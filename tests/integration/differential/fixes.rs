@@ -1,11 +1,11 @@
 //! Random domains that a rewrite helps: rewritten by us, then started by the real libvirt and the
 //! real QEMU, which have to build the layout that we predict, outside the reserved range.
 
+use super::draw::Rng;
+use super::generate::{self, Inventory};
+use super::oracle::Oracle;
+use super::{ALONE, Answer, CASES, Overcommit, SEED, ask_all, compare, host_cpu, number, skip};
 use crate::common::{Differences, judged, note, work_dir};
-use crate::draw::Rng;
-use crate::generate::{self, Inventory};
-use crate::oracle::Oracle;
-use crate::{ALONE, Answer, CASES, Overcommit, SEED, ask_all, compare, host_cpu, number, skip};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
