@@ -1,7 +1,7 @@
 //! `fix` over libvirt's own test domains, as they are and as large guests of old machine types:
 //! where there is nothing to do not a byte changes, and elsewhere only what has to.
 
-use crate::common::{Differences, judged, note, shared, skip, work_dir, xml_files};
+use crate::common::{Differences, evaluated, note, shared, skip, work_dir, xml_files};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -180,7 +180,7 @@ impl Tool {
 
     /// What `check` says about each file, by its name.
     fn check(&self, files: &[PathBuf]) -> BTreeMap<String, Value> {
-        judged(self.command(&["check", "--format", "json"]).args(files))
+        evaluated(self.command(&["check", "--format", "json"]).args(files))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `map`: every sample is drawn, within the width there is, with the addresses that `check` computes and the differential
 //! tests hold against QEMU; and the SVG is one for programs that are not ours.
 
-use crate::common::{generated, judged, samples, skip, work_dir};
+use crate::common::{evaluated, generated, samples, skip, work_dir};
 use serde_json::Value;
 use std::io::Write;
 use std::path::Path;
@@ -59,7 +59,7 @@ fn no_line_is_wider_than_the_terminal() {
 #[test]
 fn the_axis_has_the_addresses_of_the_layout() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
-    let guests = judged(command.args(["check", "--format", "json", "--host", "amd-epyc", "xml-samples"]));
+    let guests = evaluated(command.args(["check", "--format", "json", "--host", "amd-epyc", "xml-samples"]));
     let mut compared = 0;
     for path in samples() {
         let guest = &guests[name(&path)];

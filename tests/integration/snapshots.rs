@@ -1,6 +1,6 @@
 //! What each command prints, against what was looked at and found good: `tests/snapshots`, and the examples in the
-//! README and in `docs`. `SNAPSHOTS=overwrite cargo test --test integration snapshots` writes what is printed now into these files,
-//! for a person to read in the diff.
+//! README and in `docs`. `SNAPSHOTS=overwrite cargo test --test integration snapshots` writes what is printed now into
+//! these files, for a person to read in the diff.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -130,7 +130,7 @@ fn fix() {
     fs::write(folder.join("guest.xml"), &sample).expect("written");
     let run = Run { folder: &folder, ..Run::new(&["fix", "--in-place", "guest.xml", "--host", "amd-epyc"]) };
     let first = run.transcript();
-    // What was mended needs nothing more.
+    // What was fixed needs nothing more.
     assert_data_eq!(first + &run.transcript(), snapshot("fix-in-place.txt"));
 }
 

@@ -1,5 +1,5 @@
 //! Inputs that are wrong, hostile or unreadable: each gives exit status 2 and one message with its place, in bounded
-//! time and memory, and the other inputs of the same call are judged all the same.
+//! time and memory, and the other inputs of the same call are evaluated all the same.
 
 mod paths;
 mod sizes;
@@ -70,7 +70,7 @@ fn make_pipe(path: &Path) {
     assert!(made.is_ok_and(|status| status.success()), "mkfifo");
 }
 
-/// Judges every document in one call, between two guests that pass, and each one alone on standard input.
+/// Evaluates every document in one call, between two guests that pass, and each one alone on standard input.
 fn assert_all(cases: &[Case]) {
     let folder = work_dir(&format!("hostile-{}", cases[0].0));
     let (first, last) = (folder.join("-first.xml"), folder.join("-last.xml"));

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 #[test]
-fn unreadable_paths_are_named_and_the_rest_is_judged() {
+fn unreadable_paths_are_named_and_the_rest_is_evaluated() {
     let folder = work_dir("hostile-paths");
     let good = folder.join("good.xml");
     std::fs::write(&good, GOOD).expect("write a file");
@@ -90,8 +90,8 @@ fn folders_give_their_regular_files_only() {
     for path in [&folder, &folder.join("circle/")] {
         let run = check(&[path]);
         assert_eq!((run.code(), run.stderr.as_str()), (Some(0), ""));
-        let judged = run.stdout.lines().filter(|line| line.starts_with("pass")).count();
-        assert_eq!(judged, 2, "{}", run.stdout);
+        let evaluated = run.stdout.lines().filter(|line| line.starts_with("pass")).count();
+        assert_eq!(evaluated, 2, "{}", run.stdout);
         assert!(
             run.stdout.contains("b.xml (good)") && run.stdout.contains("folder.xml/c.xml (inner)"),
             "{}",

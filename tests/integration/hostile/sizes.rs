@@ -136,7 +136,7 @@ fn large_documents_take_little_memory_and_give_short_messages() {
     let pipe = folder.join("pipe");
     make_pipe(&pipe);
     let mut greedy = Vec::new();
-    for (name, document, judged) in large() {
+    for (name, document, evaluated) in large() {
         assert!(document.len() <= 4 << 20, "{name}: {} bytes, more than is read", document.len());
         let path = folder.join(format!("{name}.xml"));
         std::fs::write(&path, &document).expect("write a file");
@@ -150,9 +150,9 @@ fn large_documents_take_little_memory_and_give_short_messages() {
             greedy.push(format!("{name}: {peak} KiB"));
         }
         let _ = std::fs::remove_file(&path);
-        assert_eq!(run.stderr.is_empty(), judged, "{name}:\n{:.2000}", run.stderr);
-        assert!(matches!(run.code(), Some(0 | 1)) == judged, "{name}: {:?}", run.status);
-        if !judged {
+        assert_eq!(run.stderr.is_empty(), evaluated, "{name}:\n{:.2000}", run.stderr);
+        assert!(matches!(run.code(), Some(0 | 1)) == evaluated, "{name}: {:?}", run.status);
+        if !evaluated {
             run.assert_complaint(&path, "1:", "");
         }
         run.assert_passes(&pipe);

@@ -117,7 +117,10 @@ fn a_closed_standard_error_changes_nothing_else() {
         let output = check_command().args(arguments).args([&wrong, &good]).stderr(writer).output().expect("run");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("b.xml") || arguments == ["--quiet"], "{arguments:?}: the rest is not judged:\n{text}");
+        assert!(
+            text.contains("b.xml") || arguments == ["--quiet"],
+            "{arguments:?}: the rest is not evaluated:\n{text}"
+        );
     }
 }
 

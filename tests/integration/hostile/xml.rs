@@ -36,7 +36,7 @@ fn a_domain_cut_off_anywhere_is_named_with_its_place() {
         run.assert_complaint(path, place, "");
     }
     assert_eq!(run.stderr.lines().count(), files.len(), "a message for the whole domain:\n{}", run.stderr);
-    assert!(run.stdout.contains("9999.xml (db-1)"), "the whole domain is not judged:\n{}", run.stdout);
+    assert!(run.stdout.contains("9999.xml (db-1)"), "the whole domain is not evaluated:\n{}", run.stdout);
 }
 
 /// Where the parser has to point to in a domain that is cut off: to the markup or the reference that is cut, otherwise to
