@@ -87,8 +87,7 @@ pub fn read_one(folder: &Path, emulator: &str) -> Option<CachedQemu> {
     const BEGINNING: usize = 4096;
     let wanted = format!("<emulator>{emulator}</emulator>");
     let mentions = |path: &Path| {
-        read_found(path, BEGINNING)
-            .is_ok_and(|bytes| bytes.windows(wanted.len()).any(|w| w == wanted.as_bytes()))
+        read_found(path, BEGINNING).is_ok_and(|bytes| bytes.windows(wanted.len()).any(|w| w == wanted.as_bytes()))
     };
     files(folder).filter(|path| mentions(path)).filter_map(|path| read(&path)).max_by_key(|qemu| qemu.probed)
 }

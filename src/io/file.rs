@@ -54,7 +54,9 @@ pub fn open_regular(path: &Path, flags: i32) -> io::Result<File> {
     // Opening a pipe waits for somebody who writes to it; O_NONBLOCK means nothing to a regular file.
     let opened = OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
-        Some(libc::ELOOP) if flags & libc::O_NOFOLLOW != 0 => io::Error::other("a symbolic link, which is not followed"),
+        Some(libc::ELOOP) if flags & libc::O_NOFOLLOW != 0 => {
+            io::Error::other("a symbolic link, which is not followed")
+        }
         // What open(2) says of a socket.
         Some(libc::ENXIO) => io::Error::other("not a regular file"),
         _ => error,
