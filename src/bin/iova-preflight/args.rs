@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use iova_preflight::explain::PAGES;
+use iova_preflight::rules::RULES;
 
 /// Tells, before QEMU starts, whether a PCI-passthrough guest collides with the HyperTransport range that AMD hosts
 /// reserve below 1 TiB
@@ -34,7 +34,7 @@ pub(crate) enum Command {
     /// Say what a rule means, why it exists, and what to do; without RULE, list them all
     Explain {
         /// The rule, as findings name it
-        #[arg(hide_possible_values = true, value_parser = PossibleValuesParser::new(PAGES.map(|page| page.rule)))]
+        #[arg(hide_possible_values = true, value_parser = PossibleValuesParser::new(RULES.iter().map(|rule| rule.id)))]
         rule: Option<String>,
     },
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
