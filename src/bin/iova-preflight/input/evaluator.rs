@@ -67,9 +67,6 @@ impl<'a> Evaluator<'a> {
                 return Ok(());
             }
         };
-        if let Some(refused) = self.policy.refused_override(&domain.overrides) {
-            stderr::line(&format!("{name}: warning: {refused}"));
-        }
         let host = self.source.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
         let evaluation = evaluate(&domain, &host, self.policy);
         if evaluation.verdict.stops() {
