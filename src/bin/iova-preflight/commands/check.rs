@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::Outcome;
 use crate::args::{CheckArgs, Format};
 use crate::connected;
-use crate::input::Input;
+use crate::input::{Folders, Input};
 use crate::input::evaluator::{HostSource, Judge, Judged, complain, read_policy};
 use crate::output::human::{Look, Printer};
 use crate::output::progress::Progress;
@@ -56,12 +56,13 @@ struct Run<'a> {
     jobs: usize,
     progress: Progress,
     outcome: Outcome,
+    folders: Folders,
 }
 
 impl<'a> Run<'a> {
     fn new(batches: &[Batch], policy: &'a Policy, jobs: usize) -> Self {
         let progress = Progress::new(batches.iter().map(|batch| batch.inputs.len()).sum());
-        Self { policy, jobs, progress, outcome: Outcome::Clean }
+        Self { policy, jobs, progress, outcome: Outcome::Clean, folders: Folders::default() }
     }
 
     /// Judges every input of a batch and hands what `view` makes of it to `done`, in order, or its name and what is
@@ -85,11 +86,12 @@ impl<'a> Run<'a> {
                 },
                 |name, error| unreadable = Some((name.to_owned(), error)),
             )?;
-            Ok((judge.outcome, seen, unreadable))
+            Ok((judge, seen, unreadable))
         };
         for inputs in apart(inputs) {
             parallel::in_order(inputs, self.jobs, work, |judged: Result<_>| {
-                let (outcome, seen, unreadable) = judged?;
+                let (Judge { outcome, folders, .. }, seen, unreadable) = judged?;
+                self.folders.append(folders);
                 self.progress.clear();
                 if let Some((name, error)) = unreadable {
                     // First what came before it, where both streams go to one place.
@@ -149,7 +151,7 @@ fn human(batches: Vec<Batch>, policy: &Policy, jobs: usize, verbose: bool) -> Re
         )?;
     }
     run.progress.clear();
-    printer.summary()?;
+    printer.summary(&run.folders.remarks())?;
     printer.pointer()?;
     Ok(run.outcome)
 }
@@ -172,7 +174,8 @@ fn json(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
     }
     run.progress.clear();
     let (host, name) = first.unwrap_or_default();
-    print(&Report { version: VERSION, host: HostReport::new(&host, &name), guests })?;
+    let passed_over = run.folders.passed_over();
+    print(&Report { version: VERSION, host: HostReport::new(&host, &name), passed_over, guests })?;
     Ok(run.outcome)
 }
 

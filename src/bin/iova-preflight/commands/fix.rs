@@ -64,6 +64,9 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         )?;
     }
     io::stdout().flush()?;
+    if !args.common.quiet {
+        judge.folders.remarks().iter().for_each(|remark| stderr::line(remark));
+    }
     // What the judge calls stopped may have been rewritten; what it could not judge stays so.
     Ok(if judge.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
 }
@@ -84,7 +87,7 @@ impl Target {
     fn of(input: &Input, args: &FixArgs) -> Self {
         match input {
             Input::Stdin if !args.diff => Self::Stdout,
-            Input::File(path) if args.in_place => Self::File(path.clone()),
+            Input::File(path) | Input::Found { path, .. } if args.in_place => Self::File(path.clone()),
             _ if args.common.quiet && !args.diff => Self::Nowhere,
             _ => Self::Diff,
         }

@@ -13,7 +13,7 @@ use iova_preflight::report::Unreadable;
 use iova_preflight::xml::Document;
 
 use crate::Outcome;
-use crate::input::Input;
+use crate::input::{Folders, Input};
 use crate::output::stderr;
 
 /// The longest profile or policy that is read.
@@ -39,12 +39,14 @@ pub(crate) struct Judge<'a> {
     source: &'a HostSource,
     policy: &'a Policy,
     pub outcome: Outcome,
+    /// What was found in folders.
+    pub folders: Folders,
 }
 
 impl<'a> Judge<'a> {
     /// A judge for guests of `source` under `policy`.
     pub fn new(source: &'a HostSource, policy: &'a Policy) -> Self {
-        Self { source, policy, outcome: Outcome::Clean }
+        Self { source, policy, outcome: Outcome::Clean, folders: Folders::default() }
     }
 
     /// Judges one input and hands it to `judged`, or what is wrong with it to `unreadable`.
@@ -55,6 +57,10 @@ impl<'a> Judge<'a> {
         mut unreadable: impl FnMut(&str, Unreadable),
     ) -> Result<()> {
         let name = input.name();
+        let folder = input.folder();
+        if let Some(folder) = &folder {
+            self.folders.found(folder);
+        }
         let bytes = match input.read() {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -74,6 +80,10 @@ impl<'a> Judge<'a> {
         let domain = match domain::read(&document) {
             Ok(domain) => domain,
             Err(error) => {
+                if let Some(folder) = folder.filter(|_| error.other.is_some()) {
+                    self.folders.pass_over(&folder);
+                    return Ok(());
+                }
                 self.outcome = Outcome::Failed;
                 let at = Some(document.location(error.span.start));
                 unreadable(&name, Unreadable { at, message: error.to_string() });
