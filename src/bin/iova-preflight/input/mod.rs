@@ -67,7 +67,9 @@ impl Input {
     pub fn name(&self) -> String {
         match self {
             Self::Stdin => "-".to_owned(),
-            Self::File(path) | Self::Found { path, .. } | Self::Unreadable(path, _) => path.to_string_lossy().into_owned(),
+            Self::File(path) | Self::Found { path, .. } | Self::Unreadable(path, _) => {
+                path.to_string_lossy().into_owned()
+            }
             Self::Live(name, _) => name.clone(),
         }
     }

@@ -14,7 +14,7 @@ use crate::xml::{Document, MAX_BYTES};
 
 /// What the cache says of one QEMU binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Qemu {
+pub struct CachedQemu {
     /// Path of the binary, version and machine types.
     pub emulator: Emulator,
     /// Version of the libvirt that wrote the cache.
@@ -23,7 +23,7 @@ pub struct Qemu {
     probed: u64,
 }
 
-impl Qemu {
+impl CachedQemu {
     /// Reads one cache file; `None` where it is none, or of another architecture's QEMU.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let document = Document::parse(bytes).ok()?;
@@ -81,7 +81,7 @@ fn numbers(name: &str) -> Vec<(&str, u64)> {
 /// The QEMU at `emulator`, the last probed one where the cache has several; `None` where it has none or cannot be read.
 ///
 /// Of the other files only the beginning is read, where libvirt writes the path.
-pub fn read_one(folder: &Path, emulator: &str) -> Option<Qemu> {
+pub fn read_one(folder: &Path, emulator: &str) -> Option<CachedQemu> {
     /// Bytes within which the path stands (`virQEMUCapsFormatCache` writes it first).
     const BEGINNING: usize = 4096;
     let wanted = format!("<emulator>{emulator}</emulator>");
@@ -97,8 +97,8 @@ pub fn read_one(folder: &Path, emulator: &str) -> Option<Qemu> {
 ///
 /// # Errors
 /// The folder cannot be read, or a file in it must not be.
-pub fn read_all(folder: &Path) -> io::Result<Vec<(PathBuf, Qemu)>> {
-    let mut newest: BTreeMap<Option<String>, (PathBuf, Qemu)> = BTreeMap::new();
+pub fn read_all(folder: &Path) -> io::Result<Vec<(PathBuf, CachedQemu)>> {
+    let mut newest: BTreeMap<Option<String>, (PathBuf, CachedQemu)> = BTreeMap::new();
     // Sorted, so that two that were probed in the same second give the same answer every time.
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
     paths.sort_unstable();
@@ -108,7 +108,7 @@ pub fn read_all(folder: &Path) -> io::Result<Vec<(PathBuf, Qemu)>> {
             // libvirt replaces files at any time.
             bytes => bytes.unwrap_or_default(),
         };
-        let Some(qemu) = Qemu::parse(&bytes) else { continue };
+        let Some(qemu) = CachedQemu::parse(&bytes) else { continue };
         if newest.get(&qemu.emulator.path).is_none_or(|(_, known)| known.probed <= qemu.probed) {
             newest.insert(qemu.emulator.path.clone(), (path, qemu));
         }
@@ -125,8 +125,8 @@ fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {
     entries.map(|entry| entry.path()).filter(|path| is_xml(path))
 }
 
-fn read(path: &Path) -> Option<Qemu> {
-    Qemu::parse(&read_file_limited(path, MAX_BYTES).ok()?)
+fn read(path: &Path) -> Option<CachedQemu> {
+    CachedQemu::parse(&read_file_limited(path, MAX_BYTES).ok()?)
 }
 
 #[cfg(test)]
@@ -140,13 +140,13 @@ mod tests {
             <machine type='kvm' name='pc-q35-7.2' alias='q35'/>\n  <machine type='qemu' name='pc-q35-7.2' alias='q35'/>\n  \
             <machine type='kvm' name='pc-q35-6.2'/>\n  <machine type='kvm' name='pc-q35-2.10'/>\n  \
             <machine type='kvm' name='pc-q35-2.9'/>\n</qemuCaps>\n";
-        let qemu = Qemu::parse(cache).expect("a cache file");
+        let qemu = CachedQemu::parse(cache).expect("a cache file");
         assert_eq!(qemu.emulator.path.as_deref(), Some("/usr/bin/qemu-system-x86_64"));
         assert_eq!(qemu.emulator.version, Some(Version { major: 7, minor: 2, micro: 22 }));
         assert_eq!(qemu.libvirt, Some(Version::new(9, 0)));
         assert_eq!(qemu.emulator.machines, ["pc-q35-2.9", "pc-q35-2.10", "pc-q35-6.2", "pc-q35-7.2"]);
         assert_eq!(qemu.emulator.aliases.get("q35").map(String::as_str), Some("pc-q35-7.2"));
-        assert_eq!(Qemu::parse(b"<qemuCaps><arch>aarch64</arch></qemuCaps>"), None);
-        assert_eq!(Qemu::parse(b"not xml"), None);
+        assert_eq!(CachedQemu::parse(b"<qemuCaps><arch>aarch64</arch></qemuCaps>"), None);
+        assert_eq!(CachedQemu::parse(b"not xml"), None);
     }
 }
