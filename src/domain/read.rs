@@ -35,7 +35,7 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
     if root.name() != "domain" || root.namespace().is_some() {
         let other = root.namespace().is_none().then(|| other_document(root.name())).flatten();
         let message = match other {
-            Some(OtherDocument { what, instead }) => format!("this is {what}, not a domain; {instead}"),
+            Some(OtherDocument { what, instead }) => format!("<{}> is {what}, not a domain; {instead}", root.name()),
             None => format!("not a libvirt domain: the outermost element is <{}>", quoted(root.name())),
         };
         return Err(ReadError { message, span: root.start_tag(), other });
