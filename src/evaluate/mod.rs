@@ -138,7 +138,7 @@ pub(crate) fn diagnose(domain: &Domain, host: &Host, policy: &Policy) -> Evaluat
         return not_applicable(reason);
     }
     let requested = domain.machine.as_ref().map_or("pc", |machine| machine.value.as_str());
-    let canonical = host.aliases.get(requested).map_or(requested, String::as_str);
+    let canonical = host.canonical_machine(requested);
     match resolve(canonical) {
         Resolved::NotPc(name) => not_applicable(format!("machine type {name} is neither pc nor q35")),
         Resolved::Known(machine) => known_machine(domain, host, policy, &machine),
@@ -332,6 +332,18 @@ mod tests {
         let other = Host { reserved: builtin("amd-epyc").expect("built in").reserved, ..host };
         assert!(!says(&other, "pc-q35-7.2", CARD));
         assert!(evaluated(&other, "pc-q35-6.2", CARD).verdict.stops());
+    }
+
+    /// libvirt's cache, a profile or capabilities may hold anything; QEMU has no alias that is called like a type.
+    #[test]
+    fn an_alias_never_overrides_a_versioned_type() {
+        let mut host = Host { qemu: Some(Version::new(7, 2)), ..builtin("amd-epyc").expect("built in") };
+        for alias in ["pc-q35-6.2", "pc-q35-7.0+pve1", "q35"] {
+            host.aliases.insert(alias.to_owned(), "pc-q35-7.2".to_owned());
+        }
+        assert_eq!(evaluated(&host, "pc-q35-6.2", CARD).verdict, Verdict::Fixable);
+        assert!(evaluated(&host, "pc-q35-7.0+pve1", CARD).verdict.stops());
+        assert_eq!(evaluated(&host, "q35", CARD).verdict, Verdict::Pass);
     }
 
     #[test]

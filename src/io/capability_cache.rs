@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::read_file_limited;
+use super::file::read_found;
 use crate::host::{Emulator, Host};
 use crate::version::Version;
 use crate::xml::{Document, MAX_BYTES};
@@ -80,20 +80,21 @@ fn numbers(name: &str) -> Vec<(&str, u64)> {
 
 /// The QEMU at `emulator`, the last probed one where the cache has several; `None` where it has none or cannot be read.
 ///
-/// Of the other files only the beginning is read, where libvirt writes the path.
+/// Only what libvirt can have written counts, see [`super::file::open_found`]. Of the other files only the beginning is
+/// read, where libvirt writes the path.
 pub fn read_one(folder: &Path, emulator: &str) -> Option<CachedQemu> {
     /// Bytes within which the path stands (`virQEMUCapsFormatCache` writes it first).
     const BEGINNING: usize = 4096;
     let wanted = format!("<emulator>{emulator}</emulator>");
     let mentions = |path: &Path| {
-        read_file_limited(path, BEGINNING)
-            .is_ok_and(|bytes| bytes.windows(wanted.len()).any(|w| w == wanted.as_bytes()))
+        read_found(path, BEGINNING).is_ok_and(|bytes| bytes.windows(wanted.len()).any(|w| w == wanted.as_bytes()))
     };
     files(folder).filter(|path| mentions(path)).filter_map(|path| read(&path)).max_by_key(|qemu| qemu.probed)
 }
 
 /// Every QEMU in the cache folder `folder` with its file, the last probed one of each binary, sorted by path of the
-/// binary. Files that are none are passed over.
+/// binary. Files that are none are passed over, and so is what libvirt cannot have written, see
+/// [`super::file::open_found`].
 ///
 /// # Errors
 /// The folder cannot be read, or a file in it must not be.
@@ -103,7 +104,7 @@ pub fn read_all(folder: &Path) -> io::Result<Vec<(PathBuf, CachedQemu)>> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
     paths.sort_unstable();
     for path in paths.into_iter().filter(|path| is_xml(path)) {
-        let bytes = match read_file_limited(&path, MAX_BYTES) {
+        let bytes = match read_found(&path, MAX_BYTES) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
             // libvirt replaces files at any time.
             bytes => bytes.unwrap_or_default(),
@@ -126,7 +127,7 @@ fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 fn read(path: &Path) -> Option<CachedQemu> {
-    CachedQemu::parse(&read_file_limited(path, MAX_BYTES).ok()?)
+    CachedQemu::parse(&read_found(path, MAX_BYTES).ok()?)
 }
 
 #[cfg(test)]
