@@ -11,6 +11,7 @@ mod integration {
     mod explain;
     mod fix_corpus;
     mod fix_files;
+    mod folders;
     mod golden;
     mod hook_install;
     mod hook_protocol;
@@ -23,6 +24,7 @@ mod integration {
     mod samples;
     mod sarif;
     mod schema;
+    mod security;
     mod snapshots;
     mod terminal;
     mod wellformed;

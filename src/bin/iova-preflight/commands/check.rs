@@ -13,7 +13,7 @@ use crate::connected;
 use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
 use crate::input::policy::read_policy;
-use crate::input::{Batch, Input};
+use crate::input::{Batch, Folders, Input};
 use crate::outcome::Outcome;
 use crate::output::human::{Look, Printer};
 use crate::output::progress::Progress;
@@ -53,12 +53,13 @@ struct CheckRun<'a> {
     jobs: usize,
     progress: Progress,
     outcome: Outcome,
+    folders: Folders,
 }
 
 impl<'a> CheckRun<'a> {
     fn new(batches: &[Batch], policy: &'a Policy, jobs: usize) -> Self {
         let progress = Progress::new(batches.iter().map(|batch| batch.inputs.len()).sum());
-        Self { policy, jobs, progress, outcome: Outcome::Clean }
+        Self { policy, jobs, progress, outcome: Outcome::Clean, folders: Folders::default() }
     }
 
     /// Evaluates every input of a batch and hands what `view` makes of it to `done`, in order, or its name and what is
@@ -82,11 +83,12 @@ impl<'a> CheckRun<'a> {
                 },
                 |name, error| unreadable = Some((name.to_owned(), error)),
             )?;
-            Ok((evaluator.outcome, seen, unreadable))
+            Ok((evaluator, seen, unreadable))
         };
         for inputs in apart(inputs) {
             parallel::in_order(inputs, self.jobs, work, |evaluated: Result<_>| {
-                let (outcome, seen, unreadable) = evaluated?;
+                let (Evaluator { outcome, folders, .. }, seen, unreadable) = evaluated?;
+                self.folders.append(folders);
                 self.progress.clear();
                 if let Some((name, error)) = unreadable {
                     // First what came before it, where both streams go to one place.
@@ -146,7 +148,7 @@ fn human(batches: Vec<Batch>, policy: &Policy, jobs: usize, verbose: bool) -> Re
         )?;
     }
     run.progress.clear();
-    printer.summary()?;
+    printer.summary(&run.folders.remarks())?;
     printer.pointer()?;
     Ok(run.outcome)
 }
@@ -171,7 +173,8 @@ fn json(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
     }
     run.progress.clear();
     let (host, name) = first.unwrap_or_default();
-    print(&Report { version: VERSION, host: HostReport::new(&host, &name), guests })?;
+    let passed_over = run.folders.passed_over();
+    print(&Report { version: VERSION, host: HostReport::new(&host, &name), passed_over, guests })?;
     Ok(run.outcome)
 }
 
