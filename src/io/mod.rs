@@ -3,3 +3,5 @@
 pub mod capability_cache;
 pub mod detect;
 pub mod file;
+pub mod policy_file;
+pub mod trust;

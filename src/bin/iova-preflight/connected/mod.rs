@@ -45,7 +45,7 @@ mod imp {
         Err(become_connected("--connect"))
     }
 
-    pub(crate) fn fix(_: &FixArgs, _: &str, _: &str, _: &Policy) -> Result<Outcome> {
+    pub(crate) fn fix(_: &FixArgs, _: &str, _: &str, _: &Policy, _: Option<&str>) -> Result<Outcome> {
         Err(become_connected("--connect"))
     }
 }
@@ -110,8 +110,8 @@ mod imp {
         }
     }
 
-    /// Redefines one guest.
-    pub(crate) fn fix(args: &FixArgs, uri: &str, name: &str, policy: &Policy) -> Result<Outcome> {
+    /// Redefines one guest. `notice` says which policy that is.
+    pub(crate) fn fix(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice: Option<&str>) -> Result<Outcome> {
         let inventory = inventories(&[uri.to_owned()], Some(name), |_, _| {})
             .pop()
             .unwrap_or_else(|| Err(anyhow!("{uri}: no answer")))?;
@@ -123,6 +123,9 @@ mod imp {
         evaluator.each(
             Input::Live(format!("{uri} {name}"), old.clone().into_bytes()),
             |evaluated| {
+                if evaluated.evaluation.verdict.stops() && !args.common.quiet {
+                    notice.into_iter().for_each(stderr::line);
+                }
                 match &evaluated.evaluation.fix {
                     Some(fix) => {
                         let rewritten = rewrite(evaluated.document, fix)?;

@@ -1,4 +1,4 @@
-//! What all commands that read domains have in common: which host, which policy, and one domain after the other.
+//! What all commands that read domains have in common: which host, and one domain after the other.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::Outcome;
 use crate::input::Input;
 use crate::output::stderr;
 
-/// The longest profile or policy that is read.
+/// The longest profile that is read.
 const MAX_CONFIG_BYTES: usize = 1024 * 1024;
 
 /// Says on standard error what is wrong with an input.
@@ -150,14 +150,6 @@ impl HostSource {
     pub fn host_for(&self, emulator: Option<&str>) -> Host {
         self.profile.host_for(emulator)
     }
-}
-
-/// The policy in a file, or the default one.
-pub(crate) fn read_policy(path: Option<&Path>) -> Result<Policy> {
-    let Some(path) = path else { return Ok(Policy::default()) };
-    let bytes = read_file_limited(path, MAX_CONFIG_BYTES).with_context(|| format!("policy {}", path.display()))?;
-    let text = config_text(&bytes, path)?;
-    Policy::from_toml(&text).map_err(|error| anyhow!("{}:{error}", path.display()))
 }
 
 fn config_text(bytes: &[u8], path: &Path) -> Result<String> {

@@ -1,6 +1,7 @@
 //! The inputs: files, folders, standard input.
 
 pub(crate) mod evaluator;
+pub(crate) mod policy;
 
 use std::io;
 use std::path::{Path, PathBuf};

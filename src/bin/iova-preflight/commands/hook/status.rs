@@ -6,18 +6,16 @@ use std::path::{Path, PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
+use iova_preflight::io::policy_file;
 use iova_preflight::policy::Mode;
 
 use crate::Outcome;
 use crate::commands::hook::{Place, Present, is_executable, is_safely_owned, libvirt_version, place, places, present};
-use crate::input::evaluator::read_policy;
+use crate::input::policy::operators;
 
 /// Folders from which libvirtd's AppArmor profile lets hooks run programs (`/usr/bin/* PUx` and the like in
 /// `usr.sbin.libvirtd`).
 const APPARMOR_FOLDERS: [&str; 3] = ["/usr/bin", "/usr/sbin", "/usr/lib/libvirt"];
-
-/// The policy that the hook reads, below the root folder.
-const POLICY: &str = "etc/iova-preflight/policy.toml";
 
 /// How a daemon is told to look at its hooks again.
 const RELOAD: &str = "systemctl try-reload-or-restart libvirtd virtqemud (or kill -HUP the daemon)";
@@ -118,12 +116,13 @@ impl<W: Write> Checks<'_, W> {
 
     /// What the policy has the hook do. One that cannot be read is a failure of the hook's own at each start.
     fn policy(&mut self, root: &Path) -> Result<()> {
-        let path = root.join(POLICY);
-        if !path.exists() {
-            return Ok(());
-        }
-        let shown = path.display();
-        match read_policy(Some(&path)).map(|policy| policy.mode) {
+        let shown = policy_file::path(root).display().to_string();
+        let policy = match operators(root) {
+            Ok(None) => return Ok(()),
+            Ok(Some(policy)) => Ok(policy),
+            Err(error) => Err(error),
+        };
+        match policy.map(|policy| policy.mode) {
             Ok(Mode::Enforce) => self.line(Grade::Pass, &format!("{shown}: guests that would fail are stopped")),
             Ok(Mode::Warn) => self.line(Grade::Note, &format!("{shown}: guests that would fail are logged and start")),
             Ok(Mode::Off) => self.line(Grade::Note, &format!("{shown}: the hook looks at no guest")),
