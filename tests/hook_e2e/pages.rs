@@ -2,8 +2,8 @@
 
 use iova_preflight::explain::{Block, PAGES};
 
-use crate::guest::Guest;
-use crate::world::World;
+use super::world::World;
+use crate::common::guest::Guest;
 
 /// The lines of a block that libvirt, QEMU or this machine answers; the others need a device or a guest's inside.
 fn answered(block: &Block) -> Vec<&'static str> {

@@ -13,7 +13,7 @@ use std::path::Path;
 use iova_preflight::decision::{Decision, Operation, decide, is_exempt, is_out_of_reach, salvage_on_internal_error};
 use iova_preflight::domain;
 use iova_preflight::io::detect::host_for_domain;
-use iova_preflight::io::policy_file::{self, POLICY};
+use iova_preflight::io::policy;
 use iova_preflight::policy::{Mode, OnInternalError, Policy};
 use iova_preflight::text::printable;
 use iova_preflight::xml::{Document, MAX_BYTES};
@@ -55,8 +55,8 @@ fn main() {
             let line = format!("internal error: {problem}; guest {} {consequence}", printable(name));
             log::send(log::Level::Error, &line);
             if block {
-                let _ =
-                    writeln!(std::io::stderr(), "iova-preflight: {line} (on_internal_error = \"block\" in {POLICY})");
+                let source = format_args!("on_internal_error = \"block\" in {}", policy::PATH);
+                let _ = writeln!(std::io::stderr(), "iova-preflight: {line} ({source})");
             }
             exit(block)
         }
@@ -91,10 +91,9 @@ fn run(operation: Operation, name: &str) -> Result<Decision, String> {
 }
 
 fn read_policy() -> Result<Policy, String> {
-    let Some(bytes) = policy_file::read(Path::new("/")).map_err(|error| format!("{POLICY}: {error}"))? else {
-        return Ok(Policy::default());
-    };
+    let read = policy::read_operators(Path::new("/")).map_err(|error| format!("{}: {error}", policy::PATH));
+    let Some(bytes) = read? else { return Ok(Policy::default()) };
     // Whatever is wrong with the rest, what it says of internal errors holds for this one.
     deadline::set_on_internal_error(salvage_on_internal_error(&bytes));
-    policy_file::parse(bytes, POLICY)
+    policy::parse(&bytes).map_err(|error| format!("{}:{error}", policy::PATH))
 }

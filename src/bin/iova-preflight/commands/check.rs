@@ -7,22 +7,18 @@ use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION, tex
 use iova_preflight::report::{Unreadable, sarif};
 use serde::Serialize;
 
-use crate::Outcome;
 use crate::args::{CheckArgs, Format};
 use crate::connected;
-use crate::input::Input;
-use crate::input::evaluator::{Evaluated, Evaluator, HostSource, complain};
+use crate::input::evaluator::{Evaluated, Evaluator};
+use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
+use crate::input::{Batch, Input};
+use crate::outcome::Outcome;
 use crate::output::human::{Look, Printer};
 use crate::output::progress::Progress;
+use crate::output::stderr::complain;
 use crate::output::terminal;
 use crate::parallel;
-
-/// Guests and the host they are evaluated for.
-pub(crate) struct Batch {
-    pub source: HostSource,
-    pub inputs: Vec<Input>,
-}
 
 /// Evaluates every input and prints the verdicts.
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {

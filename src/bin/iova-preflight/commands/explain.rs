@@ -9,7 +9,7 @@ use iova_preflight::explain::{Block, Content, PAGES, Page, page};
 use iova_preflight::finding::Severity;
 use textwrap::Options;
 
-use crate::Outcome;
+use crate::outcome::Outcome;
 use crate::output::terminal;
 
 /// Lines of text are no longer than this, however wide the terminal: longer ones are hard to read.

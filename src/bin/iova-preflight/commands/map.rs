@@ -13,11 +13,13 @@ use iova_preflight::report::picture::{self, Picture};
 use iova_preflight::text::{quoted, size};
 use iova_preflight::xml::Document;
 
-use crate::Outcome;
 use crate::args::{MapArgs, MapFormat};
 use crate::input::Input;
-use crate::input::evaluator::{Evaluated, Evaluator, HostSource, complain};
+use crate::input::evaluator::{Evaluated, Evaluator};
+use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
+use crate::outcome::Outcome;
+use crate::output::stderr::complain;
 use crate::output::{stderr, terminal};
 
 /// Draws the memory map of one guest.

@@ -1,6 +1,7 @@
-//! The inputs: files, folders, standard input.
+//! What is read: domains from files, folders and standard input, hosts, the policy.
 
 pub(crate) mod evaluator;
+pub(crate) mod host;
 pub(crate) mod policy;
 
 use std::io;
@@ -9,6 +10,14 @@ use std::path::{Path, PathBuf};
 use iova_preflight::io::file::{read_file_limited, read_limited};
 use iova_preflight::xml::MAX_BYTES;
 use walkdir::WalkDir;
+
+use host::HostSource;
+
+/// Guests and the host they are evaluated for.
+pub(crate) struct Batch {
+    pub source: HostSource,
+    pub inputs: Vec<Input>,
+}
 
 /// A domain XML to be read.
 #[derive(Debug)]

@@ -3,14 +3,13 @@
 use std::io;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
-use iova_preflight::io::file::read_file_limited;
-use iova_preflight::io::policy_file::{self, MAX_BYTES, POLICY, parse};
+use anyhow::{Result, anyhow};
+use iova_preflight::io::policy::{self, PATH, PolicyFileError, path_below, read_operators};
 use iova_preflight::policy::Policy;
 
 use crate::output::stderr;
 
-/// What `--policy` takes for no policy at all.
+/// What `--policy` takes for the default policy.
 const NONE: &str = "none";
 
 /// A policy and where it comes from.
@@ -25,49 +24,55 @@ pub(crate) struct ChosenPolicy {
 }
 
 impl ChosenPolicy {
-    fn new(policy: Policy, file: String) -> Self {
+    /// The policy in the file `wanted`, the default one if that is `none`, or else the operator's, if there is one that
+    /// this user can read.
+    pub fn choose(wanted: Option<&Path>) -> Result<Self> {
+        if wanted == Some(Path::new(NONE)) {
+            return Ok(Self::default());
+        }
+        let path = wanted.unwrap_or(Path::new(PATH));
+        let read = match wanted {
+            Some(wanted) => policy::read(wanted).map(Some),
+            None => read_below(Path::new("/")),
+        };
+        match read {
+            Ok(policy) => Ok(policy.map(|policy| Self::new(policy, path)).unwrap_or_default()),
+            Err(PolicyFileError::Unreadable(error))
+                if wanted.is_none() && error.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                stderr::line(&format!(
+                    "warning: policy {PATH}: {error}; using the default policy, as --policy none does"
+                ));
+                Ok(Self::default())
+            }
+            Err(error) => Err(explained(error, path)),
+        }
+    }
+
+    fn new(policy: Policy, path: &Path) -> Self {
         let differences = policy.differences();
         if differences.is_empty() {
             return Self { policy, ..Self::default() };
         }
+        let file = path.display().to_string();
         let notice = format!("policy: {file}: {}", differences.join(", "));
         Self { policy, file: Some(file), notice: Some(notice) }
     }
+}
 
-    /// The policy in the file `wanted`, no policy if that is `none`, or else the operator's, if there is one that this
-    /// user can read.
-    pub fn choose(wanted: Option<&Path>) -> Result<Self> {
-        match wanted {
-            Some(wanted) if wanted == Path::new(NONE) => Ok(Self::default()),
-            Some(wanted) => Ok(Self::new(read_policy(wanted)?, wanted.display().to_string())),
-            None => match operators(Path::new("/")) {
-                Ok(policy) => Ok(policy.map_or_else(Self::default, |policy| Self::new(policy, POLICY.to_owned()))),
-                Err(error) if is_denied(&error) => {
-                    stderr::line(&format!(
-                        "warning: {error:#}; using the default policy (`--policy none` does so without this warning)"
-                    ));
-                    Ok(Self::default())
-                }
-                Err(error) => Err(error),
-            },
-        }
+/// The operator's policy on the system below `root`; `None` if there is none.
+pub(crate) fn operators_policy(root: &Path) -> Result<Option<Policy>> {
+    read_below(root).map_err(|error| explained(error, &path_below(root)))
+}
+
+fn read_below(root: &Path) -> Result<Option<Policy>, PolicyFileError> {
+    read_operators(root)?.map(|bytes| policy::parse(&bytes)).transpose()
+}
+
+fn explained(error: PolicyFileError, path: &Path) -> anyhow::Error {
+    let name = path.display();
+    match error {
+        PolicyFileError::Unreadable(error) => anyhow!(error).context(format!("policy {name}")),
+        error => anyhow!("{name}:{error}"),
     }
-}
-
-/// The operator's policy in the system below `root`; `None` if there is none.
-pub(crate) fn operators(root: &Path) -> Result<Option<Policy>> {
-    let shown = policy_file::path(root).display().to_string();
-    let bytes = policy_file::read(root).with_context(|| format!("policy {shown}"))?;
-    bytes.map(|bytes| parse(bytes, &shown).map_err(|error| anyhow!(error))).transpose()
-}
-
-/// The policy in a file that somebody named.
-fn read_policy(path: &Path) -> Result<Policy> {
-    let shown = path.display().to_string();
-    let bytes = read_file_limited(path, MAX_BYTES).with_context(|| format!("policy {shown}"))?;
-    parse(bytes, &shown).map_err(|error| anyhow!(error))
-}
-
-fn is_denied(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }

@@ -15,15 +15,16 @@ use super::agenda::{Agenda, Fingerprint, Next, Permission};
 use super::backoff::Backoff;
 use super::journal::{Journal, Priority};
 use super::manager::{Manager, on_stop};
-use crate::Outcome;
 use crate::args::WatchArgs;
 use crate::connected::live::events::{self, Event};
 use crate::connected::live::{Definition, Session};
 use crate::connected::redefine::{Definitions, Failure};
 use crate::connected::redefinition::Redefinition;
 use crate::input::Input;
-use crate::input::evaluator::{Evaluated, Evaluator, HostSource};
+use crate::input::evaluator::{Evaluated, Evaluator};
+use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
+use crate::outcome::Outcome;
 
 /// How often every guest is looked at without a reason: a device that is added to a definition is no event.
 const ROUND: Duration = Duration::from_secs(600);
