@@ -11,6 +11,7 @@ mod integration {
     mod explain;
     mod fix_corpus;
     mod fix_files;
+    mod folders;
     mod golden;
     mod hook_install;
     mod hook_protocol;

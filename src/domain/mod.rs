@@ -3,10 +3,12 @@
 //! Only what decides the guest-physical memory map is read. Nothing is interpreted here: see [`crate::libvirt`] for
 //! what libvirt makes of it and [`crate::qemu`] for what QEMU builds then.
 
+mod other;
 mod passthrough;
 mod read;
 pub mod units;
 
+pub use other::{OtherDocument, other_document};
 pub use passthrough::{Passthrough, PassthroughKind};
 pub(crate) use read::pci_hole64_element;
 pub use read::{ReadError, read};

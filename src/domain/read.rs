@@ -3,7 +3,7 @@
 use super::units::{self, SizeError, parse_kib, parse_number};
 use super::{
     CpuElement, CpuMode, Domain, Feature, METADATA_NAMESPACE, MaxPhysAddr, MaxPhysAddrMode, MemoryDevice, MemoryModel,
-    Overrides, Sourced, passthrough,
+    OtherDocument, Overrides, Sourced, other_document, passthrough,
 };
 use crate::text::quoted;
 use crate::xml::{Document, Element, Span};
@@ -16,12 +16,14 @@ pub struct ReadError {
     pub message: String,
     /// Where it stands.
     pub span: Span,
+    /// What the document is instead, where it is libvirt's.
+    pub other: Option<OtherDocument>,
 }
 
 type Result<T> = std::result::Result<T, ReadError>;
 
 fn error<T>(span: Span, message: impl Into<String>) -> Result<T> {
-    Err(ReadError { message: message.into(), span })
+    Err(ReadError { message: message.into(), span, other: None })
 }
 
 /// Reads the domain in `document`.
@@ -31,8 +33,12 @@ fn error<T>(span: Span, message: impl Into<String>) -> Result<T> {
 pub fn read(document: &Document<'_>) -> Result<Domain> {
     let root = document.root();
     if root.name() != "domain" || root.namespace().is_some() {
-        let name = quoted(root.name());
-        return error(root.start_tag(), format!("not a libvirt domain: the outermost element is <{name}>"));
+        let other = root.namespace().is_none().then(|| other_document(root.name())).flatten();
+        let message = match other {
+            Some(OtherDocument { what, instead }) => format!("<{}> is {what}, not a domain; {instead}", root.name()),
+            None => format!("not a libvirt domain: the outermost element is <{}>", quoted(root.name())),
+        };
+        return Err(ReadError { message, span: root.start_tag(), other });
     }
     let os_type = root.descend(&["os", "type"]);
     let cpu = root.child("cpu");

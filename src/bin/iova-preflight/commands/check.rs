@@ -12,7 +12,7 @@ use crate::connected;
 use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
-use crate::input::{Batch, Input};
+use crate::input::{Batch, Folders, Input};
 use crate::outcome::Outcome;
 use crate::output::human::{Look, Printer};
 use crate::output::progress::Progress;
@@ -52,12 +52,13 @@ struct CheckRun<'a> {
     jobs: usize,
     progress: Progress,
     outcome: Outcome,
+    folders: Folders,
 }
 
 impl<'a> CheckRun<'a> {
     fn new(batches: &[Batch], policy: &'a ChosenPolicy, jobs: usize) -> Self {
         let progress = Progress::new(batches.iter().map(|batch| batch.inputs.len()).sum());
-        Self { policy, jobs, progress, outcome: Outcome::Clean }
+        Self { policy, jobs, progress, outcome: Outcome::Clean, folders: Folders::default() }
     }
 
     /// Evaluates every input of a batch and hands what `view` makes of it to `done`, in order, or its name and what is
@@ -81,11 +82,12 @@ impl<'a> CheckRun<'a> {
                 },
                 |name, error| unreadable = Some((name.to_owned(), error)),
             )?;
-            Ok((evaluator.outcome, seen, unreadable))
+            Ok((evaluator, seen, unreadable))
         };
         for inputs in apart(inputs) {
             parallel::in_order(inputs, self.jobs, work, |evaluated: Result<_>| {
-                let (outcome, seen, unreadable) = evaluated?;
+                let (Evaluator { outcome, folders, .. }, seen, unreadable) = evaluated?;
+                self.folders.append(folders);
                 self.progress.clear();
                 if let Some((name, error)) = unreadable {
                     // First what came before it, where both streams go to one place.
@@ -145,7 +147,7 @@ fn human(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize, verbose: bool)
         )?;
     }
     run.progress.clear();
-    printer.summary()?;
+    printer.summary(&run.folders.remarks())?;
     printer.pointer()?;
     Ok(run.outcome)
 }
@@ -170,7 +172,9 @@ fn json(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize) -> Result<Outco
     }
     run.progress.clear();
     let (host, name) = first.unwrap_or_default();
-    print(&Report { version: VERSION, host: HostReport::new(&host, &name), policy: policy.file.as_deref(), guests })?;
+    let passed_over = run.folders.passed_over();
+    let host = HostReport::new(&host, &name);
+    print(&Report { version: VERSION, host, policy: policy.file.as_deref(), passed_over, guests })?;
     Ok(run.outcome)
 }
 

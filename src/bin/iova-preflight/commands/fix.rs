@@ -67,6 +67,9 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         )?;
     }
     io::stdout().flush()?;
+    if !args.common.quiet {
+        evaluator.folders.remarks().iter().for_each(|remark| stderr::line(remark));
+    }
     // What the evaluator calls stopped may have been rewritten; what it could not evaluate stays so.
     Ok(if evaluator.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
 }
@@ -87,7 +90,7 @@ impl Target {
     fn of(input: &Input, args: &FixArgs) -> Self {
         match input {
             Input::Stdin if !args.diff => Self::Stdout,
-            Input::File(path) if args.in_place => Self::File(path.clone()),
+            Input::File(path) | Input::Found { path, .. } if args.in_place => Self::File(path.clone()),
             _ if args.common.quiet && !args.diff => Self::Nowhere,
             _ => Self::Diff,
         }

@@ -8,8 +8,8 @@ use iova_preflight::policy::Policy;
 use iova_preflight::report::Unreadable;
 use iova_preflight::xml::Document;
 
-use crate::input::Input;
 use crate::input::host::HostSource;
+use crate::input::{Folders, Input};
 use crate::outcome::Outcome;
 
 /// An input that was evaluated.
@@ -26,12 +26,14 @@ pub(crate) struct Evaluator<'a> {
     source: &'a HostSource,
     policy: &'a Policy,
     pub outcome: Outcome,
+    /// What was found in folders.
+    pub folders: Folders,
 }
 
 impl<'a> Evaluator<'a> {
     /// An evaluator for guests of `source` under `policy`.
     pub fn new(source: &'a HostSource, policy: &'a Policy) -> Self {
-        Self { source, policy, outcome: Outcome::Clean }
+        Self { source, policy, outcome: Outcome::Clean, folders: Folders::default() }
     }
 
     /// Evaluates one input and hands it to `evaluated`, or what is wrong with it to `unreadable`.
@@ -42,6 +44,10 @@ impl<'a> Evaluator<'a> {
         mut unreadable: impl FnMut(&str, Unreadable),
     ) -> Result<()> {
         let name = input.name();
+        let folder = input.folder();
+        if let Some(folder) = &folder {
+            self.folders.found(folder);
+        }
         let bytes = match input.read() {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -61,6 +67,10 @@ impl<'a> Evaluator<'a> {
         let domain = match domain::read(&document) {
             Ok(domain) => domain,
             Err(error) => {
+                if let Some(folder) = folder.filter(|_| error.other.is_some()) {
+                    self.folders.pass_over(&folder);
+                    return Ok(());
+                }
                 self.outcome = Outcome::Failed;
                 let at = Some(document.location(error.span.start));
                 unreadable(&name, Unreadable { at, message: error.to_string() });

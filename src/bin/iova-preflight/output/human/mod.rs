@@ -120,13 +120,20 @@ impl<W: Write + RawStream> Printer<W> {
         self.print(&text)
     }
 
-    /// The guests that need attention, and how many there are of each kind; nothing of a single one.
-    pub fn summary(&mut self) -> Result<()> {
+    /// The guests that need attention, how many there are of each kind, unless there is only one, and `remarks` about the
+    /// inputs, a line each.
+    pub fn summary(&mut self, remarks: &[String]) -> Result<()> {
         let total: usize = self.counts.by_verdict.iter().sum::<usize>() + self.counts.unreadable;
-        if total < 2 {
-            self.out.flush()?;
-            return Ok(());
+        if total >= 2 {
+            self.counted(total)?;
         }
+        let lines = remarks.iter().flat_map(|remark| wrapped(&printable(remark), self.columns));
+        let text: String = lines.map(|line| line + "\n").collect();
+        self.print(&text)?;
+        Ok(self.out.flush()?)
+    }
+
+    fn counted(&mut self, total: usize) -> Result<()> {
         let mut text = String::new();
         if self.after_line {
             text.push('\n');
@@ -162,9 +169,7 @@ impl<W: Write + RawStream> Printer<W> {
                 let _ = writeln!(text, "{line}");
             }
         }
-        self.print(&text)?;
-        self.out.flush()?;
-        Ok(())
+        self.print(&text)
     }
 
     /// Where to read on, if there is anything to read about.
