@@ -70,9 +70,24 @@ const STOPPING_RULES: [&str; 5] = [
     "memory-device-in-reserved-range",
 ];
 
-/// Whether the policy exempts a guest, by name or by UUID.
+/// Whether the policy exempts a guest, by name or by UUID. What has the form of a UUID is one: a guest that is named
+/// like the UUID of another is not exempt.
 pub fn is_exempt(policy: &Policy, name: &str, uuid: Option<&str>) -> bool {
-    policy.exempt.iter().any(|exempt| exempt == name || uuid.is_some_and(|uuid| uuid.eq_ignore_ascii_case(exempt)))
+    policy.exempt.iter().any(|exempt| match uuid_digits(exempt) {
+        Some(digits) => uuid.and_then(uuid_digits) == Some(digits),
+        None => exempt == name,
+    })
+}
+
+/// The 32 digits of a UUID, with hyphens anywhere or without, as `virUUIDParse` in libvirt's `src/util/viruuid.c`
+/// takes it.
+fn uuid_digits(text: &str) -> Option<[u8; 32]> {
+    let mut digits = text.trim().bytes().filter(|byte| *byte != b'-').map(|byte| byte.to_ascii_lowercase());
+    let mut found = [0; 32];
+    for digit in &mut found {
+        *digit = digits.next().filter(u8::is_ascii_hexdigit)?;
+    }
+    digits.next().is_none().then_some(found)
 }
 
 /// Whether a guest is too small to reach the HyperTransport range or the end of 40 address bits, whatever its machine
@@ -325,6 +340,13 @@ mod tests {
             Policy { exempt: vec!["db".into(), "C7A5FDBD-0000-0000-0000-000000000000".into()], ..Policy::default() };
         assert!(is_exempt(&policy, "db", None));
         assert!(is_exempt(&policy, "x", Some("c7a5fdbd-0000-0000-0000-000000000000")));
+        assert!(is_exempt(&policy, "x", Some("c7a5fdbd000000000000000000000000")));
         assert!(!is_exempt(&policy, "x", Some("y")));
+        for name in ["c7a5fdbd-0000-0000-0000-000000000000", "C7A5FDBD-0000-0000-0000-000000000000"] {
+            assert!(!is_exempt(&policy, name, Some("d7a5fdbd-0000-0000-0000-000000000000")), "{name}");
+            assert!(!is_exempt(&policy, name, None), "{name}");
+        }
+        let plain = Policy { exempt: vec!["c7a5fdbd00000000000000000000000".into(), "-".into()], ..Policy::default() };
+        assert!(is_exempt(&plain, "c7a5fdbd00000000000000000000000", None));
     }
 }
