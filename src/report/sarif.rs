@@ -36,6 +36,13 @@ struct Run {
     invocations: [Invocation; 1],
     column_kind: &'static str,
     results: Vec<SarifResult>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    properties: Option<RunProperties>,
+}
+
+#[derive(Debug, Serialize)]
+struct RunProperties {
+    policy: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -236,8 +243,8 @@ impl LogBuilder {
         self.notifications.extend(other.notifications);
     }
 
-    /// The log of a run that ends with `exit_code`.
-    pub fn finish(self, exit_code: u8) -> Log {
+    /// The log of a run that ends with `exit_code`. `policy` is the policy file, if it differs from the defaults.
+    pub fn finish(self, exit_code: u8, policy: Option<String>) -> Log {
         let version = env!("CARGO_PKG_VERSION");
         let repository = Some(env!("CARGO_PKG_REPOSITORY")).filter(|uri| !uri.is_empty());
         let driver = Driver {
@@ -258,6 +265,7 @@ impl LogBuilder {
             invocations: [invocation],
             column_kind: "unicodeCodePoints",
             results: self.results,
+            properties: policy.map(|policy| RunProperties { policy }),
         };
         Log { schema: SCHEMA, version: "2.1.0", runs: [run] }
     }
