@@ -19,7 +19,7 @@ fn fleet(name: &str, copies: usize) -> PathBuf {
             fs::write(folder.join(format!("{copy:03}-{name}")), text).expect("written");
         }
         fs::write(folder.join(format!("{copy:03}-m-broken.xml")), "<domain>\n<name>").expect("written");
-        fs::write(folder.join(format!("{copy:03}-n-network.xml")), "<network/>").expect("written");
+        fs::write(folder.join(format!("{copy:03}-n-sofa.xml")), "<sofa/>").expect("written");
     }
     folder
 }
