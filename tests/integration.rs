@@ -24,6 +24,7 @@ mod integration {
     mod samples;
     mod sarif;
     mod schema;
+    mod security;
     mod snapshots;
     mod terminal;
     mod wellformed;

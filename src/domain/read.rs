@@ -71,7 +71,7 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         acpi: root.descend(&["features", "acpi"]).is_some(),
         passthrough: passthrough_devices,
         raw_args,
-        overrides: overrides(root)?,
+        overrides: overrides(root),
         span: name.map_or(root.start_tag(), |e| e.span()),
     })
 }
@@ -310,19 +310,10 @@ fn hugepage_kib(root: Element<'_>) -> Result<Option<u64>> {
     Ok(Some(largest))
 }
 
-fn overrides(root: Element<'_>) -> Result<Overrides> {
+fn overrides(root: Element<'_>) -> Overrides {
     let policy = root.child("metadata").and_then(|metadata| {
         metadata.children().find(|e| e.local_name() == "policy" && e.namespace() == Some(METADATA_NAMESPACE))
     });
-    let Some(attribute) = policy.and_then(|policy| policy.attribute("passthrough")) else {
-        return Ok(Overrides::default());
-    };
-    let assume_passthrough = match attribute.value {
-        "assume" => true,
-        "present" => false,
-        other => {
-            return error(attribute.span, format!("passthrough='{}'; it is `present` or `assume`", quoted(other)));
-        }
-    };
-    Ok(Overrides { assume_passthrough: Some(assume_passthrough) })
+    let passthrough = policy.and_then(|policy| policy.attribute("passthrough"));
+    passthrough.map_or_else(Overrides::default, |asked| Overrides::from_passthrough(asked.value, asked.span))
 }
