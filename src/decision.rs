@@ -55,7 +55,7 @@ pub enum Decision {
     },
     /// The guest is stopped with this line.
     Block {
-        /// What collides and what mends it, in one line.
+        /// What collides and what fixes it, in one line.
         message: String,
     },
 }

@@ -177,6 +177,12 @@ const UBUNTU: [(&str, Version); 23] = [
     ("resolute", Version::new(10, 2)),
 ];
 
+/// Whether a name is one of a single type for ever, and not an alias: all types of both chipsets begin with `pc-`
+/// (QEMU `hw/i386/pc_q35.c` and `pc_piix.c`, those of distributions too), and no alias does.
+pub fn is_versioned(name: &str) -> bool {
+    name.starts_with("pc-")
+}
+
 /// What `name` means, aliases resolved beforehand.
 pub fn resolve(name: &str) -> Resolved {
     if OTHER_MACHINES.contains(&name) {

@@ -12,7 +12,7 @@ use crate::xml::Location;
 pub struct Policy {
     /// What the hook does about a guest that would fail.
     pub mode: Mode,
-    /// Which guests are judged as if DMA had to reach their memory.
+    /// Which guests are evaluated as if DMA had to reach their memory.
     pub passthrough: PassthroughPolicy,
     /// To which machine type a rewrite may go.
     pub machine_upgrade: MachineUpgrade,
@@ -23,7 +23,7 @@ pub struct Policy {
     /// Names or UUIDs of guests that the hook and the watch service leave alone.
     pub exempt: Vec<String>,
     /// The watch service.
-    pub watch: Watch,
+    pub watch: WatchPolicy,
 }
 
 /// `mode`.
@@ -107,7 +107,7 @@ pub enum OnInternalError {
 /// `[watch]`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Watch {
+pub struct WatchPolicy {
     /// Whether definitions that can be fixed are.
     pub rewrite: bool,
 }
@@ -162,7 +162,7 @@ mod tests {
             phys_bits: PhysBitsPolicy::Host,
             on_internal_error: OnInternalError::Block,
             exempt: vec!["a".to_owned()],
-            watch: Watch { rewrite: true },
+            watch: WatchPolicy { rewrite: true },
         };
         assert_eq!(policy, Ok(expected));
     }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Differences, judged, note, shared, skip, work_dir, xml_files};
+use common::{Differences, evaluated, note, shared, skip, work_dir, xml_files};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -182,7 +182,7 @@ impl Tool {
 
     /// What `check` says about each file, by its name.
     fn check(&self, files: &[PathBuf]) -> BTreeMap<String, Value> {
-        judged(self.command(&["check", "--format", "json"]).args(files))
+        evaluated(self.command(&["check", "--format", "json"]).args(files))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `host`: what is found on a host, and that the profile written of it judges as the host does.
+//! `host`: what is found on a host, and that the profile written of it evaluates as the host does.
 
 mod common;
 
@@ -11,7 +11,7 @@ use iova_preflight::evaluate::evaluate;
 use iova_preflight::host::{Described, Fact, Iommu, Origin, Profile};
 use iova_preflight::io::detect::detect;
 use iova_preflight::policy::Policy;
-use iova_preflight::report::host::HostFacts;
+use iova_preflight::report::host_facts::HostFacts;
 use iova_preflight::report::json::GuestReport;
 use iova_preflight::xml::Document;
 use serde_json::Value;
@@ -106,7 +106,7 @@ fn written(described: &Described) -> String {
 }
 
 /// All that `check` says of a domain on a host.
-fn judged(xml: &[u8], profile: &Profile) -> Value {
+fn evaluated(xml: &[u8], profile: &Profile) -> Value {
     let document = Document::parse(xml).expect("well-formed");
     let domain = domain::read(&document).expect("a domain");
     let host = profile.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
@@ -141,7 +141,7 @@ fn samples() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn the_written_profile_judges_as_the_host_does() {
+fn the_written_profile_evaluates_as_the_host_does() {
     let other = |name: &str, class: Option<&str>, regions: &str| {
         let root = Root::new(name);
         if let Some(class) = class {
@@ -162,8 +162,8 @@ fn the_written_profile_judges_as_the_host_does() {
         let described = root.detect();
         let read = Profile::from_toml(&written(&described)).expect("a profile");
         for sample in &samples {
-            let on_the_host = judged(sample, &described.profile);
-            assert_eq!(judged(sample, &read), on_the_host, "{}", root.0.display());
+            let on_the_host = evaluated(sample, &described.profile);
+            assert_eq!(evaluated(sample, &read), on_the_host, "{}", root.0.display());
             verdicts.push(on_the_host["verdict"].as_str().expect("a verdict").to_owned());
         }
     }
@@ -187,7 +187,7 @@ fn devices_and_emulators_keep_their_own_facts() {
         let xml = xml
             .replace("bus='41'", "bus='0x41' slot='0x10' function='1'")
             .replace("bus='c1'", "bus='0xc1' slot='0' function='0'");
-        judged(xml.as_bytes(), &read)
+        evaluated(xml.as_bytes(), &read)
     };
     let rules = |guest: &Value| -> Vec<String> {
         let findings = guest["findings"].as_array().expect("findings");
@@ -287,7 +287,7 @@ fn an_amd_iommu_that_does_not_tell_leaves_the_verdict_open() {
     let root = Root::new("open");
     root.folder("sys/class/iommu/ivhd0");
     let xml = fs::read("xml-samples/old-machine-1200g-gpu.xml").expect("readable");
-    let guest = judged(&xml, &root.detect().profile);
+    let guest = evaluated(&xml, &root.detect().profile);
     let assumptions = guest["assumptions"].to_string();
     assert!(assumptions.contains("ranges the host's IOMMU reserves"), "{guest:#}");
 }

@@ -1,5 +1,5 @@
 //! Inputs that are wrong, hostile or unreadable: each gives exit status 2 and one message with its place, in bounded
-//! time and memory, and the other inputs of the same call are judged all the same.
+//! time and memory, and the other inputs of the same call are evaluated all the same.
 
 mod common;
 
@@ -89,7 +89,7 @@ fn a_domain_cut_off_anywhere_is_named_with_its_place() {
         run.assert_complaint(path, place, "");
     }
     assert_eq!(run.stderr.lines().count(), files.len(), "a message for the whole domain:\n{}", run.stderr);
-    assert!(run.stdout.contains("9999.xml (db-1)"), "the whole domain is not judged:\n{}", run.stdout);
+    assert!(run.stdout.contains("9999.xml (db-1)"), "the whole domain is not evaluated:\n{}", run.stdout);
 }
 
 /// Where the parser has to point to in a domain that is cut off: to the markup or the reference that is cut, otherwise to
@@ -464,7 +464,7 @@ fn large_documents_take_little_memory_and_give_short_messages() {
     let pipe = folder.join("pipe");
     make_pipe(&pipe);
     let mut greedy = Vec::new();
-    for (name, document, judged) in large() {
+    for (name, document, evaluated) in large() {
         assert!(document.len() <= 4 << 20, "{name}: {} bytes, more than is read", document.len());
         let path = folder.join(format!("{name}.xml"));
         std::fs::write(&path, &document).expect("write a file");
@@ -478,9 +478,9 @@ fn large_documents_take_little_memory_and_give_short_messages() {
             greedy.push(format!("{name}: {peak} KiB"));
         }
         let _ = std::fs::remove_file(&path);
-        assert_eq!(run.stderr.is_empty(), judged, "{name}:\n{:.2000}", run.stderr);
-        assert!(matches!(run.code(), Some(0 | 1)) == judged, "{name}: {:?}", run.status);
-        if !judged {
+        assert_eq!(run.stderr.is_empty(), evaluated, "{name}:\n{:.2000}", run.stderr);
+        assert!(matches!(run.code(), Some(0 | 1)) == evaluated, "{name}: {:?}", run.status);
+        if !evaluated {
             run.assert_complaint(&path, "1:", "");
         }
         run.assert_passes(&pipe);
@@ -491,7 +491,7 @@ fn large_documents_take_little_memory_and_give_short_messages() {
 }
 
 #[test]
-fn unreadable_paths_are_named_and_the_rest_is_judged() {
+fn unreadable_paths_are_named_and_the_rest_is_evaluated() {
     let folder = work_dir("hostile-paths");
     let good = folder.join("good.xml");
     std::fs::write(&good, GOOD).expect("write a file");
@@ -574,8 +574,8 @@ fn folders_give_their_regular_files_only() {
     for path in [&folder, &folder.join("circle/")] {
         let run = check(&[path]);
         assert_eq!((run.code(), run.stderr.as_str()), (Some(0), ""));
-        let judged = run.stdout.lines().filter(|line| line.starts_with("pass")).count();
-        assert_eq!(judged, 2, "{}", run.stdout);
+        let evaluated = run.stdout.lines().filter(|line| line.starts_with("pass")).count();
+        assert_eq!(evaluated, 2, "{}", run.stdout);
         assert!(
             run.stdout.contains("b.xml (good)") && run.stdout.contains("folder.xml/c.xml (inner)"),
             "{}",
@@ -696,7 +696,10 @@ fn a_closed_standard_error_changes_nothing_else() {
         let output = check_command().args(arguments).args([&wrong, &good]).stderr(writer).output().expect("run");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("b.xml") || arguments == ["--quiet"], "{arguments:?}: the rest is not judged:\n{text}");
+        assert!(
+            text.contains("b.xml") || arguments == ["--quiet"],
+            "{arguments:?}: the rest is not evaluated:\n{text}"
+        );
     }
 }
 
@@ -722,7 +725,7 @@ fn make_pipe(path: &Path) {
     assert!(made.is_ok_and(|status| status.success()), "mkfifo");
 }
 
-/// Judges every document in one call, between two guests that pass, and each one alone on standard input.
+/// Evaluates every document in one call, between two guests that pass, and each one alone on standard input.
 fn assert_all(cases: &[Case]) {
     let folder = work_dir(&format!("hostile-{}", cases[0].0));
     let (first, last) = (folder.join("-first.xml"), folder.join("-last.xml"));

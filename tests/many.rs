@@ -1,4 +1,4 @@
-//! `check` over many guests: the same output however many are judged at once, the table at the end, and progress.
+//! `check` over many guests: the same output however many are evaluated at once, the table at the end, and progress.
 
 mod common;
 
@@ -37,7 +37,7 @@ fn check(folder: &Path, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn output_is_the_same_however_many_are_judged_at_once() {
+fn output_is_the_same_however_many_are_evaluated_at_once() {
     let folder = fleet("many-jobs", 4);
     for arguments in [&[][..], &["-v"], &["-q"], &["--format", "json"], &["--color", "always"]] {
         let one = check(&folder, &[&["--jobs", "1"], arguments].concat());
@@ -163,13 +163,13 @@ fn progress_is_shown_on_long_runs_and_leaves_nothing_behind() {
         "(sleep 0.8; cat xml-samples/arm-guest.xml > {pipe}) & {PROGRAM} check -q --jobs 1 {pipe} {folder} 2> /dev/tty"
     );
     let shown = String::from_utf8_lossy(&in_a_terminal(&slow, "/dev/null", "xterm")).into_owned();
-    assert!(shown.contains("\r\x1b[K1 of 34 domains judged, 0 do not start\r\x1b[K"), "{shown:?}");
+    assert!(shown.contains("\r\x1b[K1 of 34 domains evaluated, 0 do not start\r\x1b[K"), "{shown:?}");
     assert!(shown.ends_with("\x1b[K") || shown.ends_with('\n'), "{shown:?}");
     // Not in a terminal that cannot erase, not on short runs, not in a pipe.
     let dumb = in_a_terminal(&slow, "/dev/null", "dumb");
-    assert!(!String::from_utf8_lossy(&dumb).contains("judged"));
+    assert!(!String::from_utf8_lossy(&dumb).contains("evaluated"));
     let short = in_a_terminal(&format!("{PROGRAM} check -q {folder}"), "/dev/null", "xterm");
-    assert!(!String::from_utf8_lossy(&short).contains("judged"));
+    assert!(!String::from_utf8_lossy(&short).contains("evaluated"));
     let piped = Command::new("bash").args(["-c", &slow.replace("2> /dev/tty", "2>&1")]).output().expect("runs");
-    assert!(piped.status.code() == Some(2) && !String::from_utf8_lossy(&piped.stdout).contains("judged"));
+    assert!(piped.status.code() == Some(2) && !String::from_utf8_lossy(&piped.stdout).contains("evaluated"));
 }

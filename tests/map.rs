@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{generated, judged, samples, skip, work_dir};
+use common::{evaluated, generated, samples, skip, work_dir};
 use serde_json::Value;
 use std::io::Write;
 use std::path::Path;
@@ -61,7 +61,7 @@ fn no_line_is_wider_than_the_terminal() {
 #[test]
 fn the_axis_has_the_addresses_of_the_layout() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
-    let guests = judged(command.args(["check", "--format", "json", "--host", "amd-epyc", "xml-samples"]));
+    let guests = evaluated(command.args(["check", "--format", "json", "--host", "amd-epyc", "xml-samples"]));
     let mut compared = 0;
     for path in samples() {
         let guest = &guests[name(&path)];

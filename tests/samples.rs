@@ -20,7 +20,7 @@ const VERDICTS: [&str; 5] = ["pass", "warn", "fixable", "blocked", "not-applicab
 type Record = BTreeMap<String, BTreeMap<String, Vec<String>>>;
 
 #[test]
-fn every_sample_is_judged_as_recorded() {
+fn every_sample_is_evaluated_as_recorded() {
     let record = record();
     let mut differences = String::new();
     for (host, profile) in hosts() {
@@ -36,7 +36,7 @@ fn every_sample_is_judged_as_recorded() {
             }
         }
     }
-    assert!(differences.is_empty(), "samples that are not judged as recorded\n{differences}");
+    assert!(differences.is_empty(), "samples that are not evaluated as recorded\n{differences}");
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn fix() {
     fs::write(folder.join("guest.xml"), &sample).expect("written");
     let run = Run { folder: &folder, ..Run::new(&["fix", "--in-place", "guest.xml", "--host", "amd-epyc"]) };
     let first = run.transcript();
-    // What was mended needs nothing more.
+    // What was fixed needs nothing more.
     assert_data_eq!(first + &run.transcript(), snapshot("fix-in-place.txt"));
 }
 

@@ -396,7 +396,7 @@ fn compare(name: &str, documents: Vec<Vec<u8>>) {
     }
     let _ = std::fs::remove_dir_all(&folder);
     let total = files.len();
-    assert!(differences.is_empty(), "{total} documents, judged otherwise by libxml2:\n{}", table(differences));
+    assert!(differences.is_empty(), "{total} documents, evaluated otherwise by libxml2:\n{}", table(differences));
     let refused = refused.len();
     note(&format!("wellformed: {total} {name}, {refused} refused by both, {purposes} by us alone and on purpose"));
     assert!(refused > 0 && refused < total, "the documents are all of one kind");

@@ -1,4 +1,4 @@
-//! Any bytes as a domain: read, judged for several hosts under several policies, reported and rewritten.
+//! Any bytes as a domain: read, evaluated for several hosts under several policies, reported and rewritten.
 
 #![no_main]
 
@@ -57,7 +57,7 @@ fuzz_target!(|bytes: &[u8]| {
         check_sarif(&document, &domain, &evaluation);
         let json = report(&document, &domain, &evaluation);
         let again = evaluate(&domain, host, policy);
-        assert_eq!(json, report(&document, &domain, &again), "the same domain is judged in two ways");
+        assert_eq!(json, report(&document, &domain, &again), "the same domain is evaluated in two ways");
     }
 });
 

@@ -57,7 +57,7 @@ pub struct Domain {
     /// `<memory model=…>` devices in document order.
     pub memory_devices: Vec<MemoryDevice>,
     /// The first `<cpu>`; libvirt reads no other.
-    pub cpu: Option<Cpu>,
+    pub cpu: Option<CpuElement>,
     /// `<pcihole64>` of the root controller, in KiB.
     pub pci_hole64: Option<Sourced<u64>>,
     /// `<iommu model>` of a virtual IOMMU.
@@ -135,7 +135,7 @@ impl MemoryModel {
 
 /// The first `<cpu>`.
 #[derive(Debug, Clone)]
-pub struct Cpu {
+pub struct CpuElement {
     /// `mode`; `custom` where it is missing.
     pub mode: CpuMode,
     /// `<model>`, where it names one.
@@ -204,7 +204,7 @@ pub enum MaxPhysAddrMode {
 /// What `<metadata>` asks of this tool, in the namespace [`METADATA_NAMESPACE`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// `passthrough='assume'`: judge the guest as if it had a passthrough device, because one is hot-plugged later.
+    /// `passthrough='assume'`: evaluate the guest as if it had a passthrough device, because one is hot-plugged later.
     pub assume_passthrough: Option<bool>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::units::{self, SizeError, parse_kib, parse_number};
 use super::{
-    Cpu, CpuMode, Domain, Feature, METADATA_NAMESPACE, MaxPhysAddr, MaxPhysAddrMode, MemoryDevice, MemoryModel,
+    CpuElement, CpuMode, Domain, Feature, METADATA_NAMESPACE, MaxPhysAddr, MaxPhysAddrMode, MemoryDevice, MemoryModel,
     Overrides, Sourced, passthrough,
 };
 use crate::text::quoted;
@@ -207,7 +207,7 @@ fn base_address(address: Element<'_>) -> Result<Option<Sourced<u64>>> {
     }
 }
 
-fn read_cpu(cpu: Element<'_>) -> Result<Cpu> {
+fn read_cpu(cpu: Element<'_>) -> Result<CpuElement> {
     let mode = match cpu.value("mode") {
         None | Some("custom") => CpuMode::Custom,
         Some("host-model") => CpuMode::HostModel,
@@ -220,7 +220,7 @@ fn read_cpu(cpu: Element<'_>) -> Result<Cpu> {
     let model = cpu.child("model");
     let features = cpu.children_named("feature").map(feature).collect::<Result<Vec<_>>>()?;
     let vendor = cpu.child("vendor");
-    Ok(Cpu {
+    Ok(CpuElement {
         mode,
         model: model.map(short_text).transpose()?.filter(|m| !m.value.is_empty()),
         vendor_id: model.map_or(Ok(None), |m| attribute(m, "vendor_id"))?,

@@ -117,9 +117,9 @@ const QEMU_GENERATIONS: [Version; 3] = [Version::new(6, 2), Version::new(7, 2), 
 /// phys-bits that AMD and Intel hosts have; the first is what an unknown host is taken for.
 const HOST_PHYS_BITS: [u32; 3] = [48, 52, 40];
 
-/// Judges a domain.
+/// Evaluates a domain.
 pub fn evaluate(domain: &Domain, host: &Host, policy: &Policy) -> Evaluation {
-    let mut evaluation = judge(domain, host, policy);
+    let mut evaluation = diagnose(domain, host, policy);
     if evaluation.verdict.stops() {
         match fix::plan(domain, host, policy, &evaluation) {
             Ok(fix) => {
@@ -132,18 +132,18 @@ pub fn evaluate(domain: &Domain, host: &Host, policy: &Policy) -> Evaluation {
     evaluation
 }
 
-/// Judges a domain without looking for a rewrite; what would stop it is [`Verdict::Blocked`].
-pub(crate) fn judge(domain: &Domain, host: &Host, policy: &Policy) -> Evaluation {
+/// Evaluates a domain without looking for a rewrite; what would stop it is [`Verdict::Blocked`].
+pub(crate) fn diagnose(domain: &Domain, host: &Host, policy: &Policy) -> Evaluation {
     if let Some(reason) = foreign(domain) {
         return not_applicable(reason);
     }
     let requested = domain.machine.as_ref().map_or("pc", |machine| machine.value.as_str());
-    let canonical = host.aliases.get(requested).map_or(requested, String::as_str);
+    let canonical = host.canonical_machine(requested);
     match resolve(canonical) {
         Resolved::NotPc(name) => not_applicable(format!("machine type {name} is neither pc nor q35")),
         Resolved::Known(machine) => known_machine(domain, host, policy, &machine),
         Resolved::Unknown { family, name, alias } => {
-            unknown_machine::judge(domain, host, policy, &unknown_machine::Unknown { family, name, alias })
+            unknown_machine::diagnose(domain, host, policy, &unknown_machine::Unknown { family, name, alias })
         }
     }
 }
@@ -230,7 +230,7 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
     evaluation
 }
 
-/// Judges a domain once every fact is settled.
+/// Evaluates a domain once every fact is settled.
 fn run(domain: &Domain, setting: Setting<'_>, policy: &Policy) -> Evaluation {
     let guest = Guest::new(domain, setting, policy);
     let mut findings = rules::check(&guest);
@@ -240,7 +240,7 @@ fn run(domain: &Domain, setting: Setting<'_>, policy: &Policy) -> Evaluation {
         findings = vec![findings.swap_remove(missing)];
     }
     if findings.iter().any(|finding| finding.rule == rules::NOT_MODELLED) {
-        // A raw argument may well be there to mend what is found here; it mends nothing that libvirt refuses.
+        // A raw argument may well be there to fix what is found here; it fixes nothing that libvirt refuses.
         let by_qemu = |finding: &&mut Finding| finding.severity == Severity::Error && !rules::by_libvirt(finding);
         for finding in findings.iter_mut().filter(by_qemu) {
             finding.severity = Severity::Warning;
@@ -284,7 +284,7 @@ mod tests {
     use crate::host::builtin;
     use crate::xml::Document;
 
-    fn judged(host: &Host, machine: &str, devices: &str) -> Evaluation {
+    fn evaluated(host: &Host, machine: &str, devices: &str) -> Evaluation {
         let xml = format!(
             "<domain type='kvm'><name>a</name><memory unit='GiB'>1200</memory><os><type machine='{machine}'>hvm</type></os>\
              <cpu><maxphysaddr mode='emulate' bits='42'/></cpu><devices>{devices}</devices></domain>"
@@ -302,12 +302,12 @@ mod tests {
     #[test]
     fn a_fix_that_needs_an_unknown_qemu_says_so() {
         let mut host = builtin("amd-epyc").expect("built in");
-        let evaluation = judged(&host, "pc-q35-6.2", CARD);
+        let evaluation = evaluated(&host, "pc-q35-6.2", CARD);
         let assumption = evaluation.fix.as_ref().and_then(|fix| fix.assumption.as_deref()).unwrap_or_default();
         assert!(assumption.contains("pc-q35-7.1"), "{evaluation:?}");
         assert!(evaluation.assumptions.is_empty(), "{:?}", evaluation.assumptions);
         host.qemu = Some(Version::new(7, 2));
-        let evaluation = judged(&host, "pc-q35-6.2", CARD);
+        let evaluation = evaluated(&host, "pc-q35-6.2", CARD);
         assert_eq!(evaluation.fix.map(|fix| fix.assumption), Some(None));
     }
 
@@ -317,7 +317,7 @@ mod tests {
         let host = Host { iommu: Some(Iommu::None), ..Host::default() };
         let says = |host: &Host, machine: &str, devices: &str| {
             let host = Host { cpu_vendor: Some(AMD.to_owned()), phys_bits: Some(48), ..host.clone() };
-            let evaluation = judged(&host, machine, devices);
+            let evaluation = evaluated(&host, machine, devices);
             evaluation.assumptions.iter().any(|assumption| assumption.contains("IOMMU, and this host has none"))
         };
         assert!(says(&host, "pc-q35-7.2", CARD));
@@ -326,19 +326,31 @@ mod tests {
         let large =
             format!("{CARD}<controller type='pci' model='pcie-root'><pcihole64 unit='TiB'>3</pcihole64></controller>");
         let known = Host { cpu_vendor: Some(AMD.to_owned()), phys_bits: Some(48), ..host.clone() };
-        let stopped = judged(&known, "pc-q35-7.2", &large);
+        let stopped = evaluated(&known, "pc-q35-7.2", &large);
         assert!(stopped.verdict.stops() && stopped.assumptions.is_empty(), "{stopped:?}");
         // An IOMMU of a kind that is not known here, and that tells what it reserves.
         let other = Host { reserved: builtin("amd-epyc").expect("built in").reserved, ..host };
         assert!(!says(&other, "pc-q35-7.2", CARD));
-        assert!(judged(&other, "pc-q35-6.2", CARD).verdict.stops());
+        assert!(evaluated(&other, "pc-q35-6.2", CARD).verdict.stops());
+    }
+
+    /// libvirt's cache, a profile or capabilities may hold anything; QEMU has no alias that is called like a type.
+    #[test]
+    fn an_alias_never_overrides_a_versioned_type() {
+        let mut host = Host { qemu: Some(Version::new(7, 2)), ..builtin("amd-epyc").expect("built in") };
+        for alias in ["pc-q35-6.2", "pc-q35-7.0+pve1", "q35"] {
+            host.aliases.insert(alias.to_owned(), "pc-q35-7.2".to_owned());
+        }
+        assert_eq!(evaluated(&host, "pc-q35-6.2", CARD).verdict, Verdict::Fixable);
+        assert!(evaluated(&host, "pc-q35-7.0+pve1", CARD).verdict.stops());
+        assert_eq!(evaluated(&host, "q35", CARD).verdict, Verdict::Pass);
     }
 
     #[test]
     fn of_a_type_that_is_not_there_it_is_said_what_to_do() {
         let host = Host { machines: vec!["pc-q35-6.2".to_owned()], ..builtin("amd-epyc").expect("built in") };
         for machine in ["pc-q35-7.2", "pc-q35-99.9"] {
-            let evaluation = judged(&host, machine, CARD);
+            let evaluation = evaluated(&host, machine, CARD);
             assert_eq!(evaluation.verdict, Verdict::Blocked);
             assert_eq!(
                 evaluation.tried,

@@ -1,5 +1,5 @@
 //! A guest whose machine type is not known: an alias on a host whose QEMU is not known, or a name that may be newer than
-//! this program. It is judged as an old and as a new type, and what both say is certain.
+//! this program. It is evaluated as an old and as a new type, and what both say is certain.
 
 use super::{Evaluation, NEWEST_QEMU, Verdict, known_machine, nothing_known};
 use crate::domain::Domain;
@@ -24,7 +24,7 @@ pub(super) struct Unknown {
 /// The newest type that does not move RAM stands for all of them.
 const OLD: Version = Version::new(7, 0);
 
-pub(super) fn judge(domain: &Domain, host: &Host, policy: &Policy, unknown: &Unknown) -> Evaluation {
+pub(super) fn diagnose(domain: &Domain, host: &Host, policy: &Policy, unknown: &Unknown) -> Evaluation {
     // A name that is no alias and not in the list of a host that is known leads nowhere.
     let listed = host.machines.contains(&unknown.name);
     if !unknown.alias && !host.machines.is_empty() && !listed {
@@ -145,7 +145,7 @@ mod tests {
         [[iommu.reserved]]\nstart = 0xfd00000000\nend = 0xffffffffff\ntype = 'reserved'\n";
 
     /// A guest of 1200 GiB with a device, or without one, whose machine type is not in the tables.
-    fn judged(machine: &str, device: bool, more: &str) -> Evaluation {
+    fn evaluated(machine: &str, device: bool, more: &str) -> Evaluation {
         let host = Host::from_profile(&format!("{HT}{more}")).expect("a profile");
         let device = if device { "<hostdev type='pci'><source><address bus='1'/></source></hostdev>" } else { "" };
         let xml = format!(
@@ -159,7 +159,7 @@ mod tests {
     /// An alias leads to a type that the host's QEMU has, however old that QEMU is.
     #[test]
     fn a_known_qemu_does_not_make_an_alias_unavailable() {
-        let evaluation = judged("q35", true, "[qemu]\nversion = '7.2'");
+        let evaluation = evaluated("q35", true, "[qemu]\nversion = '7.2'");
         assert_eq!(evaluation.verdict, Verdict::Warn, "{:?}", evaluation.findings);
         assert!(!evaluation.assumptions.is_empty());
         assert!(evaluation.hypotheses[1].0.ends_with("starts"), "{:?}", evaluation.hypotheses);
@@ -168,15 +168,15 @@ mod tests {
     #[test]
     fn a_type_that_is_listed_is_there() {
         let list = "[qemu]\nversion = '11.0'\nmachines = ['pc-q35-11.0', 'pc-q35-stonking']";
-        assert_eq!(judged("pc-q35-stonking", true, list).verdict, Verdict::Warn);
-        assert_eq!(judged("pc-q35-missing", true, list).verdict, Verdict::Blocked);
+        assert_eq!(evaluated("pc-q35-stonking", true, list).verdict, Verdict::Warn);
+        assert_eq!(evaluated("pc-q35-missing", true, list).verdict, Verdict::Blocked);
     }
 
     /// Both possibilities collide, but each elsewhere.
     #[test]
     fn what_is_true_of_one_possibility_only_is_said_so() {
         let second = "[[iommu.reserved]]\nstart = 0x22000000000\nend = 0x220ffffffff\ntype = 'reserved'\n";
-        let evaluation = judged("q35", false, second);
+        let evaluation = evaluated("q35", false, second);
         let titles: Vec<&str> = evaluation
             .findings
             .iter()

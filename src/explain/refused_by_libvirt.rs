@@ -13,7 +13,7 @@ pub(super) const PAGE: Page = Page {
     severities: &[Severity::Error],
     meaning: &[Text(
         "libvirt refuses the domain for what it says of memory or CPU, when it is defined or when it is started. QEMU \
-         is never asked, and there is no memory map to judge.",
+         is never asked, and there is no memory map to evaluate.",
     )],
     cause: &[Text(
         "Each message below is one cause. The finding says in its own words which it is and points at the place. Only \
@@ -58,7 +58,7 @@ pub(super) const PAGE: Page = Page {
     ],
     fix: &[
         Text(
-            "Change what the message names, with `virsh edit NAME`. There is more than one way to mend each, so \
+            "Change what the message names, with `virsh edit NAME`. There is more than one way to fix each, so \
              `iova-preflight fix` does not. For the commonest, memory hot-plug without a NUMA cell, one cell that has \
              everything:",
         ),

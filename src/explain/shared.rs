@@ -54,7 +54,7 @@ pub(super) const NEWER_WORDS: Block = Text(
      at all, which is another problem.",
 );
 
-/// The commands that mend a guest.
+/// The commands that fix a guest.
 pub(super) const FIX_IT: Block = Shell(
     "iova-preflight fix guest.xml                                # shows what would change\n\
      iova-preflight fix --in-place guest.xml                     # rewrites the file\n\

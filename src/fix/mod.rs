@@ -1,9 +1,9 @@
-//! Which rewrite of a domain helps, found by trying it on the facts and judging again.
+//! Which rewrite of a domain helps, found by trying it on the facts and evaluating again.
 
 pub mod rewrite;
 
-use crate::domain::{Cpu, CpuMode, Domain, MaxPhysAddr, MaxPhysAddrMode, MemoryModel, Sourced};
-use crate::evaluate::{Evaluation, judge};
+use crate::domain::{CpuElement, CpuMode, Domain, MaxPhysAddr, MaxPhysAddrMode, MemoryModel, Sourced};
+use crate::evaluate::{Evaluation, diagnose};
 use crate::finding::Severity;
 use crate::host::Host;
 use crate::libvirt::MAXPHYSADDR_SINCE;
@@ -130,8 +130,8 @@ fn set_width(domain: &mut Domain, mode: MaxPhysAddrMode, bits: Option<u32>) {
 }
 
 /// `<cpu/>`: libvirt's default model.
-fn bare_cpu(span: Span) -> Cpu {
-    Cpu {
+fn bare_cpu(span: Span) -> CpuElement {
+    CpuElement {
         mode: CpuMode::Custom,
         model: None,
         vendor_id: None,
@@ -181,12 +181,12 @@ impl Search<'_> {
         }
     }
 
-    fn judge(&self, changes: &[Change]) -> Evaluation {
+    fn diagnose(&self, changes: &[Change]) -> Evaluation {
         let mut domain = self.domain.clone();
         for change in changes {
             change.apply(&mut domain);
         }
-        judge(&domain, self.host, self.policy)
+        diagnose(&domain, self.host, self.policy)
     }
 
     /// The rewrite, if it helps; otherwise remembers why not.
@@ -213,7 +213,7 @@ impl Search<'_> {
 
     /// Adds phys-bits to `changes`, where `before`, the guest with those changes, lacks them.
     fn widen(&mut self, mut changes: Vec<Change>, before: &Evaluation) -> Option<Fix> {
-        /// What another `<maxphysaddr>` may mend.
+        /// What another `<maxphysaddr>` may fix.
         const RULES: [&str; 3] = ["phys-bits-too-low", "phys-bits-above-host", "phys-bits-out-of-range"];
         if !before.findings.iter().any(|finding| RULES.contains(&finding.rule)) {
             return None;
@@ -241,7 +241,7 @@ impl Search<'_> {
         };
         for width in widths {
             changes.push(width);
-            let after = self.judge(&changes);
+            let after = self.diagnose(&changes);
             if let Some(fix) = self.accept(changes.clone(), &after) {
                 return Some(fix);
             }
@@ -261,7 +261,7 @@ impl Search<'_> {
             return None;
         }
         let changes = vec![Change::PciHole64(default / 1024)];
-        let after = self.judge(&changes);
+        let after = self.diagnose(&changes);
         self.accept(changes, &after)
     }
 
@@ -294,7 +294,7 @@ impl Search<'_> {
         if changes.is_empty() {
             return None;
         }
-        let after = self.judge(&changes);
+        let after = self.diagnose(&changes);
         self.accept(changes, &after)
     }
 
@@ -320,11 +320,11 @@ impl Search<'_> {
             }
         };
         let mut changes = vec![Change::Machine { from: name.to_owned(), to: target.name }];
-        let mut moved = self.judge(&changes);
+        let mut moved = self.diagnose(&changes);
         let follow = self.follow_window(before, &moved);
         if !follow.is_empty() {
             changes.extend(follow);
-            moved = self.judge(&changes);
+            moved = self.diagnose(&changes);
         }
         self.accept(changes.clone(), &moved).or_else(|| self.widen(changes, &moved))
     }
@@ -381,7 +381,7 @@ impl Search<'_> {
             cpu.vendor_id = None;
             cpu.model = change;
         }
-        if moved(&judge(&amd, self.host, self.policy)) {
+        if moved(&diagnose(&amd, self.host, self.policy)) {
             self.note(format!("{advice} QEMU would move the RAM; which CPU the guest sees is yours to say"));
         }
     }
@@ -392,7 +392,7 @@ impl Search<'_> {
         let starts = |slots: u32| {
             let mut domain = self.domain.clone();
             domain.slots = Some(Sourced { value: slots, span: has.span });
-            !judge(&domain, self.host, self.policy).verdict.stops()
+            !diagnose(&domain, self.host, self.policy).verdict.stops()
         };
         let fewest = u32::try_from(self.domain.memory_devices.len()).ok()?.max(1);
         if fewest >= has.value || !starts(fewest) {

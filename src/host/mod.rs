@@ -18,6 +18,7 @@ pub use write::Line;
 use serde::Serialize;
 
 use crate::address::GpaRange;
+use crate::machine::is_versioned;
 use crate::qemu::layout::AMD_HT_START;
 use crate::text::{self, quoted};
 use crate::version::Version;
@@ -47,6 +48,19 @@ pub struct Host {
     pub aliases: BTreeMap<String, String>,
     /// libvirt version.
     pub libvirt: Option<Version>,
+}
+
+impl Host {
+    /// The machine type that `requested` stands for.
+    ///
+    /// A versioned type stands for itself, whatever an alias of its name says: QEMU has no such alias, and one in a file
+    /// would pass an old type off as a new one.
+    pub fn canonical_machine<'a>(&'a self, requested: &'a str) -> &'a str {
+        if is_versioned(requested) {
+            return requested;
+        }
+        self.aliases.get(requested).map_or(requested, String::as_str)
+    }
 }
 
 /// One QEMU binary.

@@ -1,4 +1,4 @@
-//! Host profiles: the facts about a host as TOML, so that a domain can be judged on another machine.
+//! Host profiles: the facts about a host as TOML, so that a domain can be evaluated on another machine.
 
 use std::collections::BTreeMap;
 
@@ -57,18 +57,18 @@ pub struct ProfileError {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Tables {
-    cpu: Cpu,
+    cpu: CpuTable,
     iommu: IommuTable,
-    kernel: Versioned,
-    kvm: Kvm,
-    qemu: Option<Qemu>,
-    emulator: Vec<toml::Spanned<Qemu>>,
-    libvirt: Versioned,
+    kernel: VersionTable,
+    kvm: KvmTable,
+    qemu: Option<QemuTable>,
+    emulator: Vec<toml::Spanned<QemuTable>>,
+    libvirt: VersionTable,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct Cpu {
+struct CpuTable {
     vendor: Option<String>,
     phys_bits: Option<u32>,
 }
@@ -77,7 +77,7 @@ struct Cpu {
 #[serde(deny_unknown_fields, default)]
 struct IommuTable {
     kind: Option<IommuKind>,
-    reserved: Vec<Region>,
+    reserved: Vec<RegionTable>,
     group: Vec<Group>,
 }
 
@@ -85,7 +85,7 @@ struct IommuTable {
 #[serde(deny_unknown_fields)]
 struct Group {
     devices: Vec<String>,
-    reserved: Vec<Region>,
+    reserved: Vec<RegionTable>,
 }
 
 #[derive(Deserialize)]
@@ -98,7 +98,7 @@ enum IommuKind {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Region {
+struct RegionTable {
     start: toml::Spanned<u64>,
     end: u64,
     #[serde(rename = "type")]
@@ -107,19 +107,19 @@ struct Region {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct Versioned {
+struct VersionTable {
     version: Option<toml::Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct Kvm {
+struct KvmTable {
     available: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct Qemu {
+struct QemuTable {
     path: Option<String>,
     version: Option<toml::Spanned<String>>,
     machines: Vec<String>,
@@ -152,7 +152,7 @@ impl Profile {
                 .map(|v| v.get_ref().parse::<Version>().map_err(|e| wrong(v.span().start, e.to_string())))
                 .transpose()
         };
-        let regions = |regions: Vec<Region>| -> Result<Vec<Reserved>, ProfileError> {
+        let regions = |regions: Vec<RegionTable>| -> Result<Vec<Reserved>, ProfileError> {
             let mut reserved = Vec::new();
             for region in regions {
                 let kind: ReservedKind =
@@ -166,8 +166,8 @@ impl Profile {
             }
             Ok(reserved)
         };
-        let emulator = |qemu: Qemu| -> Result<Emulator, ProfileError> {
-            let Qemu { path, version: number, machines, aliases } = qemu;
+        let emulator = |qemu: QemuTable| -> Result<Emulator, ProfileError> {
+            let QemuTable { path, version: number, machines, aliases } = qemu;
             Ok(Emulator { path, version: version(number)?, machines, aliases })
         };
         let mut reserved = regions(tables.iommu.reserved)?;

@@ -30,16 +30,16 @@ impl Fact {
     pub fn assumption(self) -> &'static str {
         match self {
             Self::CpuVendor => {
-                "Guests are judged as on AuthenticAMD; where GenuineIntel would change a verdict, it says so."
+                "Guests are evaluated as on AuthenticAMD; where GenuineIntel would change a verdict, it says so."
             }
-            Self::PhysBits => "Guests are judged with 48; where 40 or 52 would change a verdict, it says so.",
+            Self::PhysBits => "Guests are evaluated with 48; where 40 or 52 would change a verdict, it says so.",
             Self::Iommu | Self::Reserved => {
-                "Guests are judged as if nothing were reserved, and every verdict says that it depends on that."
+                "Guests are evaluated as if nothing were reserved, and every verdict says that it depends on that."
             }
             Self::Kernel | Self::Kvm => "No verdict depends on it.",
-            Self::Libvirt => "Guests are judged with a libvirt that passes every setting on to QEMU.",
+            Self::Libvirt => "Guests are evaluated with a libvirt that passes every setting on to QEMU.",
             Self::Qemu => {
-                "Guests are judged with the newest known QEMU and every machine type; where an older one would change \
+                "Guests are evaluated with the newest known QEMU and every machine type; where an older one would change \
                  a verdict, or what an alias such as q35 stands for, it says so."
             }
         }

@@ -68,9 +68,9 @@ impl Described {
     /// The host profile, line by line. It is TOML that [`super::Profile::from_toml`] reads, and a guest gets the same verdict
     /// with what is read as on the host itself.
     pub fn lines(&self) -> Vec<Line> {
-        let mut page = Page { described: self, lines: Vec::new() };
+        let mut page = ProfileText { described: self, lines: Vec::new() };
         page.comment(
-            "A host profile: `iova-preflight check --host FILE` judges guests for this host on any machine. Comments \
+            "A host profile: `iova-preflight check --host FILE` evaluates guests for this host on any machine. Comments \
              say where a fact came from, or what is missing, what a verdict then takes for true, and how to get at it.",
         );
         page.cpu();
@@ -84,12 +84,12 @@ impl Described {
     }
 }
 
-struct Page<'a> {
+struct ProfileText<'a> {
     described: &'a Described,
     lines: Vec<Line>,
 }
 
-impl Page<'_> {
+impl ProfileText<'_> {
     fn host(&self) -> &Host {
         &self.described.profile.host
     }

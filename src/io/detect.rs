@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::capabilities::{self, Qemu};
+use super::capability_cache::{self, CachedQemu};
 use super::file::read_word;
 use crate::domain::{Domain, Passthrough};
 use crate::host::{DEFAULT_EMULATORS, Described, Fact, Host, Iommu, Origin, Profile, Reserved, parse_reserved_regions};
@@ -43,7 +43,7 @@ pub fn detect(root: &Path) -> Described {
 
     let mut profile = Profile::from(host);
     let mut sources = Vec::new();
-    let caches = capabilities::read_all(&root.join(CAPABILITY_CACHE));
+    let caches = capability_cache::read_all(&root.join(CAPABILITY_CACHE));
     let trouble = cache_trouble(&caches);
     let caches = caches.unwrap_or_default();
     profile.host.libvirt = caches.iter().filter_map(|(_, qemu)| qemu.libvirt).max();
@@ -105,7 +105,7 @@ fn iommu_origin(root: &Path) -> Origin {
 }
 
 /// Why the QEMU of guests that name none is not known, where it is not.
-fn cache_trouble(caches: &io::Result<Vec<(PathBuf, Qemu)>>) -> Origin {
+fn cache_trouble(caches: &io::Result<Vec<(PathBuf, CachedQemu)>>) -> Origin {
     const LOOK: &str = "`virsh -c qemu:///system capabilities` makes libvirt look and write it down.";
     match caches {
         Ok(caches) if caches.is_empty() => missing(format!("/{CAPABILITY_CACHE} holds no x86 QEMU."), LOOK),
@@ -143,7 +143,7 @@ pub fn host_for_domain(root: &Path, domain: &Domain) -> Host {
     };
     let emulator = domain.emulator.as_ref().map(|emulator| emulator.value.as_str());
     let cache = root.join(CAPABILITY_CACHE);
-    if let Some(qemu) = emulators(emulator).find_map(|path| capabilities::read_one(&cache, path)) {
+    if let Some(qemu) = emulators(emulator).find_map(|path| capability_cache::read_one(&cache, path)) {
         qemu.describe(&mut host);
     }
     host

@@ -1,7 +1,8 @@
 //! Reading files that may be anything.
 
-use std::fs::File;
+use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Reads at most `limit` bytes and one more, so that the caller sees that there are more.
@@ -14,12 +15,77 @@ pub fn read_limited(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads at most `limit` bytes and one more of the file at `path`.
+/// Reads at most `limit` bytes and one more of the file at `path`, which somebody named: links are followed, and a pipe
+/// is waited for.
 ///
 /// # Errors
 /// Those of opening and reading.
 pub fn read_file_limited(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
+    read_open(File::open(path)?, limit)
+}
+
+/// Reads at most `limit` bytes and one more of a file that was found, see [`open_found`].
+///
+/// # Errors
+/// Those of opening and reading.
+pub fn read_found(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    read_open(open_found(path)?, limit)
+}
+
+/// Opens a file that nobody named, but that was found in a folder whose contents are relied on. Whatever somebody put
+/// there, this neither blocks nor leads elsewhere.
+///
+/// # Errors
+/// It cannot be opened, is not a regular file, or belongs to neither root nor the user of this process.
+pub fn open_found(path: &Path) -> io::Result<File> {
+    let file = open_regular(path, libc::O_NOFOLLOW)?;
+    let owner = file.metadata()?.uid();
+    if owner != 0 && Some(owner) != user() {
+        return Err(io::Error::other(format!("belongs to user {owner}, not to root or to the user of this process")));
+    }
+    Ok(file)
+}
+
+/// Opens a regular file for reading, with these flags of open(2) more. Never blocks.
+///
+/// # Errors
+/// It cannot be opened, or is not a regular file.
+pub fn open_regular(path: &Path, flags: i32) -> io::Result<File> {
+    // Opening a pipe waits for somebody who writes to it; O_NONBLOCK means nothing to a regular file.
+    let opened = OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) if flags & libc::O_NOFOLLOW != 0 => {
+            io::Error::other("a symbolic link, which is not followed")
+        }
+        // What open(2) says of a socket.
+        Some(libc::ENXIO) => io::Error::other("not a regular file"),
+        _ => error,
+    })?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() { Ok(file) } else { Err(irregular(kind)) }
+}
+
+/// The error for what is not a regular file.
+fn irregular(kind: FileType) -> io::Error {
+    if kind.is_dir() {
+        return io::ErrorKind::IsADirectory.into();
+    }
+    let what = if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    };
+    io::Error::other(format!("{what}, not a regular file"))
+}
+
+/// The user of this process, who owns its folder in `/proc` (proc_pid(5)); `None` where there is none to ask.
+pub fn user() -> Option<u32> {
+    std::fs::metadata("/proc/self").ok().map(|folder| folder.uid())
+}
+
+fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
     // Without a hint the buffer would grow, and be read into, seven times for a common domain.
     let expected = file.metadata().map_or(0, |metadata| metadata.len()).min(limit as u64);
     let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 1);
@@ -31,4 +97,35 @@ pub fn read_file_limited(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
 pub(super) fn read_word(path: &Path) -> Option<String> {
     let bytes = read_file_limited(path, 64 * 1024).ok()?;
     Some(String::from_utf8(bytes).ok()?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_is_a_regular_file_or_an_error_at_once() {
+        let folder = std::env::temp_dir().join(format!("iova-preflight-found-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let path = |name: &str| folder.join(name);
+        std::fs::write(path("file"), "text").expect("a file");
+        std::os::unix::fs::symlink("file", path("link")).expect("a link");
+        let status = std::process::Command::new("mkfifo").arg(path("pipe")).status().expect("mkfifo runs");
+        assert!(status.success());
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).expect("a socket");
+
+        assert_eq!(read_found(&path("file"), 2).expect("a regular file"), b"tex");
+        assert_eq!(read_file_limited(&path("link"), 9).expect("a link that somebody named"), b"text");
+        let error = |path: &Path| read_found(path, 9).expect_err("refused").to_string();
+        assert_eq!(error(&path("link")), "a symbolic link, which is not followed");
+        assert_eq!(error(&path("pipe")), "a pipe, not a regular file");
+        assert_eq!(error(&path("socket")), "not a regular file");
+        assert_eq!(error(Path::new("/dev/zero")), "a device, not a regular file");
+        assert_eq!(read_found(&folder, 9).expect_err("refused").kind(), io::ErrorKind::IsADirectory);
+        if user() == Some(0) {
+            std::os::unix::fs::chown(path("file"), Some(1234), None).expect("root gives files away");
+            assert!(error(&path("file")).starts_with("belongs to user 1234"));
+        }
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
 }

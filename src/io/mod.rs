@@ -1,5 +1,5 @@
 //! Where the library touches the machine: sysfs, procfs, libvirt's capability cache, and files of limited size.
 
-pub mod capabilities;
+pub mod capability_cache;
 pub mod detect;
 pub mod file;

@@ -5,7 +5,7 @@
 //! (`src/conf/cpu_conf.c`).
 
 use super::{Refusal, refuse};
-use crate::domain::{Cpu, CpuMode, MaxPhysAddr, MaxPhysAddrMode, Sourced};
+use crate::domain::{CpuElement, CpuMode, MaxPhysAddr, MaxPhysAddrMode, Sourced};
 use crate::qemu::cpu::{Accelerator, CpuOptions, Model};
 use crate::version::Version;
 
@@ -29,7 +29,7 @@ pub(crate) const MAXPHYSADDR_SINCE: Version = Version::new(8, 7);
 /// # Errors
 /// What libvirt refuses. Asking for more bits than the host has is not among it: that is a finding of its own.
 pub fn cpu_options(
-    cpu: Option<&Cpu>,
+    cpu: Option<&CpuElement>,
     accelerator: Accelerator,
     libvirt: Option<Version>,
 ) -> Result<CpuOptions, Refusal> {

@@ -54,7 +54,7 @@ pub struct Report<'a> {
     /// The version of this form.
     #[schemars(extend("const" = VERSION))]
     pub version: u32,
-    /// The host the guests are judged for.
+    /// The host the guests are evaluated for.
     pub host: HostReport<'a>,
     /// The guests in the order they were given.
     pub guests: Vec<GuestReport>,
@@ -65,20 +65,21 @@ pub fn schema() -> serde_json::Value {
     SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<Report<'_>>().to_value()
 }
 
-/// The host the guests are judged for; of several libvirts, the first.
+/// The host the guests are evaluated for; of several libvirts, the first.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct HostReport<'a> {
     /// Where the facts come from: this host, a file, or a built-in profile.
     pub source: &'a str,
     /// Its CPU.
-    pub cpu: HostCpu<'a>,
+    pub cpu: HostCpuReport<'a>,
     /// What its IOMMU reserves.
     pub reserved: Vec<ReservedReport>,
 }
 
 /// The host's CPU.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct HostCpu<'a> {
+#[schemars(rename = "HostCpu")]
+pub struct HostCpuReport<'a> {
     /// CPUID vendor, for example `AuthenticAMD`; null where it is not known.
     pub vendor: Option<&'a str>,
     /// Physical address bits; null where they are not known.
@@ -101,7 +102,7 @@ impl<'a> HostReport<'a> {
     pub fn new(host: &'a Host, source: &'a str) -> Self {
         Self {
             source,
-            cpu: HostCpu { vendor: host.cpu_vendor.as_deref(), phys_bits: host.phys_bits },
+            cpu: HostCpuReport { vendor: host.cpu_vendor.as_deref(), phys_bits: host.phys_bits },
             reserved: host.reserved.iter().map(|r| ReservedReport { range: r.range, kind: r.kind }).collect(),
         }
     }
@@ -115,14 +116,14 @@ pub struct GuestReport {
     /// `<name>`; null where the input is no domain.
     name: Option<String>,
     #[serde(flatten)]
-    judgement: Judgement,
+    verdict: VerdictReport,
 }
 
 /// What becomes of it, and what is known of it.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "verdict", rename_all = "kebab-case")]
-enum Judgement {
-    /// The input could not be judged.
+enum VerdictReport {
+    /// The input could not be evaluated.
     Error {
         /// What is wrong with it, with line and column where it is a matter of the text.
         error: String,
@@ -268,24 +269,24 @@ struct FixReport {
 }
 
 impl GuestReport {
-    /// An input that could not be judged.
+    /// An input that could not be evaluated.
     pub fn unreadable(source: String, error: &Unreadable) -> Self {
-        Self { source, name: None, judgement: Judgement::Error { error: error.to_string() } }
+        Self { source, name: None, verdict: VerdictReport::Error { error: error.to_string() } }
     }
 
-    /// A guest that was judged.
+    /// A guest that was evaluated.
     pub fn new(source: String, document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) -> Self {
         let details = || Box::new(Details::new(&source, document, domain, evaluation));
-        let judgement = match evaluation.verdict {
+        let verdict = match evaluation.verdict {
             Verdict::NotApplicable => {
-                Judgement::NotApplicable { reason: evaluation.not_applicable.clone().unwrap_or_default() }
+                VerdictReport::NotApplicable { reason: evaluation.not_applicable.clone().unwrap_or_default() }
             }
-            Verdict::Pass => Judgement::Pass(details()),
-            Verdict::Warn => Judgement::Warn(details()),
-            Verdict::Fixable => Judgement::Fixable(details()),
-            Verdict::Blocked => Judgement::Blocked(details()),
+            Verdict::Pass => VerdictReport::Pass(details()),
+            Verdict::Warn => VerdictReport::Warn(details()),
+            Verdict::Fixable => VerdictReport::Fixable(details()),
+            Verdict::Blocked => VerdictReport::Blocked(details()),
         };
-        Self { source, name: Some(domain.name.clone()), judgement }
+        Self { source, name: Some(domain.name.clone()), verdict }
     }
 }
 

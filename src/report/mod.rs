@@ -3,7 +3,7 @@
 #[cfg(feature = "cli")]
 pub mod diff;
 #[cfg(feature = "cli")]
-pub mod host;
+pub mod host_facts;
 #[cfg(feature = "cli")]
 pub mod json;
 #[cfg(feature = "cli")]
@@ -13,7 +13,7 @@ pub mod sarif;
 
 use crate::xml::Location;
 
-/// Why an input could not be judged.
+/// Why an input could not be evaluated.
 #[derive(Debug, Clone)]
 pub struct Unreadable {
     /// Where, if it is a matter of the text.

@@ -15,7 +15,7 @@ use crate::xml::{Document, Places, Span};
 
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
-/// The rule of inputs that could not be judged. It is none of [`crate::rules`], but services show results only.
+/// The rule of inputs that could not be evaluated. It is none of [`crate::rules`], but services show results only.
 const UNREADABLE: &str = "unreadable-input";
 
 /// A log with one run.
@@ -49,12 +49,12 @@ struct Driver {
     semantic_version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     information_uri: Option<String>,
-    rules: Vec<Rule>,
+    rules: Vec<ReportingDescriptor>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Rule {
+struct ReportingDescriptor {
     id: &'static str,
     short_description: Message,
     full_description: Message,
@@ -88,7 +88,7 @@ struct Invocation {
 struct Notification {
     level: Severity,
     message: Message,
-    locations: [Location; 1],
+    locations: [ResultLocation; 1],
 }
 
 #[derive(Debug, Serialize)]
@@ -98,9 +98,9 @@ struct SarifResult {
     rule_index: usize,
     level: Severity,
     message: Message,
-    locations: [Location; 1],
+    locations: [ResultLocation; 1],
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    related_locations: Vec<Location>,
+    related_locations: Vec<ResultLocation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     partial_fingerprints: Option<Fingerprints>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -116,7 +116,7 @@ struct Fingerprints {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Location {
+struct ResultLocation {
     physical_location: PhysicalLocation,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<Message>,
@@ -127,7 +127,7 @@ struct Location {
 struct PhysicalLocation {
     artifact_location: ArtifactLocation,
     #[serde(skip_serializing_if = "Option::is_none")]
-    region: Option<Region>,
+    region: Option<TextRegion>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -138,7 +138,7 @@ struct ArtifactLocation {
 /// Lines and columns count from 1; the end column is the one behind the last character.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Region {
+struct TextRegion {
     start_line: usize,
     start_column: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,27 +164,27 @@ struct ArtifactChange {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Replacement {
-    deleted_region: Region,
+    deleted_region: TextRegion,
     #[serde(skip_serializing_if = "Option::is_none")]
     inserted_content: Option<Message>,
 }
 
 /// Gathers what a log is made of.
 #[derive(Debug, Default)]
-pub struct Builder {
+pub struct LogBuilder {
     results: Vec<SarifResult>,
     notifications: Vec<Notification>,
 }
 
-impl Builder {
-    /// Adds a guest that was judged; `source` is the path of its XML.
+impl LogBuilder {
+    /// Adds a guest that was evaluated; `source` is the path of its XML.
     pub fn guest(&mut self, source: &str, document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) {
         let places = Places::of(document.source());
         let whole_fix = evaluation.fix.as_ref().map(|fix| sarif_fix(source, document, &places, fix));
         for (index, finding) in evaluation.findings.iter().enumerate() {
             let same = evaluation.findings[..index].iter().filter(|other| other.rule == finding.rule).count();
             let guest_rule = format!("{}/{}/{same}", domain.name, finding.rule);
-            // It mends the guest as a whole, whichever of its errors one looks at.
+            // It fixes the guest as a whole, whichever of its errors one looks at.
             let fixes = whole_fix.iter().filter(|_| finding.severity == Severity::Error).cloned().collect();
             self.results.push(SarifResult {
                 rule_id: finding.rule,
@@ -205,11 +205,11 @@ impl Builder {
         }
     }
 
-    /// Adds an input that could not be judged.
+    /// Adds an input that could not be evaluated.
     pub fn unreadable(&mut self, source: &str, error: &Unreadable) {
         let region = || {
             let at = error.at?;
-            Some(Region { start_line: at.line, start_column: at.column, end_line: None, end_column: None })
+            Some(TextRegion { start_line: at.line, start_column: at.column, end_line: None, end_column: None })
         };
         self.notifications.push(Notification {
             level: Severity::Error,
@@ -262,16 +262,16 @@ impl Builder {
 }
 
 /// The rules, with the pages about them; those are found below `repository`.
-fn rules(repository: Option<&str>) -> Vec<Rule> {
+fn rules(repository: Option<&str>) -> Vec<ReportingDescriptor> {
     let uri = |page: &Page| {
         let version = env!("CARGO_PKG_VERSION");
         repository.map(|repository| format!("{repository}/blob/v{version}/docs/rules/{}.md", page.rule))
     };
-    let unreadable = "The input is no libvirt domain that could be judged: it cannot be read, is not well-formed XML, or \
+    let unreadable = "The input is no libvirt domain that could be evaluated: it cannot be read, is not well-formed XML, or \
                       is not a domain. Nothing is said of the guest.";
     let described = PAGES.into_iter().map(|page| {
         let meaning: Vec<&str> = page.meaning.iter().filter_map(words).collect();
-        Rule {
+        ReportingDescriptor {
             id: page.rule,
             short_description: message(capitalized(page.summary())),
             full_description: message(meaning.first().copied().unwrap_or_default().replace('`', "")),
@@ -284,9 +284,9 @@ fn rules(repository: Option<&str>) -> Vec<Rule> {
         }
     });
     described
-        .chain([Rule {
+        .chain([ReportingDescriptor {
             id: UNREADABLE,
-            short_description: message("The input could not be judged"),
+            short_description: message("The input could not be evaluated"),
             full_description: message(unreadable),
             help: message(unreadable),
             help_uri: None,
@@ -334,21 +334,24 @@ fn changes(fix: &Fix) -> String {
     changes.join(", ")
 }
 
-fn labelled(source: &str, places: &Places<'_>, label: &Label) -> Location {
-    Location { message: Some(message(label.text.clone())), ..place(source, Some(region(places, label.span))) }
+fn labelled(source: &str, places: &Places<'_>, label: &Label) -> ResultLocation {
+    ResultLocation { message: Some(message(label.text.clone())), ..place(source, Some(region(places, label.span))) }
 }
 
-fn place(source: &str, region: Option<Region>) -> Location {
-    Location { physical_location: PhysicalLocation { artifact_location: artifact(source), region }, message: None }
+fn place(source: &str, region: Option<TextRegion>) -> ResultLocation {
+    ResultLocation {
+        physical_location: PhysicalLocation { artifact_location: artifact(source), region },
+        message: None,
+    }
 }
 
 fn artifact(source: &str) -> ArtifactLocation {
     ArtifactLocation { uri: uri(source) }
 }
 
-fn region(places: &Places<'_>, span: Span) -> Region {
+fn region(places: &Places<'_>, span: Span) -> TextRegion {
     let (start, end) = (places.at(span.start), places.at(span.end));
-    Region {
+    TextRegion {
         start_line: start.line,
         start_column: start.column,
         end_line: Some(end.line),

@@ -72,7 +72,7 @@ impl<'a> Document<'a> {
         let (body, mark_len) = wellformed::decode(bytes)?;
         // Offsets are counted from the first byte of the source, byte order mark included.
         let source = std::str::from_utf8(bytes).unwrap_or(body);
-        Builder::new(source, body, mark_len).run()
+        TreeBuilder::new(source, body, mark_len).run()
     }
 
     /// The source text, byte order mark included.
@@ -208,7 +208,7 @@ fn shortened(error: &quick_xml::Error) -> String {
     }
 }
 
-struct Builder<'a> {
+struct TreeBuilder<'a> {
     document: Document<'a>,
     body: &'a str,
     mark_len: usize,
@@ -247,7 +247,7 @@ impl<'a> Scopes<'a> {
     }
 }
 
-impl<'a> Builder<'a> {
+impl<'a> TreeBuilder<'a> {
     fn new(source: &'a str, body: &'a str, mark_len: usize) -> Self {
         let document = Document {
             source,

@@ -150,7 +150,7 @@ pub fn check(profile: &Path, files: &[PathBuf]) -> BTreeMap<String, Value> {
 }
 
 /// What `check --format json`, run as `command`, says about each file, by its name.
-pub fn judged(command: &mut Command) -> BTreeMap<String, Value> {
+pub fn evaluated(command: &mut Command) -> BTreeMap<String, Value> {
     let output = command.output().expect("run iova-preflight");
     let document: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|e| panic!("no JSON ({e}): {}", String::from_utf8_lossy(&output.stderr)));

@@ -1,7 +1,7 @@
 //! Random domains that a rewrite helps: rewritten by us, then started by the real libvirt and the
 //! real QEMU, which have to build the layout that we predict, outside the reserved range.
 
-use crate::common::{Differences, judged, note, work_dir};
+use crate::common::{Differences, evaluated, note, work_dir};
 use crate::draw::Rng;
 use crate::generate::{self, Inventory};
 use crate::oracle::Oracle;
@@ -100,7 +100,7 @@ impl Tool {
 
     /// What `check` says about each file, by its name.
     fn check(&self, files: &[PathBuf]) -> BTreeMap<String, Value> {
-        judged(self.command(&["check", "--format", "json"]).args(files))
+        evaluated(self.command(&["check", "--format", "json"]).args(files))
     }
 
     /// `fix -` of a file.
@@ -200,20 +200,20 @@ fn rewrite(tool: &Tool, files: &[PathBuf]) -> Differences {
 /// What of the measured layout lies in the reserved range, as text.
 fn inside_reserved(cell: &Value) -> String {
     let mut inside = String::new();
-    let mut judge = |what: &str, start: Option<u64>, end: Option<u64>| {
+    let mut note_if_inside = |what: &str, start: Option<u64>, end: Option<u64>| {
         let (Some(start), Some(end)) = (start, end) else { return };
         if start <= RESERVED.1 && end >= RESERVED.0 {
             let _ = write!(inside, "{what} {start:#x}-{end:#x} ");
         }
     };
     for part in ["ram_below_4g", "ram_above_4g"] {
-        judge(part, cell[part]["start"].as_u64(), cell[part]["end"].as_u64());
+        note_if_inside(part, cell[part]["start"].as_u64(), cell[part]["end"].as_u64());
     }
     for device in cell["memory_devices"].as_array().into_iter().flatten() {
         let start = device["addr"].as_u64();
         // One that is not plugged yet has no size here, but a place.
         let last = device["size"].as_u64().unwrap_or_default().saturating_sub(1);
-        judge(device["type"].as_str().unwrap_or("device"), start, start.map(|start| start + last));
+        note_if_inside(device["type"].as_str().unwrap_or("device"), start, start.map(|start| start + last));
     }
     inside
 }

@@ -15,7 +15,7 @@ fn guests(json: &str) -> Value {
 }
 
 #[test]
-fn the_profile_of_a_real_host_judges_as_the_host_does() {
+fn the_profile_of_a_real_host_evaluates_as_the_host_does() {
     let Some(world) = World::new("host") else { return };
     // Makes libvirt look at QEMU, where it did not yet.
     world.virsh(&["capabilities"]).expect_ok();

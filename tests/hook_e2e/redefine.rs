@@ -11,7 +11,7 @@ use crate::real_map;
 use crate::start::assert_stopped;
 use crate::world::World;
 
-/// There is no device to attach, so every guest is judged as if it had one.
+/// There is no device to attach, so every guest is evaluated as if it had one.
 const ASSUME: &str = "passthrough = 'assume'\n";
 
 /// How a run of the tool ended: status, standard output, standard error.
@@ -112,7 +112,7 @@ fn a_running_guest_is_redefined_for_its_next_start() {
     let (status, said, error) = fix(&world, "db", &[]);
     assert!(status == 0 && said.contains("next cold start"), "{said}{error}");
     assert_eq!((machine(&world, "db").as_str(), world.qemu("db")), ("pc-q35-7.1", qemu));
-    // What runs and what is defined are two things, and both are judged.
+    // What runs and what is defined are two things, and both are evaluated.
     let (status, document, _) = tool(&world, &["check", "--format", "json", "--connect", world.uri()]);
     let document: Value = serde_json::from_str(&document).expect("JSON");
     let verdicts: Vec<&str> =

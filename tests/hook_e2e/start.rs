@@ -128,7 +128,7 @@ fn a_broken_policy_stops_everybody_if_it_says_so() {
     let error = world.define_and_start(&Guest::small("web")).expect_error();
     assert!(error.contains("iova-preflight: internal error: /etc/iova-preflight/policy.toml:2:1"), "{error}");
     world.assert_never_started("web");
-    // Mended, it counts at once.
+    // Fixed, it counts at once.
     world.set_policy("on_internal_error = \"block\"\n");
     world.start("web").expect_ok();
 }

@@ -35,7 +35,7 @@ def escaped: (. // "") | gsub("\\s*\n\\s*"; " ") | gsub("\\|"; "\\|");
 "",
 "## Guests",
 "",
-"On \($amd) all of them are started, on \($intel) and \($other) all are judged and some started.",
+"On \($amd) all of them are started, on \($intel) and \($other) all are evaluated and some started.",
 "",
 (["guest", "made of", "verdict", "`virsh start`", "with the hook", "after `fix`, or hot-plug", "\($intel): verdict",
   "`virsh start`, and hot-plug", $other] | columns, lines),

@@ -8,9 +8,9 @@ pub(crate) const SOCKET: &str = "/dev/log";
 /// Facility `daemon` of RFC 3164, times 8.
 const DAEMON: u8 = 3 << 3;
 
-/// Priorities of RFC 3164.
+/// Severities of RFC 3164.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Priority {
+pub(crate) enum Level {
     /// A failure of our own.
     Error = 3,
     /// Something about a guest.
@@ -18,7 +18,7 @@ pub(crate) enum Priority {
 }
 
 /// Sends a line to the system log; where nobody listens, or nobody takes it at once, it is lost.
-pub(crate) fn send(priority: Priority, line: &str) {
+pub(crate) fn send(priority: Level, line: &str) {
     /// Longer lines are cut; syslog daemons take at least this much.
     const MAX_LINE: usize = 1800;
     let mut end = line.len().min(MAX_LINE);

@@ -46,12 +46,12 @@ fn main() {
     match outcome.unwrap_or_else(|_| Err("it panicked".to_owned())) {
         Ok(Decision::Allow { log }) => {
             if let Some(line) = log {
-                log::send(log::Priority::Warning, &line);
+                log::send(log::Level::Warning, &line);
             }
             exit(false)
         }
         Ok(Decision::Block { message }) => {
-            log::send(log::Priority::Warning, &format!("stopped: {message}"));
+            log::send(log::Level::Warning, &format!("stopped: {message}"));
             let _ = writeln!(std::io::stderr(), "iova-preflight: {message}");
             exit(true)
         }
@@ -59,7 +59,7 @@ fn main() {
             let block = deadline::on_internal_error() == OnInternalError::Block;
             let consequence = if block { "is stopped" } else { "goes on unchecked" };
             let line = format!("internal error: {problem}; guest {} {consequence}", printable(name));
-            log::send(log::Priority::Error, &line);
+            log::send(log::Level::Error, &line);
             if block {
                 let _ =
                     writeln!(std::io::stderr(), "iova-preflight: {line} (on_internal_error = \"block\" in {POLICY})");

@@ -22,7 +22,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Judge libvirt domain XML: does the guest start, and is every DMA mapping accepted?
+    /// Evaluate libvirt domain XML: does the guest start, and is every DMA mapping accepted?
     #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),
     /// Rewrite libvirt domain XML so that the guest starts, and touch nothing else
@@ -39,7 +39,7 @@ pub(crate) enum Command {
     },
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
-    /// Judge every guest of a libvirt when it is defined, as a service, and rewrite it where the policy says so
+    /// Evaluate every guest of a libvirt when it is defined, as a service, and rewrite it where the policy says so
     #[command(after_help = WATCH_HELP)]
     Watch(WatchArgs),
     /// Print what is known of this host and how, as a profile that --host reads on another machine
@@ -60,17 +60,17 @@ pub(crate) enum Command {
 
 const CHECK_HELP: &str = "\
 Exit status: 0 every guest may start; 1 at least one is `blocked` or `fixable`; 2 at least one input could not be \
-judged. 2 wins over 1, and every other input is still judged.";
+evaluated. 2 wins over 1, and every other input is still evaluated.";
 
 const FIX_HELP: &str = "\
 With -, the domain goes to standard output: rewritten, or byte for byte as it came if there is nothing to fix. Of a \
 `blocked` guest, and of what is no domain, nothing is printed, so that a pipe into `virsh define` defines nothing.
 
 Exit status: 0 every guest may start, as it is or as it was rewritten; 1 at least one is `blocked`, or `fixable` and was \
-not rewritten; 2 at least one input could not be judged or written.";
+not rewritten; 2 at least one input could not be evaluated or written.";
 
 const WATCH_HELP: &str = "\
-At its start it judges every guest that is defined, then each when it is defined anew. What would not start is said on \
+At its start it evaluates every guest that is defined, then each when it is defined anew. What would not start is said on \
 standard error, with priorities where that leads to the journal. With `rewrite = true` under `[watch]` in the policy, \
 it redefines what can be fixed, as `fix --connect --domain` does. Guests without a definition are left to the hook.
 
@@ -86,7 +86,7 @@ pub(crate) struct CommonArgs {
     #[arg(required_unless_present = "connect", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
 
-    /// Judge for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon. Without
+    /// Evaluate for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon. Without
     /// it, for this host if it has an AMD IOMMU, otherwise for amd-epyc
     #[arg(long, value_name = "FILE|NAME")]
     pub host: Option<PathBuf>,
@@ -106,7 +106,7 @@ pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub common: CommonArgs,
 
-    /// Judge the defined and running guests of this libvirt instead, for example qemu:///system; several at once
+    /// Evaluate the defined and running guests of this libvirt instead, for example qemu:///system; several at once
     #[arg(long, value_name = "URI", conflicts_with = "paths")]
     pub connect: Vec<String>,
 
@@ -118,7 +118,7 @@ pub(crate) struct CheckArgs {
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
 
-    /// Judge this many guests at once [default: as many as there are processors]
+    /// Evaluate this many guests at once [default: as many as there are processors]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
 
@@ -169,7 +169,7 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "URI", default_value = "qemu:///system")]
     pub connect: String,
 
-    /// Judge for the host in this profile: a TOML file or a built-in name. Without it, for the host libvirt runs on
+    /// Evaluate for the host in this profile: a TOML file or a built-in name. Without it, for the host libvirt runs on
     #[arg(long, value_name = "FILE|NAME")]
     pub host: Option<PathBuf>,
 
@@ -239,7 +239,7 @@ pub(crate) enum HookCommand {
 
 const HOST_HELP: &str = "\
 What is printed is a host profile: facts and, as comments, where each came from, and what follows where one is missing. \
-`iova-preflight host > epyc.toml` keeps it, `iova-preflight check --host epyc.toml` judges for it on any machine. As \
+`iova-preflight host > epyc.toml` keeps it, `iova-preflight check --host epyc.toml` evaluates for it on any machine. As \
 root more is known: QEMU's machine types stand in a folder that others cannot read.";
 
 #[derive(Debug, Args)]

@@ -48,7 +48,7 @@ enum Outcome {
     Clean,
     /// At least one guest is stopped.
     Stopped,
-    /// At least one input could not be judged.
+    /// At least one input could not be evaluated.
     Failed,
 }
 

@@ -2,12 +2,12 @@
 //! neighbourhood of 1 TiB can be read, and the same after a rewrite beside it.
 
 mod svg;
-mod text;
+mod terminal;
 
 use std::collections::BTreeSet;
 
 pub use svg::svg;
-pub use text::text;
+pub use terminal::text;
 
 use crate::address::GpaRange;
 use crate::evaluate::Facts;
@@ -66,7 +66,7 @@ impl Kind {
 
 /// A block of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
+pub struct Area {
     /// Where it is.
     pub range: GpaRange,
     /// What it is.
@@ -83,7 +83,7 @@ pub struct Column {
     /// Machine type and phys-bits.
     pub facts: String,
     /// What lies where, from address 0 on, without gaps.
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<Area>,
     /// phys-bits of the vCPU, and the first address that they do not reach; `None` where they reach all of the map.
     pub limit: Option<(u32, u64)>,
 }
@@ -122,7 +122,7 @@ impl Picture {
     /// Each map on a scale of its own.
     fn apart(&self) -> impl Iterator<Item = Self> {
         self.columns.iter().map(|column| {
-            let blocks: Vec<Block> = column.blocks.iter().filter(|block| !block.label.is_empty()).cloned().collect();
+            let blocks: Vec<Area> = column.blocks.iter().filter(|block| !block.label.is_empty()).cloned().collect();
             let top = blocks.last().map_or(0, |block| block.range.end);
             let columns = vec![Column { blocks, ..column.clone() }];
             Self { intervals: intervals(&columns, top), columns, ..self.clone() }
@@ -143,7 +143,7 @@ impl Picture {
 
 impl Column {
     /// The block at `address`, and whether it begins there.
-    fn at(&self, address: u64) -> Option<(&Block, bool)> {
+    fn at(&self, address: u64) -> Option<(&Area, bool)> {
         let after = self.blocks.partition_point(|block| block.range.start <= address);
         let block = self.blocks.get(after.checked_sub(1)?)?;
         (block.range.end >= address).then_some((block, block.range.start == address))
@@ -221,7 +221,7 @@ impl<'f> Map<'f> {
         Column { heading: self.heading.to_owned(), facts, blocks: self.blocks(top), limit }
     }
 
-    fn blocks(&self, top: u64) -> Vec<Block> {
+    fn blocks(&self, top: u64) -> Vec<Area> {
         let ranges = self.parts.iter().map(|(range, ..)| *range);
         let ranges = ranges.chain(self.reserved.iter().map(|reserved| reserved.range));
         let starts: BTreeSet<u64> =
@@ -242,7 +242,7 @@ impl<'f> Map<'f> {
             (Kind::Low, _) | (_, None) => name,
             (_, Some(bytes)) => format!("{name} {}", size(bytes)),
         };
-        blocks.into_iter().map(|(range, kind, name)| Block { range, kind, label: label(range, kind, name) }).collect()
+        blocks.into_iter().map(|(range, kind, name)| Area { range, kind, label: label(range, kind, name) }).collect()
     }
 
     /// What is drawn at `address`: of parts that overlap, the one that is there rather than the room for it.

@@ -6,8 +6,8 @@ use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesText, Event};
 use textwrap::core::display_width;
 
-use super::text::wrap;
-use super::{Block, Column, Kind, Picture};
+use super::terminal::wrap;
+use super::{Area, Column, Kind, Picture};
 use crate::text::{address, printable};
 
 /// Lengths in pixels.
@@ -143,7 +143,7 @@ fn draw(writer: &mut Writer<Vec<u8>>, picture: &Picture) -> Result {
 
 /// The picture in words.
 fn description(picture: &Picture) -> String {
-    let block = |block: &&Block| format!("{} at {}", block.label, address(block.range.start));
+    let block = |block: &&Area| format!("{} at {}", block.label, address(block.range.start));
     let column = |column: &Column| {
         let blocks = column.blocks.iter().filter(|block| !block.label.is_empty());
         let blocks: Vec<String> = blocks.map(|it| block(&it)).collect();
@@ -192,7 +192,7 @@ fn cut(line: &str) -> String {
 }
 
 /// The height of the interval in which a block ends.
-fn last_height(picture: &Picture, heights: &[usize], block: &Block) -> usize {
+fn last_height(picture: &Picture, heights: &[usize], block: &Area) -> usize {
     let last = picture.intervals.iter().position(|interval| interval.range.end >= block.range.end);
     last.map_or(0, |last| heights[last])
 }

@@ -12,19 +12,19 @@ use crate::Outcome;
 use crate::args::{CheckArgs, Format};
 use crate::connected;
 use crate::input::Input;
-use crate::input::evaluator::{HostSource, Judge, Judged, complain, read_policy};
+use crate::input::evaluator::{Evaluated, Evaluator, HostSource, complain, read_policy};
 use crate::output::human::{Look, Printer};
 use crate::output::progress::Progress;
 use crate::output::terminal;
 use crate::parallel;
 
-/// Guests and the host they are judged for.
+/// Guests and the host they are evaluated for.
 pub(crate) struct Batch {
     pub source: HostSource,
     pub inputs: Vec<Input>,
 }
 
-/// Judges every input and prints the verdicts.
+/// Evaluates every input and prints the verdicts.
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
     if args.format == Format::Sarif && !args.connect.is_empty() {
         bail!("--format sarif speaks of places in files, and guests of --connect have none; json tells of them");
@@ -32,13 +32,13 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
     let policy = read_policy(args.common.policy.as_deref())?;
     let (batches, outcome) = batches(args)?;
     let jobs = args.jobs.map_or_else(parallel::default_jobs, usize::from);
-    let judged = match args.format {
+    let evaluated = match args.format {
         Format::Human if args.common.quiet => quiet(batches, &policy, jobs)?,
         Format::Human => human(batches, &policy, jobs, args.verbose)?,
         Format::Json => json(batches, &policy, jobs)?,
         Format::Sarif => sarif(batches, &policy, jobs, outcome)?,
     };
-    Ok(outcome.max(judged))
+    Ok(outcome.max(evaluated))
 }
 
 /// What the command line names, host by host; the outcome is `Failed` where some of it could not be had.
@@ -51,45 +51,45 @@ fn batches(args: &CheckArgs) -> Result<(Vec<Batch>, Outcome)> {
 }
 
 /// The inputs that are left, and what has come of those before.
-struct Run<'a> {
+struct CheckRun<'a> {
     policy: &'a Policy,
     jobs: usize,
     progress: Progress,
     outcome: Outcome,
 }
 
-impl<'a> Run<'a> {
+impl<'a> CheckRun<'a> {
     fn new(batches: &[Batch], policy: &'a Policy, jobs: usize) -> Self {
         let progress = Progress::new(batches.iter().map(|batch| batch.inputs.len()).sum());
         Self { policy, jobs, progress, outcome: Outcome::Clean }
     }
 
-    /// Judges every input of a batch and hands what `view` makes of it to `done`, in order, or its name and what is
+    /// Evaluates every input of a batch and hands what `view` makes of it to `done`, in order, or its name and what is
     /// wrong with it.
     fn each<T: Send>(
         &mut self,
         source: &HostSource,
         inputs: Vec<Input>,
-        view: impl Fn(&Judged<'_>) -> T + Sync,
+        view: impl Fn(&Evaluated<'_>) -> T + Sync,
         mut done: impl FnMut(Result<T, (String, Unreadable)>) -> Result<()>,
     ) -> Result<()> {
         let policy = self.policy;
         let work = |input| {
-            let mut judge = Judge::new(source, policy);
+            let mut evaluator = Evaluator::new(source, policy);
             let (mut seen, mut unreadable) = (None, None);
-            judge.each(
+            evaluator.each(
                 input,
-                |judged| {
-                    seen = Some(view(judged));
+                |evaluated| {
+                    seen = Some(view(evaluated));
                     Ok(())
                 },
                 |name, error| unreadable = Some((name.to_owned(), error)),
             )?;
-            Ok((judge.outcome, seen, unreadable))
+            Ok((evaluator.outcome, seen, unreadable))
         };
         for inputs in apart(inputs) {
-            parallel::in_order(inputs, self.jobs, work, |judged: Result<_>| {
-                let (outcome, seen, unreadable) = judged?;
+            parallel::in_order(inputs, self.jobs, work, |evaluated: Result<_>| {
+                let (outcome, seen, unreadable) = evaluated?;
                 self.progress.clear();
                 if let Some((name, error)) = unreadable {
                     // First what came before it, where both streams go to one place.
@@ -125,7 +125,7 @@ fn apart(inputs: Vec<Input>) -> Vec<Vec<Input>> {
 }
 
 fn quiet(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
-    let mut run = Run::new(&batches, policy, jobs);
+    let mut run = CheckRun::new(&batches, policy, jobs);
     for Batch { source, inputs } in batches {
         run.each(&source, inputs, |_| (), |_| Ok(()))?;
     }
@@ -135,13 +135,13 @@ fn quiet(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
 fn human(batches: Vec<Batch>, policy: &Policy, jobs: usize, verbose: bool) -> Result<Outcome> {
     let look = Look::new(verbose);
     let mut printer = Printer::new(io::stdout().lock(), terminal::columns());
-    let mut run = Run::new(&batches, policy, jobs);
+    let mut run = CheckRun::new(&batches, policy, jobs);
     for Batch { source, inputs } in batches {
         printer.host(&source.notice);
         run.each(
             &source,
             inputs,
-            |judged| look.page(judged),
+            |evaluated| look.page(evaluated),
             |page| match page {
                 Ok(page) => printer.guest(page),
                 Err((name, error)) => printer.unreadable(&name, &error.to_string()),
@@ -158,12 +158,14 @@ fn json(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
     // One document speaks of one host; of several libvirts, the first.
     let first = batches.first().map(|batch| (batch.source.host_for(None), batch.source.name.clone()));
     let mut guests = Vec::new();
-    let mut run = Run::new(&batches, policy, jobs);
+    let mut run = CheckRun::new(&batches, policy, jobs);
     for Batch { source, inputs } in batches {
         run.each(
             &source,
             inputs,
-            |judged| GuestReport::new(judged.name.to_owned(), judged.document, judged.domain, judged.evaluation),
+            |evaluated| {
+                GuestReport::new(evaluated.name.to_owned(), evaluated.document, evaluated.domain, evaluated.evaluation)
+            },
             |report| {
                 guests.push(report.unwrap_or_else(|(name, error)| GuestReport::unreadable(name, &error)));
                 Ok(())
@@ -178,15 +180,15 @@ fn json(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
 
 /// `before` is what has come of the command line itself.
 fn sarif(batches: Vec<Batch>, policy: &Policy, jobs: usize, before: Outcome) -> Result<Outcome> {
-    let mut all = sarif::Builder::default();
-    let mut run = Run::new(&batches, policy, jobs);
+    let mut all = sarif::LogBuilder::default();
+    let mut run = CheckRun::new(&batches, policy, jobs);
     for Batch { source, inputs } in batches {
         run.each(
             &source,
             inputs,
-            |judged| {
-                let mut one = sarif::Builder::default();
-                one.guest(judged.name, judged.document, judged.domain, judged.evaluation);
+            |evaluated| {
+                let mut one = sarif::LogBuilder::default();
+                one.guest(evaluated.name, evaluated.document, evaluated.domain, evaluated.evaluation);
                 one
             },
             |guest| {

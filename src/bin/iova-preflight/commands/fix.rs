@@ -15,7 +15,7 @@ use crate::Outcome;
 use crate::args::FixArgs;
 use crate::connected;
 use crate::input::Input;
-use crate::input::evaluator::{HostSource, Judge, Judged, complain, read_policy};
+use crate::input::evaluator::{Evaluated, Evaluator, HostSource, complain, read_policy};
 use crate::output::stderr;
 
 /// Rewrites every input that a rewrite helps.
@@ -32,24 +32,24 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         bail!("-: standard output is for one domain; fix the others in another run, or see all of them with --diff");
     }
     let source = HostSource::choose(args.common.host.as_deref())?;
-    let mut judge = Judge::new(&source, &policy);
+    let mut evaluator = Evaluator::new(&source, &policy);
     let mut outcome = Outcome::Clean;
     let mut said = Said::default();
     let mut notice = Some(source.notice.as_str()).filter(|_| !args.common.quiet);
     for input in Input::expand(&args.common.paths) {
         let target = Target::of(&input, args);
-        judge.each(
+        evaluator.each(
             input,
-            |judged| {
-                if judged.evaluation.verdict.stops()
+            |evaluated| {
+                if evaluated.evaluation.verdict.stops()
                     && let Some(notice) = notice.take()
                 {
                     stderr::line(notice);
                 }
                 if !args.common.quiet {
-                    explain_fix(judged, &mut said);
+                    explain_fix(evaluated, &mut said);
                 }
-                outcome = outcome.max(match fix(judged, &target) {
+                outcome = outcome.max(match fix(evaluated, &target) {
                     Ok(outcome) => outcome,
                     // Standard output is gone for every input, a file only for this one.
                     Err(error) if !matches!(target, Target::File(_)) => return Err(error),
@@ -64,8 +64,8 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         )?;
     }
     io::stdout().flush()?;
-    // What the judge calls stopped may have been rewritten; what it could not judge stays so.
-    Ok(if judge.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
+    // What the evaluator calls stopped may have been rewritten; what it could not evaluate stays so.
+    Ok(if evaluator.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
 }
 
 /// Where a rewritten domain goes.
@@ -91,25 +91,25 @@ impl Target {
     }
 }
 
-fn fix(judged: &Judged<'_>, target: &Target) -> Result<Outcome> {
-    let before = judged.document.source();
-    let Some(fix) = &judged.evaluation.fix else {
-        let blocked = judged.evaluation.verdict == Verdict::Blocked;
+fn fix(evaluated: &Evaluated<'_>, target: &Target) -> Result<Outcome> {
+    let before = evaluated.document.source();
+    let Some(fix) = &evaluated.evaluation.fix else {
+        let blocked = evaluated.evaluation.verdict == Verdict::Blocked;
         if blocked {
-            explain_block(judged);
+            explain_block(evaluated);
         } else if matches!(target, Target::Stdout) {
             io::stdout().write_all(before.as_bytes())?;
         }
         return Ok(if blocked { Outcome::Stopped } else { Outcome::Clean });
     };
-    let after = rewrite(judged.document, fix).with_context(|| judged.name.to_owned())?;
+    let after = rewrite(evaluated.document, fix).with_context(|| evaluated.name.to_owned())?;
     match target {
         Target::Stdout => {
             io::stdout().write_all(after.as_bytes())?;
             Ok(Outcome::Clean)
         }
         Target::Diff => {
-            print_diff(&unified_diff(judged.name, before, &after))?;
+            print_diff(&unified_diff(evaluated.name, before, &after))?;
             Ok(Outcome::Stopped)
         }
         Target::Nowhere => Ok(Outcome::Stopped),
@@ -120,9 +120,9 @@ fn fix(judged: &Judged<'_>, target: &Target) -> Result<Outcome> {
     }
 }
 
-pub(crate) fn explain_block(judged: &Judged<'_>) {
-    stderr::line(&format!("{}: no rewrite helps", judged.name));
-    for tried in &judged.evaluation.tried {
+pub(crate) fn explain_block(evaluated: &Evaluated<'_>) {
+    stderr::line(&format!("{}: no rewrite helps", evaluated.name));
+    for tried in &evaluated.evaluation.tried {
         stderr::line(&format!("  {tried}"));
     }
 }
@@ -132,10 +132,10 @@ pub(crate) fn explain_block(judged: &Judged<'_>) {
 pub(crate) struct Said(Vec<&'static str>);
 
 /// Says what changes and what comes of it.
-pub(crate) fn explain_fix(judged: &Judged<'_>, said: &mut Said) {
-    let Some(fix) = &judged.evaluation.fix else { return };
+pub(crate) fn explain_fix(evaluated: &Evaluated<'_>, said: &mut Said) {
+    let Some(fix) = &evaluated.evaluation.fix else { return };
     let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
-    stderr::line(&format!("{}: {}", judged.name, changes.join(", ")));
+    stderr::line(&format!("{}: {}", evaluated.name, changes.join(", ")));
     if let Some(assumption) = &fix.assumption {
         stderr::line(&format!("  note: {assumption}"));
     }

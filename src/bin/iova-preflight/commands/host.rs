@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use iova_preflight::host::{BUILTIN, Host, Iommu, Line, builtin};
 use iova_preflight::io::detect::detect;
-use iova_preflight::report::host::{HostFacts, Profiles};
+use iova_preflight::report::host_facts::{HostFacts, Profiles};
 use iova_preflight::report::json;
 use iova_preflight::text;
 use serde::Serialize;

@@ -17,22 +17,22 @@ use iova_preflight::xml::Document;
 use crate::Outcome;
 use crate::args::{MapArgs, MapFormat};
 use crate::input::Input;
-use crate::input::evaluator::{HostSource, Judge, Judged, complain, read_policy};
+use crate::input::evaluator::{Evaluated, Evaluator, HostSource, complain, read_policy};
 use crate::output::{stderr, terminal};
 
 /// Draws the memory map of one guest.
 pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {
     let policy = read_policy(args.policy.as_deref())?;
     let source = HostSource::choose(args.host.as_deref())?;
-    let mut judge = Judge::new(&source, &policy);
+    let mut evaluator = Evaluator::new(&source, &policy);
     let mut outcome = Outcome::Clean;
-    judge.each(
+    evaluator.each(
         Input::one(&args.path),
-        |judged| {
-            match draw(judged, &source, &policy)? {
+        |evaluated| {
+            match draw(evaluated, &source, &policy)? {
                 Some(picture) => print(&picture, args.format)?,
                 None => {
-                    stderr::line(&format!("{}: there is no map: {}", judged.name, why_not(judged.evaluation)));
+                    stderr::line(&format!("{}: there is no map: {}", evaluated.name, why_not(evaluated.evaluation)));
                     outcome = Outcome::Failed;
                 }
             }
@@ -41,28 +41,29 @@ pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {
         |name, error| complain(name, &error),
     )?;
     // Whether the guest starts is for `check` to say.
-    Ok(if judge.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
+    Ok(if evaluator.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
 }
 
 /// The guest as it is, and beside it as `fix` would make it.
-fn draw(judged: &Judged<'_>, source: &HostSource, policy: &Policy) -> Result<Option<Picture>> {
-    let evaluation = judged.evaluation;
-    let mended = match &evaluation.fix {
+fn draw(evaluated: &Evaluated<'_>, source: &HostSource, policy: &Policy) -> Result<Option<Picture>> {
+    let evaluation = evaluated.evaluation;
+    let fixed = match &evaluation.fix {
         Some(fix) => {
-            let after = rewrite(judged.document, fix)?;
+            let after = rewrite(evaluated.document, fix)?;
             let document = Document::parse(after.as_bytes()).map_err(|error| anyhow!("{error}"))?;
             let domain = domain::read(&document).context("the rewritten domain")?;
-            Some(evaluate(&domain, judged.host, policy))
+            Some(evaluate(&domain, evaluated.host, policy))
         }
         None => None,
     };
     let heading = |what: &str, verdict: Verdict| format!("{what}: {}", verdict.name());
     let mut views: Vec<(String, &Facts)> = vec![(heading("as it is", evaluation.verdict), &evaluation.facts)];
-    views.extend(mended.iter().map(|after| (heading("with the fix", after.verdict), &after.facts)));
+    views.extend(fixed.iter().map(|after| (heading("with the fix", after.verdict), &after.facts)));
     views.extend(evaluation.hypotheses.iter().map(|(what, facts)| (what.clone(), facts)));
 
     let memory = evaluation.facts.ram.map(|ram| format!(", {} of RAM", size(ram))).unwrap_or_default();
-    let guest = if judged.domain.name.is_empty() { judged.name.to_owned() } else { quoted(&judged.domain.name) };
+    let guest =
+        if evaluated.domain.name.is_empty() { evaluated.name.to_owned() } else { quoted(&evaluated.domain.name) };
     Ok(Picture::new(format!("{guest}{memory} — {}", source.notice), &views, remarks(evaluation)))
 }
 

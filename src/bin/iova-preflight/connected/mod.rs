@@ -63,9 +63,9 @@ mod imp {
     use crate::commands::fix::{Said, explain_block, explain_fix, print_diff};
     use crate::connected::live::{Definition, Inventory, inventories};
     use crate::connected::redefine::{Definitions, Failure};
-    use crate::connected::redefinition::Mender;
+    use crate::connected::redefinition::Redefinition;
     use crate::input::Input;
-    use crate::input::evaluator::{HostSource, Judge, complain};
+    use crate::input::evaluator::{Evaluator, HostSource, complain};
     use crate::output::stderr;
 
     /// The guests of every libvirt in `uris`. One that does not answer is named on standard error.
@@ -118,40 +118,40 @@ mod imp {
         let source = source(inventory, args.common.host.as_deref())?;
         let mut definition = Definition::open(uri, name)?;
         let old = definition.read()?;
-        let mut judge = Judge::new(&source, policy);
+        let mut evaluator = Evaluator::new(&source, policy);
         let mut new = None;
-        judge.each(
+        evaluator.each(
             Input::Live(format!("{uri} {name}"), old.clone().into_bytes()),
-            |judged| {
-                match &judged.evaluation.fix {
+            |evaluated| {
+                match &evaluated.evaluation.fix {
                     Some(fix) => {
-                        let rewritten = rewrite(judged.document, fix)?;
+                        let rewritten = rewrite(evaluated.document, fix)?;
                         if !args.common.quiet {
-                            explain_fix(judged, &mut Said::default());
+                            explain_fix(evaluated, &mut Said::default());
                         }
                         if args.dry_run {
                             print_diff(&unified_diff(name, &old, &rewritten))?;
                         }
                         new = Some(rewritten);
                     }
-                    None if judged.evaluation.verdict.stops() => explain_block(judged),
-                    None => writeln!(anstream::stdout(), "{}: nothing to fix", printable(judged.name))?,
+                    None if evaluated.evaluation.verdict.stops() => explain_block(evaluated),
+                    None => writeln!(anstream::stdout(), "{}: nothing to fix", printable(evaluated.name))?,
                 }
                 Ok(())
             },
             |name, error| complain(name, &error),
         )?;
-        let Some(new) = new.filter(|_| !args.dry_run) else { return Ok(judge.outcome) };
+        let Some(new) = new.filter(|_| !args.dry_run) else { return Ok(evaluator.outcome) };
 
-        let mender = Mender { source: &source, policy, backup: args.backup.as_deref(), force: args.force };
-        let mended = mender.mend(&mut definition, &old, &new).map_err(|failure| {
+        let redefinition = Redefinition { source: &source, policy, backup: args.backup.as_deref(), force: args.force };
+        let redefined = redefinition.make(&mut definition, &old, &new).map_err(|failure| {
             let force =
                 if matches!(failure, Failure::Obstacle(_)) { "; --force redefines it all the same" } else { "" };
             anyhow!("guest {name}: {:#}{force}", anyhow::Error::from(failure))
         })?;
         if !args.common.quiet {
             let mut out = anstream::stdout().lock();
-            writeln!(out, "guest {} is redefined; what it was is in {}", printable(name), mended.backup.display())?;
+            writeln!(out, "guest {} is redefined; what it was is in {}", printable(name), redefined.backup.display())?;
             if definition.is_running() {
                 writeln!(out, "it is running, and picks the change up at its next cold start, not at a reboot")?;
             }

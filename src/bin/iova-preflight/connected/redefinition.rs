@@ -15,7 +15,7 @@ use crate::connected::redefine::{Failure, redefine};
 use crate::input::evaluator::HostSource;
 
 /// A guest that was redefined.
-pub(crate) struct Mended {
+pub(crate) struct Redefined {
     /// What libvirt made of the new definition.
     pub now: String,
     /// The file with the old one.
@@ -23,7 +23,7 @@ pub(crate) struct Mended {
 }
 
 /// How definitions are rewritten.
-pub(crate) struct Mender<'a> {
+pub(crate) struct Redefinition<'a> {
     /// The host the guests run on.
     pub source: &'a HostSource,
     /// What is allowed.
@@ -34,19 +34,19 @@ pub(crate) struct Mender<'a> {
     pub force: bool,
 }
 
-impl Mender<'_> {
+impl Redefinition<'_> {
     /// Replaces `old`, which was read from `definition`, by `new`.
     ///
     /// # Errors
     /// Why not, and in which state the definition is.
-    pub fn mend(&self, definition: &mut Definition, old: &str, new: &str) -> Result<Mended, Failure> {
+    pub fn make(&self, definition: &mut Definition, old: &str, new: &str) -> Result<Redefined, Failure> {
         let obstacle = definition.obstacle().map_err(Failure::Unreadable)?;
         if let Some(obstacle) = obstacle.filter(|_| !self.force) {
             return Err(Failure::Obstacle(obstacle));
         }
         let backup = back_up(self.backup, definition, old).map_err(Failure::NotKept)?;
         match redefine(definition, old, new, |now| self.accepted(now)) {
-            Ok(now) => Ok(Mended { now, backup }),
+            Ok(now) => Ok(Redefined { now, backup }),
             Err(failure) => {
                 if failure.wrote_nothing() {
                     // The definition it holds is still in place. Left behind, it is one file too many, no more.

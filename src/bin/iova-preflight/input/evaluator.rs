@@ -25,8 +25,8 @@ pub(crate) fn complain(name: &str, error: &Unreadable) {
     stderr::line(&format!("{name}:{space}{error}"));
 }
 
-/// An input that was judged.
-pub(crate) struct Judged<'a> {
+/// An input that was evaluated.
+pub(crate) struct Evaluated<'a> {
     pub name: &'a str,
     pub document: &'a Document<'a>,
     pub domain: &'a Domain,
@@ -34,24 +34,24 @@ pub(crate) struct Judged<'a> {
     pub host: &'a Host,
 }
 
-/// Judges inputs and remembers the worst outcome.
-pub(crate) struct Judge<'a> {
+/// Evaluates inputs and remembers the worst outcome.
+pub(crate) struct Evaluator<'a> {
     source: &'a HostSource,
     policy: &'a Policy,
     pub outcome: Outcome,
 }
 
-impl<'a> Judge<'a> {
-    /// A judge for guests of `source` under `policy`.
+impl<'a> Evaluator<'a> {
+    /// An evaluator for guests of `source` under `policy`.
     pub fn new(source: &'a HostSource, policy: &'a Policy) -> Self {
         Self { source, policy, outcome: Outcome::Clean }
     }
 
-    /// Judges one input and hands it to `judged`, or what is wrong with it to `unreadable`.
+    /// Evaluates one input and hands it to `evaluated`, or what is wrong with it to `unreadable`.
     pub fn each(
         &mut self,
         input: Input,
-        mut judged: impl FnMut(&Judged<'_>) -> Result<()>,
+        mut evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
         mut unreadable: impl FnMut(&str, Unreadable),
     ) -> Result<()> {
         let name = input.name();
@@ -85,11 +85,17 @@ impl<'a> Judge<'a> {
         if evaluation.verdict.stops() {
             self.outcome = self.outcome.max(Outcome::Stopped);
         }
-        judged(&Judged { name: &name, document: &document, domain: &domain, evaluation: &evaluation, host: &host })
+        evaluated(&Evaluated {
+            name: &name,
+            document: &document,
+            domain: &domain,
+            evaluation: &evaluation,
+            host: &host,
+        })
     }
 }
 
-/// The host that guests are judged for.
+/// The host that guests are evaluated for.
 pub(crate) struct HostSource {
     /// For the JSON document.
     pub name: String,

@@ -30,7 +30,7 @@ impl Progress {
         Self { due: watched.then(|| Instant::now() + FIRST), total, done: 0, stopped: 0, shown: false }
     }
 
-    /// One more input is judged; `stopped` where it needs attention.
+    /// One more input is evaluated; `stopped` where it needs attention.
     pub fn tick(&mut self, stopped: bool) {
         self.done += 1;
         self.stopped += usize::from(stopped);
@@ -39,7 +39,7 @@ impl Progress {
         if now >= due {
             self.due = Some(now + PAUSE);
             self.shown = true;
-            let line = format!("{} of {} domains judged, {} do not start", self.done, self.total, self.stopped);
+            let line = format!("{} of {} domains evaluated, {} do not start", self.done, self.total, self.stopped);
             write(&[ERASE, line.as_bytes()].concat());
         }
     }

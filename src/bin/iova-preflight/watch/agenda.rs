@@ -67,7 +67,7 @@ pub(super) enum Permission {
 
 /// What is remembered of a guest.
 #[derive(Debug)]
-struct Guest {
+struct Entry {
     /// When it is looked at.
     due: Option<Instant>,
     /// When it was defined first since it was looked at.
@@ -94,7 +94,7 @@ struct Rewrite {
     events: u32,
 }
 
-impl Guest {
+impl Entry {
     fn new(now: Instant) -> Self {
         Self {
             due: None,
@@ -125,23 +125,23 @@ impl Guest {
 pub(super) struct Tally {
     /// All.
     pub guests: usize,
-    /// Those that a rewrite would mend.
+    /// Those that a rewrite would fix.
     pub fixable: usize,
-    /// Those that no rewrite mends.
+    /// Those that no rewrite fixes.
     pub blocked: usize,
 }
 
 /// The guests of one libvirt, by UUID.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    guests: BTreeMap<String, Guest>,
+    guests: BTreeMap<String, Entry>,
     rest_until: Option<Instant>,
 }
 
 impl Agenda {
     /// A guest was defined.
     pub fn defined(&mut self, uuid: &str, now: Instant) {
-        let guest = self.guests.entry(uuid.to_owned()).or_insert_with(|| Guest::new(now));
+        let guest = self.guests.entry(uuid.to_owned()).or_insert_with(|| Entry::new(now));
         let first = *guest.defined.get_or_insert(now);
         guest.due = Some((now + QUIET).min(first + PATIENCE));
         if let Some(rewrite) = &mut guest.rewrite {
@@ -159,7 +159,7 @@ impl Agenda {
         let uuids: BTreeSet<String> = uuids.into_iter().collect();
         self.guests.retain(|uuid, _| uuids.contains(uuid));
         for uuid in uuids {
-            self.guests.entry(uuid).or_insert_with(|| Guest::new(now)).due.get_or_insert(now);
+            self.guests.entry(uuid).or_insert_with(|| Entry::new(now)).due.get_or_insert(now);
         }
     }
 

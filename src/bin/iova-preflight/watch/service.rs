@@ -21,9 +21,9 @@ use crate::args::WatchArgs;
 use crate::connected::live::events::{self, Event};
 use crate::connected::live::{Definition, Session};
 use crate::connected::redefine::{Definitions, Failure};
-use crate::connected::redefinition::Mender;
+use crate::connected::redefinition::Redefinition;
 use crate::input::Input;
-use crate::input::evaluator::{HostSource, Judge, Judged, read_policy};
+use crate::input::evaluator::{Evaluated, Evaluator, HostSource, read_policy};
 
 /// The policy that is read if none is named and it is there.
 const POLICY: &str = "/etc/iova-preflight/policy.toml";
@@ -35,7 +35,7 @@ const ROUND: Duration = Duration::from_secs(600);
 const SOON: Duration = Duration::from_secs(1);
 
 /// What the other threads send.
-enum Message {
+enum Wakeup {
     /// The process is asked to end.
     Stop,
     /// libvirt tells something, on the connection of this generation.
@@ -59,10 +59,11 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Outcome> {
     let (sender, messages) = mpsc::channel();
     let stop = sender.clone();
     // That nobody receives any more means that the process ends.
-    on_stop(move || drop(stop.send(Message::Stop)))?;
-    events::start(move |generation, event| drop(sender.send(Message::Libvirt(generation, event))))?;
+    on_stop(move || drop(stop.send(Wakeup::Stop)))?;
+    events::start(move |generation, event| drop(sender.send(Wakeup::Libvirt(generation, event))))?;
     let journal = Journal::new();
-    let watch = Watch { args, policy: &policy, messages, journal, manager: Manager::new(), agenda: Agenda::default() };
+    let watch =
+        Service { args, policy: &policy, messages, journal, manager: Manager::new(), agenda: Agenda::default() };
     watch.run();
     Ok(Outcome::Clean)
 }
@@ -75,16 +76,16 @@ struct Case<'a> {
     definition: &'a mut Definition,
 }
 
-struct Watch<'a> {
+struct Service<'a> {
     args: &'a WatchArgs,
     policy: &'a Policy,
-    messages: Receiver<Message>,
+    messages: Receiver<Wakeup>,
     journal: Journal,
     manager: Manager,
     agenda: Agenda,
 }
 
-impl Watch<'_> {
+impl Service<'_> {
     /// Connects again and again.
     fn run(mut self) {
         let mut backoff = Backoff::new();
@@ -123,8 +124,8 @@ impl Watch<'_> {
         loop {
             self.manager.beat();
             match self.receive(end) {
-                Some(Message::Stop) => return true,
-                Some(Message::Libvirt(..)) => {}
+                Some(Wakeup::Stop) => return true,
+                Some(Wakeup::Libvirt(..)) => {}
                 None if Instant::now() >= end => return false,
                 None => {}
             }
@@ -132,14 +133,14 @@ impl Watch<'_> {
     }
 
     /// The next message; none if there is none until `end`, or until the next sign of life is due.
-    fn receive(&self, end: Instant) -> Option<Message> {
+    fn receive(&self, end: Instant) -> Option<Wakeup> {
         let until_end = end.saturating_duration_since(Instant::now());
         let wait = self.manager.interval().map_or(until_end, |interval| until_end.min(interval / 2));
         match self.messages.recv_timeout(wait) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
             // The thread that waits for signals has one end of the channel and never lets go of it.
-            Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
+            Err(RecvTimeoutError::Disconnected) => Some(Wakeup::Stop),
         }
     }
 
@@ -180,11 +181,11 @@ impl Watch<'_> {
             };
             while let Some(message) = self.receive(wait) {
                 match message {
-                    Message::Stop => return Over::Stop,
-                    Message::Libvirt(of, _) if of != generation => {}
-                    Message::Libvirt(_, Event::Closed) => return Over::Lost(None),
-                    Message::Libvirt(_, Event::Defined(uuid)) => self.agenda.defined(&uuid, Instant::now()),
-                    Message::Libvirt(_, Event::Undefined(uuid)) => self.agenda.gone(&uuid),
+                    Wakeup::Stop => return Over::Stop,
+                    Wakeup::Libvirt(of, _) if of != generation => {}
+                    Wakeup::Libvirt(_, Event::Closed) => return Over::Lost(None),
+                    Wakeup::Libvirt(_, Event::Defined(uuid)) => self.agenda.defined(&uuid, Instant::now()),
+                    Wakeup::Libvirt(_, Event::Undefined(uuid)) => self.agenda.gone(&uuid),
                 }
                 // There is something to do; what else is waiting is heard first.
                 wait = Instant::now();
@@ -216,7 +217,7 @@ impl Watch<'_> {
         self.manager.ready();
     }
 
-    /// Judges a guest, and rewrites it where that is wanted.
+    /// Evaluates a guest, and rewrites it where that is wanted.
     fn look(&mut self, session: &Session, source: &HostSource, uuid: &str) -> Result<()> {
         let Some(mut definition) = session.definition(uuid)? else {
             self.agenda.gone(uuid);
@@ -229,11 +230,11 @@ impl Watch<'_> {
         let xml = definition.read()?;
         let mut case = Case { uuid, xml: &xml, source, definition: &mut definition };
         let mut unreadable = None;
-        let mut judge = Judge::new(source, self.policy);
-        judge.each(
+        let mut evaluator = Evaluator::new(source, self.policy);
+        evaluator.each(
             Input::Live(name, xml.clone().into_bytes()),
-            |judged| self.judged(judged, &mut case),
-            |name, error| unreadable = Some(format!("guest {name}: its definition cannot be judged: {error}")),
+            |evaluated| self.evaluated(evaluated, &mut case),
+            |name, error| unreadable = Some(format!("guest {name}: its definition cannot be evaluated: {error}")),
         )?;
         if let Some(line) = unreadable {
             self.say(uuid, Priority::Error, &line);
@@ -241,8 +242,8 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn judged(&mut self, judged: &Judged<'_>, case: &mut Case<'_>) -> Result<()> {
-        let (name, evaluation) = (judged.name, judged.evaluation);
+    fn evaluated(&mut self, evaluated: &Evaluated<'_>, case: &mut Case<'_>) -> Result<()> {
+        let (name, evaluation) = (evaluated.name, evaluated.evaluation);
         if self.agenda.found(case.uuid, Fingerprint::of(case.xml), evaluation.verdict, Instant::now()) {
             let line = format!(
                 "guest {name} was defined by somebody else at the moment it was rewritten; \
@@ -279,7 +280,9 @@ impl Watch<'_> {
             self.say(case.uuid, Priority::Warning, &line);
         } else {
             match self.agenda.may_rewrite(case.uuid, Fingerprint::of(case.xml), Instant::now()) {
-                Permission::Granted => self.rewrite(case, name, &rewrite(judged.document, fix)?, &changes, &helps)?,
+                Permission::Granted => {
+                    self.rewrite(case, name, &rewrite(evaluated.document, fix)?, &changes, &helps)?
+                }
                 Permission::Hopeless => {}
                 Permission::Exhausted => {
                     let line =
@@ -294,13 +297,13 @@ impl Watch<'_> {
     /// Rewrites a guest, and says how that ended.
     fn rewrite(&mut self, case: &mut Case<'_>, name: &str, new: &str, changes: &str, helps: &str) -> Result<()> {
         let (source, backup) = (case.source, self.args.backup.as_deref());
-        let mender = Mender { source, policy: self.policy, backup, force: false };
-        match mender.mend(case.definition, case.xml, new) {
-            Ok(mended) => {
-                self.agenda.rewritten(case.uuid, Fingerprint::of(&mended.now));
+        let redefinition = Redefinition { source, policy: self.policy, backup, force: false };
+        match redefinition.make(case.definition, case.xml, new) {
+            Ok(redefined) => {
+                self.agenda.rewritten(case.uuid, Fingerprint::of(&redefined.now));
                 let is_running = case.definition.is_running();
                 let running = if is_running { "; it is running, and picks it up at its next cold start" } else { "" };
-                let backup = mended.backup.display();
+                let backup = redefined.backup.display();
                 let line = format!("guest {name} is redefined: {changes}; what it was is in {backup}{running}");
                 self.journal.line(Priority::Notice, &line);
                 Ok(())

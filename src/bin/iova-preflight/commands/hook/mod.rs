@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use iova_preflight::io::capabilities;
+use iova_preflight::io::capability_cache;
 use iova_preflight::version::Version;
 
 use crate::Outcome;
@@ -152,7 +152,7 @@ pub(crate) fn libvirt_version(root: &Path) -> Option<Version> {
         String::from_utf8(output.stdout).ok()?.split_whitespace().last()?.parse().ok()
     });
     let cached = || {
-        let qemus = capabilities::read_all(&root.join("var/cache/libvirt/qemu/capabilities"));
+        let qemus = capability_cache::read_all(&root.join("var/cache/libvirt/qemu/capabilities"));
         qemus.unwrap_or_default().into_iter().filter_map(|(_, qemu)| qemu.libvirt).max()
     };
     asked.filter(|_| root == Path::new("/")).or_else(cached)

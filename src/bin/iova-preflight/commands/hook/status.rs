@@ -27,7 +27,7 @@ const DAEMONS: [&str; 2] = ["libvirtd", "virtqemud"];
 
 /// How one check ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mark {
+enum Grade {
     Pass,
     Note,
     Fail,
@@ -40,18 +40,18 @@ pub(crate) fn run(root: &Path, out: &mut impl Write) -> Result<Outcome> {
     let place = place(root);
     let shown = place.link.display();
     let known = version.map_or_else(|| "libvirt's version is not known".to_owned(), |v| format!("libvirt {v}"));
-    checks.line(Mark::Pass, &format!("{known}: hooks are read from {}", parent(&place).display()))?;
+    checks.line(Grade::Pass, &format!("{known}: hooks are read from {}", parent(&place).display()))?;
     let program = match present(&place.link)? {
         Present::Ours(program) => {
-            checks.line(Mark::Pass, &format!("{shown} -> {}", program.display()))?;
+            checks.line(Grade::Pass, &format!("{shown} -> {}", program.display()))?;
             Some(program)
         }
         Present::Foreign => {
-            checks.line(Mark::Fail, &format!("{shown} is not a link to iova-preflight-hook"))?;
+            checks.line(Grade::Fail, &format!("{shown} is not a link to iova-preflight-hook"))?;
             None
         }
         Present::Nothing => {
-            checks.line(Mark::Fail, &format!("{shown} is not there; `iova-preflight hook install` makes it"))?;
+            checks.line(Grade::Fail, &format!("{shown} is not there; `iova-preflight hook install` makes it"))?;
             None
         }
     };
@@ -74,13 +74,13 @@ struct Checks<'w, W: Write> {
 }
 
 impl<W: Write> Checks<'_, W> {
-    fn line(&mut self, mark: Mark, text: &str) -> Result<()> {
+    fn line(&mut self, mark: Grade, text: &str) -> Result<()> {
         let (word, style): (_, Style) = match mark {
-            Mark::Pass => ("PASS", AnsiColor::Green.on_default()),
-            Mark::Note => ("NOTE", AnsiColor::Yellow.on_default()),
-            Mark::Fail => ("FAIL", AnsiColor::Red.on_default()),
+            Grade::Pass => ("PASS", AnsiColor::Green.on_default()),
+            Grade::Note => ("NOTE", AnsiColor::Yellow.on_default()),
+            Grade::Fail => ("FAIL", AnsiColor::Red.on_default()),
         };
-        self.failed |= mark == Mark::Fail;
+        self.failed |= mark == Grade::Fail;
         writeln!(self.out, "{style}{word}{style:#} {}", iova_preflight::text::printable(text))?;
         Ok(())
     }
@@ -89,26 +89,29 @@ impl<W: Write> Checks<'_, W> {
         let below_root = program.strip_prefix("/").map_or_else(|_| program.to_owned(), |relative| root.join(relative));
         let shown = program.display();
         if !is_executable(&below_root) {
-            return self.line(Mark::Fail, &format!("{shown} is not an executable file"));
+            return self.line(Grade::Fail, &format!("{shown} is not an executable file"));
         }
-        self.line(Mark::Pass, &format!("{shown} is executable"))?;
+        self.line(Grade::Pass, &format!("{shown} is executable"))?;
         if is_safely_owned(&below_root) {
-            self.line(Mark::Pass, &format!("{shown} can be changed by root only"))?;
+            self.line(Grade::Pass, &format!("{shown} can be changed by root only"))?;
         } else {
-            self.line(Mark::Fail, &format!("{shown} can be changed by others than root, and libvirt runs it as root"))?;
+            self.line(
+                Grade::Fail,
+                &format!("{shown} can be changed by others than root, and libvirt runs it as root"),
+            )?;
         }
         if root.join("sys/kernel/security/apparmor/profiles").exists() {
             let allowed =
                 program.parent().is_some_and(|folder| APPARMOR_FOLDERS.iter().any(|known| folder == Path::new(known)));
             let folders = APPARMOR_FOLDERS.join(", ");
             if allowed {
-                self.line(Mark::Pass, "AppArmor: libvirtd's profile allows hooks to run it")?;
+                self.line(Grade::Pass, "AppArmor: libvirtd's profile allows hooks to run it")?;
             } else {
-                self.line(Mark::Fail, &format!("AppArmor: libvirtd's profile allows programs in {folders} only"))?;
+                self.line(Grade::Fail, &format!("AppArmor: libvirtd's profile allows programs in {folders} only"))?;
             }
         }
         if root.join("sys/fs/selinux/enforce").exists() {
-            self.line(Mark::Note, &format!("SELinux is on: `ls -Z {shown}` should show bin_t, as in /usr/bin"))?;
+            self.line(Grade::Note, &format!("SELinux is on: `ls -Z {shown}` should show bin_t, as in /usr/bin"))?;
         }
         Ok(())
     }
@@ -121,20 +124,20 @@ impl<W: Write> Checks<'_, W> {
         }
         let shown = path.display();
         match read_policy(Some(&path)).map(|policy| policy.mode) {
-            Ok(Mode::Enforce) => self.line(Mark::Pass, &format!("{shown}: guests that would fail are stopped")),
-            Ok(Mode::Warn) => self.line(Mark::Note, &format!("{shown}: guests that would fail are logged and start")),
-            Ok(Mode::Off) => self.line(Mark::Note, &format!("{shown}: the hook looks at no guest")),
-            Err(error) => self.line(Mark::Fail, &format!("{error:#}")),
+            Ok(Mode::Enforce) => self.line(Grade::Pass, &format!("{shown}: guests that would fail are stopped")),
+            Ok(Mode::Warn) => self.line(Grade::Note, &format!("{shown}: guests that would fail are logged and start")),
+            Ok(Mode::Off) => self.line(Grade::Note, &format!("{shown}: the hook looks at no guest")),
+            Err(error) => self.line(Grade::Fail, &format!("{error:#}")),
         }
     }
 
     fn daemon(&mut self, root: &Path, place: &Place) -> Result<()> {
         if daemons(root).is_empty() {
-            return self.line(Mark::Note, "no libvirtd or virtqemud is running; the next one will know of the hook");
+            return self.line(Grade::Note, "no libvirtd or virtqemud is running; the next one will know of the hook");
         }
         match reload_advice(root, place) {
-            Some(advice) => self.line(Mark::Note, &advice),
-            None => self.line(Mark::Pass, "the running daemon knows that there are hooks"),
+            Some(advice) => self.line(Grade::Note, &advice),
+            None => self.line(Grade::Pass, "the running daemon knows that there are hooks"),
         }
     }
 }

@@ -15,7 +15,7 @@ use anyhow::Result;
 use iova_preflight::evaluate::Verdict;
 use iova_preflight::text::{printable, wrapped};
 
-pub(crate) use page::{Look, Page};
+pub(crate) use page::{GuestPage, Look};
 use table::Table;
 
 /// Prints guests one after the other and counts them.
@@ -86,12 +86,12 @@ impl<W: Write + RawStream> Printer<W> {
         Ok(())
     }
 
-    /// `notice` says which host the next guests are judged for.
+    /// `notice` says which host the next guests are evaluated for.
     pub fn host(&mut self, notice: &str) {
         self.notice = Some(notice.to_owned());
     }
 
-    /// One more input that could not be judged. All that was printed before is written when this returns.
+    /// One more input that could not be evaluated. All that was printed before is written when this returns.
     pub fn unreadable(&mut self, name: &str, error: &str) -> Result<()> {
         self.counts.unreadable += 1;
         self.table.unreadable(name, error);
@@ -99,7 +99,7 @@ impl<W: Write + RawStream> Printer<W> {
     }
 
     /// One guest.
-    pub fn guest(&mut self, page: Page) -> Result<()> {
+    pub fn guest(&mut self, page: GuestPage) -> Result<()> {
         let mut text = String::new();
         if let Some(notice) = self.notice.take() {
             let _ = writeln!(text, "{}\n", printable(&notice));

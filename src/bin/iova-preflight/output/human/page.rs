@@ -13,7 +13,7 @@ use iova_preflight::text::{self, printable, quoted};
 use super::excerpt::excerpts;
 use super::table::Row;
 use super::verdict_style;
-use crate::input::evaluator::Judged;
+use crate::input::evaluator::Evaluated;
 use crate::output::terminal;
 
 /// How guests are shown.
@@ -25,7 +25,7 @@ pub(crate) struct Look {
 }
 
 /// A guest as it is shown, with escape sequences.
-pub(crate) struct Page {
+pub(crate) struct GuestPage {
     pub(super) verdict: Verdict,
     pub(super) text: String,
     /// Whether it takes more than a line.
@@ -43,8 +43,8 @@ impl Look {
     }
 
     /// One guest: a line, and below it what there is to say.
-    pub fn page(&self, judged: &Judged<'_>) -> Page {
-        let evaluation = judged.evaluation;
+    pub fn page(&self, evaluated: &Evaluated<'_>) -> GuestPage {
+        let evaluation = evaluated.evaluation;
         let shown: Vec<&Finding> =
             evaluation.findings.iter().filter(|finding| self.verbose || finding.severity > Severity::Note).collect();
         // The finding about the machine type says it already.
@@ -54,9 +54,9 @@ impl Look {
             && (!shown.is_empty() || !assumptions.is_empty() || self.verbose);
 
         let style = verdict_style(evaluation.verdict);
-        let mut text = format!("{style}{:<14}{style:#} {}", evaluation.verdict.name(), printable(judged.name));
-        if !judged.domain.name.is_empty() {
-            let _ = write!(text, " ({})", quoted(&judged.domain.name));
+        let mut text = format!("{style}{:<14}{style:#} {}", evaluation.verdict.name(), printable(evaluated.name));
+        if !evaluated.domain.name.is_empty() {
+            let _ = write!(text, " ({})", quoted(&evaluated.domain.name));
         }
         if let Some(reason) = &evaluation.not_applicable {
             let _ = write!(text, ": {}", printable(reason));
@@ -64,11 +64,11 @@ impl Look {
         text.push('\n');
 
         for finding in &shown {
-            text += &self.finding(judged, finding);
+            text += &self.finding(evaluated, finding);
             text.push('\n');
         }
         if let Some(layout) = evaluation.facts.layout.as_ref().filter(|_| detail) {
-            text += &self.line("map", &map_line(layout, judged));
+            text += &self.line("map", &map_line(layout, evaluated));
         }
         for assumption in assumptions {
             text += &self.line("note", assumption);
@@ -87,7 +87,7 @@ impl Look {
             text.push('\n');
         }
         let rules = shown.iter().map(|finding| finding.rule).collect();
-        Page { verdict: evaluation.verdict, text, detail, row: Row::new(judged), rules }
+        GuestPage { verdict: evaluation.verdict, text, detail, row: Row::new(evaluated), rules }
     }
 
     fn line(&self, title: &str, text: &str) -> String {
@@ -114,7 +114,7 @@ impl Look {
         lines.join("\n")
     }
 
-    fn finding(&self, judged: &Judged<'_>, finding: &Finding) -> String {
+    fn finding(&self, evaluated: &Evaluated<'_>, finding: &Finding) -> String {
         let (level, name) = match finding.severity {
             Severity::Error => (Level::ERROR, "error"),
             Severity::Warning => (Level::WARNING, "warning"),
@@ -122,7 +122,7 @@ impl Look {
         };
         let indent = format!("{name}[{}]: ", finding.rule).len();
         let title = level.primary_title(self.broken(&finding.title, indent)).id(finding.rule);
-        let mut group = excerpts(judged.document, &printable(judged.name), finding)
+        let mut group = excerpts(evaluated.document, &printable(evaluated.name), finding)
             .into_iter()
             .fold(Group::with_title(title), Group::element);
         if let Some(cause) = &finding.cause {
@@ -136,7 +136,7 @@ impl Look {
 const BAR: &str = " | ";
 
 /// The map in one line.
-fn map_line(layout: &Layout, judged: &Judged<'_>) -> String {
+fn map_line(layout: &Layout, evaluated: &Evaluated<'_>) -> String {
     let mut line = format!("RAM {}", text::range(layout.ram_below_4g));
     if let Some(ram) = layout.ram_above_4g {
         let _ = write!(line, ", {}", text::range(ram));
@@ -150,14 +150,14 @@ fn map_line(layout: &Layout, judged: &Judged<'_>) -> String {
     // Ranges below 4 GiB are of no concern to RAM, and those above the map of none to this guest.
     let near = |start: u64| (ABOVE_4G_START..=layout.max_gpa).contains(&start);
     for reserved in
-        judged.evaluation.facts.unmappable.iter().filter(|reserved| layout.relocated || near(reserved.range.start))
+        evaluated.evaluation.facts.unmappable.iter().filter(|reserved| layout.relocated || near(reserved.range.start))
     {
         if reserved.range.start >= ABOVE_4G_START {
             let _ = write!(line, " | reserved {}", text::range(reserved.range));
         }
     }
     let _ = write!(line, " | needs {} phys-bits", layout.phys_bits_needed);
-    if let Some(bits) = judged.evaluation.facts.phys_bits {
+    if let Some(bits) = evaluated.evaluation.facts.phys_bits {
         let _ = write!(line, ", has {bits}");
     }
     line

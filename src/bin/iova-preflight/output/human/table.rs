@@ -11,7 +11,7 @@ use iova_preflight::text::{self, printable};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::verdict_style;
-use crate::input::evaluator::Judged;
+use crate::input::evaluator::Evaluated;
 
 /// Between columns.
 const GAP: usize = 2;
@@ -21,7 +21,7 @@ const LEAST_ADVICE: usize = 24;
 
 /// What the table says of one guest.
 pub(super) struct Row {
-    /// `None` of an input that could not be judged.
+    /// `None` of an input that could not be evaluated.
     verdict: Option<Verdict>,
     /// The guest's name.
     name: String,
@@ -33,10 +33,10 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub fn new(judged: &Judged<'_>) -> Self {
-        let evaluation = judged.evaluation;
+    pub fn new(evaluated: &Evaluated<'_>) -> Self {
+        let evaluation = evaluated.evaluation;
         let facts = &evaluation.facts;
-        let requested = judged.domain.machine.as_ref().map(|machine| &machine.value);
+        let requested = evaluated.domain.machine.as_ref().map(|machine| &machine.value);
         let memory = match (facts.ram, facts.maxmem) {
             (Some(ram), Some(most)) if most > ram => up_to(&text::size(ram), &text::size(most)),
             (Some(ram), _) => text::size(ram),
@@ -54,15 +54,15 @@ impl Row {
         };
         Self {
             verdict: Some(evaluation.verdict),
-            name: judged.domain.name.clone(),
-            source: judged.name.to_owned(),
+            name: evaluated.domain.name.clone(),
+            source: evaluated.name.to_owned(),
             machine: facts.machine.as_ref().or(requested).cloned().unwrap_or_default(),
             memory,
             advice,
         }
     }
 
-    /// Blocked before fixable, what could not be judged before what starts.
+    /// Blocked before fixable, what could not be evaluated before what starts.
     fn urgency(&self) -> Option<u8> {
         match self.verdict {
             Some(Verdict::Blocked) => Some(3),
@@ -142,7 +142,7 @@ impl Table {
         if cells.is_empty() {
             return String::new();
         }
-        let Some(layout) = Layout::new(&cells, columns) else { return stacked(&cells, columns) };
+        let Some(layout) = Columns::new(&cells, columns) else { return stacked(&cells, columns) };
         let mut text = String::new();
         let title = Style::new().dimmed();
         let _ = write!(text, "{title}");
@@ -177,7 +177,7 @@ struct Cells {
 }
 
 /// The widths of the columns.
-struct Layout {
+struct Columns {
     verdict: usize,
     middle: [usize; 3],
     advice: usize,
@@ -185,7 +185,7 @@ struct Layout {
     below: bool,
 }
 
-impl Layout {
+impl Columns {
     /// As wide as what stands in the columns, but no wider than what a glance takes in; `None` where there is no room.
     fn new(cells: &[Cells], columns: usize) -> Option<Self> {
         const LEAST: [usize; 3] = [12, 12, 8];

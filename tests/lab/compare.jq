@@ -1,7 +1,7 @@
 # What one boot reported, held against the table of cases:
 #
 #   jq -n --arg host amd-6.1 --arg iommu amd --rawfile report … --slurpfile cases … --slurpfile outside … \
-#       -f judge.jq
+#       -f compare.jq
 #
 # outside is what `check` says of the files on another machine, with the profile that was taken out.
 

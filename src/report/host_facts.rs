@@ -16,14 +16,14 @@ pub const VERSION: u32 = 1;
 #[derive(Debug, Serialize)]
 pub struct HostFacts {
     version: u32,
-    cpu: Cpu,
+    cpu: CpuFacts,
     iommu: IommuFacts,
-    kernel: Versioned,
-    kvm: Kvm,
-    libvirt: Versioned,
-    qemu: Known<Qemu>,
+    kernel: VersionFacts,
+    kvm: KvmFacts,
+    libvirt: VersionFacts,
+    qemu: Known<QemuFacts>,
     /// The QEMUs of guests that name one.
-    emulators: Vec<Known<Qemu>>,
+    emulators: Vec<Known<QemuFacts>>,
 }
 
 /// A fact with where it came from, or why there is none.
@@ -47,7 +47,7 @@ struct Missing {
 }
 
 #[derive(Debug, Serialize)]
-struct Cpu {
+struct CpuFacts {
     vendor: Known<String>,
     phys_bits: Known<u32>,
 }
@@ -61,24 +61,24 @@ struct IommuFacts {
 }
 
 #[derive(Debug, Serialize)]
-struct Versioned {
+struct VersionFacts {
     version: Known<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct Kvm {
+struct KvmFacts {
     available: Known<bool>,
 }
 
 #[derive(Debug, Serialize)]
-struct Qemu {
+struct QemuFacts {
     path: Option<String>,
     version: Option<String>,
     machines: Vec<String>,
     aliases: BTreeMap<String, String>,
 }
 
-impl From<&Emulator> for Qemu {
+impl From<&Emulator> for QemuFacts {
     fn from(emulator: &Emulator) -> Self {
         let Emulator { path, version, machines, aliases } = emulator.clone();
         Self { path, version: version.map(|version| version.to_string()), machines, aliases }
@@ -94,12 +94,12 @@ impl HostFacts {
     pub fn new(described: &Described) -> Self {
         let Described { profile, emulators, .. } = described;
         let host = &profile.host;
-        let version = |fact, version: Option<Version>| Versioned {
+        let version = |fact, version: Option<Version>| VersionFacts {
             version: known(described, fact, version.map(|version| version.to_string())),
         };
         Self {
             version: VERSION,
-            cpu: Cpu {
+            cpu: CpuFacts {
                 vendor: known(described, Fact::CpuVendor, host.cpu_vendor.clone()),
                 phys_bits: known(described, Fact::PhysBits, host.phys_bits),
             },
@@ -109,9 +109,9 @@ impl HostFacts {
                 devices: host.reserved_by_device.iter().map(|(device, own)| (device.clone(), regions(own))).collect(),
             },
             kernel: version(Fact::Kernel, host.kernel),
-            kvm: Kvm { available: known(described, Fact::Kvm, host.kvm) },
+            kvm: KvmFacts { available: known(described, Fact::Kvm, host.kvm) },
             libvirt: version(Fact::Libvirt, host.libvirt),
-            qemu: known(described, Fact::Qemu, profile.qemu.as_ref().map(Qemu::from)),
+            qemu: known(described, Fact::Qemu, profile.qemu.as_ref().map(QemuFacts::from)),
             emulators: profile
                 .emulators
                 .iter()

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::read_file_limited;
+use super::file::read_found;
 use crate::host::{Emulator, Host};
 use crate::version::Version;
 use crate::xml::{Document, MAX_BYTES};
 
 /// What the cache says of one QEMU binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Qemu {
+pub struct CachedQemu {
     /// Path of the binary, version and machine types.
     pub emulator: Emulator,
     /// Version of the libvirt that wrote the cache.
@@ -23,7 +23,7 @@ pub struct Qemu {
     probed: u64,
 }
 
-impl Qemu {
+impl CachedQemu {
     /// Reads one cache file; `None` where it is none, or of another architecture's QEMU.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let document = Document::parse(bytes).ok()?;
@@ -80,35 +80,36 @@ fn numbers(name: &str) -> Vec<(&str, u64)> {
 
 /// The QEMU at `emulator`, the last probed one where the cache has several; `None` where it has none or cannot be read.
 ///
-/// Of the other files only the beginning is read, where libvirt writes the path.
-pub fn read_one(folder: &Path, emulator: &str) -> Option<Qemu> {
+/// Only what libvirt can have written counts, see [`super::file::open_found`]. Of the other files only the beginning is
+/// read, where libvirt writes the path.
+pub fn read_one(folder: &Path, emulator: &str) -> Option<CachedQemu> {
     /// Bytes within which the path stands (`virQEMUCapsFormatCache` writes it first).
     const BEGINNING: usize = 4096;
     let wanted = format!("<emulator>{emulator}</emulator>");
     let mentions = |path: &Path| {
-        read_file_limited(path, BEGINNING)
-            .is_ok_and(|bytes| bytes.windows(wanted.len()).any(|w| w == wanted.as_bytes()))
+        read_found(path, BEGINNING).is_ok_and(|bytes| bytes.windows(wanted.len()).any(|w| w == wanted.as_bytes()))
     };
     files(folder).filter(|path| mentions(path)).filter_map(|path| read(&path)).max_by_key(|qemu| qemu.probed)
 }
 
 /// Every QEMU in the cache folder `folder` with its file, the last probed one of each binary, sorted by path of the
-/// binary. Files that are none are passed over.
+/// binary. Files that are none are passed over, and so is what libvirt cannot have written, see
+/// [`super::file::open_found`].
 ///
 /// # Errors
 /// The folder cannot be read, or a file in it must not be.
-pub fn read_all(folder: &Path) -> io::Result<Vec<(PathBuf, Qemu)>> {
-    let mut newest: BTreeMap<Option<String>, (PathBuf, Qemu)> = BTreeMap::new();
+pub fn read_all(folder: &Path) -> io::Result<Vec<(PathBuf, CachedQemu)>> {
+    let mut newest: BTreeMap<Option<String>, (PathBuf, CachedQemu)> = BTreeMap::new();
     // Sorted, so that two that were probed in the same second give the same answer every time.
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
     paths.sort_unstable();
     for path in paths.into_iter().filter(|path| is_xml(path)) {
-        let bytes = match read_file_limited(&path, MAX_BYTES) {
+        let bytes = match read_found(&path, MAX_BYTES) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
             // libvirt replaces files at any time.
             bytes => bytes.unwrap_or_default(),
         };
-        let Some(qemu) = Qemu::parse(&bytes) else { continue };
+        let Some(qemu) = CachedQemu::parse(&bytes) else { continue };
         if newest.get(&qemu.emulator.path).is_none_or(|(_, known)| known.probed <= qemu.probed) {
             newest.insert(qemu.emulator.path.clone(), (path, qemu));
         }
@@ -125,8 +126,8 @@ fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {
     entries.map(|entry| entry.path()).filter(|path| is_xml(path))
 }
 
-fn read(path: &Path) -> Option<Qemu> {
-    Qemu::parse(&read_file_limited(path, MAX_BYTES).ok()?)
+fn read(path: &Path) -> Option<CachedQemu> {
+    CachedQemu::parse(&read_found(path, MAX_BYTES).ok()?)
 }
 
 #[cfg(test)]
@@ -140,13 +141,13 @@ mod tests {
             <machine type='kvm' name='pc-q35-7.2' alias='q35'/>\n  <machine type='qemu' name='pc-q35-7.2' alias='q35'/>\n  \
             <machine type='kvm' name='pc-q35-6.2'/>\n  <machine type='kvm' name='pc-q35-2.10'/>\n  \
             <machine type='kvm' name='pc-q35-2.9'/>\n</qemuCaps>\n";
-        let qemu = Qemu::parse(cache).expect("a cache file");
+        let qemu = CachedQemu::parse(cache).expect("a cache file");
         assert_eq!(qemu.emulator.path.as_deref(), Some("/usr/bin/qemu-system-x86_64"));
         assert_eq!(qemu.emulator.version, Some(Version { major: 7, minor: 2, micro: 22 }));
         assert_eq!(qemu.libvirt, Some(Version::new(9, 0)));
         assert_eq!(qemu.emulator.machines, ["pc-q35-2.9", "pc-q35-2.10", "pc-q35-6.2", "pc-q35-7.2"]);
         assert_eq!(qemu.emulator.aliases.get("q35").map(String::as_str), Some("pc-q35-7.2"));
-        assert_eq!(Qemu::parse(b"<qemuCaps><arch>aarch64</arch></qemuCaps>"), None);
-        assert_eq!(Qemu::parse(b"not xml"), None);
+        assert_eq!(CachedQemu::parse(b"<qemuCaps><arch>aarch64</arch></qemuCaps>"), None);
+        assert_eq!(CachedQemu::parse(b"not xml"), None);
     }
 }
