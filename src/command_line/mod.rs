@@ -142,6 +142,9 @@ impl CommandLine {
 
     /// The last `-global` that says what `property` of an object of one of the `classes` is.
     pub fn global(&self, classes: &[&str], property: &str) -> Option<&Global> {
-        self.globals.iter().rev().find(|global| global.property == property && classes.contains(&global.driver.as_ref()))
+        self.globals
+            .iter()
+            .rev()
+            .find(|global| global.property == property && classes.contains(&global.driver.as_ref()))
     }
 }

@@ -1,18 +1,18 @@
 //! `phys-bits-ignored`.
 
 use super::Rule;
+use crate::command_line::{Accelerator, Model};
 use crate::domain::MaxPhysAddrMode;
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::libvirt::{LIMIT_SINCE, MAXPHYSADDR_SINCE};
-use crate::qemu::cpu::{Accelerator, Model};
 
 pub(super) const RULE: Rule = Rule { id: "phys-bits-ignored", summary: "<maxphysaddr> has no effect", check };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(width) = guest.domain.cpu.as_ref().and_then(|cpu| cpu.maxphysaddr.as_ref()) else { return };
-    let (Some(cpu), Ok(options)) = (guest.cpu(), &guest.cpu_options) else { return };
-    let kvm = guest.accelerator == Accelerator::Kvm;
+    let (Some(cpu), Some(options)) = (guest.cpu(), &guest.line.cpu) else { return };
+    let kvm = guest.accelerator() == Accelerator::Kvm;
     let libvirt = guest.setting.host.libvirt;
     let mut report = |span, why: String| {
         let message =
