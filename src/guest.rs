@@ -6,7 +6,7 @@ use crate::domain::{Domain, PassthroughKind};
 use crate::host::{Host, Reserved};
 use crate::libvirt::{Refusal, Written};
 use crate::machine::MachineType;
-use crate::policy::{PassthroughPolicy, Policy};
+use crate::policy::Policy;
 use crate::qemu::cpu::{Cpu, CpuRefusal, HostCpu};
 use crate::qemu::layout::{Layout, LayoutError};
 use crate::qemu::memory_device::{PlacementError, Plugged, place_of};
@@ -130,7 +130,7 @@ impl<'a> Guest<'a> {
 }
 
 fn exposure(domain: &Domain, policy: &Policy) -> Exposure {
-    let assumed = domain.overrides.assume_passthrough.unwrap_or(policy.passthrough == PassthroughPolicy::Assume);
+    let assumed = policy.expects_passthrough(&domain.overrides);
     let mediated = domain.passthrough.iter().all(|device| device.kind == PassthroughKind::VfioMdev);
     match (domain.passthrough.is_empty(), mediated) {
         (false, false) => Exposure::Present,
