@@ -26,5 +26,6 @@ pub mod qemu;
 pub mod report;
 pub mod rules;
 pub mod text;
+pub mod verdict;
 pub mod version;
 pub mod xml;
