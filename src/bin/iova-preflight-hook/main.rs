@@ -91,11 +91,8 @@ fn run(operation: Operation, name: &str) -> Result<Decision, String> {
 }
 
 fn read_policy() -> Result<Policy, String> {
-    let bytes = match policy::read_bytes(Path::new(policy::PATH)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Policy::default()),
-        Err(error) => return Err(format!("{}: {error}", policy::PATH)),
-    };
+    let read = policy::read_operators(Path::new("/")).map_err(|error| format!("{}: {error}", policy::PATH));
+    let Some(bytes) = read? else { return Ok(Policy::default()) };
     // Whatever is wrong with the rest, what it says of internal errors holds for this one.
     deadline::set_on_internal_error(salvage_on_internal_error(&bytes));
     policy::parse(&bytes).map_err(|error| format!("{}:{error}", policy::PATH))

@@ -4,14 +4,14 @@ use super::Block::{self, Output, Shell, Text};
 use super::{ErrorText, Program};
 
 /// What the range is.
-pub(super) const THE_RANGE: Block = Text(
+pub(crate) const THE_RANGE: Block = Text(
     "An AMD host with an IOMMU reserves the guest-physical (and bus) addresses 0xfd_0000_0000 to 0xff_ffff_ffff, 12 \
      GiB just below 1 TiB, for HyperTransport (AMD I/O Virtualization Technology Specification, 48882, section \
      2.1.2). A DMA access of a device to them never reaches memory.",
 );
 
 /// The kernel's part.
-pub(super) const KERNEL: Block = Text(
+pub(crate) const KERNEL: Block = Text(
     "Linux lists the range in `/sys/kernel/iommu_groups/*/reserved_regions` since 4.11. Up to 5.3, VFIO mapped guest \
      RAM there all the same: the guest started, and DMA to it failed at run time, with INVALID_DEVICE_REQUEST events \
      of the IOMMU in the host's log. Since 5.4 (commit 9b77e5c79840) VFIO knows which addresses are valid and refuses \
@@ -20,7 +20,7 @@ pub(super) const KERNEL: Block = Text(
 );
 
 /// QEMU's part.
-pub(super) const QEMU: Block = Text(
+pub(crate) const QEMU: Block = Text(
     "QEMU 7.1 (commits 8504f129450b and b3e6982b4154) starts RAM above 4 GiB at 1 TiB instead, if the memory map \
      would otherwise reach 1012 GiB. It does so only with a machine type of 7.1 or newer, because where RAM lies is a \
      part of the virtual hardware, and only for a vCPU of vendor AuthenticAMD. Older machine types keep the old map \
@@ -29,25 +29,25 @@ pub(super) const QEMU: Block = Text(
 );
 
 /// The check of phys-bits.
-pub(super) const PHYS_BITS_CHECK: Block = Text(
+pub(crate) const PHYS_BITS_CHECK: Block = Text(
     "QEMU 7.1 (commit 1caab5cf86bd) checks that the vCPU's physical address bits reach the end of the memory map, \
      whatever the machine type and the vendor. Before, such a guest started. The map counts as used up to the end of \
      the 64-bit PCI hole, also if nothing is there.",
 );
 
 /// Where the number of bits comes from.
-pub(super) const DEFAULT_BITS: Block = Text(
+pub(crate) const DEFAULT_BITS: Block = Text(
     "The default is 40 bits, 1 TiB, for all CPU models but `host-passthrough` and `maximum` under KVM, which have the \
      host's. So 40 bits never suffice once RAM has moved above 1 TiB. libvirt asks for other bits with \
      `<maxphysaddr>`, since 8.7.",
 );
 
 /// What VFIO's refusal looks like.
-pub(super) const VFIO_MAP: ErrorText =
+pub(crate) const VFIO_MAP: ErrorText =
     ErrorText { by: Program::Qemu, when: "first of two lines", text: "VFIO_MAP_DMA failed: Invalid argument" };
 
 /// What a newer QEMU prints in the place of `vfio_dma_map`.
-pub(super) const NEWER_WORDS: Block = Text(
+pub(crate) const NEWER_WORDS: Block = Text(
     "Newer versions of QEMU print `vfio_container_dma_map` where 7.2 prints `vfio_dma_map`. The first number behind \
      it is the guest-physical address and the second the size: only if the two cover a part of 0xfd_0000_0000 to \
      0xff_ffff_ffff is it this range. A refused address such as 0x380000000000 lies beyond what the IOMMU can address \
@@ -55,21 +55,21 @@ pub(super) const NEWER_WORDS: Block = Text(
 );
 
 /// The commands that fix a guest.
-pub(super) const FIX_IT: Block = Shell(
+pub(crate) const FIX_IT: Block = Shell(
     "iova-preflight fix guest.xml                                # shows what would change\n\
      iova-preflight fix --in-place guest.xml                     # rewrites the file\n\
      iova-preflight fix --connect qemu:///system --domain NAME   # redefines the guest",
 );
 
 /// What a changed machine type means.
-pub(super) const NEW_MACHINE: Block = Text(
+pub(crate) const NEW_MACHINE: Block = Text(
     "By hand: `virsh edit NAME`, and in `<os>` a machine type of 7.1 or newer that the host has. That is a new \
      revision of the virtual hardware: Windows may ask to be activated again, and saved state and snapshots with \
      memory no longer restore. It takes effect at the next cold start, a reboot inside the guest is not enough.",
 );
 
 /// What the host reserves.
-pub(super) const RESERVED: [Block; 3] = [
+pub(crate) const RESERVED: [Block; 3] = [
     Text("What the host reserves for the group of a device; both ends belong to the range:"),
     Shell(
         "cat /sys/bus/pci/devices/0000:41:00.0/iommu_group/reserved_regions\n\
@@ -82,7 +82,7 @@ pub(super) const RESERVED: [Block; 3] = [
 ];
 
 /// Where QEMU put RAM.
-pub(super) const MAP: [Block; 3] = [
+pub(crate) const MAP: [Block; 3] = [
     Text(
         "Where QEMU puts RAM, seen in the guest while it stands still. A guest that does not start because of its \
          devices does without them:",
@@ -99,7 +99,7 @@ pub(super) const MAP: [Block; 3] = [
 ];
 
 /// The bits of guest and host.
-pub(super) const BITS: [Block; 2] = [
+pub(crate) const BITS: [Block; 2] = [
     Text(
         "The bits of the vCPU, in a guest that runs or stands still, and those of the host. With `vendor` instead of \
          `phys-bits` QEMU tells the vendor:",
@@ -113,7 +113,7 @@ pub(super) const BITS: [Block; 2] = [
 ];
 
 /// What libvirt passes to QEMU.
-pub(super) const COMMAND_LINE: [Block; 2] = [
+pub(crate) const COMMAND_LINE: [Block; 2] = [
     Text("What libvirt passes to QEMU, without starting anything:"),
     Shell(
         "virsh domxml-to-native qemu-argv --domain NAME | tr ' ' '\\n\
@@ -122,10 +122,10 @@ pub(super) const COMMAND_LINE: [Block; 2] = [
 ];
 
 /// How a collision is seen.
-pub(super) const COLLISION: [Block; 7] = [NEWER_WORDS, RESERVED[0], RESERVED[1], RESERVED[2], MAP[0], MAP[1], MAP[2]];
+pub(crate) const COLLISION: [Block; 7] = [NEWER_WORDS, RESERVED[0], RESERVED[1], RESERVED[2], MAP[0], MAP[1], MAP[2]];
 
 /// What libvirt says of a QEMU that refuses.
-pub(super) const QEMU_EXITED: ErrorText = ErrorText {
+pub(crate) const QEMU_EXITED: ErrorText = ErrorText {
     by: Program::Libvirt,
     when: "in front of it, from virsh start",
     text: "error: internal error: process exited while connecting to monitor",

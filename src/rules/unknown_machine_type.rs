@@ -1,12 +1,22 @@
 //! `unknown-machine-type`.
 
-use super::Block::{Output, Shell, Text};
-use super::Page;
-use crate::finding::Severity;
-use crate::rules::UNKNOWN_MACHINE_TYPE;
+#[cfg(feature = "cli")]
+use super::page::*;
+use super::{Refuser, Rule};
 
-pub(super) const PAGE: Page = Page {
-    rule: UNKNOWN_MACHINE_TYPE,
+pub(crate) const RULE: Rule = Rule {
+    id: "unknown-machine-type",
+    summary: "the machine type is not known, or is an alias of one that is not",
+    by: Refuser::Nobody,
+    stops: false,
+    // It speaks before there is a guest that could be looked at: `crate::evaluate` has the flags of no machine type then.
+    check: |_, _| {},
+    #[cfg(feature = "cli")]
+    page: &PAGE,
+};
+
+#[cfg(feature = "cli")]
+const PAGE: Page = Page {
     severities: &[Severity::Warning, Severity::Note],
     meaning: &[Text(
         "What the memory map looks like depends on the machine type, and this one is not known: it is an alias, such \
