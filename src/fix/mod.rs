@@ -3,7 +3,7 @@
 pub mod rewrite;
 
 use crate::domain::{CpuElement, CpuMode, Domain, MaxPhysAddr, MaxPhysAddrMode, MemoryModel, Sourced};
-use crate::evaluate::{Evaluation, diagnose};
+use crate::evaluate::{Diagnosis, diagnose};
 use crate::finding::Severity;
 use crate::host::Host;
 use crate::libvirt::MAXPHYSADDR_SINCE;
@@ -154,7 +154,7 @@ fn bare_cpu(span: Span) -> CpuElement {
 ///
 /// # Errors
 /// A sentence for each rewrite that was tried and does not help, or that the policy does not allow.
-pub(crate) fn plan(domain: &Domain, host: &Host, policy: &Policy, broken: &Evaluation) -> Result<Fix, Vec<String>> {
+pub(crate) fn plan(domain: &Domain, host: &Host, policy: &Policy, broken: &Diagnosis) -> Result<Fix, Vec<String>> {
     let moved = is_relocated(broken);
     let mut search = Search { domain, host, policy, moved, tried: Vec::new() };
     // From the guest's side, more address bits are less of a change than a smaller hole, and that less than another
@@ -184,7 +184,7 @@ struct Search<'a> {
 }
 
 /// Whether QEMU moves RAM above 1 TiB.
-fn is_relocated(evaluation: &Evaluation) -> bool {
+fn is_relocated(evaluation: &Diagnosis) -> bool {
     evaluation.facts.layout.as_ref().is_some_and(|layout| layout.relocated)
 }
 
@@ -193,7 +193,7 @@ fn is_relocated(evaluation: &Evaluation) -> bool {
 /// GiB there for an AMD CPU, and the firmware then takes the eighth below, 768–896 GiB, without a look at RAM
 /// (`pciinit.c` of SeaBIOS 1.16.3 to 1.17.0, `MemDetect.c` of edk2 since 2023.02). Measured with RAM up to 768, 800 and 960
 /// GiB: BARs lie in RAM with SeaBIOS, and have no address with OVMF.
-fn loses_bars(evaluation: &Evaluation) -> bool {
+fn loses_bars(evaluation: &Diagnosis) -> bool {
     /// Where that window begins.
     const WINDOW_START: u64 = 768 << 30;
     let facts = &evaluation.facts;
@@ -216,7 +216,7 @@ impl Search<'_> {
         }
     }
 
-    fn diagnose(&self, changes: &[Change]) -> Evaluation {
+    fn diagnose(&self, changes: &[Change]) -> Diagnosis {
         let mut domain = self.domain.clone();
         for change in changes {
             change.apply(&mut domain);
@@ -225,8 +225,8 @@ impl Search<'_> {
     }
 
     /// The rewrite, if it helps; otherwise remembers why not.
-    fn accept(&mut self, changes: Vec<Change>, after: &Evaluation) -> Option<Fix> {
-        if !after.verdict.stops() {
+    fn accept(&mut self, changes: Vec<Change>, after: &Diagnosis) -> Option<Fix> {
+        if !after.stops() {
             let moves_ram = is_relocated(after) && !self.moved;
             return Some(Fix { assumption: self.assumption(&changes), changes, moves_ram });
         }
@@ -248,7 +248,7 @@ impl Search<'_> {
     }
 
     /// Adds phys-bits to `changes`, where `before`, the guest with those changes, lacks them.
-    fn widen(&mut self, changes: Vec<Change>, before: &Evaluation) -> Option<Fix> {
+    fn widen(&mut self, changes: Vec<Change>, before: &Diagnosis) -> Option<Fix> {
         // What another `<maxphysaddr>` may fix.
         let rules = [phys_bits_too_low::RULE, phys_bits_above_host::RULE, phys_bits_out_of_range::RULE];
         if !before.findings.iter().any(|finding| rules.iter().any(|rule| rule.found(finding))) {
@@ -303,7 +303,7 @@ impl Search<'_> {
     }
 
     /// What more phys-bits are needed for, where another machine type among `changes` makes the firmware lose BARs.
-    fn trap(&self, changes: &[Change], after: &Evaluation) -> Option<String> {
+    fn trap(&self, changes: &[Change], after: &Diagnosis) -> Option<String> {
         let machine = changes.iter().find_map(|change| match change {
             Change::Machine { to, .. } => Some(to),
             _ => None,
@@ -313,7 +313,7 @@ impl Search<'_> {
     }
 
     /// The default hole instead of a larger one.
-    fn shrink_hole(&mut self, before: &Evaluation) -> Option<Fix> {
+    fn shrink_hole(&mut self, before: &Diagnosis) -> Option<Fix> {
         let (Some(hole), Some(family)) = (self.domain.pci_hole64, before.facts.family) else { return None };
         let default = match family {
             machine::Family::Q35 => crate::qemu::layout::Q35_PCI_HOLE64_SIZE,
@@ -328,8 +328,8 @@ impl Search<'_> {
     }
 
     /// The fixed addresses that memory devices need to keep their places in a device memory region that moved.
-    fn follow_window(&self, before: &Evaluation, after: &Evaluation) -> Vec<Change> {
-        let window = |evaluation: &Evaluation| evaluation.facts.layout.as_ref().and_then(|layout| layout.device_memory);
+    fn follow_window(&self, before: &Diagnosis, after: &Diagnosis) -> Vec<Change> {
+        let window = |diagnosis: &Diagnosis| diagnosis.facts.layout.as_ref().and_then(|layout| layout.device_memory);
         let (Some(old), Some(new)) = (window(before), window(after)) else { return Vec::new() };
         if old.start == new.start {
             return Vec::new();
@@ -344,7 +344,7 @@ impl Search<'_> {
     }
 
     /// No fixed address for the memory device that does not fit at its own, so that QEMU finds a place for it.
-    fn free_address(&mut self, before: &Evaluation) -> Option<Fix> {
+    fn free_address(&mut self, before: &Diagnosis) -> Option<Fix> {
         if !before.findings.iter().any(|finding| memory_device_does_not_fit::RULE.found(finding)) {
             return None;
         }
@@ -361,7 +361,7 @@ impl Search<'_> {
     }
 
     /// A machine type that moves RAM, where the guest's does not or is not there.
-    fn newer_machine(&mut self, before: &Evaluation) -> Option<Fix> {
+    fn newer_machine(&mut self, before: &Diagnosis) -> Option<Fix> {
         let missing = before.findings.iter().any(|finding| machine_type_not_available::RULE.found(finding));
         let collides = before.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f));
         let stays = collides && before.facts.enforces_amd_1tb_hole == Some(false);
@@ -388,7 +388,7 @@ impl Search<'_> {
             changes.extend(follow);
             moved = self.diagnose(&changes);
         }
-        if let Some(reason) = self.trap(&changes, &moved).filter(|_| !moved.verdict.stops()) {
+        if let Some(reason) = self.trap(&changes, &moved).filter(|_| !moved.stops()) {
             return self.widen_to(BITS_THAT_CLEAR_THE_WINDOW, &reason, changes);
         }
         self.accept(changes.clone(), &moved).or_else(|| self.widen(changes, &moved))
@@ -429,15 +429,15 @@ impl Search<'_> {
     }
 
     /// Says what would help and is not for a program to decide.
-    fn advise(&mut self, broken: &Evaluation) {
+    fn advise(&mut self, broken: &Diagnosis) {
         if let Some(slots) = self.fewer_slots() {
             let has = broken.facts.slots;
             self.note(format!(
                 "with {slots} slots instead of {has} it would start; how many there are is yours to say"
             ));
         }
-        let moved = |evaluation: &Evaluation| {
-            !evaluation.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f))
+        let moved = |diagnosis: &Diagnosis| {
+            !diagnosis.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f))
         };
         let Some(cpu) = self.domain.cpu.as_ref().filter(|_| !moved(broken)) else { return };
         let mut amd = self.domain.clone();
@@ -462,7 +462,7 @@ impl Search<'_> {
         let starts = |slots: u32| {
             let mut domain = self.domain.clone();
             domain.slots = Some(Sourced { value: slots, span: has.span });
-            !diagnose(&domain, self.host, self.policy).verdict.stops()
+            !diagnose(&domain, self.host, self.policy).stops()
         };
         let fewest = u32::try_from(self.domain.memory_devices.len()).ok()?.max(1);
         if fewest >= has.value || !starts(fewest) {
@@ -480,13 +480,20 @@ impl Search<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::{Verdict, evaluate};
+
     use crate::xml::Document;
 
     const EPYC: &str = "[cpu]\nvendor = 'AuthenticAMD'\nphys_bits = 48\n[iommu]\nkind = 'amd'\n\
         [[iommu.reserved]]\nstart = 0xfd00000000\nend = 0xffffffffff\ntype = 'reserved'\n";
 
-    fn evaluated(machine: &str, gib: u64, cpu: &str, host: &str, policy: &str) -> Evaluation {
+    /// What is wrong with a guest with a passthrough device, and what helps.
+    fn planned(
+        machine: &str,
+        gib: u64,
+        cpu: &str,
+        host: &str,
+        policy: &str,
+    ) -> (Diagnosis, Result<Vec<String>, Vec<String>>) {
         let host = Host::from_profile(&format!("{EPYC}{host}")).expect("a profile");
         let xml = format!(
             "<domain type='kvm'><name>a</name><memory unit='GiB'>{gib}</memory>\
@@ -495,16 +502,14 @@ mod tests {
         );
         let document = Document::parse(xml.as_bytes()).expect("well-formed");
         let domain = crate::domain::read(&document).expect("a domain");
-        evaluate(&domain, &host, &Policy::from_toml(policy).expect("a policy"))
-    }
-
-    fn changes(evaluation: &Evaluation) -> Vec<String> {
-        let fix = evaluation.fix.as_ref();
-        fix.map(|fix| fix.changes.iter().map(Change::to_string).collect()).unwrap_or_default()
+        let policy = Policy::from_toml(policy).expect("a policy");
+        let diagnosis = diagnose(&domain, &host, &policy);
+        let fix = plan(&domain, &host, &policy, &diagnosis);
+        (diagnosis, fix.map(|fix| fix.changes.iter().map(Change::to_string).collect()))
     }
 
     fn machine_after(machine: &str, host: &str, policy: &str) -> String {
-        changes(&evaluated(machine, 1200, "<cpu mode='host-passthrough'/>", host, policy)).join(", ")
+        planned(machine, 1200, "<cpu mode='host-passthrough'/>", host, policy).1.expect("a fix").join(", ")
     }
 
     #[test]
@@ -534,50 +539,47 @@ mod tests {
     #[test]
     fn an_old_name_is_an_old_type() {
         for name in ["pc-0.13", "pc-1.3", "pc-i440fx-1.4"] {
-            let evaluation = evaluated(name, 1200, "<cpu mode='host-passthrough'/>", "", "");
-            assert_eq!(evaluation.facts.enforces_amd_1tb_hole, Some(false), "{name}");
-            assert_eq!(changes(&evaluation), [format!("machine {name} → pc-i440fx-7.1")], "{name}");
-            // No QEMU that has the type compares the map with phys-bits.
-            let small = evaluated(name, 1100, "", "", "passthrough = 'present'");
-            assert!(small.assumptions.iter().all(|assumption| !assumption.contains("QEMU")), "{small:?}");
+            let (diagnosis, fix) = planned(name, 1200, "<cpu mode='host-passthrough'/>", "", "");
+            assert_eq!(diagnosis.facts.enforces_amd_1tb_hole, Some(false), "{name}");
+            assert_eq!(fix, Ok(vec![format!("machine {name} → pc-i440fx-7.1")]), "{name}");
+            assert!(diagnosis.assumptions.is_empty(), "{name}: {:?}", diagnosis.assumptions);
         }
-        let removed = evaluated("pc-0.13", 4, "", "[qemu]\nversion = '7.2.22'", "");
+        let (removed, _) = planned("pc-0.13", 4, "", "[qemu]\nversion = '7.2.22'", "");
         assert!(removed.findings.iter().any(|finding| machine_type_not_available::RULE.found(finding)), "{removed:?}");
     }
 
-    /// A guest whose type QEMU 11.1 has removed.
-    fn upgraded(gib: u64, cpu: &str, host: &str, policy: &str) -> Evaluation {
+    /// What helps a guest whose type QEMU 11.1 has removed.
+    fn upgraded(gib: u64, cpu: &str, host: &str, policy: &str) -> Result<Vec<String>, Vec<String>> {
         let host = format!("[qemu]\nversion = '11.1.3'\n{host}");
-        evaluated("pc-q35-4.2", gib, cpu, &host, policy)
+        planned("pc-q35-4.2", gib, cpu, &host, policy).1
     }
 
     /// The window for BARs begins at 768 GiB; up to 766 GiB of RAM a q35 guest ends below it.
     #[test]
     fn a_new_machine_type_does_not_make_firmware_lose_bars() {
-        let machine = "machine pc-q35-4.2 → pc-q35-8.2";
+        let alone = Ok(vec!["machine pc-q35-4.2 → pc-q35-8.2".to_owned()]);
+        let with = |bits: &str| Ok(vec!["machine pc-q35-4.2 → pc-q35-8.2".to_owned(), format!("maxphysaddr {bits}")]);
         let epyc = "<cpu><model>EPYC</model></cpu>";
-        assert_eq!(changes(&upgraded(766, epyc, "", "")), [machine]);
+        assert_eq!(upgraded(766, epyc, "", ""), alone);
         for gib in [767, 800, 960] {
-            assert_eq!(changes(&upgraded(gib, epyc, "", "")), [machine, "maxphysaddr emulate 41"], "{gib} GiB");
+            assert_eq!(upgraded(gib, epyc, "", ""), with("emulate 41"), "{gib} GiB");
         }
-        let host_bits = upgraded(800, epyc, "", "phys_bits = 'host'");
-        assert_eq!(changes(&host_bits), [machine, "maxphysaddr passthrough"]);
-        // These have the host's bits.
-        assert_eq!(changes(&upgraded(800, "<cpu mode='host-passthrough'/>", "", "")), [machine]);
+        assert_eq!(upgraded(800, epyc, "", "phys_bits = 'host'"), with("passthrough"));
+        // These have the host's bits, or enough.
+        assert_eq!(upgraded(800, "<cpu mode='host-passthrough'/>", "", ""), alone);
         let wide = "<cpu><model>EPYC</model><maxphysaddr mode='emulate' bits='42'/></cpu>";
-        assert_eq!(changes(&upgraded(800, wide, "", "")), [machine]);
+        assert_eq!(upgraded(800, wide, "", ""), alone);
         // KVM shows the host's vendor, whatever the model; QEMU reserves nothing for another.
         let model = |vendor| format!("<cpu><model{vendor}>Skylake-Server</model></cpu>");
-        assert_eq!(changes(&upgraded(800, &model(""), "", "")), [machine, "maxphysaddr emulate 41"]);
-        assert_eq!(changes(&upgraded(800, &model(" vendor_id='GenuineIntel'"), "", "")), [machine]);
+        assert_eq!(upgraded(800, &model(""), "", ""), with("emulate 41"));
+        assert_eq!(upgraded(800, &model(" vendor_id='GenuineIntel'"), "", ""), alone);
         for (host, policy, why) in [
             ("", "phys_bits = 'never'", "the policy does not allow"),
             ("[libvirt]\nversion = '8.0'", "", "libvirt 8.0.0 has no <maxphysaddr>"),
         ] {
-            let blocked = upgraded(800, epyc, host, policy);
-            assert_eq!(blocked.verdict, Verdict::Blocked, "{blocked:?}");
-            let says = |words: &str| blocked.tried.iter().any(|tried| tried.contains(words));
-            assert!(says(why) && says("firmware loses devices' BARs"), "{:?}", blocked.tried);
+            let tried = upgraded(800, epyc, host, policy).expect_err("blocked");
+            let says = |words: &str| tried.iter().any(|tried| tried.contains(words));
+            assert!(says(why) && says("firmware loses devices' BARs"), "{tried:?}");
         }
     }
 }
