@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use iova_preflight::domain;
-use iova_preflight::evaluate::evaluate;
 use iova_preflight::host::{Described, Fact, Iommu, Origin, Profile};
 use iova_preflight::io::detect::detect;
 use iova_preflight::policy::Policy;
 use iova_preflight::report::host_facts::HostFacts;
 use iova_preflight::report::json::GuestReport;
+use iova_preflight::verdict::evaluate;
 use iova_preflight::xml::Document;
 use serde_json::Value;
 use snapbox::{Data, assert_data_eq};

@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, Result, bail};
-use iova_preflight::evaluate::Verdict;
 use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::io::file::open_regular;
 use iova_preflight::report::diff::unified_diff;
+use iova_preflight::verdict::Verdict;
 
 use crate::args::FixArgs;
 use crate::commands::redefine;
