@@ -12,6 +12,7 @@ mod integration {
     mod fix_corpus;
     mod fix_files;
     mod folders;
+    mod found_files;
     mod golden;
     mod hook_install;
     mod hook_protocol;
