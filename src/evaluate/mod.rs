@@ -9,9 +9,10 @@ use crate::domain::{Domain, PassthroughKind};
 use crate::finding::{Finding, Severity};
 use crate::guest::{Guest, Setting};
 use crate::host::{Host, Iommu, Reserved};
+use crate::libvirt::{self, Written};
 use crate::machine::{Family, Flavor, MachineType, NEWEST, Resolved, resolve};
 use crate::policy::Policy;
-use crate::qemu::cpu::{AMD, CpuOptions, HostCpu};
+use crate::qemu::cpu::{AMD, HostCpu};
 use crate::qemu::layout::Layout;
 use crate::rules::{self, machine_type_not_available, not_modelled};
 use crate::text::quoted;
@@ -63,8 +64,6 @@ pub struct Facts {
     pub family: Option<Family>,
     /// `enforce_amd_1tb_hole`.
     pub enforces_amd_1tb_hole: Option<bool>,
-    /// `-cpu`.
-    pub cpu_options: Option<CpuOptions>,
     /// Vendor of the vCPU.
     pub cpu_vendor: Option<String>,
     /// phys-bits of the vCPU.
@@ -146,7 +145,8 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
     let cpu = HostCpu { vendor, phys_bits: host.phys_bits.unwrap_or(HOST_PHYS_BITS[0]) };
     let qemu = host.qemu.unwrap_or(NEWEST);
     let main = Setting { host, cpu, qemu, machine };
-    let mut diagnosis = run(domain, main, policy);
+    let written = libvirt::write(domain, machine.family, host.libvirt);
+    let mut diagnosis = run(domain, &written, main, policy);
     let stops = diagnosis.stops();
 
     let mut alternatives: Vec<(&str, Setting<'_>)> = Vec::new();
@@ -165,7 +165,7 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
         alternatives.extend(others.map(|cpu| ("the host's physical address bits", Setting { cpu, ..main })));
     }
     for (fact, setting) in alternatives {
-        let other = run(domain, setting, policy).stops();
+        let other = run(domain, &written, setting, policy).stops();
         let sentence =
             format!("depends on {fact}, which {} not known here", if fact.ends_with("bits") { "are" } else { "is" });
         if other != stops && !diagnosis.assumptions.contains(&sentence) {
@@ -190,8 +190,8 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
 }
 
 /// Evaluates a domain once every fact is settled.
-fn run(domain: &Domain, setting: Setting<'_>, policy: &Policy) -> Diagnosis {
-    let guest = Guest::new(domain, setting, policy);
+fn run(domain: &Domain, written: &Written, setting: Setting<'_>, policy: &Policy) -> Diagnosis {
+    let guest = Guest::new(domain, written, setting, policy);
     let mut findings = rules::check(&guest);
     let mut assumptions = Vec::new();
     if let Some(missing) = findings.iter().position(|finding| machine_type_not_available::RULE.found(finding)) {
@@ -216,22 +216,21 @@ fn run(domain: &Domain, setting: Setting<'_>, policy: &Policy) -> Diagnosis {
 }
 
 fn facts(guest: &Guest<'_>) -> Facts {
-    let memory = guest.memory.as_ref().ok();
+    let memory = guest.memory();
     let machine = guest.setting.machine;
     Facts {
         machine: Some(machine.name.clone()),
         family: Some(machine.family),
         enforces_amd_1tb_hole: Some(machine.enforces_amd_1tb_hole),
-        cpu_options: guest.cpu_options.as_ref().ok().cloned(),
         cpu_vendor: guest.cpu().and_then(|cpu| cpu.vendor.clone()),
         phys_bits: guest.cpu().map(|cpu| cpu.phys_bits),
-        ram: memory.map(|memory| memory.ram),
-        maxmem: memory.and_then(|memory| memory.maxmem),
-        slots: memory.map_or(0, |memory| memory.slots),
+        ram: memory.map(|memory| memory.size.value),
+        maxmem: memory.and_then(|memory| memory.maxmem).map(|maxmem| maxmem.value),
+        slots: memory.map_or(0, |memory| u32::try_from(memory.slots()).unwrap_or(u32::MAX)),
         pci_hole64_size: guest.pci_hole64_size,
         layout: guest.layout().cloned(),
         phys_bits_needed: guest.layout().map(|layout| layout.phys_bits_needed),
-        memory_devices: guest.plugged.iter().flatten().map(|&(model, range)| (model.name(), range)).collect(),
+        memory_devices: guest.plugged.iter().flatten().map(|device| (device.kind.name(), device.range)).collect(),
         unmappable: guest.unmappable.clone(),
     }
 }

@@ -10,16 +10,26 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The modules in the block below the line `heading` of docs/development.md, lowest first. What is on one line of it
-/// follows in the order of that line.
-fn order(heading: &str) -> Vec<String> {
+/// The modules in the block below the line `heading` of docs/development.md, lowest first, each with its rank. What is on
+/// one line of it follows in the order of that line, but is of one rank where there is a bar between.
+fn order(heading: &str) -> Vec<(String, usize)> {
     let text = std::fs::read_to_string(root().join("docs/development.md")).expect("docs/development.md");
     let (_, below) = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no line {heading:?}"));
     let block = below.trim_start_matches('\n').lines().take_while(|line| line.starts_with("    "));
-    let words = block.flat_map(|line| line.split([' ', ',', '·']).filter(|word| !word.is_empty()).map(str::to_owned));
-    let words: Vec<String> = words.collect();
-    assert!(words.len() > 2, "no list below {heading:?}");
-    words
+    let mut order = Vec::new();
+    let mut rank = 0;
+    for word in block.flat_map(str::split_whitespace) {
+        match word {
+            "·" => {}
+            "|" => rank -= 1,
+            name => {
+                order.push((name.to_owned(), rank));
+                rank += 1;
+            }
+        }
+    }
+    assert!(order.len() > 1, "no list below {heading:?}");
+    order
 }
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
@@ -111,7 +121,7 @@ fn arrows(text: &str, depth: usize) -> Vec<Arrow> {
 /// The arrows that run back, or to what is in no order, of the crate in `folder`.
 fn backward(folder: &str, heading: &str) -> Vec<String> {
     let (folder, order) = (root().join(folder), order(heading));
-    let rank = |name: &str| order.iter().position(|known| known == name);
+    let place = |name: &str| order.iter().position(|(known, _)| known == name);
     let mut wrong = Vec::new();
     let mut seen = vec![false; order.len()];
     for file in sources(&folder) {
@@ -122,21 +132,21 @@ fn backward(folder: &str, heading: &str) -> Vec<String> {
             continue;
         }
         let shown = file.strip_prefix(root()).expect("in the repository").display();
-        let Some(own) = rank(top) else {
+        let Some(own) = place(top) else {
             wrong.push(format!("{shown}: `{top}` has no place in the order"));
             continue;
         };
         seen[own] = true;
         let text = std::fs::read_to_string(&file).expect("a source");
         for (line, name) in arrows(&text, module.len()) {
-            match rank(&name) {
-                Some(other) if other <= own => {}
-                Some(_) => wrong.push(format!("{shown}:{line}: {top} knows {name}, which is above it")),
+            match place(&name) {
+                Some(other) if other == own || order[other].1 < order[own].1 => {}
+                Some(_) => wrong.push(format!("{shown}:{line}: {top} knows {name}, which is not below it")),
                 None => wrong.push(format!("{shown}:{line}: `{name}` has no place in the order")),
             }
         }
     }
-    let gone = order.iter().zip(seen).filter(|(_, seen)| !seen).map(|(name, _)| format!("there is no module `{name}`"));
+    let gone = order.iter().zip(seen).filter(|(_, seen)| !seen).map(|((name, _), _)| format!("there is no module `{name}`"));
     wrong.extend(gone);
     wrong
 }
