@@ -146,7 +146,8 @@ fn backward(folder: &str, heading: &str) -> Vec<String> {
             }
         }
     }
-    let gone = order.iter().zip(seen).filter(|(_, seen)| !seen).map(|((name, _), _)| format!("there is no module `{name}`"));
+    let gone =
+        order.iter().zip(seen).filter(|(_, seen)| !seen).map(|((name, _), _)| format!("there is no module `{name}`"));
     wrong.extend(gone);
     wrong
 }

@@ -16,9 +16,9 @@ use crate::input::{Batch, Folders, Input};
 use crate::outcome::Outcome;
 use crate::output::human::{Look, Printer};
 use crate::output::progress::Progress;
-use crate::output::stderr::complain;
 use crate::output::terminal;
 use crate::parallel;
+use crate::stderr::complain;
 
 /// Evaluates every input and prints the verdicts.
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
