@@ -143,7 +143,8 @@ fn nothing_known(fate: Fate) -> Diagnosis {
 fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &MachineType) -> Diagnosis {
     let vendor = host.cpu_vendor.as_deref().unwrap_or(AMD);
     let cpu = HostCpu { vendor, phys_bits: host.phys_bits.unwrap_or(HOST_PHYS_BITS[0]) };
-    let qemu = host.qemu.unwrap_or(NEWEST);
+    let newest = machine.newest_qemu().unwrap_or(NEWEST);
+    let qemu = host.qemu.unwrap_or(newest);
     let main = Setting { host, cpu, qemu, machine };
     let written = libvirt::write(domain, machine.family, host.libvirt);
     let mut diagnosis = run(domain, &written, main, policy);
@@ -152,7 +153,8 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
     let mut alternatives: Vec<(&str, Setting<'_>)> = Vec::new();
     if host.qemu.is_none() {
         // No QEMU has machine types of the future, but downstream ones carry their own numbers.
-        let possible = |&&version: &&Version| version >= machine.version || machine.flavor == Flavor::Rhel;
+        let possible =
+            |&&version: &&Version| version <= newest && (version >= machine.version || machine.flavor == Flavor::Rhel);
         let others = QEMU_GENERATIONS.iter().filter(possible);
         alternatives.extend(others.map(|&qemu| ("the QEMU version", Setting { qemu, ..main })));
     }

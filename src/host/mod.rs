@@ -18,7 +18,7 @@ pub use write::Line;
 use serde::Serialize;
 
 use crate::address::{AMD_HT_START, GpaRange};
-use crate::machine::is_versioned;
+use crate::machine::{MachineType, is_versioned};
 use crate::text::{self, quoted};
 use crate::version::Version;
 
@@ -45,6 +45,8 @@ pub struct Host {
     pub machines: Vec<String>,
     /// What the aliases mean: `q35` is `pc-q35-7.2`.
     pub aliases: BTreeMap<String, String>,
+    /// Those of [`Self::machines`] that QEMU deprecates; `None` where that is unknown.
+    pub deprecated: Option<Vec<String>>,
     /// libvirt version.
     pub libvirt: Option<Version>,
 }
@@ -60,6 +62,15 @@ impl Host {
         }
         self.aliases.get(requested).map_or(requested, String::as_str)
     }
+
+    /// Whether this host's QEMU deprecates a machine type. Where nobody has listed those that it does, the upstream rule
+    /// decides; types of distributions follow none.
+    pub fn deprecates(&self, machine: &MachineType) -> bool {
+        match &self.deprecated {
+            Some(listed) => listed.contains(&machine.name),
+            None => self.qemu.is_some_and(|qemu| machine.is_deprecated_by(qemu)),
+        }
+    }
 }
 
 /// One QEMU binary.
@@ -73,6 +84,8 @@ pub struct Emulator {
     pub machines: Vec<String>,
     /// What the aliases mean.
     pub aliases: BTreeMap<String, String>,
+    /// Those of [`Self::machines`] that it deprecates; `None` where that is unknown.
+    pub deprecated: Option<Vec<String>>,
 }
 
 /// The facts about one host with every QEMU that it has: what a host profile holds.
@@ -105,6 +118,7 @@ impl Profile {
                 qemu: emulator.version,
                 machines: emulator.machines.clone(),
                 aliases: emulator.aliases.clone(),
+                deprecated: emulator.deprecated.clone(),
                 ..self.host.clone()
             },
             None => self.host.clone(),
