@@ -2,6 +2,7 @@
 
 use crate::common::work_dir;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -119,7 +120,7 @@ fn a_foreign_hook_is_never_touched() {
     root.write(SOLE, script, 0o755);
     let (status, text) = root.install();
     assert_eq!(status, 2);
-    assert!(text.contains("left as it is") && text.contains(PROGRAM) && text.contains("\"$@\""), "{text}");
+    assert!(text.contains("left as it is") && text.starts_with(include_str!("../../hooks/chain.sh")), "{text}");
     root.hook(&["uninstall"]);
     assert_eq!(fs::read_to_string(root.path(SOLE)).expect("still there"), script);
 
@@ -133,6 +134,161 @@ fn a_foreign_hook_is_never_touched() {
     symlink("/usr/bin/other", root.path(LINK)).expect("a link");
     assert_eq!(root.install().0, 2);
     assert_eq!(root.target(LINK).as_deref(), Some(Path::new("/usr/bin/other")));
+}
+
+/// What stands around a chain: the script, our program, and the hook that was there before.
+struct Chain {
+    root: Root,
+    script: String,
+}
+
+impl Chain {
+    /// The script as it is shipped.
+    fn shipped(root: Root) -> Self {
+        Self { root, script: include_str!("../../hooks/chain.sh").to_owned() }
+    }
+
+    /// The script as `hook install` prints it beside somebody else's hook.
+    fn printed(root: Root) -> Self {
+        root.with_libvirt(6_004_000);
+        root.write(SOLE, "#!/bin/sh\n", 0o755);
+        let (_, text) = root.install();
+        let (script, _) = text.rsplit_once("iova-preflight: ").expect("the advice after the script");
+        let script = script.to_owned();
+        Self { root, script }
+    }
+
+    /// Runs it for an operation; gives the exit status and what the hook before got and was called with, if it was.
+    fn run(&self, operation: &str, environment: &[(&str, &str)]) -> (Option<i32>, Option<String>) {
+        let place = |text: &str, name: &str, file: &str| {
+            let line = format!("{name}={file}\n");
+            assert!(text.contains(&line), "{text}");
+            text.replace(
+                &line,
+                &format!("{name}={}\n", self.root.path(file.rsplit('/').next().expect("a name")).display()),
+            )
+        };
+        let script = place(&self.script, "hook", PROGRAM);
+        self.root.write("chain", &place(&script, "before", "/etc/libvirt/hooks/qemu.before"), 0o755);
+        let _ = fs::remove_file(self.root.path("got"));
+        let mut child = Command::new(self.root.path("chain"))
+            .args(["db", operation, "begin", "-"])
+            .env("GOT", self.root.path("got"))
+            .envs(environment.iter().copied())
+            .stdin(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("runs");
+        // A script that reads nothing closes the pipe.
+        let _ = child.stdin.take().expect("a pipe").write_all(b"<domain/>\n\n");
+        let status = child.wait().expect("ends").code();
+        (status, fs::read_to_string(self.root.path("got")).ok())
+    }
+}
+
+/// Every operation of libvirt 9.0's hook for QEMU (`virHookQemuOpTypeToString`, src/util/virhook.c), and one that is to
+/// come.
+const OPERATIONS: [&str; 10] =
+    ["start", "stopped", "prepare", "release", "migrate", "started", "reconnect", "attach", "restore", "new"];
+
+/// The operations on which the hook decides.
+const DECIDING: [&str; 4] = ["prepare", "start", "migrate", "restore"];
+
+/// Writes down its arguments and its input.
+const BEFORE: &str = "#!/bin/sh\necho \"$*\" > \"$GOT\"\ncat >> \"$GOT\"\nexit ${BEFORE:-0}\n";
+
+#[test]
+fn a_chain_stops_a_guest_only_when_the_hook_says_so() {
+    let chains = [Chain::shipped(Root::new("chain-shipped")), Chain::printed(Root::new("chain-printed"))];
+    let broken =
+        ["#!/nonexistent\n", "\u{7f}ELF", "#!/bin/sh\nkill -9 $$\n", "#!/bin/sh\nexit 2\n", "#!/bin/sh\nexit 127\n"];
+    for chain in chains {
+        for operation in OPERATIONS {
+            let _ = fs::remove_file(chain.root.path("iova-preflight-hook"));
+            let _ = fs::remove_file(chain.root.path("qemu.before"));
+            assert_eq!(chain.run(operation, &[]), (Some(0), None), "{operation}: neither is there");
+            chain.root.write("qemu.before", BEFORE, 0o755);
+            let all = Some(format!("db {operation} begin -\n<domain/>\n\n"));
+            assert_eq!(chain.run(operation, &[]), (Some(0), all.clone()), "{operation}: the program is gone");
+            assert_eq!(
+                chain.run(operation, &[("BEFORE", "7")]),
+                (Some(7), all.clone()),
+                "{operation}: the other's status"
+            );
+            // No place for files.
+            assert_eq!(
+                chain.run(operation, &[("TMPDIR", "/nonexistent")]),
+                (Some(0), all.clone()),
+                "{operation}: TMPDIR"
+            );
+            for program in broken {
+                chain.root.write("iova-preflight-hook", program, 0o755);
+                assert_eq!(chain.run(operation, &[]), (Some(0), all.clone()), "{operation}: {program}");
+            }
+            chain.root.write("iova-preflight-hook", "#!/bin/sh\n", 0o644);
+            assert_eq!(chain.run(operation, &[]), (Some(0), all.clone()), "{operation}: not executable");
+            chain.root.write("iova-preflight-hook", "#!/bin/sh\necho '<other/>'\ncat > /dev/null\nexit 1\n", 0o755);
+            let refused = if DECIDING.contains(&operation) { (Some(1), None) } else { (Some(0), all) };
+            assert_eq!(chain.run(operation, &[]), refused, "{operation}: refused");
+        }
+    }
+}
+
+#[test]
+fn a_chain_tells_the_system_log_which_guest_goes_on_unchecked() {
+    let chain = Chain::shipped(Root::new("chain-log"));
+    let path = format!("{}:{}", chain.root.path("").display(), std::env::var("PATH").expect("a PATH"));
+    let log = chain.root.path("log");
+    // Renamed once it is complete: the chain does not wait for it.
+    let logger = format!("#!/bin/sh\necho \"$*\" > '{0}.new' && mv '{0}.new' '{0}'\n", log.display());
+    chain.root.write("logger", &logger, 0o755);
+    assert_eq!(chain.run("start", &[("PATH", &path)]), (Some(0), None));
+    while !log.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let said = fs::read_to_string(log).expect("readable");
+    assert!(said.starts_with("-p daemon.err -t iova-preflight guest db: "), "{said}");
+    assert!(said.ends_with("failed with status 127; allowing start unchecked\n"), "{said}");
+}
+
+#[test]
+fn a_chain_gives_the_hook_the_xml_as_it_came_and_passes_on_what_the_other_prints() {
+    let chain = Chain::shipped(Root::new("chain-xml"));
+    chain.root.write("iova-preflight-hook", &BEFORE.replace("$GOT", "$OURS"), 0o755);
+    chain.root.write("qemu.before", "#!/bin/sh\ntr d D\n", 0o755);
+    let ours = chain.root.path("ours");
+    let ours = ours.to_str().expect("UTF-8");
+    assert_eq!(chain.run("restore", &[("OURS", ours)]).0, Some(0));
+    assert_eq!(fs::read_to_string(ours).expect("written"), "db restore begin -\n<domain/>\n\n");
+    let xml = "<domain/>\n".repeat(3 << 20);
+    fs::write(chain.root.path("xml"), &xml).expect("written");
+    let output = Command::new(chain.root.path("chain"))
+        .args(["db", "restore", "begin", "-"])
+        .env("OURS", "/dev/null")
+        .stdin(fs::File::open(chain.root.path("xml")).expect("opens"))
+        .output()
+        .expect("runs");
+    assert!(
+        output.status.success() && output.stdout == xml.replace('d', "D").as_bytes(),
+        "{} bytes",
+        output.stdout.len()
+    );
+}
+
+#[test]
+fn whoever_uninstalls_is_told_of_hooks_that_go_on_mentioning_it() {
+    let root = Root::new("mentions");
+    root.install();
+    root.write(
+        "etc/libvirt/hooks/qemu.d/10-other",
+        "#!/bin/sh\n/usr/bin/iova-preflight-hook \"$@\" || exit 1\n",
+        0o755,
+    );
+    root.write("etc/libvirt/hooks/qemu.d/20-unconcerned", "#!/bin/sh\n", 0o755);
+    let (status, text) = root.hook(&["uninstall"]);
+    assert_eq!(status, 0);
+    assert!(text.contains("qemu.d/10-other mentions iova-preflight-hook"), "{text}");
+    assert!(!text.contains("20-unconcerned"), "{text}");
 }
 
 #[test]

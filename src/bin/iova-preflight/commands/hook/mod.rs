@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::args::{HookArgs, HookCommand};
+use crate::hook::chain;
 use crate::hook::daemons::reload_advice;
 use crate::hook::owners::is_executable;
 use crate::hook::places::{PROGRAM, Present, place, places, present};
 use crate::outcome::Outcome;
+use crate::output::stderr;
 
 /// Where packages put it. libvirtd's AppArmor profile lets hooks run programs from here.
 const DEFAULT_PROGRAM: &str = "/usr/bin/iova-preflight-hook";
@@ -55,12 +57,17 @@ fn install(root: &Path, program: &Path, out: &mut impl Write) -> Result<Outcome>
     let place = place(root);
     let link = place.link.display();
     match present(&place.link)? {
-        Present::Foreign if place.sole => bail!(
-            "{link} is another program's hook and is left as it is; this libvirt runs only one. To run both, let it \
-             keep its standard input and call\n  {} \"$@\"\nwith a copy of it, and exit with its status if that is not 0",
-            program.display()
+        Present::Foreign if place.sole => {
+            write!(out, "{}", chain::script(program))?;
+            bail!(
+                "{link} is another program's hook and is left as it is; this libvirt runs only one. To run both, rename \
+                 it to qemu.before and put the script from standard output in its place, owned by root, mode 0755"
+            )
+        }
+        Present::Foreign => bail!(
+            "{link} is not a link to {PROGRAM} and is left as it is; move it out of that folder first, where libvirt \
+             runs every program"
         ),
-        Present::Foreign => bail!("{link} is not a link to {PROGRAM} and is left as it is; move it away first"),
         Present::Ours(target) if target == program => {
             writeln!(out, "{link} is in place already")?;
         }
@@ -96,6 +103,12 @@ fn uninstall(root: &Path, out: &mut impl Write) -> Result<Outcome> {
     }
     if !removed {
         writeln!(out, "the hook is not installed")?;
+    }
+    for hook in chain::mentions(root) {
+        stderr::line(&format!(
+            "iova-preflight: warning: {} mentions {PROGRAM}; make sure that it lets guests go on without it",
+            hook.display()
+        ));
     }
     Ok(Outcome::Clean)
 }
