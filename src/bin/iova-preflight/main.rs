@@ -8,6 +8,7 @@ mod input;
 mod outcome;
 mod output;
 mod parallel;
+mod place;
 mod stderr;
 #[cfg(feature = "libvirt")]
 mod watch;
