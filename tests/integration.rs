@@ -5,6 +5,7 @@
 mod common;
 
 mod integration {
+    mod architecture;
     mod ci_pipelines;
     mod corpus;
     mod differential;

@@ -4,13 +4,12 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::common::guest::Guest;
 use crate::common::namespace::{Namespace, SystemLog};
-use crate::common::{skip, work_dir};
+use crate::common::{skip, wait_for, work_dir};
 
 /// Where libvirt keeps what it learned about each QEMU. Asking QEMU again takes seconds.
 const CAPABILITIES: &str = "/var/cache/libvirt/qemu/capabilities";
@@ -20,9 +19,6 @@ const HOOK: &str = "/etc/libvirt/hooks/iova-preflight-hook";
 
 /// A foreign hook that writes down how it is called, in a file of its own name, and how much XML it got.
 const RECORDER: &str = "#!/bin/sh\necho \"$2 $3 $1 $(wc -c | tr -d ' ')\" >> \"/run/calls-$(basename \"$0\")\"\n";
-
-/// How long anything may take that does not take long.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The daemons of one test and what is around them. All of it ends with this value.
 #[derive(Debug)]
@@ -362,16 +358,6 @@ impl Drop for World {
             let log = std::fs::read_to_string(self.namespace.path("/var/log/libvirt/libvirtd.log"));
             eprintln!("libvirtd.log:\n{}", log.unwrap_or_default());
         }
-    }
-}
-
-/// Waits until something holds.
-#[track_caller]
-pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -16,8 +16,8 @@ use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
 use crate::outcome::Outcome;
 use crate::output::fix::{Said, explain_block, explain_fix, print_diff};
-use crate::output::stderr::{self, complain};
 use crate::place::{Place, open_found};
+use crate::stderr::{self, complain};
 
 /// Rewrites every input that a rewrite helps.
 pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {

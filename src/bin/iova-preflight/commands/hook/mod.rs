@@ -13,7 +13,7 @@ use crate::hook::daemons::reload_advice;
 use crate::hook::owners::{Loader, below, changeable, is_executable, loader};
 use crate::hook::places::{PROGRAM, Present, place, places, present};
 use crate::outcome::Outcome;
-use crate::output::stderr;
+use crate::stderr;
 
 /// Where packages put it. libvirtd's AppArmor profile lets hooks run programs from here.
 const DEFAULT_PROGRAM: &str = "/usr/bin/iova-preflight-hook";

@@ -10,7 +10,7 @@ use iova_preflight::policy::Mode;
 
 use crate::hook::daemons::{is_running, libvirt_version, reload_advice};
 use crate::hook::owners::{Loader, below, changeable, is_executable, loader};
-use crate::hook::places::{Place, Present, place, present};
+use crate::hook::places::{HookPlace, Present, place, present};
 use crate::input::policy::operators_policy;
 use crate::outcome::Outcome;
 
@@ -74,7 +74,7 @@ impl<W: Write> Checks<'_, W> {
         Ok(())
     }
 
-    fn program(&mut self, root: &Path, place: &Place, program: &Path) -> Result<()> {
+    fn program(&mut self, root: &Path, place: &HookPlace, program: &Path) -> Result<()> {
         let shown = program.display();
         if !is_executable(&below(root, program)) {
             return self.line(Grade::Fail, &format!("{shown} is not an executable file"));
@@ -123,7 +123,7 @@ impl<W: Write> Checks<'_, W> {
         }
     }
 
-    fn daemon(&mut self, root: &Path, place: &Place) -> Result<()> {
+    fn daemon(&mut self, root: &Path, place: &HookPlace) -> Result<()> {
         if !is_running(root) {
             return self.line(Grade::Note, "no libvirtd or virtqemud is running; the next one will know of the hook");
         }
