@@ -19,6 +19,7 @@ mod integration {
     mod hostile;
     mod many;
     mod map;
+    mod networks;
     mod packages;
     mod policy;
     mod release;
