@@ -128,7 +128,8 @@ impl World {
         let hook = std::env::var_os("IOVA_PREFLIGHT_HOOK").map_or_else(|| built.to_owned(), PathBuf::from);
         std::fs::copy(&hook, self.namespace.path(HOOK)).unwrap_or_else(|e| panic!("{}: {e}", hook.display()));
         let mut install = self.namespace.command(env!("CARGO_BIN_EXE_iova-preflight"));
-        self.run(install.args(["hook", "install", "--program", HOOK])).expect_ok();
+        // What cargo builds is linked dynamically, which has to be asked for.
+        self.run(install.args(["hook", "install", "--force", "--program", HOOK])).expect_ok();
     }
 
     /// Puts a program of someone else's below libvirt's hook folder.
