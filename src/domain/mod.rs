@@ -9,10 +9,10 @@ mod read;
 pub mod units;
 
 pub use other::{OtherDocument, other_document};
-pub use passthrough::{Passthrough, PassthroughKind};
 pub(crate) use read::pci_hole64_element;
 pub use read::{ReadError, read};
 
+use crate::command_line::Passthrough;
 use crate::text::quoted;
 use crate::xml::Span;
 
@@ -62,19 +62,36 @@ pub struct Domain {
     pub cpu: Option<CpuElement>,
     /// `<pcihole64>` of the root controller, in KiB.
     pub pci_hole64: Option<Sourced<u64>>,
+    /// Whether the root controller is a `pcie-root`.
+    pub pcie: bool,
     /// `<iommu model>` of a virtual IOMMU.
     pub iommu: Option<Sourced<String>>,
     /// `<launchSecurity type>`.
     pub launch_security: Option<Sourced<String>>,
     /// Whether `<features>` has `<acpi/>`; QEMU plugs no DIMM without it.
     pub acpi: bool,
-    /// Devices whose DMA the host's IOMMU translates.
+    /// Devices whose DMA the host's IOMMU translates, without those that raw QEMU arguments add.
     pub passthrough: Vec<Passthrough>,
     /// The options in `<qemu:commandline>`, in order.
     pub raw_args: Vec<Sourced<String>>,
+    /// The changes in `<qemu:override>`, in order.
+    pub device_changes: Vec<DeviceChange>,
     /// What the domain's own `<metadata>` asks of this tool.
     pub overrides: Overrides,
     /// The element that names the domain; findings about the guest as a whole point to it.
+    pub span: Span,
+}
+
+/// A `<property>` in `<qemu:override>`: a property of a device that libvirt writes otherwise than it would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceChange {
+    /// The device's alias.
+    pub alias: String,
+    /// The property.
+    pub name: String,
+    /// Its value; `None` takes it away.
+    pub value: Option<String>,
+    /// Where it stands.
     pub span: Span,
 }
 

@@ -3,10 +3,8 @@
 //! Source: QEMU `hw/mem/memory-device.c` (`memory_device_pre_plug`, `memory_device_get_free_addr`) and
 //! `hw/i386/pc.c` (`pc_memory_pre_plug`), 7.2 to 11.1.
 
-use std::collections::HashMap;
-
 use crate::address::{GpaRange, round_up};
-use crate::command_line::{BackendKind, CommandLine, Device, MemoryBackend, Origin, Page};
+use crate::command_line::{BackendKind, CommandLine, Device, MemoryBackend, Origin, Page, Property};
 
 /// The alignment of anonymous memory, and the least for virtio-mem (`QEMU_VMALLOC_ALIGN` in QEMU
 /// `include/qemu/osdep.h`, x86_64 Linux).
@@ -60,6 +58,16 @@ impl Kind {
     /// Whether it takes up a slot, and needs ACPI.
     pub fn has_slot(self) -> bool {
         matches!(self, Self::Dimm | Self::Nvdimm)
+    }
+
+    /// The classes its properties may be set for with `-global`.
+    fn classes(self) -> &'static [&'static str] {
+        match self {
+            Self::Dimm => &["pc-dimm", "device"],
+            Self::Nvdimm => &["nvdimm", "pc-dimm", "device"],
+            Self::VirtioMem => &["virtio-mem-pci", "virtio-pci", "pci-device", "device"],
+            Self::VirtioPmem => &["virtio-pmem-pci", "virtio-pci", "pci-device", "device"],
+        }
     }
 
     fn address_property(self) -> &'static str {
@@ -164,14 +172,13 @@ pub fn plug(line: &CommandLine, window: Option<GpaRange>, total: u64) -> Result<
     if devices.len() > MAX_DEVICES {
         return Err((first, PlacementError::TooMany(devices.len())));
     }
-    let backends: HashMap<&str, &MemoryBackend> =
-        line.backends.iter().rev().map(|backend| (backend.id.as_str(), backend)).collect();
+    let backends = line.backends_by_id();
     let mut requests = Vec::with_capacity(devices.len());
     let mut origins = Vec::with_capacity(devices.len());
     for &(index, kind, device) in &devices {
         let backend = device.properties.value("memdev").and_then(|id| backends.get(id));
         let backend = backend.ok_or((index, PlacementError::NoBackend))?;
-        requests.push(request(backend, kind, device).map_err(|error| (index, error))?);
+        requests.push(request(line, backend, kind, device).map_err(|error| (index, error))?);
         origins.push(origin(Some(backend), device));
     }
     let Some(window) = window else {
@@ -195,14 +202,19 @@ pub fn place_of(line: &CommandLine, device: usize) -> Option<Origin> {
 }
 
 /// What a device asks for.
-fn request(backend: &MemoryBackend, kind: Kind, device: &Device) -> Result<Request, PlacementError> {
-    let number = |name: &str| device.properties.value(name).and_then(|value| value.parse::<u64>().ok());
+fn request(
+    line: &CommandLine,
+    backend: &MemoryBackend,
+    kind: Kind,
+    device: &Device,
+) -> Result<Request, PlacementError> {
+    let told = |name: &str| device.properties.get(name).or_else(|| line.global(kind.classes(), name));
     let size = backend.size.value;
-    let block = number("block-size").unwrap_or(DEFAULT_ALIGNMENT);
+    let block = told("block-size").and_then(Property::size).filter(|&block| block > 0).unwrap_or(DEFAULT_ALIGNMENT);
     if kind == Kind::VirtioMem && !size.is_multiple_of(block) {
         return Err(PlacementError::NotInBlocks { block });
     }
-    let address = number(kind.address_property());
+    let address = told(kind.address_property()).and_then(Property::number).filter(|&address| address > 0);
     let alignment = match kind {
         Kind::VirtioMem => block.max(DEFAULT_ALIGNMENT),
         Kind::Dimm | Kind::Nvdimm | Kind::VirtioPmem => alignment(backend),
@@ -211,7 +223,7 @@ fn request(backend: &MemoryBackend, kind: Kind, device: &Device) -> Result<Reque
         return Ok(Request { size, alignment, address });
     }
     // The label lies behind the memory, which is rounded down (QEMU `nvdimm_prepare_memory_region`).
-    let label = number("label-size").unwrap_or(0);
+    let label = told("label-size").and_then(Property::size).unwrap_or(0);
     match size.saturating_sub(label) & !(alignment - 1) {
         0 => Err(PlacementError::NothingButLabel { alignment }),
         size => Ok(Request { size, alignment, address }),

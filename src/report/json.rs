@@ -9,6 +9,7 @@ use crate::domain::Domain;
 use crate::finding::Severity;
 use crate::fix::rewrite::rewrite;
 use crate::host::{Host, ReservedKind};
+use crate::libvirt::passthrough;
 use crate::machine::Family;
 use crate::qemu::layout::Layout;
 use crate::report::Unreadable;
@@ -319,10 +320,9 @@ impl Details {
                     .map(|&(kind, range)| MemoryDeviceReport { kind, range })
                     .collect(),
             }),
-            passthrough: domain
-                .passthrough
-                .iter()
-                .map(|p| PassthroughReport { kind: p.kind.name(), device: p.device.clone() })
+            passthrough: passthrough(domain)
+                .into_iter()
+                .map(|p| PassthroughReport { kind: p.kind.name(), device: p.device })
                 .collect(),
             assumptions: evaluation
                 .assumptions

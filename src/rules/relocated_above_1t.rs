@@ -29,8 +29,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         cause += "; this host reserves nothing there, but QEMU cannot tell";
     }
     let mut finding = Finding::new(RULE.id, Severity::Note, title, span, "moved above 1 TiB").because(cause).about(ram);
-    if let Some(maximum) = guest.domain.max_memory.filter(|_| layout.device_memory.is_some()) {
-        finding = finding.with_label(maximum.span, "counts, and a GiB for each slot");
+    if let Some(maximum) = guest.maxmem_span().filter(|_| layout.device_memory.is_some()) {
+        finding = finding.with_label(maximum, "counts, and a GiB for each slot");
     }
     findings.push(finding);
 }
