@@ -9,7 +9,7 @@ use super::value::{boolean, number, size};
 use super::words::{Argument, Pair, last, pairs};
 use super::{
     Accelerator, BackendKind, CommandLine, Cpu, CpuOptions, Device, Global, Memory, MemoryBackend, Model, NodeMemory,
-    NotModelled, NumaNode, Page, Properties, Property, Told,
+    NotModelled, NumaNode, PageSize, Properties, Property, Told,
 };
 
 const MIB: u64 = 1 << 20;
@@ -301,15 +301,15 @@ impl CommandLine {
         let size = Told { value: size(&bytes.value, 1)?, origin: bytes.origin };
         let align = last(&pairs, "align").map_or(Some(None), |align| self::size(&align.value, 1).map(Some))?;
         let page = match kind {
-            BackendKind::Ram => Page::Base,
-            BackendKind::File => last(&pairs, "mem-path").map_or(Page::Base, |path| page_in(&path.value)),
+            BackendKind::Ram => PageSize::Base,
+            BackendKind::File => last(&pairs, "mem-path").map_or(PageSize::Base, |path| page_in(&path.value)),
             BackendKind::Memfd => {
                 let huge = last(&pairs, "hugetlb").map_or(Some(false), |huge| boolean(&huge.value))?;
                 let bytes = last(&pairs, "hugetlbsize").map_or(Some(0), |bytes| self::size(&bytes.value, 1))?;
                 match (huge, bytes) {
-                    (false, _) => Page::Base,
-                    (true, 0) => Page::DefaultHuge,
-                    (true, bytes) => Page::Huge(bytes),
+                    (false, _) => PageSize::Base,
+                    (true, 0) => PageSize::DefaultHuge,
+                    (true, bytes) => PageSize::Huge(bytes),
                 }
             }
         };
@@ -367,13 +367,13 @@ fn thing(pairs: Vec<Pair>, argument: &Argument<'_>) -> Option<Device> {
 /// The pages of the file system that a file of a memory backend lies on, as its path tells by the names that libvirt,
 /// Proxmox and systemd have for the places where huge pages are mounted: `/dev/hugepages`, `/dev/hugepages1G`,
 /// `/run/hugepages/kvm/1048576kB`.
-fn page_in(path: &str) -> Page {
+fn page_in(path: &str) -> PageSize {
     let mut parts = path.split('/').skip_while(|part| !part.starts_with("hugepages") && !part.starts_with("hugetlbfs"));
-    let Some(mount) = parts.next() else { return Page::Base };
+    let Some(mount) = parts.next() else { return PageSize::Base };
     let bytes = |text: &str| size(text.trim_end_matches('B'), 1).filter(|&bytes| bytes > 0);
     let named = bytes(mount.trim_start_matches(|c: char| !c.is_ascii_digit()));
     let below = || parts.find_map(|part| part.strip_suffix("kB").and_then(|kib| size(kib, 1 << 10)));
-    named.or_else(below).map_or(Page::DefaultHuge, Page::Huge)
+    named.or_else(below).map_or(PageSize::DefaultHuge, PageSize::Huge)
 }
 
 #[cfg(feature = "cli")]

@@ -11,15 +11,14 @@ mod write;
 use std::collections::BTreeMap;
 
 pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
-pub use sources::{Described, Fact, Origin};
+pub use sources::{Described, Fact, FactOrigin};
 #[cfg(feature = "cli")]
 pub use write::Line;
 
 use serde::Serialize;
 
-use crate::address::GpaRange;
+use crate::address::{AMD_HT_START, GpaRange};
 use crate::machine::{MachineType, is_versioned};
-use crate::qemu::layout::AMD_HT_START;
 use crate::text::{self, quoted};
 use crate::version::Version;
 

@@ -5,16 +5,12 @@
 
 use serde::Serialize;
 
-use crate::address::{GIB, GpaRange, round_up};
+use crate::address::{AMD_HT_START, GIB, GpaRange, round_up};
 use crate::machine::{Family, MachineType};
 use crate::version::Version;
 
 /// Where RAM above 4 GiB starts unless it moves (`above_4g_mem_start`).
 pub const ABOVE_4G_START: u64 = 4 * GIB;
-
-/// First address of the HyperTransport range (`AMD_HT_START` in QEMU `hw/i386/pc.c`; AMD I/O Virtualization
-/// Technology Specification, 48882, section 2.1.2, table 3).
-pub const AMD_HT_START: u64 = 0xfd_0000_0000;
 
 /// Where RAM above 4 GiB starts when it moves (`AMD_ABOVE_1TB_START` in QEMU `hw/i386/pc.c`): the address behind the
 /// HyperTransport range.

@@ -3,9 +3,9 @@
 #[cfg(feature = "cli")]
 use super::page::*;
 use super::{Refuser, Rule};
+use crate::address::AMD_HT_START;
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
-use crate::qemu::layout::AMD_HT_START;
 use crate::text;
 
 pub(crate) const RULE: Rule = Rule {

@@ -9,7 +9,7 @@ use super::live::{Inventory, inventories};
 use crate::input::host::HostSource;
 use crate::input::{Batch, Input};
 use crate::outcome::Outcome;
-use crate::output::stderr;
+use crate::stderr;
 
 /// The guests of every libvirt in `uris`. One that does not answer is named on standard error.
 pub(crate) fn batches(uris: &[String], domain: Option<&str>, host: Option<&Path>) -> Result<(Vec<Batch>, Outcome)> {
