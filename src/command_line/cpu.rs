@@ -54,7 +54,7 @@ pub struct CpuOptions {
 const DEFAULT_MODEL: &str = "qemu64";
 
 /// The classes every x86 CPU is derived from (QEMU `target/i386/cpu.c`, `hw/core/cpu-common.c`).
-const BASE_CLASSES: [&str; 3] = ["x86_64-cpu", "cpu", "device"];
+const BASE_CLASSES: [&str; 2] = ["x86_64-cpu", "cpu"];
 
 impl CpuOptions {
     /// A model of which nothing else is asked.

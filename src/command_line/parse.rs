@@ -61,6 +61,9 @@ const WITHOUT_VALUE: [&str; 40] = [
 /// Parts of `-machine` that change the memory map and are not modelled: SGX and CXL memory, and `-m` in other words.
 const UNREADABLE_MACHINE: [&str; 4] = ["sgx-epc", "cxl", "cxl-fmw", "memory"];
 
+/// Classes of so many kinds of object that QEMU refuses to start where one of them does not have the property.
+const GENERAL_CLASSES: [&str; 5] = ["object", "device", "sys-bus-device", "pci-device", "virtio-pci"];
+
 /// Devices with memory of their own that are not modelled.
 const UNREADABLE_DEVICES: [&str; 3] = ["cxl-", "pxb-cxl", "hv-balloon"];
 
@@ -262,7 +265,7 @@ impl CommandLine {
             }
         };
         let readable = CpuOptions::reads(&property, &value) || !is_cpu_class(&driver);
-        if !readable || !reads(&property, &value) {
+        if !readable || !reads(&property, &value) || GENERAL_CLASSES.contains(&driver.as_str()) {
             self.not_modelled(option, argument);
         }
         let property = Property { name: property.into(), value, origin: argument.origin };

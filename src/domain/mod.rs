@@ -12,7 +12,6 @@ pub use other::{OtherDocument, other_document};
 pub(crate) use read::pci_hole64_element;
 pub use read::{ReadError, read};
 
-use crate::command_line::Passthrough;
 use crate::text::quoted;
 use crate::xml::Span;
 
@@ -71,7 +70,7 @@ pub struct Domain {
     /// Whether `<features>` has `<acpi/>`; QEMU plugs no DIMM without it.
     pub acpi: bool,
     /// Devices whose DMA the host's IOMMU translates, without those that raw QEMU arguments add.
-    pub passthrough: Vec<Passthrough>,
+    pub passthrough: Vec<HostDevice>,
     /// The options in `<qemu:commandline>`, in order.
     pub raw_args: Vec<Sourced<String>>,
     /// The changes in `<qemu:override>`, in order.
@@ -80,6 +79,28 @@ pub struct Domain {
     pub overrides: Overrides,
     /// The element that names the domain; findings about the guest as a whole point to it.
     pub span: Span,
+}
+
+/// A device of the host's that is given to the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostDevice {
+    /// How it is attached.
+    pub kind: HostDeviceKind,
+    /// A PCI address `0000:41:10.1`, an mdev UUID, or a device path; empty where only libvirt will know it.
+    pub device: String,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// How a device of the host's is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostDeviceKind {
+    /// A PCI function through VFIO.
+    Pci,
+    /// A mediated device.
+    Mdev,
+    /// A vDPA network device or disk.
+    Vdpa,
 }
 
 /// A `<property>` in `<qemu:override>`: a property of a device that libvirt writes otherwise than it would.

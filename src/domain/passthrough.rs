@@ -1,37 +1,36 @@
 //! Devices that reach guest memory through the host's IOMMU.
 
 use super::units::parse_number;
-use super::{DeviceChange, Sourced};
-use crate::command_line::{Origin, Passthrough, PassthroughKind};
+use super::{DeviceChange, HostDevice, HostDeviceKind, Sourced};
 use crate::xml::Element;
 
 /// The namespace of `<qemu:commandline>` and `<qemu:override>` (libvirt `docs/drvqemu.rst`).
 const QEMU_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 
 /// The passthrough devices under `<devices>`.
-pub(super) fn from_devices(devices: Element<'_>) -> Vec<Passthrough> {
+pub(super) fn from_devices(devices: Element<'_>) -> Vec<HostDevice> {
     devices.children().filter_map(from_device).collect()
 }
 
-fn from_device(device: Element<'_>) -> Option<Passthrough> {
-    let found = |kind, name: String| Some(Passthrough { kind, device: name, origin: Origin::Xml(device.start_tag()) });
+fn from_device(device: Element<'_>) -> Option<HostDevice> {
+    let found = |kind, name: String| Some(HostDevice { kind, device: name, span: device.start_tag() });
     let source_device = || device.child("source").and_then(|s| s.value("dev")).unwrap_or_default().to_owned();
     match (device.name(), device.value("type")?) {
         // An explicit legacy or Xen driver has no VFIO behind it.
-        ("hostdev", "pci") if driver_is_vfio(device) => found(PassthroughKind::VfioPci, source_pci(device)),
+        ("hostdev", "pci") if driver_is_vfio(device) => found(HostDeviceKind::Pci, source_pci(device)),
         ("hostdev", "mdev") => {
             let address = device.descend(&["source", "address"]);
             let uuid = address.and_then(|a| a.value("uuid")).unwrap_or_default();
-            found(PassthroughKind::VfioMdev, uuid.to_owned())
+            found(HostDeviceKind::Mdev, uuid.to_owned())
         }
-        ("interface", "hostdev") => found(PassthroughKind::VfioPci, source_pci(device)),
-        ("interface", "vdpa") => found(PassthroughKind::VhostVdpa, source_device()),
+        ("interface", "hostdev") => found(HostDeviceKind::Pci, source_pci(device)),
+        ("interface", "vdpa") => found(HostDeviceKind::Vdpa, source_device()),
         // A network whose forward mode is hostdev hands out a function at start; libvirt then records it here.
         ("interface", "network") => {
             let actual = device.child("actual").filter(|a| a.value("type") == Some("hostdev"))?;
-            found(PassthroughKind::VfioPci, source_pci(actual))
+            found(HostDeviceKind::Pci, source_pci(actual))
         }
-        ("disk", "vhostvdpa") => found(PassthroughKind::VhostVdpa, source_device()),
+        ("disk", "vhostvdpa") => found(HostDeviceKind::Vdpa, source_device()),
         _ => None,
     }
 }

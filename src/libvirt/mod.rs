@@ -8,10 +8,10 @@ mod memory;
 pub(crate) use cpu::{LIMIT_SINCE, MAXPHYSADDR_SINCE};
 
 use crate::command_line::{
-    Accelerator, Argument, CommandLine, Device, Global, MDEV_FOLDER, Machine, Origin, Passthrough, PassthroughKind,
-    Properties, Property, Told,
+    Accelerator, Argument, CommandLine, Device, Global, MDEV_FOLDER, Machine, Origin, Passthrough, Properties,
+    Property, Told,
 };
-use crate::domain::{DeviceChange, Domain};
+use crate::domain::{DeviceChange, Domain, HostDevice, HostDeviceKind};
 use crate::version::Version;
 use crate::xml::Span;
 
@@ -101,22 +101,22 @@ fn pci_hole64(domain: &Domain) -> Option<Global> {
 
 /// `qemuBuildPCIHostdevDevProps` and its neighbours in libvirt `src/qemu/qemu_command.c`. Of the names of disks and
 /// networks nothing depends here.
-fn attach(device: &Passthrough, line: &mut CommandLine) {
-    let origin = device.origin;
+fn attach(device: &HostDevice, line: &mut CommandLine) {
+    let origin = Origin::Xml(device.span);
     let (driver, property) = match device.kind {
-        PassthroughKind::VfioPci => ("vfio-pci", "host"),
-        PassthroughKind::VfioMdev => ("vfio-pci", "sysfsdev"),
-        PassthroughKind::VhostVdpa => ("vhost-vdpa", "vhostdev"),
+        HostDeviceKind::Pci => ("vfio-pci", "host"),
+        HostDeviceKind::Mdev => ("vfio-pci", "sysfsdev"),
+        HostDeviceKind::Vdpa => ("vhost-vdpa", "vhostdev"),
     };
     let mut properties = Properties::new();
     let value = match device.kind {
-        PassthroughKind::VfioMdev => format!("{MDEV_FOLDER}{}", device.device),
+        HostDeviceKind::Mdev => format!("{MDEV_FOLDER}{}", device.device),
         _ => device.device.clone(),
     };
     properties.set(property, value, origin);
     let part = Device { driver: driver.into(), id: None, properties, origin, settable: false };
     match device.kind {
-        PassthroughKind::VhostVdpa => line.host_ends.push(part),
-        PassthroughKind::VfioPci | PassthroughKind::VfioMdev => line.devices.push(part),
+        HostDeviceKind::Vdpa => line.host_ends.push(part),
+        HostDeviceKind::Pci | HostDeviceKind::Mdev => line.devices.push(part),
     }
 }

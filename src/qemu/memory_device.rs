@@ -3,6 +3,8 @@
 //! Source: QEMU `hw/mem/memory-device.c` (`memory_device_pre_plug`, `memory_device_get_free_addr`) and
 //! `hw/i386/pc.c` (`pc_memory_pre_plug`), 7.2 to 11.1.
 
+use std::collections::HashSet;
+
 use crate::address::{GpaRange, round_up};
 use crate::command_line::{BackendKind, CommandLine, Device, MemoryBackend, Origin, PageSize, Property};
 
@@ -63,10 +65,10 @@ impl MemoryDeviceKind {
     /// The classes its properties may be set for with `-global`.
     fn classes(self) -> &'static [&'static str] {
         match self {
-            Self::Dimm => &["pc-dimm", "device"],
-            Self::Nvdimm => &["nvdimm", "pc-dimm", "device"],
-            Self::VirtioMem => &["virtio-mem-pci", "virtio-pci", "pci-device", "device"],
-            Self::VirtioPmem => &["virtio-pmem-pci", "virtio-pci", "pci-device", "device"],
+            Self::Dimm => &["pc-dimm"],
+            Self::Nvdimm => &["nvdimm", "pc-dimm"],
+            Self::VirtioMem => &["virtio-mem-pci"],
+            Self::VirtioPmem => &["virtio-pmem-pci"],
         }
     }
 
@@ -136,6 +138,20 @@ pub enum PlacementError {
     /// More devices than any QEMU has slots and PCI addresses for.
     #[error("there are {0} memory devices")]
     TooMany(usize),
+    /// `invalid slot# …, should be less than …`
+    #[error("there is no slot {slot} among its {all}")]
+    NoSuchSlot {
+        /// The slot it asks for.
+        slot: u64,
+        /// How many there are.
+        all: u64,
+    },
+    /// `no free slots available`
+    #[error("all slots are taken")]
+    NoFreeSlot,
+    /// `slot … is busy`
+    #[error("slot {0} is taken by another device")]
+    SlotTaken(u64),
     /// `'memdev' property is not set`
     #[error("it has no memory backend")]
     NoBackend,
@@ -166,8 +182,10 @@ pub struct Plugged {
 /// The index in [`CommandLine::devices`] of the first one QEMU refuses, and why.
 pub fn plug(line: &CommandLine, window: Option<GpaRange>, total: u64) -> Result<Vec<Plugged>, (usize, PlacementError)> {
     let devices = line.devices.iter().enumerate();
-    let devices: Vec<(usize, MemoryDeviceKind, &Device)> =
+    let mut devices: Vec<(usize, MemoryDeviceKind, &Device)> =
         devices.filter_map(|(index, device)| Some((index, MemoryDeviceKind::of(device)?, device))).collect();
+    // Those given as JSON come last (`qemu_create_cli_devices` in QEMU `softmmu/vl.c`).
+    devices.sort_by_key(|(_, _, device)| !device.settable);
     let Some(&(first, ..)) = devices.first() else { return Ok(Vec::new()) };
     if devices.len() > MAX_DEVICES {
         return Err((first, PlacementError::TooMany(devices.len())));
@@ -175,11 +193,15 @@ pub fn plug(line: &CommandLine, window: Option<GpaRange>, total: u64) -> Result<
     let backends = line.backends_by_id();
     let mut requests = Vec::with_capacity(devices.len());
     let mut origins = Vec::with_capacity(devices.len());
+    let mut slots = Slots { all: line.memory.map_or(0, |memory| memory.slots()), taken: HashSet::new(), first_free: 0 };
     for &(index, kind, device) in &devices {
         let backend = device.properties.value("memdev").and_then(|id| backends.get(id));
         let backend = backend.ok_or((index, PlacementError::NoBackend))?;
         requests.push(request(line, backend, kind, device).map_err(|error| (index, error))?);
         origins.push(origin(Some(backend), device));
+        if kind.has_slot() {
+            slots.take(device.properties.get("slot").and_then(Property::number)).map_err(|error| (index, error))?;
+        }
     }
     let Some(window) = window else {
         return Err((first, PlacementError::NotEnoughSpace { used: 0, total }));
@@ -187,6 +209,31 @@ pub fn plug(line: &CommandLine, window: Option<GpaRange>, total: u64) -> Result<
     let ranges = place(window, total, &requests).map_err(|(nth, error)| (devices[nth].0, error))?;
     let plugged = devices.iter().zip(ranges).zip(origins);
     Ok(plugged.map(|((&(device, kind, _), range), origin)| Plugged { device, kind, range, origin }).collect())
+}
+
+/// The slots for DIMMs and NVDIMMs (`pc_dimm_get_free_slot` in QEMU `hw/mem/pc-dimm.c`).
+struct Slots {
+    all: u64,
+    taken: HashSet<u64>,
+    /// All below it are taken.
+    first_free: u64,
+}
+
+impl Slots {
+    /// Takes the slot that is asked for, or the first that is free.
+    fn take(&mut self, asked: Option<u64>) -> Result<(), PlacementError> {
+        let slot = match asked {
+            Some(slot) if slot >= self.all => return Err(PlacementError::NoSuchSlot { slot, all: self.all }),
+            Some(slot) => slot,
+            None => {
+                self.first_free = (self.first_free..self.all)
+                    .find(|slot| !self.taken.contains(slot))
+                    .ok_or(PlacementError::NoFreeSlot)?;
+                self.first_free
+            }
+        };
+        if self.taken.insert(slot) { Ok(()) } else { Err(PlacementError::SlotTaken(slot)) }
+    }
 }
 
 /// What decides where a memory device lies.

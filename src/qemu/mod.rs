@@ -117,8 +117,8 @@ fn size_refusal(line: &CommandLine, ram: u64) -> Option<String> {
 /// from.
 fn pci_hole64_size(line: &CommandLine, family: Family) -> Option<Told<u64>> {
     let classes: &[&str] = match family {
-        Family::Q35 => &["q35-pcihost", "pcie-host-bridge", "pci-host-bridge", "sys-bus-device", "device"],
-        Family::I440fx => &["i440FX-pcihost", "pci-host-bridge", "sys-bus-device", "device"],
+        Family::Q35 => &["q35-pcihost", "pcie-host-bridge", "pci-host-bridge"],
+        Family::I440fx => &["i440FX-pcihost", "pci-host-bridge"],
     };
     let told = line.global(classes, "pci-hole64-size")?;
     Some(Told { value: told.size()?, origin: told.origin })

@@ -23,7 +23,7 @@ const DIMM: &str = "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/d
     <memballoon model='none'/></devices>RAW</domain>";
 
 /// What is added to one of them, each word an argument.
-const ARGUMENTS: [(&str, &[&str]); 37] = [
+const ARGUMENTS: [(&str, &[&str]); 40] = [
     (PLAIN, &["-cpu", "EPYC,phys-bits=45"]),
     (PLAIN, &["-cpu", "EPYC,phys_bits=0x2d,vendor=GenuineIntel"]),
     (PLAIN, &["-cpu", "EPYC"]),
@@ -35,14 +35,16 @@ const ARGUMENTS: [(&str, &[&str]); 37] = [
     (PLAIN, &["-cpu", "EPYC,phys-bits=20"]),
     (PLAIN, &["-global", "cpu.phys-bits=45"]),
     (PLAIN, &["-global", "driver=EPYC-x86_64-cpu,property=vendor,value=GenuineIntel"]),
-    (PLAIN, &["-global", "value=HygonGenuine,property=vendor,driver=device"]),
+    (PLAIN, &["-global", "value=HygonGenuine,property=vendor,driver=cpu"]),
     (PLAIN, &["-global", "Skylake-Server-x86_64-cpu.vendor=GenuineIntel"]),
     (PLAIN, &["-global", "x86_64-cpu.vendor=GenuineIntel", "--global", "EPYC-x86_64-cpu.vendor=AuthenticAMD"]),
     (PLAIN, &["-cpu", "EPYC", "-global", "cpu.phys-bits=43"]),
     (PLAIN, &["-machine", "pc-q35-6.2"]),
-    (PLAIN, &["-M", "type=pc-q35-6.2", "-machine", "pc-i440fx-7.2,hpet=off"]),
+    (PLAIN, &["-M", "type=pc-q35-6.2", "-machine", "hpet=off", "-machine", "pc-q35-7.1"]),
     (PLAIN, &["-machine", "max-ram-below-4g=1G"]),
-    (PLAIN, &["-machine", "type=pc-i440fx-7.2,max-ram-below-4g=3221225473"]),
+    (PLAIN, &["-M", "pc-q35-7.2,max-ram-below-4g=0x60000000"]),
+    (DIMM, &["-M", "type=pc-i440fx-6.2,max-ram-below-4g=3.25G"]),
+    (DIMM, &["-M", "max-ram-below-4g=2G"]),
     (PLAIN, &["-m", "8G"]),
     (PLAIN, &["-m", "slots=4,maxmem=1200G"]),
     (PLAIN, &["-m", "maxmem=1099G"]),
@@ -52,14 +54,15 @@ const ARGUMENTS: [(&str, &[&str]); 37] = [
     (PLAIN, &["-global", "i440FX-pcihost.pci-hole64-size=8T"]),
     (PLAIN, &["-accel", "kvm"]),
     (PLAIN, &["-device", "pcie-root-port,id=x,chassis=9", "-numa", "node,mem=1"]),
-    (DIMM, &["-object", "memory-backend-ram,id=m,size=1G", "-device", "pc-dimm,memdev=m,id=d"]),
+    (DIMM, &["-object", "memory-backend-ram,id=m,size=1G", "-device", "pc-dimm,memdev=m,id=d,slot=3"]),
+    (DIMM, &["-object", "memory-backend-ram,id=m,size=1G", "-device", "pc-dimm,memdev=m"]),
     (
         DIMM,
         &[
             "-object",
             "size=1024M,id=m,qom-type=memory-backend-ram",
             "-device",
-            "addr=0x200000000,memdev=m,driver=pc-dimm",
+            "addr=0x200000000,memdev=m,driver=pc-dimm,slot=0x5",
         ],
     ),
     (
@@ -77,12 +80,12 @@ const ARGUMENTS: [(&str, &[&str]); 37] = [
             "-object",
             "memory-backend-ram,id=m,size=1G",
             "-device",
-            "pc-dimm,memdev=m,id=d",
+            "pc-dimm,memdev=m,id=d,slot=2",
             "-set",
             "device.d.addr=12884901888",
         ],
     ),
-    (DIMM, &["-object", "memory-backend-ram,id=m,size=1G", "-device", "pc-dimm,memdev=m,addr=0x140000000"]),
+    (DIMM, &["-object", "memory-backend-ram,id=m,size=1G", "-device", "pc-dimm,memdev=m,slot=9,addr=0x140000000"]),
     (DIMM, &["-object", "memory-backend-ram,id=m,size=80G", "-device", "pc-dimm,memdev=m"]),
     (
         DIMM,
@@ -90,7 +93,7 @@ const ARGUMENTS: [(&str, &[&str]); 37] = [
             "-object",
             "memory-backend-ram,id=m,size=1G",
             "-device",
-            "pc-dimm,memdev=m",
+            "pc-dimm,memdev=m,slot=1",
             "-global",
             "pc-dimm.addr=0x340000000",
         ],
