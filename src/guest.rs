@@ -2,7 +2,7 @@
 
 use crate::address::GpaRange;
 use crate::command_line::{Accelerator, CommandLine, Memory, Origin, Passthrough, PassthroughKind, Told};
-use crate::domain::Domain;
+use crate::domain::{Domain, HiddenDma, Unseen};
 use crate::host::{Host, Reserved};
 use crate::libvirt::{Refusal, Written};
 use crate::machine::MachineType;
@@ -68,6 +68,8 @@ pub struct Guest<'a> {
     pub memory_refusal: Option<String>,
     /// The passthrough devices.
     pub passthrough: Vec<Passthrough>,
+    /// Devices that may be such, which neither the domain nor the command line tells.
+    pub hidden_dma: Vec<HiddenDma>,
     /// Whether DMA has to reach all RAM.
     pub exposure: Exposure,
     /// The ranges in which the host maps nothing for this guest's devices.
@@ -97,6 +99,7 @@ impl<'a> Guest<'a> {
             exposure: exposure(&passthrough, policy.expects_passthrough(&domain.overrides)),
             unmappable: unmappable(&passthrough, setting.host),
             passthrough,
+            hidden_dma: hidden_dma(domain, line),
         }
     }
 
@@ -165,6 +168,14 @@ impl<'a> Guest<'a> {
     pub fn collisions(&self, range: GpaRange) -> impl Iterator<Item = (GpaRange, Reserved)> {
         self.unmappable.iter().filter_map(move |reserved| Some((range.intersection(reserved.range)?, *reserved)))
     }
+}
+
+/// What the domain has of its own, and what raw QEMU arguments add.
+fn hidden_dma(domain: &Domain, line: &CommandLine) -> Vec<HiddenDma> {
+    let processes = line.foreign_processes();
+    let processes =
+        processes.map(|(protocol, origin)| HiddenDma { unseen: Unseen::Process(protocol), span: origin.span() });
+    domain.hidden_dma.iter().cloned().chain(processes).collect()
 }
 
 fn exposure(devices: &[Passthrough], assumed: bool) -> Exposure {

@@ -21,6 +21,7 @@ mod integration {
     mod hostile;
     mod many;
     mod map;
+    mod networks;
     mod packages;
     mod policy;
     mod release;

@@ -48,6 +48,22 @@ impl CommandLine {
     }
 }
 
+impl CommandLine {
+    /// The devices that a process of somebody else's serves, each with the protocol that it speaks. What else speaks
+    /// vhost-user is served by programs without devices of their own.
+    pub(crate) fn foreign_processes(&self) -> impl Iterator<Item = (&'static str, Origin)> {
+        self.devices.iter().chain(&self.host_ends).filter_map(|device| {
+            let protocol = match device.driver.as_ref() {
+                "vfio-user-pci" => "vfio-user",
+                "vhost-user" => "vhost-user",
+                name if name.starts_with("vhost-user-blk") || name.starts_with("vhost-user-scsi") => "vhost-user",
+                _ => return None,
+            };
+            Some((protocol, device.origin))
+        })
+    }
+}
+
 /// QEMU `hw/vfio/pci.c`, `hw/virtio/vdpa-dev-pci.c`.
 fn device(device: &Device) -> Option<Passthrough> {
     let value = |name: &str| device.properties.value(name);

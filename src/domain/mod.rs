@@ -9,6 +9,7 @@ mod read;
 pub mod units;
 
 pub use other::{OtherDocument, other_document};
+pub use passthrough::{HiddenDma, Unseen};
 pub(crate) use read::pci_hole64_element;
 pub use read::{ReadError, read};
 
@@ -71,6 +72,10 @@ pub struct Domain {
     pub acpi: bool,
     /// Devices whose DMA the host's IOMMU translates, without those that raw QEMU arguments add.
     pub passthrough: Vec<HostDevice>,
+    /// Devices that may reach guest memory through the host's IOMMU, which the XML does not tell.
+    pub hidden_dma: Vec<HiddenDma>,
+    /// Whether the guest is one of Windows, by the Hyper-V enlightenments it gets or by what its metadata says.
+    pub windows: bool,
     /// The options in `<qemu:commandline>`, in order.
     pub raw_args: Vec<Sourced<String>>,
     /// The changes in `<qemu:override>`, in order.
@@ -88,6 +93,8 @@ pub struct HostDevice {
     pub kind: HostDeviceKind,
     /// A PCI address `0000:41:10.1`, an mdev UUID, or a device path; empty where only libvirt will know it.
     pub device: String,
+    /// Whether it is a network interface.
+    pub network: bool,
     /// Where it stands.
     pub span: Span,
 }

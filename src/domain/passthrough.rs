@@ -2,10 +2,50 @@
 
 use super::units::parse_number;
 use super::{DeviceChange, HostDevice, HostDeviceKind, Sourced};
-use crate::xml::Element;
+use crate::xml::{Element, Span};
 
 /// The namespace of `<qemu:commandline>` and `<qemu:override>` (libvirt `docs/drvqemu.rst`).
 const QEMU_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
+
+/// A device that may reach guest memory through the host's IOMMU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HiddenDma {
+    /// Who knows whether it does.
+    pub unseen: Unseen,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// Who knows whether a device reaches guest memory through the host's IOMMU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unseen {
+    /// The process at the other end of a socket, which speaks this protocol: `vhost-user` or `vfio-user`.
+    Process(&'static str),
+    /// The virtual network of this name: one with `<forward mode='hostdev'>` hands out a PCI function at start.
+    Network(String),
+}
+
+/// The devices under `<devices>` whose back end may hold a VFIO device.
+///
+/// vhost-user devices with a back end of libvirt's own have none: virtiofsd, swtpm, vhost-user-gpu, passt.
+pub(super) fn hidden_in_devices(devices: Element<'_>) -> Vec<HiddenDma> {
+    let hidden = |device: Element<'_>| {
+        let unseen = match (device.name(), device.value("type")?) {
+            ("interface", "vhostuser") => {
+                let passt = device.child("backend").and_then(|backend| backend.value("type")) == Some("passt");
+                (!passt).then_some(Unseen::Process("vhost-user"))?
+            }
+            ("disk", "vhostuser") => Unseen::Process("vhost-user"),
+            // Once the guest runs, libvirt records what the network gave it.
+            ("interface", "network") if device.child("actual").is_none() => {
+                Unseen::Network(device.child("source")?.value("network")?.to_owned())
+            }
+            _ => return None,
+        };
+        Some(HiddenDma { unseen, span: device.start_tag() })
+    };
+    devices.children().filter_map(hidden).collect()
+}
 
 /// The passthrough devices under `<devices>`.
 pub(super) fn from_devices(devices: Element<'_>) -> Vec<HostDevice> {
@@ -13,7 +53,8 @@ pub(super) fn from_devices(devices: Element<'_>) -> Vec<HostDevice> {
 }
 
 fn from_device(device: Element<'_>) -> Option<HostDevice> {
-    let found = |kind, name: String| Some(HostDevice { kind, device: name, span: device.start_tag() });
+    let network = device.name() == "interface";
+    let found = |kind, name: String| Some(HostDevice { kind, device: name, network, span: device.start_tag() });
     let source_device = || device.child("source").and_then(|s| s.value("dev")).unwrap_or_default().to_owned();
     match (device.name(), device.value("type")?) {
         // An explicit legacy or Xen driver has no VFIO behind it.

@@ -9,7 +9,6 @@ use crate::domain::Domain;
 use crate::finding::Severity;
 use crate::fix::rewrite::rewrite;
 use crate::host::{Host, ReservedKind};
-use crate::libvirt::passthrough;
 use crate::machine::Family;
 use crate::qemu::layout::Layout;
 use crate::report::Unreadable;
@@ -320,9 +319,10 @@ impl Details {
                     .map(|&(kind, range)| MemoryDeviceReport { kind, range })
                     .collect(),
             }),
-            passthrough: passthrough(domain)
-                .into_iter()
-                .map(|p| PassthroughReport { kind: p.kind.name(), device: p.device })
+            passthrough: facts
+                .passthrough
+                .iter()
+                .map(|p| PassthroughReport { kind: p.kind.name(), device: p.device.clone() })
                 .collect(),
             assumptions: evaluation
                 .assumptions
