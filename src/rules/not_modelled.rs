@@ -9,7 +9,7 @@ use crate::text::quoted;
 
 pub(crate) const RULE: Rule = Rule {
     id: "not-modelled",
-    summary: "raw QEMU arguments change what is computed here",
+    summary: "raw QEMU arguments that are not modelled may change what is computed here",
     by: Refuser::Nobody,
     stops: false,
     check,
@@ -32,14 +32,15 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
-        "The domain passes raw arguments to QEMU (`<qemu:commandline>`) that change the memory map, the CPU or the \
-         machine. What is said of the guest leaves them out and can be wrong, so that all that QEMU or VFIO would \
-         refuse is a warning here and no error, and the hook does not stop the guest for it.",
+        "The domain passes raw arguments to QEMU (`<qemu:commandline>`) that may change the memory map, the CPU or the \
+         machine, and that are not modelled. What is said of the guest leaves them out and can be wrong, so that all \
+         that QEMU or VFIO would refuse is a warning here and no error, and the hook does not stop the guest for it.",
     )],
     cause: &[Text(
-        "QEMU takes the last of two options that say the same, and libvirt puts raw arguments last. So `-cpu`, `-m`, \
-         `-machine`, `-accel`, `-numa`, `-readconfig`, a `-global` or `-set` of phys-bits or pci-hole64-size, or a \
-         memory device, win over what the domain says.",
+        "libvirt puts raw arguments last, and QEMU merges them with what libvirt says. `-cpu`, `-m`, `-machine`, \
+         `-numa`, `-global`, `-object`, `-device` and `<qemu:override>` are read as QEMU reads them. Left out are \
+         `-readconfig`, `-set` of a device that libvirt writes, other accelerators than KVM and TCG, SGX and CXL memory, \
+         values that QEMU does not take, and in the hook options as JSON (`-device {…}`).",
     )],
     history: &[Text(
         "Before libvirt 8.7 had `<maxphysaddr>`, a raw `-cpu` was the only way to physical address bits, and domains \
