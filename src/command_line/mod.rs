@@ -9,7 +9,7 @@ mod options;
 mod origin;
 
 pub use cpu::{Cpu, CpuOptions, Model};
-pub use options::{Device, Global, Properties, Property};
+pub use options::{Device, Global, Properties};
 pub use origin::{Origin, Told};
 
 /// What QEMU is told.

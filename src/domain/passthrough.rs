@@ -9,6 +9,7 @@ const QEMU_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 
 /// A device whose DMA goes through VFIO or vDPA.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Passthrough {
     /// How it is attached.
     pub kind: PassthroughKind,
@@ -20,6 +21,7 @@ pub struct Passthrough {
 
 /// How a passthrough device is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PassthroughKind {
     /// A PCI function through vfio-pci.
     VfioPci,

@@ -24,6 +24,7 @@ use crate::version::Version;
 
 /// The facts about one host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Host {
     /// CPU vendor as CPUID leaf 0 spells it, 12 characters; KVM shows it to guests.
     pub cpu_vendor: Option<String>,
@@ -75,6 +76,7 @@ impl Host {
 
 /// One QEMU binary.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Emulator {
     /// Its path, as `<emulator>` names it.
     pub path: Option<String>,
@@ -90,6 +92,7 @@ pub struct Emulator {
 
 /// The facts about one host with every QEMU that it has: what a host profile holds.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Profile {
     /// What holds for every guest.
     pub host: Host,
@@ -134,6 +137,7 @@ impl From<Host> for Profile {
 
 /// Kinds of IOMMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Iommu {
     /// AMD-Vi.
     Amd,
@@ -183,6 +187,7 @@ impl Reserved {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub enum ReservedKind {
     /// `direct`: identity-mapped for firmware's use of one device.
     Direct,

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use iova_preflight::Version;
 use iova_preflight::host::Host;
-use iova_preflight::version::Version;
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::ErrorNumber;
