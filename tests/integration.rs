@@ -13,6 +13,7 @@ mod integration {
     mod fix_corpus;
     mod fix_files;
     mod folders;
+    mod found_files;
     mod golden;
     mod hook_install;
     mod hook_protocol;
@@ -20,6 +21,7 @@ mod integration {
     mod hostile;
     mod many;
     mod map;
+    mod networks;
     mod packages;
     mod policy;
     mod release;

@@ -3,6 +3,7 @@
 //! Every fact may be unknown. Where a verdict depends on an unknown one, the verdict says so.
 
 mod capabilities;
+mod networks;
 mod profile;
 mod sources;
 #[cfg(feature = "cli")]
@@ -10,6 +11,7 @@ mod write;
 
 use std::collections::BTreeMap;
 
+pub use networks::{Networks, read_network};
 pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
 pub use sources::{Described, Fact, FactOrigin};
 #[cfg(feature = "cli")]
@@ -50,6 +52,8 @@ pub struct Host {
     pub deprecated: Option<Vec<String>>,
     /// libvirt version.
     pub libvirt: Option<Version>,
+    /// libvirt's virtual networks, as far as they are known.
+    pub networks: Networks,
 }
 
 impl Host {

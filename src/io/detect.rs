@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::capability_cache::{self, CachedQemu};
 use super::file::read_word;
+use super::networks;
 use crate::domain::{Domain, Passthrough};
 use crate::host::{
     DEFAULT_EMULATORS, Described, Fact, FactOrigin, Host, Iommu, Profile, Reserved, parse_reserved_regions,
@@ -40,6 +41,7 @@ pub fn detect(root: &Path) -> Described {
 
     host.kernel = read_word(&root.join(OSRELEASE)).and_then(|release| release.parse().ok());
     origins.insert(Fact::Kernel, found_at(OSRELEASE, host.kernel.is_some()));
+    host.networks = networks::defined(root);
     host.kvm = Some(root.join(KVM).exists());
     origins.insert(Fact::Kvm, found_at(KVM, true));
 

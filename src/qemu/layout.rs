@@ -105,6 +105,18 @@ impl Layout {
         })
     }
 
+    /// The largest `-m maxmem` in bytes with which RAM would stay below 1 TiB, with `slots` slots and `ram` bytes of RAM;
+    /// `None` where RAM has not moved, or where it moves without any room for memory devices.
+    pub fn maxmem_that_stays(&self, ram: u64, slots: u64) -> Option<u64> {
+        let above = self.ram_above_4g.filter(|_| self.relocated)?.size()?;
+        let end = round_up(ABOVE_4G_START.checked_add(above)?, GIB)?;
+        let hole = self.pci_hole64.map_or(Some(0), GpaRange::size)?;
+        let room = AMD_HT_START.checked_sub(end.checked_add(hole)?)?;
+        // The types that move RAM have a GiB more for every slot.
+        let room = room.saturating_sub(slots.checked_mul(GIB)?);
+        ram.checked_add(room)
+    }
+
     /// The ranges that hold RAM.
     pub fn ram(&self) -> impl Iterator<Item = GpaRange> {
         std::iter::once(self.ram_below_4g).chain(self.ram_above_4g)

@@ -64,6 +64,7 @@ const PAGE: Page = Page {
             text: "Emulator '/usr/bin/qemu-system-x86_64' does not support machine type 'pc-q35-99.0'",
         },
         ErrorText { by: Program::Qemu, when: "asked without libvirt", text: "unsupported machine type" },
+        ErrorText { by: Program::Qemu, when: "the same in QEMU 10", text: "unsupported machine type: \"pc-q35-99.0\"" },
     ],
     fix: &[
         Text(

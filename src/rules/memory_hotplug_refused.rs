@@ -45,6 +45,12 @@ const PAGE: Page = Page {
         },
         ErrorText {
             by: Program::Qemu,
+            when: "maxMemory below the cells, each rounded up to a MiB",
+            text: "invalid value of maxmem: maximum memory size (0x100000) must be at least the initial memory size \
+                   (0x200000)",
+        },
+        ErrorText {
+            by: Program::Qemu,
             when: "the machine type has no hot-plug",
             text: "\"-memory 'slots|maxmem'\" is not supported by: pc-i440fx-2.0",
         },

@@ -55,11 +55,18 @@ const PAGE: Page = Page {
              can keep BARs out of it; with older ones it does not.",
         ),
     ],
-    errors: &[ErrorText {
-        by: Program::Qemu,
-        when: "a warning in the guest's log, when the BAR is mapped",
-        text: "failed to vfio_dma_map. pci p2p may not work",
-    }],
+    errors: &[
+        ErrorText {
+            by: Program::Qemu,
+            when: "a warning in the guest's log, when the BAR is mapped",
+            text: "failed to vfio_dma_map. pci p2p may not work",
+        },
+        ErrorText {
+            by: Program::Qemu,
+            when: "the same in QEMU 10",
+            text: "0000:00:10.0: PCI peer-to-peer transactions on BARs are not supported.",
+        },
+    ],
     fix: &[
         Text(
             "A machine type of 7.1 or newer, or a smaller hole, if the devices' BARs fit into it. Nothing has to be \

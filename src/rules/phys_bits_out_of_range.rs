@@ -45,11 +45,14 @@ const PAGE: Page = Page {
          10.0 check both ends. 11.1 checks the lower one only, in other words (`phys-bits should be at least 32 (but \
          is …)`), and aborts under KVM with more than 52.",
     )],
-    errors: &[ErrorText {
-        by: Program::Qemu,
-        when: "at start",
-        text: "phys-bits should be between 32 and 52  (but is 31)",
-    }],
+    errors: &[
+        ErrorText { by: Program::Qemu, when: "at start", text: "phys-bits should be between 32 and 52  (but is 31)" },
+        ErrorText {
+            by: Program::Qemu,
+            when: "the same in QEMU 11.1",
+            text: "phys-bits should be at least 32 (but is 31)",
+        },
+    ],
     fix: &[
         Text("The bits the memory map needs, or those of the host:"),
         shared::FIX_IT,

@@ -46,11 +46,13 @@ fn batch(inventory: Inventory, host: Option<&Path>) -> Result<Batch> {
 }
 
 fn source(inventory: Inventory, host: Option<&Path>) -> Result<HostSource> {
-    match host {
-        Some(_) => HostSource::choose(host),
-        None if inventory.is_local => Ok(HostSource::this()),
-        None => Ok(HostSource::told(&inventory.uri, inventory.host)),
-    }
+    let networks = inventory.host.networks.clone();
+    let source = match host {
+        Some(_) => HostSource::choose(host)?,
+        None if inventory.is_local => HostSource::this(),
+        None => HostSource::told(&inventory.uri, inventory.host),
+    };
+    Ok(source.with_networks(networks))
 }
 
 /// The host of the libvirt at `uri`, which has a guest called `name`: the one in the profile `host`, if there is one.

@@ -94,6 +94,14 @@ impl Input {
         }
     }
 
+    /// The file, where it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::Found { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// The folder it was found in, where it was not named itself.
     pub fn folder(&self) -> Option<Arc<Path>> {
         match self {
