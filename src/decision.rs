@@ -99,7 +99,9 @@ pub fn is_out_of_reach(domain: &Domain) -> bool {
     let may_lack_long_mode = cpu.is_some_and(|cpu| {
         !cpu.features.is_empty() || cpu.model.as_ref().is_some_and(|model| !has_long_mode(&model.value))
     });
-    if asks_for_odd_bits || may_lack_long_mode {
+    // What raw QEMU arguments ask for is read later.
+    let has_raw_arguments = !domain.raw_args.is_empty() || !domain.device_changes.is_empty();
+    if asks_for_odd_bits || may_lack_long_mode || has_raw_arguments {
         return false;
     }
     let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0u64, u64::saturating_add);

@@ -36,7 +36,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         false => (!host.machines.contains(&machine.name)).then(|| "the host's QEMU has no such type".to_owned()),
     };
     let Some(label) = label else { return };
-    let span = guest.domain.machine.as_ref().map_or(guest.domain.span, |name| name.span);
+    let span = guest.machine_span();
     let message = format!("libvirt refuses the guest: the host's QEMU does not have machine type {}", machine.name);
     findings.push(Finding::new(RULE.id, Severity::Error, message, span, label));
 }
