@@ -5,6 +5,10 @@
 //! `src/util/virhook.c`). On `reconnect` a refusal kills a running guest, so that nothing but a known list of
 //! operations is ever looked at.
 
+mod run;
+
+pub use run::{BrokenPolicy, Level, Outcome, Outside, XmlProblem, run};
+
 use crate::domain::{CpuMode, Domain};
 use crate::evaluate::{Evaluation, Verdict, evaluate};
 use crate::finding::{Finding, Severity};
@@ -90,9 +94,14 @@ fn uuid_digits(text: &str) -> Option<[u8; 32]> {
     digits.next().is_none().then_some(found)
 }
 
-/// Whether a guest is too small to reach the HyperTransport range or the end of 40 address bits, whatever its machine
-/// type and its host. Such a guest is decided without another look at the machine.
-pub fn is_out_of_reach(domain: &Domain) -> bool {
+/// Whether a guest is too small to reach the HyperTransport range or the end of 40 address bits, and has no device for
+/// which the host may reserve anything else, whatever its machine type and its host. Such a guest is decided without
+/// another look at the machine.
+pub fn is_out_of_reach(domain: &Domain, policy: &Policy) -> bool {
+    // A raw argument may make any machine of it.
+    if !domain.passthrough.is_empty() || !domain.raw_args.is_empty() || policy.expects_passthrough(&domain.overrides) {
+        return false;
+    }
     const KIB: u64 = 1024;
     const GIB_IN_KIB: u64 = 1 << 20;
     let cpu = domain.cpu.as_ref();
@@ -302,11 +311,14 @@ mod tests {
 
     #[test]
     fn small_guests_are_out_of_reach_and_large_ones_are_not() {
-        let reach = |cpu: &str, memory: &str, devices: &str| is_out_of_reach(&domain("x", cpu, "pc", memory, devices));
-        assert!(reach("", "<memory unit='GiB'>64</memory>", HOSTDEV));
-        assert!(reach("", "<memory unit='GiB'>900</memory>", HOSTDEV));
-        assert!(!reach("", "<memory unit='GiB'>979</memory>", HOSTDEV));
-        assert!(!reach("", "<maxMemory slots='19' unit='GiB'>960</maxMemory><memory unit='GiB'>4</memory>", HOSTDEV));
+        let reach = |cpu: &str, memory: &str, devices: &str| {
+            is_out_of_reach(&domain("x", cpu, "pc", memory, devices), &Policy::default())
+        };
+        assert!(reach("", "<memory unit='GiB'>64</memory>", ""));
+        assert!(reach("", "<memory unit='GiB'>900</memory>", ""));
+        assert!(!reach("", "<memory unit='GiB'>900</memory>", HOSTDEV));
+        assert!(!reach("", "<memory unit='GiB'>979</memory>", ""));
+        assert!(!reach("", "<maxMemory slots='19' unit='GiB'>960</maxMemory><memory unit='GiB'>4</memory>", ""));
         assert!(!reach(
             "",
             "<memory unit='GiB'>900</memory>",

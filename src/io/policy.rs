@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::read_file_limited;
+use super::file::{open_regular, read_file_limited, read_limited};
 use crate::policy::{Policy, PolicyError};
 
 /// The policy that the hook and the watch service read.
@@ -40,6 +40,14 @@ pub fn path_below(root: &Path) -> PathBuf {
 /// Those of opening and reading.
 pub fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     read_file_limited(path, MAX_BYTES)
+}
+
+/// The bytes of the policy file that is always read, for [`parse`]. A link is followed, a pipe is not waited for.
+///
+/// # Errors
+/// Those of opening and reading; it is not a regular file.
+pub fn read_installed(path: &Path) -> io::Result<Vec<u8>> {
+    read_limited(open_regular(path, 0)?, MAX_BYTES)
 }
 
 /// The policy in the bytes of a file.

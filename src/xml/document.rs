@@ -6,9 +6,23 @@ use std::collections::{HashMap, HashSet};
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use super::wellformed::{self, MAX_DEPTH, MAX_NODES, XmlError};
+use super::wellformed::{self, MAX_BYTES, MAX_DEPTH, MAX_NODES, XmlError};
 use super::{Location, Span};
 use crate::text::{printable, quoted};
+
+/// How much of a document is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes.
+    pub bytes: usize,
+    /// Elements, attributes and pieces of text, together.
+    pub nodes: usize,
+}
+
+impl Limits {
+    /// What is read of a file, which may be anything.
+    pub const FILE: Self = Self { bytes: MAX_BYTES, nodes: MAX_NODES };
+}
 
 /// A well-formed XML document. Nothing of the source is copied but values that contain references.
 #[derive(Debug)]
@@ -66,13 +80,20 @@ impl<'a> Document<'a> {
     ///
     /// # Errors
     /// Whatever makes libvirt's parser refuse it (not well-formed, nested deeper than [`MAX_DEPTH`]), and what no
-    /// domain needs: a document type declaration, another encoding than UTF-8, more than
-    /// [`MAX_BYTES`](super::MAX_BYTES).
+    /// domain needs: a document type declaration, another encoding than UTF-8, more than [`Limits::FILE`] has.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, XmlError> {
-        let (body, mark_len) = wellformed::decode(bytes)?;
+        Self::parse_within(bytes, Limits::FILE)
+    }
+
+    /// Parses a whole document that may have as much as `limits` say.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_within(bytes: &'a [u8], limits: Limits) -> Result<Self, XmlError> {
+        let (body, mark_len) = wellformed::decode(bytes, limits.bytes)?;
         // Offsets are counted from the first byte of the source, byte order mark included.
         let source = std::str::from_utf8(bytes).unwrap_or(body);
-        TreeBuilder::new(source, body, mark_len).run()
+        TreeBuilder::new(source, body, mark_len, limits.nodes).run()
     }
 
     /// The source text, byte order mark included.
@@ -212,6 +233,7 @@ struct TreeBuilder<'a> {
     document: Document<'a>,
     body: &'a str,
     mark_len: usize,
+    max_nodes: usize,
     open: Vec<usize>,
     scopes: Scopes<'a>,
 }
@@ -248,7 +270,7 @@ impl<'a> Scopes<'a> {
 }
 
 impl<'a> TreeBuilder<'a> {
-    fn new(source: &'a str, body: &'a str, mark_len: usize) -> Self {
+    fn new(source: &'a str, body: &'a str, mark_len: usize, max_nodes: usize) -> Self {
         let document = Document {
             source,
             elements: Vec::new(),
@@ -257,7 +279,7 @@ impl<'a> TreeBuilder<'a> {
             // The first namespace is the empty one: `xmlns=""` takes an element out of all namespaces.
             namespaces: vec![Cow::Borrowed("")],
         };
-        Self { document, body, mark_len, open: Vec::new(), scopes: Scopes::default() }
+        Self { document, body, mark_len, max_nodes, open: Vec::new(), scopes: Scopes::default() }
     }
 
     fn error(&self, offset: usize, message: impl Into<Cow<'static, str>>) -> XmlError {
@@ -274,8 +296,9 @@ impl<'a> TreeBuilder<'a> {
                 .map_err(|error| self.error(self.offset(reader.error_position()), shortened(&error)))?;
             let span = Span::new(start, self.offset(reader.buffer_position()));
             let document = &self.document;
-            if document.elements.len() + document.attributes.len() + document.texts.len() > MAX_NODES {
-                return Err(self.error(start, format!("more than {MAX_NODES} elements, attributes and texts")));
+            if document.elements.len() + document.attributes.len() + document.texts.len() > self.max_nodes {
+                let message = format!("more than {} elements, attributes and texts", self.max_nodes);
+                return Err(self.error(start, message));
             }
             match event {
                 Event::Start(tag) => self.start(&tag, span, false)?,
