@@ -10,13 +10,15 @@ mod run;
 pub use run::{BrokenPolicy, Level, Outcome, Outside, XmlProblem, run};
 
 use crate::domain::{CpuMode, Domain};
-use crate::evaluate::{Evaluation, Verdict, evaluate};
+
 use crate::finding::{Finding, Severity};
 use crate::host::Host;
 use crate::policy::{Mode, OnInternalError, Policy};
 use crate::qemu::cpu::{DEFAULT_PHYS_BITS, MAX_PHYS_BITS, has_long_mode};
 use crate::qemu::layout::{AMD_HT_START, Q35_PCI_HOLE64_SIZE};
+use crate::rules;
 use crate::text::printable;
+use crate::verdict::{Evaluation, Verdict, evaluate};
 
 /// The operations a guest can be stopped at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,16 +65,6 @@ pub enum Decision {
         message: String,
     },
 }
-
-/// The rules whose findings are certain enough to stop a guest: QEMU refuses its phys-bits, or VFIO refuses its
-/// memory. What libvirt itself refuses is left to libvirt.
-const STOPPING_RULES: [&str; 5] = [
-    "phys-bits-too-low",
-    "phys-bits-not-configurable",
-    "phys-bits-out-of-range",
-    "ram-in-reserved-range",
-    "memory-device-in-reserved-range",
-];
 
 /// Whether the policy exempts a guest, by name or by UUID. What has the form of a UUID is one: a guest that is named
 /// like the UUID of another is not exempt.
@@ -134,13 +126,9 @@ pub fn is_out_of_reach(domain: &Domain, policy: &Policy) -> bool {
 pub fn decide(operation: Operation, domain: &Domain, host: &Host, policy: &Policy) -> Decision {
     let evaluation = evaluate(domain, host, policy);
     let name = &shortened(&domain.name);
-    let stopping: Vec<&Finding> = evaluation
-        .findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Error && STOPPING_RULES.contains(&finding.rule))
-        .collect();
+    let stopping: Vec<&Finding> = evaluation.findings.iter().filter(|finding| rules::stops(finding)).collect();
     // Of two reasons, that the devices cannot reach the memory says more than that QEMU wants more bits.
-    let worst = stopping.iter().find(|finding| finding.rule.ends_with("in-reserved-range")).or(stopping.first());
+    let worst = stopping.iter().find(|finding| rules::is_collision(finding)).or(stopping.first());
     let Some(worst) = worst else {
         return Decision::Allow { log: warning(operation, name, &evaluation) };
     };

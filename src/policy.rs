@@ -57,7 +57,7 @@ pub enum PassthroughPolicy {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum MachineUpgrade {
-    /// The oldest type that relocates RAM.
+    /// The oldest type that relocates RAM and that the host's QEMU does not deprecate, if there is one.
     #[default]
     Minimum,
     /// The newest this host's QEMU has.
@@ -66,6 +66,39 @@ pub enum MachineUpgrade {
     Never,
     /// This one, for guests of its family and flavor.
     Named(MachineType),
+}
+
+impl PassthroughPolicy {
+    /// The value in the file.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Assume => "assume",
+        }
+    }
+}
+
+impl MachineUpgrade {
+    /// The value in the file.
+    fn name(&self) -> &str {
+        match self {
+            Self::Minimum => "minimum",
+            Self::Latest => "latest",
+            Self::Never => "never",
+            Self::Named(machine) => &machine.name,
+        }
+    }
+}
+
+impl PhysBitsPolicy {
+    /// The value in the file.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Minimum => "minimum",
+            Self::Host => "host",
+            Self::Never => "never",
+        }
+    }
 }
 
 impl TryFrom<String> for MachineUpgrade {
@@ -161,6 +194,33 @@ impl Policy {
         })
     }
 
+    /// The keys that decide how guests are evaluated and fixed, as far as they differ from the defaults, as they are
+    /// written in the file. Those of the hook and of the watch service are not among them.
+    pub fn differences(&self) -> Vec<String> {
+        let Self {
+            mode: _,
+            passthrough,
+            machine_upgrade,
+            phys_bits,
+            on_internal_error: _,
+            exempt: _,
+            overrides,
+            watch: _,
+        } = self;
+        let defaults = Self::default();
+        let mut differences = Vec::new();
+        let mut compare = |key: &str, differs: bool, value: &str| {
+            if differs {
+                differences.push(format!("{key} = \"{value}\""));
+            }
+        };
+        compare("passthrough", *passthrough != defaults.passthrough, passthrough.name());
+        compare("machine_upgrade", *machine_upgrade != defaults.machine_upgrade, machine_upgrade.name());
+        compare("phys_bits", *phys_bits != defaults.phys_bits, phys_bits.name());
+        compare("overrides", *overrides != defaults.overrides, overrides.name());
+        differences
+    }
+
     /// Whether a guest with these overrides is evaluated as if it had a passthrough device.
     pub fn expects_passthrough(&self, overrides: &Overrides) -> bool {
         let expected = self.passthrough == PassthroughPolicy::Assume;
@@ -214,6 +274,24 @@ mod tests {
             watch: WatchPolicy { rewrite: true },
         };
         assert_eq!(policy, Ok(expected));
+    }
+
+    #[test]
+    fn differences_are_told_as_they_are_written() {
+        let differences = |text: &str| Policy::from_toml(text).expect("a policy").differences();
+        assert!(
+            differences("mode = 'warn'\nexempt = ['a']\nphys_bits = 'minimum'\n[watch]\nrewrite = true\n").is_empty()
+        );
+        for text in [
+            "passthrough = \"assume\"",
+            "machine_upgrade = \"pc-q35-8.2\"",
+            "phys_bits = \"never\"",
+            "overrides = \"honour\"",
+        ] {
+            assert_eq!(differences(text), [text]);
+        }
+        let all = differences("phys_bits = 'host'\nmachine_upgrade = 'never'");
+        assert_eq!(all, ["machine_upgrade = \"never\"", "phys_bits = \"host\""]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::units::{self, SizeError, parse_kib, parse_number};
 use super::{
-    CpuElement, CpuMode, Domain, Feature, METADATA_NAMESPACE, MaxPhysAddr, MaxPhysAddrMode, MemoryDevice, MemoryModel,
-    OtherDocument, Overrides, Sourced, other_document, passthrough,
+    CpuElement, CpuMode, Domain, Feature, HugePage, METADATA_NAMESPACE, MaxPhysAddr, MaxPhysAddrMode, MemoryBacking,
+    MemoryDevice, MemoryModel, MemorySource, NodeSet, OtherDocument, Overrides, Sourced, other_document, passthrough,
 };
 use crate::text::quoted;
 use crate::xml::{Document, Element, Span};
@@ -61,13 +61,12 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         slots: root.child("maxMemory").map_or(Ok(None), |e| number_attribute(e, "slots"))?,
         numa_cells: numa_cells(cpu)?,
         cells_with_access: cells(cpu).map(|cell| cell.value("memAccess").is_some()).collect(),
-        file_backed: root.child("memoryBacking").is_some_and(is_file_backed),
+        backing: root.child("memoryBacking").map_or_else(|| Ok(MemoryBacking::default()), memory_backing)?,
         memory_devices: memory_devices(devices)?,
         cpu: cpu.map(read_cpu).transpose()?,
         pci_hole64: pci_hole64(devices)?,
         iommu: devices.and_then(|d| d.child("iommu")).map_or(Ok(None), |e| attribute(e, "model"))?,
         launch_security: root.child("launchSecurity").map_or(Ok(None), |e| attribute(e, "type"))?,
-        hugepage_kib: hugepage_kib(root)?,
         acpi: root.descend(&["features", "acpi"]).is_some(),
         passthrough: passthrough_devices,
         raw_args,
@@ -132,9 +131,41 @@ fn cells<'d>(cpu: Option<Element<'d>>) -> impl Iterator<Item = Element<'d>> {
     cpu.and_then(|cpu| cpu.child("numa")).into_iter().flat_map(|numa| numa.children_named("cell"))
 }
 
-fn is_file_backed(backing: Element<'_>) -> bool {
-    let source = backing.child("source").and_then(|source| source.value("type"));
-    matches!(source, Some("file" | "memfd")) || backing.child("access").is_some()
+fn memory_backing(backing: Element<'_>) -> Result<MemoryBacking> {
+    let source = match backing.child("source").and_then(|source| source.value("type")) {
+        Some("file") => Some(MemorySource::File),
+        Some("memfd") => Some(MemorySource::Memfd),
+        _ => None,
+    };
+    Ok(MemoryBacking { source, has_access: backing.child("access").is_some(), huge_pages: huge_pages(backing)? })
+}
+
+/// The most `<page>` elements, and the most parts of a nodeset, that are looked at: as many as QEMU has NUMA nodes
+/// (`MAX_NODES` in QEMU `include/sysemu/numa.h`).
+const MAX_NODES: usize = 128;
+
+fn huge_pages(backing: Element<'_>) -> Result<Vec<HugePage>> {
+    let Some(element) = backing.child("hugepages") else { return Ok(Vec::new()) };
+    let pages = element.children_named("page").take(MAX_NODES).map(|page| {
+        let size_kib = match page.attribute("size") {
+            Some(size) => kib(page, size.value, size.span)?,
+            None => 0,
+        };
+        Ok(HugePage { size_kib, cells: page.value("nodeset").map(node_set) })
+    });
+    let pages = pages.collect::<Result<Vec<_>>>()?;
+    Ok(if pages.is_empty() { vec![HugePage { size_kib: 0, cells: None }] } else { pages })
+}
+
+/// What is no number is left out: libvirt refuses it, and nothing about memory depends on it.
+fn node_set(text: &str) -> NodeSet {
+    let part = |part: &str| {
+        let part = part.trim();
+        let (range, included) = part.strip_prefix('^').map_or((part, true), |rest| (rest, false));
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some((first.parse().ok()?..=last.parse().ok()?, included))
+    };
+    NodeSet(text.split(',').take(MAX_NODES).filter_map(part).collect())
 }
 
 fn numa_cells(cpu: Option<Element<'_>>) -> Result<Vec<Sourced<u64>>> {
@@ -186,6 +217,11 @@ fn memory_device(device: Element<'_>) -> Result<MemoryDevice> {
             None => None,
         },
         slot: dimm.map_or(Ok(None), |a| number_attribute(a, "slot"))?,
+        alias: device
+            .child("alias")
+            .and_then(|alias| alias.value("name"))
+            .filter(|name| name.starts_with("ua-") && name.len() <= LONGEST)
+            .map(str::to_owned),
         span: device.span(),
     })
 }
@@ -296,18 +332,6 @@ fn pci_hole64(devices: Option<Element<'_>>) -> Result<Option<Sourced<u64>>> {
         Ok(bytes) => Ok(Some(Sourced { value: bytes.div_ceil(1024), span: hole.text_span() })),
         Err(problem) => error(hole.text_span(), format!("size of <pcihole64>: {problem}")),
     }
-}
-
-fn hugepage_kib(root: Element<'_>) -> Result<Option<u64>> {
-    let Some(hugepages) = root.descend(&["memoryBacking", "hugepages"]) else { return Ok(None) };
-    // Pages with a nodeset back single NUMA nodes; the largest decides how a device may be aligned.
-    let mut largest = 0;
-    for page in hugepages.children_named("page") {
-        if let Some(size) = page.attribute("size") {
-            largest = largest.max(kib(page, size.value, size.span)?);
-        }
-    }
-    Ok(Some(largest))
 }
 
 fn overrides(root: Element<'_>) -> Overrides {

@@ -18,7 +18,7 @@ pub use write::Line;
 use serde::Serialize;
 
 use crate::address::GpaRange;
-use crate::machine::is_versioned;
+use crate::machine::{MachineType, is_versioned};
 use crate::qemu::layout::AMD_HT_START;
 use crate::text::{self, quoted};
 use crate::version::Version;
@@ -46,6 +46,8 @@ pub struct Host {
     pub machines: Vec<String>,
     /// What the aliases mean: `q35` is `pc-q35-7.2`.
     pub aliases: BTreeMap<String, String>,
+    /// Those of [`Self::machines`] that QEMU deprecates; `None` where that is unknown.
+    pub deprecated: Option<Vec<String>>,
     /// libvirt version.
     pub libvirt: Option<Version>,
 }
@@ -61,6 +63,15 @@ impl Host {
         }
         self.aliases.get(requested).map_or(requested, String::as_str)
     }
+
+    /// Whether this host's QEMU deprecates a machine type. Where nobody has listed those that it does, the upstream rule
+    /// decides; types of distributions follow none.
+    pub fn deprecates(&self, machine: &MachineType) -> bool {
+        match &self.deprecated {
+            Some(listed) => listed.contains(&machine.name),
+            None => self.qemu.is_some_and(|qemu| machine.is_deprecated_by(qemu)),
+        }
+    }
 }
 
 /// One QEMU binary.
@@ -74,6 +85,8 @@ pub struct Emulator {
     pub machines: Vec<String>,
     /// What the aliases mean.
     pub aliases: BTreeMap<String, String>,
+    /// Those of [`Self::machines`] that it deprecates; `None` where that is unknown.
+    pub deprecated: Option<Vec<String>>,
 }
 
 /// The facts about one host with every QEMU that it has: what a host profile holds.
@@ -106,6 +119,7 @@ impl Profile {
                 qemu: emulator.version,
                 machines: emulator.machines.clone(),
                 aliases: emulator.aliases.clone(),
+                deprecated: emulator.deprecated.clone(),
                 ..self.host.clone()
             },
             None => self.host.clone(),

@@ -320,6 +320,9 @@ impl ProfileText<'_> {
         if !emulator.machines.is_empty() {
             self.list("machines", emulator.machines.iter().map(|machine| string(machine)));
         }
+        if let Some(deprecated) = &emulator.deprecated {
+            self.list("deprecated", deprecated.iter().map(|machine| string(machine)));
+        }
     }
 
     /// A list, as many to a line as there is room for.
@@ -405,6 +408,7 @@ mod tests {
             path: Some(path.to_owned()),
             version: Some(Version { major: 7, minor: 2, micro: 22 }),
             machines: (0..40).map(|minor| format!("pc-q35-{minor}.0")).collect(),
+            deprecated: Some((0..20).map(|minor| format!("pc-q35-{minor}.0")).collect()),
             aliases: [("q35", "pc-q35-39.0"), ("a b", "pc-q35-0.0"), ("", "x"), ("ü.=[\"'\n", "\u{202e}\\")]
                 .map(|(alias, machine)| (alias.to_owned(), machine.to_owned()))
                 .into(),

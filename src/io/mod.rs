@@ -4,3 +4,4 @@ pub mod capability_cache;
 pub mod detect;
 pub mod file;
 pub mod policy;
+pub mod trust;

@@ -3,10 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::{open_regular, read_file_limited, read_limited};
+use super::file::{open_regular, read_file_limited, read_open};
+use super::trust::changeable_by_others;
 use crate::policy::{Policy, PolicyError};
 
-/// The policy that the hook and the watch service read.
+/// The operator's policy.
 pub const PATH: &str = "/etc/iova-preflight/policy.toml";
 
 /// The longest policy that is read, in bytes.
@@ -34,20 +35,19 @@ pub fn path_below(root: &Path) -> PathBuf {
     root.join(PATH.trim_start_matches('/'))
 }
 
-/// The bytes of a policy file, for [`parse`].
+/// The bytes of the operator's policy, [`PATH`] on the system below the folder `root`, for [`parse`]; `None` if there is
+/// none. It may be a link; one that leads nowhere is none. What others than root can change is not the operator's, and
+/// is not read.
 ///
 /// # Errors
-/// Those of opening and reading.
-pub fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    read_file_limited(path, MAX_BYTES)
-}
-
-/// The bytes of the policy file that is always read, for [`parse`]. A link is followed, a pipe is not waited for.
-///
-/// # Errors
-/// Those of opening and reading; it is not a regular file.
-pub fn read_installed(path: &Path) -> io::Result<Vec<u8>> {
-    read_limited(open_regular(path, 0)?, MAX_BYTES)
+/// It cannot be read, is not a regular file, or others than root can change it or the way to it.
+pub fn read_operators(root: &Path) -> io::Result<Option<Vec<u8>>> {
+    match changeable_by_others(root, Path::new(PATH)) {
+        Ok(None) => read_open(open_regular(&path_below(root), 0)?, MAX_BYTES).map(Some),
+        Ok(Some(changeable)) => Err(io::Error::other(format!("others than root can change {}", changeable.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The policy in the bytes of a file.
@@ -62,10 +62,10 @@ pub fn parse(bytes: &[u8]) -> Result<Policy, PolicyFileError> {
     Ok(Policy::from_toml(text)?)
 }
 
-/// The policy in a file.
+/// The policy in a file that somebody named.
 ///
 /// # Errors
 /// The file cannot be read, or is not a policy.
 pub fn read(path: &Path) -> Result<Policy, PolicyFileError> {
-    parse(&read_bytes(path)?)
+    parse(&read_file_limited(path, MAX_BYTES)?)
 }

@@ -76,12 +76,14 @@ struct QemuFacts {
     version: Option<String>,
     machines: Vec<String>,
     aliases: BTreeMap<String, String>,
+    /// Null where it is not known which are.
+    deprecated: Option<Vec<String>>,
 }
 
 impl From<&Emulator> for QemuFacts {
     fn from(emulator: &Emulator) -> Self {
-        let Emulator { path, version, machines, aliases } = emulator.clone();
-        Self { path, version: version.map(|version| version.to_string()), machines, aliases }
+        let Emulator { path, version, machines, aliases, deprecated } = emulator.clone();
+        Self { path, version: version.map(|version| version.to_string()), machines, aliases, deprecated }
     }
 }
 

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::address::GpaRange;
 use crate::domain::Domain;
-use crate::evaluate::{Evaluation, Verdict};
 use crate::finding::Severity;
 use crate::fix::rewrite::rewrite;
 use crate::host::{Host, ReservedKind};
@@ -15,6 +14,7 @@ use crate::qemu::layout::Layout;
 use crate::report::Unreadable;
 use crate::report::diff::unified_diff;
 use crate::text::is_hidden;
+use crate::verdict::{Evaluation, Verdict};
 use crate::xml::{Document, Location};
 
 /// The version of this document's form.
@@ -56,6 +56,8 @@ pub struct Report<'a> {
     pub version: u32,
     /// The host the guests are evaluated for.
     pub host: HostReport<'a>,
+    /// The policy file, if what it says differs from the defaults in what counts here.
+    pub policy: Option<&'a str>,
     /// How many files in folders were passed over, because they are XML of libvirt's and not domains.
     pub passed_over: usize,
     /// The guests in the order they were given.

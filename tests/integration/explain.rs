@@ -1,11 +1,13 @@
 //! `explain`: the pages that are committed are those of the program, and what they quote is what is really printed.
 
-use crate::common::{check, every_host, generated, note, samples, shared, skip, xml_files};
-use iova_preflight::explain::{Block, PAGES, Page, index, markdown};
-use iova_preflight::rules::{RULES, UNKNOWN_MACHINE_TYPE};
+use super::golden;
+use crate::common::{check, every_host, generated, note, samples, skip, work_dir};
+use iova_preflight::explain::{index, markdown};
+use iova_preflight::rules::page::Block;
+use iova_preflight::rules::{RULES, Rule};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 fn explain(arguments: &[&str], columns: &str) -> Output {
@@ -21,9 +23,9 @@ fn explain(arguments: &[&str], columns: &str) -> Output {
 fn the_committed_pages_are_those_of_the_program() {
     generated("docs/rules/README.md", &index());
     let mut expected = BTreeSet::from(["README.md".to_owned()]);
-    for page in PAGES {
-        generated(&format!("docs/rules/{}.md", page.rule), &markdown(page));
-        expected.insert(format!("{}.md", page.rule));
+    for rule in &RULES {
+        generated(&format!("docs/rules/{}.md", rule.id), &markdown(rule));
+        expected.insert(format!("{}.md", rule.id));
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules");
     let there: BTreeSet<String> = std::fs::read_dir(folder)
@@ -37,22 +39,22 @@ fn the_committed_pages_are_those_of_the_program() {
 fn every_page_fits_every_terminal() {
     for columns in ["80", "120"] {
         let limit: usize = columns.parse().expect("a number");
-        for page in PAGES {
-            let output = explain(&[page.rule], columns);
-            assert!(output.status.success() && output.stderr.is_empty(), "{}", page.rule);
+        for rule in &RULES {
+            let output = explain(&[rule.id], columns);
+            assert!(output.status.success() && output.stderr.is_empty(), "{}", rule.id);
             let text = String::from_utf8(output.stdout).expect("UTF-8");
-            assert!(!text.contains('\u{1b}'), "{}: escape sequences in a pipe", page.rule);
+            assert!(!text.contains('\u{1b}'), "{}: escape sequences in a pipe", rule.id);
             let code = |line: &str| line.starts_with("    ");
             for line in text.lines().filter(|line| !code(line)) {
-                assert!(line.chars().count() <= limit, "{} at {columns} columns: {line}", page.rule);
+                assert!(line.chars().count() <= limit, "{} at {columns} columns: {line}", rule.id);
             }
-            for error in page.errors {
-                assert!(text.contains(error.text), "{}: `{}` is not on one line", page.rule, error.text);
+            for error in rule.page.errors {
+                assert!(text.contains(error.text), "{}: `{}` is not on one line", rule.id, error.text);
             }
         }
         let table = String::from_utf8(explain(&[], columns).stdout).expect("UTF-8");
         assert!(table.lines().all(|line| line.chars().count() <= limit), "{table}");
-        for rule in RULES.iter().map(|rule| rule.id).chain([UNKNOWN_MACHINE_TYPE]) {
+        for rule in RULES.iter().map(|rule| rule.id) {
             assert!(table.contains(rule), "no {rule} in the table");
         }
     }
@@ -77,9 +79,7 @@ fn an_unknown_rule_is_an_error_that_suggests_another() {
 #[test]
 fn pages_name_the_severities_that_occur() {
     let mut inputs = samples();
-    if let Some(golden) = shared("golden/cases") {
-        inputs.extend(xml_files(&golden));
-    }
+    inputs.extend(golden::domains(&work_dir("explain-golden")));
     let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for host in every_host() {
         for guest in check(&host, &inputs).values() {
@@ -94,17 +94,19 @@ fn pages_name_the_severities_that_occur() {
             }
         }
     }
-    for page in PAGES {
-        let said: BTreeSet<&str> = page.severities.iter().map(|severity| severity.name()).collect();
-        for severity in seen.get(page.rule).into_iter().flatten() {
-            assert!(said.contains(severity.as_str()), "{} is {severity} too", page.rule);
+    for rule in &RULES {
+        let said: BTreeSet<&str> = rule.page.severities.iter().map(|severity| severity.name()).collect();
+        for severity in seen.get(rule.id).into_iter().flatten() {
+            assert!(said.contains(severity.as_str()), "{} is {severity} too", rule.id);
         }
     }
 }
 
+/// What real programs were seen to print.
+const RECORDED: [&str; 2] = [include_str!("../data/vfio.txt"), golden::RECORD];
+
 /// What real programs print: texts they were seen to print, and the formats they print with.
 struct Evidence {
-    recorded: Vec<String>,
     formats: Vec<String>,
     /// The parts that are missing.
     missing: Vec<&'static str>,
@@ -112,18 +114,7 @@ struct Evidence {
 
 impl Evidence {
     fn collect() -> Self {
-        let mut evidence = Self { recorded: Vec::new(), formats: Vec::new(), missing: Vec::new() };
-        for part in ["lab/measured", "golden/layout.json"] {
-            let Some(path) = shared(part) else {
-                evidence.missing.push("the recorded measurements");
-                continue;
-            };
-            let files: Vec<PathBuf> = match std::fs::read_dir(&path) {
-                Ok(entries) => entries.map(|entry| entry.expect("a folder entry").path()).collect(),
-                Err(_) => vec![path],
-            };
-            evidence.recorded.extend(files.iter().map(|file| std::fs::read_to_string(file).expect("a recorded text")));
-        }
+        let mut evidence = Self { formats: Vec::new(), missing: Vec::new() };
         let libraries = "/usr/lib/x86_64-linux-gnu";
         for (what, file) in [
             ("QEMU", "/usr/bin/qemu-system-x86_64".to_owned()),
@@ -140,7 +131,7 @@ impl Evidence {
 
     /// Whether `text` was seen, or is what some format of a program makes.
     fn has(&self, text: &str) -> bool {
-        self.recorded.iter().any(|seen| seen.contains(text)) || self.formats.iter().any(|format| makes(format, text))
+        RECORDED.iter().any(|seen| seen.contains(text)) || self.formats.iter().any(|format| makes(format, text))
     }
 }
 
@@ -188,25 +179,21 @@ fn a_format_makes_its_texts_only() {
 fn what_pages_quote_is_what_programs_print() {
     let evidence = Evidence::collect();
     let mut quoted = 0;
-    for (page, error) in PAGES.into_iter().flat_map(|page| page.errors.iter().map(move |error| (page, error))) {
+    for (rule, error) in RULES.iter().flat_map(|rule| rule.page.errors.iter().map(move |error| (rule, error))) {
         quoted += 1;
         if evidence.has(error.text) {
             continue;
         }
-        assert!(!evidence.missing.is_empty(), "{}: nothing prints `{}`", page.rule, error.text);
-        skip(&format!("`{}` of {} is not looked up: {} missing", error.text, page.rule, evidence.missing.join(", ")));
+        assert!(!evidence.missing.is_empty(), "{}: nothing prints `{}`", rule.id, error.text);
+        skip(&format!("`{}` of {} is not looked up: {} missing", error.text, rule.id, evidence.missing.join(", ")));
     }
-    note(&format!(
-        "{quoted} quoted errors, {} recorded texts, {} texts of programs",
-        evidence.recorded.len(),
-        evidence.formats.len()
-    ));
+    note(&format!("{quoted} quoted errors, {} texts of programs", evidence.formats.len()));
     assert!(quoted >= 30);
 }
 
 /// The command lines of a page that run QEMU alone.
-fn refusals(page: &Page) -> impl Iterator<Item = &'static str> {
-    page.verify.iter().filter_map(|block| match block {
+fn refusals(rule: &Rule) -> impl Iterator<Item = &'static str> {
+    rule.page.verify.iter().filter_map(|block| match block {
         Block::Shell(line) if line.starts_with("qemu-system-x86_64") && line.contains(" -S ") => Some(*line),
         _ => None,
     })
@@ -218,12 +205,12 @@ fn the_commands_that_show_a_refusal_show_it() {
         return skip("qemu-system-x86_64 is missing");
     }
     let mut shown = 0;
-    for (page, line) in PAGES.into_iter().flat_map(|page| refusals(page).map(move |line| (page, line))) {
+    for (rule, line) in RULES.iter().flat_map(|rule| refusals(rule).map(move |line| (rule, line))) {
         let output = Command::new("timeout").arg("60").args(line.split(' ')).output().expect("run QEMU");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{line}\n{stderr}");
         let fixed = |text: &str| text.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default().to_owned();
-        assert!(page.errors.iter().any(|error| stderr.contains(&fixed(error.text))), "{line}\n{stderr}");
+        assert!(rule.page.errors.iter().any(|error| stderr.contains(&fixed(error.text))), "{line}\n{stderr}");
         shown += 1;
     }
     assert!(shown >= 4, "{shown} commands");

@@ -372,10 +372,12 @@ fn it_does_not_wait_for_files_that_never_come_either() {
     let run = place.hook("db", "prepare", in_hole.as_bytes());
     assert!(run.assert_stopped().contains("no decision"), "{run:?}");
 
+    // A policy has to be a regular file: anything else is an error at once.
     make_pipe("/etc/iova-preflight/policy.toml");
-    let run = place.hook("db", "prepare", &doomed());
-    run.assert_passed();
-    assert_took_a_second(&run);
+    let log = place.namespace().system_log();
+    place.hook("db", "prepare", &doomed()).assert_passed();
+    let lines = log.lines();
+    assert!(matches!(&lines[..], [line] if line.contains("policy.toml: a pipe, not a regular file")), "{lines:?}");
 }
 
 #[test]

@@ -54,9 +54,9 @@ struct System;
 impl Outside for System {
     fn policy(&mut self) -> Result<Policy, BrokenPolicy> {
         let broken = |problem, on_internal_error| Err(BrokenPolicy { problem, on_internal_error });
-        let bytes = match policy::read_installed(Path::new(policy::PATH)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Policy::default()),
+        let bytes = match policy::read_operators(Path::new("/")) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(Policy::default()),
             Err(error) => return broken(format!("{}: {error}", policy::PATH), OnInternalError::default()),
         };
         // Whatever is wrong with the rest, what it says of internal errors holds for this one.

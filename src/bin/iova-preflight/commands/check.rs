@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 
 use anyhow::{Result, bail};
-use iova_preflight::policy::Policy;
 use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION, text};
 use iova_preflight::report::{Unreadable, sarif};
 use serde::Serialize;
@@ -12,7 +11,7 @@ use crate::args::{CheckArgs, Format};
 use crate::connected;
 use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
-use crate::input::policy::read_policy;
+use crate::input::policy::ChosenPolicy;
 use crate::input::{Batch, Folders, Input};
 use crate::outcome::Outcome;
 use crate::output::human::{Look, Printer};
@@ -26,7 +25,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
     if args.format == Format::Sarif && !args.connect.is_empty() {
         bail!("--format sarif speaks of places in files, and guests of --connect have none; json tells of them");
     }
-    let policy = read_policy(args.common.policy.as_deref())?;
+    let policy = ChosenPolicy::choose(args.common.policy.as_deref())?;
     let (batches, outcome) = batches(args)?;
     let jobs = args.jobs.map_or_else(parallel::default_jobs, usize::from);
     let evaluated = match args.format {
@@ -49,7 +48,7 @@ fn batches(args: &CheckArgs) -> Result<(Vec<Batch>, Outcome)> {
 
 /// The inputs that are left, and what has come of those before.
 struct CheckRun<'a> {
-    policy: &'a Policy,
+    policy: &'a ChosenPolicy,
     jobs: usize,
     progress: Progress,
     outcome: Outcome,
@@ -57,7 +56,7 @@ struct CheckRun<'a> {
 }
 
 impl<'a> CheckRun<'a> {
-    fn new(batches: &[Batch], policy: &'a Policy, jobs: usize) -> Self {
+    fn new(batches: &[Batch], policy: &'a ChosenPolicy, jobs: usize) -> Self {
         let progress = Progress::new(batches.iter().map(|batch| batch.inputs.len()).sum());
         Self { policy, jobs, progress, outcome: Outcome::Clean, folders: Folders::default() }
     }
@@ -71,7 +70,7 @@ impl<'a> CheckRun<'a> {
         view: impl Fn(&Evaluated<'_>) -> T + Sync,
         mut done: impl FnMut(Result<T, (String, Unreadable)>) -> Result<()>,
     ) -> Result<()> {
-        let policy = self.policy;
+        let policy = &self.policy.policy;
         let work = |input| {
             let mut evaluator = Evaluator::new(source, policy);
             let (mut seen, mut unreadable) = (None, None);
@@ -123,7 +122,7 @@ fn apart(inputs: Vec<Input>) -> Vec<Vec<Input>> {
     parts
 }
 
-fn quiet(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
+fn quiet(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize) -> Result<Outcome> {
     let mut run = CheckRun::new(&batches, policy, jobs);
     for Batch { source, inputs } in batches {
         run.each(&source, inputs, |_| (), |_| Ok(()))?;
@@ -131,12 +130,12 @@ fn quiet(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
     Ok(run.outcome)
 }
 
-fn human(batches: Vec<Batch>, policy: &Policy, jobs: usize, verbose: bool) -> Result<Outcome> {
+fn human(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize, verbose: bool) -> Result<Outcome> {
     let look = Look::new(verbose);
     let mut printer = Printer::new(io::stdout().lock(), terminal::columns());
     let mut run = CheckRun::new(&batches, policy, jobs);
     for Batch { source, inputs } in batches {
-        printer.host(&source.notice);
+        printer.host(&source.notice, policy.notice.as_deref());
         run.each(
             &source,
             inputs,
@@ -153,7 +152,7 @@ fn human(batches: Vec<Batch>, policy: &Policy, jobs: usize, verbose: bool) -> Re
     Ok(run.outcome)
 }
 
-fn json(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
+fn json(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize) -> Result<Outcome> {
     // One document speaks of one host; of several libvirts, the first.
     let first = batches.first().map(|batch| (batch.source.host_for(None), batch.source.name.clone()));
     let mut guests = Vec::new();
@@ -174,12 +173,13 @@ fn json(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
     run.progress.clear();
     let (host, name) = first.unwrap_or_default();
     let passed_over = run.folders.passed_over();
-    print(&Report { version: VERSION, host: HostReport::new(&host, &name), passed_over, guests })?;
+    let host = HostReport::new(&host, &name);
+    print(&Report { version: VERSION, host, policy: policy.file.as_deref(), passed_over, guests })?;
     Ok(run.outcome)
 }
 
 /// `before` is what has come of the command line itself.
-fn sarif(batches: Vec<Batch>, policy: &Policy, jobs: usize, before: Outcome) -> Result<Outcome> {
+fn sarif(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize, before: Outcome) -> Result<Outcome> {
     let mut all = sarif::LogBuilder::default();
     let mut run = CheckRun::new(&batches, policy, jobs);
     for Batch { source, inputs } in batches {
@@ -201,7 +201,7 @@ fn sarif(batches: Vec<Batch>, policy: &Policy, jobs: usize, before: Outcome) -> 
         )?;
     }
     run.progress.clear();
-    print(&all.finish(run.outcome.max(before).code()))?;
+    print(&all.finish(run.outcome.max(before).code(), policy.file.clone()))?;
     Ok(run.outcome)
 }
 

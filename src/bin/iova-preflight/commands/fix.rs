@@ -5,25 +5,25 @@ use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use iova_preflight::evaluate::Verdict;
 use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::report::diff::unified_diff;
+use iova_preflight::verdict::Verdict;
 
 use crate::args::FixArgs;
 use crate::commands::redefine;
 use crate::input::Input;
 use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
-use crate::input::policy::read_policy;
+use crate::input::policy::ChosenPolicy;
 use crate::outcome::Outcome;
 use crate::output::fix::{Said, explain_block, explain_fix, print_diff};
 use crate::output::stderr::{self, complain};
 
 /// Rewrites every input that a rewrite helps.
 pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
-    let policy = read_policy(args.common.policy.as_deref())?;
+    let ChosenPolicy { policy, notice: policy_notice, .. } = ChosenPolicy::choose(args.common.policy.as_deref())?;
     if let (Some(uri), Some(domain)) = (&args.connect, &args.domain) {
-        return redefine::run(args, uri, domain, &policy);
+        return redefine::run(args, uri, domain, &policy, policy_notice.as_deref());
     }
     let stdin = args.common.paths.iter().any(|path| path.as_os_str() == "-");
     if stdin && args.in_place {
@@ -36,16 +36,18 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     let mut evaluator = Evaluator::new(&source, &policy);
     let mut outcome = Outcome::Clean;
     let mut said = Said::default();
-    let mut notice = Some(source.notice.as_str()).filter(|_| !args.common.quiet);
+    let mut notices = vec![source.notice.as_str()];
+    notices.extend(policy_notice.as_deref());
+    if args.common.quiet {
+        notices.clear();
+    }
     for input in Input::expand(&args.common.paths) {
         let target = Target::of(&input, args);
         evaluator.each(
             input,
             |evaluated| {
-                if evaluated.evaluation.verdict.stops()
-                    && let Some(notice) = notice.take()
-                {
-                    stderr::line(notice);
+                if evaluated.evaluation.verdict.stops() {
+                    notices.drain(..).for_each(stderr::line);
                 }
                 if !args.common.quiet {
                     explain_fix(evaluated, &mut said);

@@ -8,13 +8,13 @@ use crate::outcome::Outcome;
 
 /// Leaves it to the program that can.
 #[cfg(not(feature = "libvirt"))]
-pub(crate) fn run(_: &FixArgs, _: &str, _: &str, _: &Policy) -> Result<Outcome> {
+pub(crate) fn run(_: &FixArgs, _: &str, _: &str, _: &Policy, _: Option<&str>) -> Result<Outcome> {
     Err(crate::connected::become_connected("--connect"))
 }
 
-/// Redefines one guest.
+/// Redefines one guest. `notice` says which policy that is under.
 #[cfg(feature = "libvirt")]
-pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy) -> Result<Outcome> {
+pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice: Option<&str>) -> Result<Outcome> {
     use std::io::Write;
 
     use anyhow::anyhow;
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy) -> Res
     use crate::input::Input;
     use crate::input::evaluator::Evaluator;
     use crate::output::fix::{Said, explain_block, explain_fix, print_diff};
-    use crate::output::stderr::complain;
+    use crate::output::stderr::{self, complain};
 
     let source = host_of(uri, name, args.common.host.as_deref())?;
     let mut definition = Definition::open(uri, name)?;
@@ -39,6 +39,9 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy) -> Res
     evaluator.each(
         Input::Live(format!("{uri} {name}"), old.clone().into_bytes()),
         |evaluated| {
+            if evaluated.evaluation.verdict.stops() && !args.common.quiet {
+                notice.into_iter().for_each(stderr::line);
+            }
             match &evaluated.evaluation.fix {
                 Some(fix) => {
                     let rewritten = rewrite(evaluated.document, fix)?;

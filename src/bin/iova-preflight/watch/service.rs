@@ -1,16 +1,15 @@
 //! The service: one thread that waits for events and works through the agenda. libvirt's event loop and the signals
 //! have threads of their own and only send messages.
 
-use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use iova_preflight::decision::{is_exempt, shell_word};
-use iova_preflight::evaluate::Verdict;
 use iova_preflight::finding::Severity;
 use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::policy::Policy;
+use iova_preflight::verdict::Verdict;
 
 use super::agenda::{Agenda, Fingerprint, Next, Permission};
 use super::backoff::Backoff;
@@ -24,7 +23,7 @@ use crate::connected::redefinition::Redefinition;
 use crate::input::Input;
 use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
-use crate::input::policy::read_policy;
+use crate::input::policy::ChosenPolicy;
 use crate::outcome::Outcome;
 
 /// How often every guest is looked at without a reason: a device that is added to a definition is no event.
@@ -51,8 +50,7 @@ enum Over {
 
 /// Watches until it is asked to end.
 pub(crate) fn run(args: &WatchArgs) -> Result<Outcome> {
-    let usual = Path::new(iova_preflight::io::policy::PATH);
-    let policy = read_policy(args.policy.as_deref().or_else(|| usual.exists().then_some(usual)))?;
+    let policy = ChosenPolicy::choose(args.policy.as_deref())?.policy;
     // A profile that cannot be read is to be known now, not at the first connection.
     args.host.as_deref().map(|host| HostSource::choose(Some(host))).transpose()?;
     let (sender, messages) = mpsc::channel();

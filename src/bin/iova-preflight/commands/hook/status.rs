@@ -11,7 +11,7 @@ use iova_preflight::policy::Mode;
 use crate::hook::daemons::{is_running, libvirt_version, reload_advice};
 use crate::hook::owners::{is_executable, is_safely_owned};
 use crate::hook::places::{Place, Present, place, present};
-use crate::input::policy::read_policy;
+use crate::input::policy::operators_policy;
 use crate::outcome::Outcome;
 
 /// Folders from which libvirtd's AppArmor profile lets hooks run programs (`/usr/bin/* PUx` and the like in
@@ -107,12 +107,10 @@ impl<W: Write> Checks<'_, W> {
 
     /// What the policy has the hook do. One that cannot be read is a failure of the hook's own at each start.
     fn policy(&mut self, root: &Path) -> Result<()> {
+        let Some(policy) = operators_policy(root).transpose() else { return Ok(()) };
         let path = policy::path_below(root);
-        if !path.exists() {
-            return Ok(());
-        }
         let shown = path.display();
-        match read_policy(Some(&path)).map(|policy| policy.mode) {
+        match policy.map(|policy| policy.mode) {
             Ok(Mode::Enforce) => self.line(Grade::Pass, &format!("{shown}: guests that would fail are stopped")),
             Ok(Mode::Warn) => self.line(Grade::Note, &format!("{shown}: guests that would fail are logged and start")),
             Ok(Mode::Off) => self.line(Grade::Note, &format!("{shown}: the hook looks at no guest")),

@@ -12,8 +12,8 @@ use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
-use iova_preflight::evaluate::Verdict;
 use iova_preflight::text::{printable, wrapped};
+use iova_preflight::verdict::Verdict;
 
 pub(crate) use page::{GuestPage, Look};
 use table::Table;
@@ -86,9 +86,10 @@ impl<W: Write + RawStream> Printer<W> {
         Ok(())
     }
 
-    /// `notice` says which host the next guests are evaluated for.
-    pub fn host(&mut self, notice: &str) {
-        self.notice = Some(notice.to_owned());
+    /// Says which host the next guests are evaluated for, and under which policy, if that is worth a line.
+    pub fn host(&mut self, host: &str, policy: Option<&str>) {
+        let lines: Vec<_> = std::iter::once(host).chain(policy).map(printable).collect();
+        self.notice = Some(lines.join("\n"));
     }
 
     /// One more input that could not be evaluated. All that was printed before is written when this returns.
@@ -102,7 +103,7 @@ impl<W: Write + RawStream> Printer<W> {
     pub fn guest(&mut self, page: GuestPage) -> Result<()> {
         let mut text = String::new();
         if let Some(notice) = self.notice.take() {
-            let _ = writeln!(text, "{}\n", printable(&notice));
+            let _ = writeln!(text, "{notice}\n");
         }
         self.counts.by_verdict[position(page.verdict)] += 1;
         if page.detail && self.after_line {
