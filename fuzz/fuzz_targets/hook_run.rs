@@ -16,7 +16,7 @@ use iova_preflight::decision::{
     BrokenPolicy, Level, Operation, Outcome, Outside, XmlProblem, run, salvage_on_internal_error,
 };
 use iova_preflight::domain::{self, Domain, TooLong};
-use iova_preflight::evaluate::evaluate;
+use iova_preflight::verdict::evaluate;
 use iova_preflight::finding::Severity;
 use iova_preflight::host::Host;
 use iova_preflight::io::detect::host_for_domain;
@@ -160,7 +160,7 @@ impl Root {
     }
 
     fn set(&mut self, cache: &[u8], reserved: &[u8]) {
-        let mut write = |known: &mut Vec<u8>, new: &[u8], path: &str| {
+        let write = |known: &mut Vec<u8>, new: &[u8], path: &str| {
             if known != new {
                 std::fs::write(self.path.join(path), new).expect("write a file");
                 new.clone_into(known);

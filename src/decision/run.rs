@@ -79,7 +79,8 @@ impl Outcome {
 
     /// What comes of a failure of the hook's own.
     pub fn of_failure(name: &str, problem: &str, choice: OnInternalError) -> Self {
-        let (guest, blocked) = (printable(&shortened(name)).into_owned(), choice == OnInternalError::Block);
+        let guest = printable(&shortened(name)).into_owned();
+        let (problem, blocked) = (printable(problem), choice == OnInternalError::Block);
         let line = if blocked {
             format!("internal error: {problem}; guest {guest} is stopped (on_internal_error = \"block\")")
         } else {
