@@ -11,11 +11,12 @@ pub use run::{BrokenPolicy, Level, Outcome, Outside, XmlProblem, run};
 
 use crate::domain::{CpuMode, Domain};
 
+use crate::address::AMD_HT_START;
 use crate::finding::{Finding, Severity};
 use crate::host::Host;
 use crate::policy::{Mode, OnInternalError, Policy};
 use crate::qemu::cpu::{DEFAULT_PHYS_BITS, MAX_PHYS_BITS, has_long_mode};
-use crate::qemu::layout::{AMD_HT_START, Q35_PCI_HOLE64_SIZE};
+use crate::qemu::layout::Q35_PCI_HOLE64_SIZE;
 use crate::rules;
 use crate::text::printable;
 use crate::verdict::{Evaluation, Verdict, evaluate};

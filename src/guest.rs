@@ -7,7 +7,7 @@ use crate::host::{Host, Reserved};
 use crate::libvirt::{Refusal, Written};
 use crate::machine::MachineType;
 use crate::policy::Policy;
-use crate::qemu::cpu::{Cpu, CpuRefusal, HostCpu};
+use crate::qemu::cpu::{CpuRefusal, HostCpu, Vcpu};
 use crate::qemu::layout::{Layout, LayoutError};
 use crate::qemu::memory_device::{PlacementError, Plugged, place_of};
 use crate::qemu::{self, Built};
@@ -54,7 +54,7 @@ pub struct Guest<'a> {
     /// What libvirt refuses.
     pub refusals: &'a [Refusal],
     /// The CPU, or why QEMU refuses it; `None` where libvirt refuses.
-    pub cpu: Option<Result<Cpu, CpuRefusal>>,
+    pub cpu: Option<Result<Vcpu, CpuRefusal>>,
     /// `pci-hole64-size`, bytes, where libvirt passes it.
     pub pci_hole64_size: Option<u64>,
     /// The map; `None` where libvirt or QEMU refuses before there is one.
@@ -119,7 +119,7 @@ impl<'a> Guest<'a> {
     }
 
     /// The CPU, where QEMU makes one.
-    pub fn cpu(&self) -> Option<&Cpu> {
+    pub fn cpu(&self) -> Option<&Vcpu> {
         self.cpu.as_ref().and_then(|cpu| cpu.as_ref().ok())
     }
 

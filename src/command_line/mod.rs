@@ -89,7 +89,7 @@ pub struct MemoryBackend {
     /// `align`, in bytes.
     pub align: Option<u64>,
     /// The pages that it consists of.
-    pub page: Page,
+    pub page: PageSize,
 }
 
 /// The kinds of memory backend.
@@ -105,7 +105,7 @@ pub enum BackendKind {
 
 /// The pages of a memory backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Page {
+pub enum PageSize {
     /// Pages of the host's base size.
     Base,
     /// Huge pages of the host's default size.

@@ -10,7 +10,7 @@ mod read;
 pub mod units;
 
 pub use other::{OtherDocument, other_document};
-pub use passthrough::{Passthrough, PassthroughKind};
+pub use passthrough::{HiddenDma, Passthrough, PassthroughKind, Unseen};
 pub use printed::{MAX_PRINTED_BYTES, PrintedDomain, TooLong};
 pub(crate) use read::pci_hole64_element;
 pub use read::{ReadError, read};
@@ -72,6 +72,10 @@ pub struct Domain {
     pub acpi: bool,
     /// Devices whose DMA the host's IOMMU translates.
     pub passthrough: Vec<Passthrough>,
+    /// Devices that may reach guest memory through the host's IOMMU, which the XML does not tell.
+    pub hidden_dma: Vec<HiddenDma>,
+    /// Whether the guest is one of Windows, by the Hyper-V enlightenments it gets or by what its metadata says.
+    pub windows: bool,
     /// The options in `<qemu:commandline>`, in order.
     pub raw_args: Vec<Sourced<String>>,
     /// What the domain's own `<metadata>` asks of this tool.

@@ -14,6 +14,8 @@ pub struct Passthrough {
     pub kind: PassthroughKind,
     /// A PCI address `0000:41:10.1`, an mdev UUID, or a device path; empty where only libvirt will know it.
     pub device: String,
+    /// Whether it is a network interface.
+    pub network: bool,
     /// Where it stands.
     pub span: Span,
 }
@@ -40,13 +42,70 @@ impl PassthroughKind {
     }
 }
 
+/// A device that may reach guest memory through the host's IOMMU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HiddenDma {
+    /// Who knows whether it does.
+    pub unseen: Unseen,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// Who knows whether a device reaches guest memory through the host's IOMMU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unseen {
+    /// The process at the other end of a socket, which speaks this protocol: `vhost-user` or `vfio-user`.
+    Process(&'static str),
+    /// The virtual network of this name: one with `<forward mode='hostdev'>` hands out a PCI function at start.
+    Network(String),
+}
+
+/// The devices under `<devices>` whose back end may hold a VFIO device.
+///
+/// vhost-user devices with a back end of libvirt's own have none: virtiofsd, swtpm, vhost-user-gpu, passt.
+pub(super) fn hidden_in_devices(devices: Element<'_>) -> Vec<HiddenDma> {
+    let hidden = |device: Element<'_>| {
+        let unseen = match (device.name(), device.value("type")?) {
+            ("interface", "vhostuser") => {
+                let passt = device.child("backend").and_then(|backend| backend.value("type")) == Some("passt");
+                (!passt).then_some(Unseen::Process("vhost-user"))?
+            }
+            ("disk", "vhostuser") => Unseen::Process("vhost-user"),
+            // Once the guest runs, libvirt records what the network gave it.
+            ("interface", "network") if device.child("actual").is_none() => {
+                Unseen::Network(device.child("source")?.value("network")?.to_owned())
+            }
+            _ => return None,
+        };
+        Some(HiddenDma { unseen, span: device.start_tag() })
+    };
+    devices.children().filter_map(hidden).collect()
+}
+
+/// The same of raw arguments.
+pub(super) fn hidden_in_raw_args(args: &[Sourced<String>]) -> Vec<HiddenDma> {
+    args.iter()
+        .filter_map(|arg| {
+            let protocol = match driver(&arg.value) {
+                "vfio-user-pci" => "vfio-user",
+                // The network back end and the disks; what else speaks vhost-user is served by programs without devices.
+                "vhost-user" => "vhost-user",
+                name if name.starts_with("vhost-user-blk") || name.starts_with("vhost-user-scsi") => "vhost-user",
+                _ => return None,
+            };
+            Some(HiddenDma { unseen: Unseen::Process(protocol), span: arg.span })
+        })
+        .collect()
+}
+
 /// The passthrough devices under `<devices>`.
 pub(super) fn from_devices(devices: Element<'_>) -> Vec<Passthrough> {
     devices.children().filter_map(from_device).collect()
 }
 
 fn from_device(device: Element<'_>) -> Option<Passthrough> {
-    let found = |kind, name: String| Some(Passthrough { kind, device: name, span: device.start_tag() });
+    let network = device.name() == "interface";
+    let found = |kind, name: String| Some(Passthrough { kind, device: name, network, span: device.start_tag() });
     let source_device = || device.child("source").and_then(|s| s.value("dev")).unwrap_or_default().to_owned();
     match (device.name(), device.value("type")?) {
         // An explicit legacy or Xen driver has no VFIO behind it.
@@ -113,7 +172,8 @@ pub(super) fn from_raw_args(args: &[Sourced<String>]) -> Vec<Passthrough> {
                 _ => return None,
             };
             let device = ["host", "sysfsdev", "vhostdev"].iter().find_map(|key| property(&arg.value, key));
-            Some(Passthrough { kind, device: device.unwrap_or_default().to_owned(), span: arg.span })
+            let device = device.unwrap_or_default().to_owned();
+            Some(Passthrough { kind, device, network: false, span: arg.span })
         })
         .collect()
 }

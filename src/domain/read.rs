@@ -46,6 +46,8 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
     let raw_args = passthrough::raw_args(root);
     let mut passthrough_devices = devices.map(passthrough::from_devices).unwrap_or_default();
     passthrough_devices.extend(passthrough::from_raw_args(&raw_args));
+    let mut hidden_dma = devices.map(passthrough::hidden_in_devices).unwrap_or_default();
+    hidden_dma.extend(passthrough::hidden_in_raw_args(&raw_args));
     let name = root.child("name");
     Ok(Domain {
         name: name.map(short_text).transpose()?.map(|name| name.value).unwrap_or_default(),
@@ -69,10 +71,28 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         launch_security: root.child("launchSecurity").map_or(Ok(None), |e| attribute(e, "type"))?,
         acpi: root.descend(&["features", "acpi"]).is_some(),
         passthrough: passthrough_devices,
+        hidden_dma,
+        windows: is_windows(root),
         raw_args,
         overrides: overrides(root),
         span: name.map_or(root.start_tag(), |e| e.span()),
     })
+}
+
+/// Whether the guest gets Hyper-V enlightenments (`<features><hyperv>`), or libosinfo's metadata name a system of
+/// Microsoft's (`<libosinfo:os id="http://microsoft.com/win/11"/>`).
+fn is_windows(root: Element<'_>) -> bool {
+    let hyperv = root.descend(&["features", "hyperv"]);
+    let enlightened = hyperv.is_some_and(|hyperv| {
+        hyperv.value("mode") == Some("passthrough") || hyperv.children().any(|e| e.value("state") == Some("on"))
+    });
+    let named = || {
+        let all = root.child("metadata").into_iter().flat_map(|metadata| metadata.children());
+        all.filter(|element| element.local_name() == "libosinfo")
+            .flat_map(|libosinfo| libosinfo.children())
+            .any(|os| os.value("id").is_some_and(|id| id.starts_with("http://microsoft.com/win")))
+    };
+    enlightened || named()
 }
 
 /// The longest name, type or path that is read, in bytes; twice what any of them may have in libvirt or a file system.

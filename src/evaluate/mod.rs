@@ -5,7 +5,9 @@
 
 mod unknown_machine;
 
-use crate::domain::{Domain, PassthroughKind};
+use std::borrow::Cow;
+
+use crate::domain::{Domain, HiddenDma, Passthrough, PassthroughKind, Unseen};
 use crate::finding::{Finding, Severity};
 use crate::guest::{Guest, Setting};
 use crate::host::{Host, Iommu, Reserved};
@@ -84,6 +86,8 @@ pub struct Facts {
     pub phys_bits_needed: Option<u32>,
     /// Where memory devices land, in document order: model and range.
     pub memory_devices: Vec<(&'static str, crate::address::GpaRange)>,
+    /// The passthrough devices, those that a network hands out included.
+    pub passthrough: Vec<Passthrough>,
     /// The ranges in which the host maps nothing for this guest's devices.
     pub unmappable: Vec<Reserved>,
 }
@@ -101,18 +105,52 @@ pub(crate) fn diagnose(domain: &Domain, host: &Host, policy: &Policy) -> Diagnos
     }
     let requested = domain.machine.as_ref().map_or("pc", |machine| machine.value.as_str());
     let canonical = host.canonical_machine(requested);
-    match resolve(canonical) {
+    let domain = &*with_pool_functions(domain, host);
+    let mut diagnosis = match resolve(canonical) {
         Resolved::NotPc(name) => not_applicable(format!("machine type {name} is neither pc nor q35")),
         Resolved::Known(machine) => known_machine(domain, host, policy, &machine),
         Resolved::Unknown { family, name, alias } => {
             unknown_machine::diagnose(domain, host, policy, &unknown_machine::Unknown { family, name, alias })
         }
+    };
+    diagnosis.facts.passthrough.clone_from(&domain.passthrough);
+    diagnosis
+}
+
+/// The domain with a passthrough device for each interface to a network that hands out PCI functions, and without those
+/// to networks that do not.
+fn with_pool_functions<'a>(domain: &'a Domain, host: &Host) -> Cow<'a, Domain> {
+    let hands_out = |hidden: &HiddenDma| match &hidden.unseen {
+        Unseen::Network(name) => host.networks.get(name).copied(),
+        Unseen::Process(_) => None,
+    };
+    if domain.hidden_dma.iter().all(|hidden| hands_out(hidden).is_none()) {
+        return Cow::Borrowed(domain);
     }
+    let mut domain = domain.clone();
+    let (seen, unseen): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut domain.hidden_dma).into_iter().partition(|hidden| hands_out(hidden).is_some());
+    domain.hidden_dma = unseen;
+    let functions = seen.iter().filter(|hidden| hands_out(hidden) == Some(true)).map(|hidden| Passthrough {
+        kind: PassthroughKind::VfioPci,
+        device: String::new(),
+        network: true,
+        span: hidden.span,
+    });
+    domain.passthrough.extend(functions);
+    Cow::Owned(domain)
 }
 
 /// Why a domain is none of this tool's business.
 fn foreign(domain: &Domain) -> Option<String> {
     let hypervisor = domain.hypervisor.as_ref().map(|h| h.value.as_str()).unwrap_or_default();
+    if hypervisor == "hyperv" {
+        // `VIR_DOMAIN_VIRT_HYPERV` is QEMU's accelerator mshv since libvirt 11.10; before, and on other drivers, a guest of
+        // Microsoft's hypervisor on Windows.
+        return Some(
+            "a domain of type hyperv, which is QEMU with /dev/mshv since libvirt 11.10; not modelled".to_owned(),
+        );
+    }
     if !matches!(hypervisor, "kvm" | "qemu") {
         return Some(format!("a domain of type {}, not of QEMU", quoted(hypervisor)));
     }
@@ -240,6 +278,7 @@ fn facts(guest: &Guest<'_>) -> Facts {
         layout: guest.layout().cloned(),
         phys_bits_needed: guest.layout().map(|layout| layout.phys_bits_needed),
         memory_devices: guest.plugged.iter().flatten().map(|device| (device.kind.name(), device.range)).collect(),
+        passthrough: Vec::new(),
         unmappable: guest.unmappable.clone(),
     }
 }

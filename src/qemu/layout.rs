@@ -5,16 +5,12 @@
 
 use serde::Serialize;
 
-use crate::address::{GIB, GpaRange, round_up};
+use crate::address::{AMD_HT_START, GIB, GpaRange, round_up};
 use crate::machine::{Family, MachineType};
 use crate::version::Version;
 
 /// Where RAM above 4 GiB starts unless it moves (`above_4g_mem_start`).
 pub const ABOVE_4G_START: u64 = 4 * GIB;
-
-/// First address of the HyperTransport range (`AMD_HT_START` in QEMU `hw/i386/pc.c`; AMD I/O Virtualization
-/// Technology Specification, 48882, section 2.1.2, table 3).
-pub const AMD_HT_START: u64 = 0xfd_0000_0000;
 
 /// Where RAM above 4 GiB starts when it moves (`AMD_ABOVE_1TB_START` in QEMU `hw/i386/pc.c`): the address behind the
 /// HyperTransport range.
@@ -109,6 +105,18 @@ impl Layout {
             max_gpa,
             phys_bits_needed: u64::BITS - max_gpa.leading_zeros(),
         })
+    }
+
+    /// The largest `-m maxmem` in bytes with which RAM would stay below 1 TiB, with `slots` slots and `ram` bytes of RAM;
+    /// `None` where RAM has not moved, or where it moves without any room for memory devices.
+    pub fn maxmem_that_stays(&self, ram: u64, slots: u64) -> Option<u64> {
+        let above = self.ram_above_4g.filter(|_| self.relocated)?.size()?;
+        let end = round_up(ABOVE_4G_START.checked_add(above)?, GIB)?;
+        let hole = self.pci_hole64.map_or(Some(0), GpaRange::size)?;
+        let room = AMD_HT_START.checked_sub(end.checked_add(hole)?)?;
+        // The types that move RAM have a GiB more for every slot.
+        let room = room.saturating_sub(slots.checked_mul(GIB)?);
+        ram.checked_add(room)
     }
 
     /// The ranges that hold RAM.

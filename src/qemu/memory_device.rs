@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::address::{GpaRange, round_up};
-use crate::command_line::{BackendKind, CommandLine, Device, MemoryBackend, Origin, Page};
+use crate::command_line::{BackendKind, CommandLine, Device, MemoryBackend, Origin, PageSize};
 
 /// The alignment of anonymous memory, and the least for virtio-mem (`QEMU_VMALLOC_ALIGN` in QEMU
 /// `include/qemu/osdep.h`, x86_64 Linux).
@@ -24,7 +24,7 @@ const MAX_DEVICES: usize = 4096;
 
 /// The devices that are plugged into the device memory region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MemoryDeviceKind {
     /// `pc-dimm`.
     Dimm,
     /// `nvdimm`.
@@ -35,7 +35,7 @@ pub enum Kind {
     VirtioPmem,
 }
 
-impl Kind {
+impl MemoryDeviceKind {
     /// The kind of a device; `None` for one that is not a memory device.
     pub fn of(device: &Device) -> Option<Self> {
         match device.driver.as_ref() {
@@ -145,7 +145,7 @@ pub struct Plugged {
     /// Its index in [`CommandLine::devices`].
     pub device: usize,
     /// The kind.
-    pub kind: Kind,
+    pub kind: MemoryDeviceKind,
     /// Where it lies.
     pub range: GpaRange,
     /// What decides that: its fixed address, or else its size.
@@ -158,8 +158,8 @@ pub struct Plugged {
 /// The index in [`CommandLine::devices`] of the first one QEMU refuses, and why.
 pub fn plug(line: &CommandLine, window: Option<GpaRange>, total: u64) -> Result<Vec<Plugged>, (usize, PlacementError)> {
     let devices = line.devices.iter().enumerate();
-    let devices: Vec<(usize, Kind, &Device)> =
-        devices.filter_map(|(index, device)| Some((index, Kind::of(device)?, device))).collect();
+    let devices: Vec<(usize, MemoryDeviceKind, &Device)> =
+        devices.filter_map(|(index, device)| Some((index, MemoryDeviceKind::of(device)?, device))).collect();
     let Some(&(first, ..)) = devices.first() else { return Ok(Vec::new()) };
     if devices.len() > MAX_DEVICES {
         return Err((first, PlacementError::TooMany(devices.len())));
@@ -195,19 +195,19 @@ pub fn place_of(line: &CommandLine, device: usize) -> Option<Origin> {
 }
 
 /// What a device asks for.
-fn request(backend: &MemoryBackend, kind: Kind, device: &Device) -> Result<Request, PlacementError> {
+fn request(backend: &MemoryBackend, kind: MemoryDeviceKind, device: &Device) -> Result<Request, PlacementError> {
     let number = |name: &str| device.properties.value(name).and_then(|value| value.parse::<u64>().ok());
     let size = backend.size.value;
     let block = number("block-size").unwrap_or(DEFAULT_ALIGNMENT);
-    if kind == Kind::VirtioMem && !size.is_multiple_of(block) {
+    if kind == MemoryDeviceKind::VirtioMem && !size.is_multiple_of(block) {
         return Err(PlacementError::NotInBlocks { block });
     }
     let address = number(kind.address_property());
     let alignment = match kind {
-        Kind::VirtioMem => block.max(DEFAULT_ALIGNMENT),
-        Kind::Dimm | Kind::Nvdimm | Kind::VirtioPmem => alignment(backend),
+        MemoryDeviceKind::VirtioMem => block.max(DEFAULT_ALIGNMENT),
+        MemoryDeviceKind::Dimm | MemoryDeviceKind::Nvdimm | MemoryDeviceKind::VirtioPmem => alignment(backend),
     };
-    if kind != Kind::Nvdimm {
+    if kind != MemoryDeviceKind::Nvdimm {
         return Ok(Request { size, alignment, address });
     }
     // The label lies behind the memory, which is rounded down (QEMU `nvdimm_prepare_memory_region`).
@@ -222,9 +222,9 @@ fn request(backend: &MemoryBackend, kind: Kind, device: &Device) -> Result<Reque
 /// what is asked for (`file_ram_alloc`); [`DEFAULT_ALIGNMENT`] of anonymous memory.
 fn alignment(backend: &MemoryBackend) -> u64 {
     let page = match (backend.page, backend.kind) {
-        (Page::Huge(bytes), _) if bytes > FILE_ALIGNMENT && bytes.is_power_of_two() => bytes,
-        (Page::DefaultHuge, _) | (_, BackendKind::Ram) => DEFAULT_ALIGNMENT,
-        (Page::Base | Page::Huge(_), BackendKind::File | BackendKind::Memfd) => FILE_ALIGNMENT,
+        (PageSize::Huge(bytes), _) if bytes > FILE_ALIGNMENT && bytes.is_power_of_two() => bytes,
+        (PageSize::DefaultHuge, _) | (_, BackendKind::Ram) => DEFAULT_ALIGNMENT,
+        (PageSize::Base | PageSize::Huge(_), BackendKind::File | BackendKind::Memfd) => FILE_ALIGNMENT,
     };
     backend.align.filter(|align| align.is_power_of_two()).map_or(page, |align| align.max(page))
 }

@@ -9,15 +9,15 @@ pub mod memory_device;
 use crate::command_line::{CommandLine, DEFAULT_RAM, Memory};
 use crate::machine::{Family, MachineType};
 use crate::version::Version;
-use cpu::{Cpu, CpuRefusal, HostCpu};
+use cpu::{CpuRefusal, HostCpu, Vcpu};
 use layout::{Layout, LayoutError, LayoutInput};
-use memory_device::{Kind, PlacementError, Plugged};
+use memory_device::{MemoryDeviceKind, PlacementError, Plugged};
 
 /// What QEMU builds.
 #[derive(Debug)]
 pub struct Built {
     /// The CPU, or why QEMU refuses it.
-    pub cpu: Result<Cpu, CpuRefusal>,
+    pub cpu: Result<Vcpu, CpuRefusal>,
     /// Why QEMU refuses `-m`, if it does.
     pub memory_refusal: Option<String>,
     /// `pci-hole64-size`, bytes, where it is told one.
@@ -30,7 +30,7 @@ pub struct Built {
 
 /// Builds the guest that `line` describes.
 pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu: Version) -> Built {
-    let cpu = Cpu::realize(&line.cpu_options(), line.accelerator, host, qemu, machine.host_phys_bits_limit);
+    let cpu = Vcpu::realize(&line.cpu_options(), line.accelerator, host, qemu, machine.host_phys_bits_limit);
     let (ram, maxmem, slots) = memory(line);
     let pci_hole64_size = pci_hole64_size(line, machine.family);
     let layout = match &cpu {
@@ -97,6 +97,6 @@ fn memory_refusal(line: &CommandLine, machine: &MachineType) -> Option<String> {
     if memory.slots() > memory_device::MAX_SLOTS {
         return Some(format!("{} memory slots, QEMU has at most {}", memory.slots(), memory_device::MAX_SLOTS));
     }
-    let dimm = line.devices.iter().any(|device| Kind::of(device).is_some_and(Kind::has_slot));
+    let dimm = line.devices.iter().any(|device| MemoryDeviceKind::of(device).is_some_and(MemoryDeviceKind::has_slot));
     (dimm && line.machine.acpi == Some(false)).then(|| "a DIMM needs <features><acpi/></features>".to_owned())
 }

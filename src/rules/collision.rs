@@ -1,12 +1,12 @@
 //! What the rules about reserved ranges have in common.
 
-use crate::address::GpaRange;
+use crate::address::{AMD_HT_START, GpaRange};
 use crate::domain::PassthroughKind;
 use crate::finding::{Finding, Severity};
 use crate::guest::{Exposure, Guest};
 use crate::host::Reserved;
 use crate::machine::Flavor;
-use crate::qemu::layout::{AMD_HT_START, FIRST_RELOCATING_QEMU};
+use crate::qemu::layout::FIRST_RELOCATING_QEMU;
 use crate::text;
 
 /// Names a reserved range.

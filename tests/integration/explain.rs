@@ -1,7 +1,7 @@
 //! `explain`: the pages that are committed are those of the program, and what they quote is what is really printed.
 
 use super::golden;
-use crate::common::{check, every_host, generated, note, samples, skip, work_dir};
+use crate::common::{PATIENCE, check, every_host, generated, note, samples, skip, work_dir};
 use iova_preflight::explain::{index, markdown};
 use iova_preflight::rules::page::Block;
 use iova_preflight::rules::{RULES, Rule};
@@ -206,7 +206,11 @@ fn the_commands_that_show_a_refusal_show_it() {
     }
     let mut shown = 0;
     for (rule, line) in RULES.iter().flat_map(|rule| refusals(rule).map(move |line| (rule, line))) {
-        let output = Command::new("timeout").arg("60").args(line.split(' ')).output().expect("run QEMU");
+        let output = Command::new("timeout")
+            .arg(PATIENCE.as_secs().to_string())
+            .args(line.split(' '))
+            .output()
+            .expect("run QEMU");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{line}\n{stderr}");
         let fixed = |text: &str| text.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default().to_owned();

@@ -232,6 +232,10 @@ pub(crate) enum HookCommand {
         /// The hook program; the one beside this program, or else in /usr/bin
         #[arg(long, value_name = "PATH")]
         program: Option<PathBuf>,
+
+        /// Link even a program that others than root can change, or that is not linked statically
+        #[arg(long)]
+        force: bool,
     },
     /// Remove the link
     Uninstall,

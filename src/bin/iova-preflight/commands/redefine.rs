@@ -29,7 +29,7 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     use crate::input::Input;
     use crate::input::evaluator::Evaluator;
     use crate::output::fix::{Said, explain_block, explain_fix, print_diff};
-    use crate::output::stderr::{self, complain};
+    use crate::stderr::{self, complain};
 
     let source = host_of(uri, name, args.common.host.as_deref())?;
     let mut definition = Definition::open(uri, name)?;

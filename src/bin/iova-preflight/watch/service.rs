@@ -193,11 +193,13 @@ impl Service<'_> {
     /// Puts every guest on the agenda, and looks at the host.
     fn begin_round(&mut self, session: &Session, now: Instant) -> Result<HostSource> {
         let (host, is_local) = session.host()?;
+        let networks = host.networks.clone();
         let source = match self.args.host.as_deref() {
             Some(host) => HostSource::choose(Some(host))?,
             None if is_local => HostSource::this(),
             None => HostSource::told(&self.args.connect, host),
         };
+        let source = source.with_networks(networks);
         self.agenda.all(session.guests()?, now);
         Ok(source)
     }
