@@ -55,8 +55,8 @@ struct AttributeData<'a> {
 #[derive(Debug)]
 struct TextData {
     span: Span,
-    /// The character, where the text is a reference to one.
-    reference: Option<char>,
+    /// Whether there are references in it.
+    has_references: bool,
 }
 
 /// An element of a [`Document`].
@@ -186,16 +186,15 @@ impl<'d> Element<'d> {
     pub fn text(&self) -> Cow<'d, str> {
         let mut parts = self.text_parts().peekable();
         let Some(first) = parts.next() else { return Cow::Borrowed("") };
-        if first.reference.is_none() && parts.peek().is_none() {
-            return Cow::Borrowed(self.slice(first.span));
+        let value = |part: &TextData| match self.slice(part.span) {
+            raw if part.has_references => wellformed::text_value(raw),
+            raw => Cow::Borrowed(raw),
+        };
+        if parts.peek().is_none() {
+            return value(first);
         }
-        let mut text = String::new();
-        for part in std::iter::once(first).chain(parts) {
-            match part.reference {
-                Some(c) => text.push(c),
-                None => text.push_str(self.slice(part.span)),
-            }
-        }
+        let mut text = value(first).into_owned();
+        parts.for_each(|part| text.push_str(&value(part)));
         Cow::Owned(text)
     }
 
@@ -422,8 +421,19 @@ impl<'a> TreeBuilder<'a> {
                 None => Ok(()),
             };
         }
-        self.document.texts.push(TextData { span, reference: None });
+        self.text(span, false);
         Ok(())
+    }
+
+    /// Adds text, to what is there already if it touches it: a text of nothing but references is one text.
+    fn text(&mut self, span: Span, has_references: bool) {
+        match self.document.texts.last_mut() {
+            Some(last) if last.span.end == span.start => {
+                last.span.end = span.end;
+                last.has_references |= has_references;
+            }
+            _ => self.document.texts.push(TextData { span, has_references }),
+        }
     }
 
     fn cdata(&mut self, span: Span) -> Result<(), XmlError> {
@@ -431,7 +441,7 @@ impl<'a> TreeBuilder<'a> {
             return Err(self.error(span.start, "text outside the outermost element"));
         }
         let inside = Span::new(span.start + "<![CDATA[".len(), span.end - "]]>".len());
-        self.document.texts.push(TextData { span: inside, reference: None });
+        self.document.texts.push(TextData { span: inside, has_references: false });
         Ok(())
     }
 
@@ -439,8 +449,8 @@ impl<'a> TreeBuilder<'a> {
         if self.open.is_empty() {
             return Err(self.error(span.start, "text outside the outermost element"));
         }
-        let c = wellformed::entity(name).map_err(|message| self.error(span.start, message))?;
-        self.document.texts.push(TextData { span, reference: Some(c) });
+        wellformed::entity(name).map_err(|message| self.error(span.start, message))?;
+        self.text(span, true);
         Ok(())
     }
 

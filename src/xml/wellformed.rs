@@ -175,6 +175,20 @@ pub(super) fn entity(name: &str) -> Result<char, Cow<'static, str>> {
     code.and_then(char::from_u32).filter(|&c| is_xml_char(c)).ok_or_else(|| "not a valid character reference".into())
 }
 
+/// The text that a well-formed text with references stands for.
+pub(super) fn text_value(raw: &str) -> Cow<'_, str> {
+    let mut value = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some((before, after)) = rest.split_once('&') {
+        let (name, behind) = after.split_once(';').unwrap_or((after, ""));
+        value.push_str(before);
+        value.extend(entity(name));
+        rest = behind;
+    }
+    value.push_str(rest);
+    Cow::Owned(value)
+}
+
 /// The value an attribute has after entities are resolved and white space is normalised.
 ///
 /// # Errors
