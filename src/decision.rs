@@ -97,7 +97,7 @@ pub fn is_out_of_reach(domain: &Domain, policy: &Policy) -> bool {
 /// Whether the memory map ends before the HyperTransport range and the end of 40 address bits.
 fn is_small(domain: &Domain) -> bool {
     // A raw argument may make any machine of it.
-    if !domain.raw_args.is_empty() {
+    if !domain.raw_args.is_empty() || !domain.device_changes.is_empty() {
         return false;
     }
     const KIB: u64 = 1024;
@@ -113,7 +113,9 @@ fn is_small(domain: &Domain) -> bool {
     let may_lack_long_mode = cpu.is_some_and(|cpu| {
         !cpu.features.is_empty() || cpu.model.as_ref().is_some_and(|model| !has_long_mode(&model.value))
     });
-    if asks_for_odd_bits || may_lack_long_mode {
+    // What raw QEMU arguments ask for is read later.
+    let has_raw_arguments = !domain.raw_args.is_empty() || !domain.device_changes.is_empty();
+    if asks_for_odd_bits || may_lack_long_mode || has_raw_arguments {
         return false;
     }
     let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0u64, u64::saturating_add);

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use super::start::assert_stopped;
-use super::watcher::Watcher;
+use super::watcher::{BACKUPS, Watcher};
 use super::world::World;
 use crate::common::guest::Guest;
 use crate::common::wait_for;
@@ -225,6 +225,75 @@ fn whoever_writes_it_back_each_time_is_not_fought_forever() {
     let gives_up = said.iter().filter(|line| line.contains("left alone for some minutes")).count();
     let redefined = said.iter().filter(|line| line.contains("is redefined")).count();
     assert_eq!((redefined, gives_up), (10, 1), "{said:#?}");
+}
+
+/// Undefining a guest and defining it again is no way to fill the disk with what was replaced.
+#[test]
+fn a_budget_survives_undefine() {
+    /// Rewrites in quick succession, and those that come back while this takes: one in five minutes.
+    const MOST: usize = 10 + 1;
+    let Some(world) = World::new("watch-undefine") else { return };
+    let watcher = Watcher::ready(&world, REWRITE);
+    let guest = broken("db");
+    for _ in 0..30 {
+        world.define(&guest);
+        // Long enough for a rewrite; one that does not come is not waited for.
+        std::thread::sleep(Duration::from_millis(250));
+        world.virsh(&["undefine", &guest.name]).expect_ok();
+    }
+    world.define(&guest);
+    watcher.wait_until_said(&["guest db: fixable", "left alone for some minutes"]);
+    let kept = watcher.backups().len();
+    let (said, ..) = watcher.stop();
+    let redefined = said.iter().filter(|line| line.contains("is redefined")).count();
+    crate::common::note(&format!("watch: {redefined} of 30 definitions of one guest were rewritten, {kept} are kept"));
+    assert!(kept == redefined && (8..=MOST).contains(&kept), "{kept} {redefined} {said:#?}");
+}
+
+/// Whatever fills the folder, `watch` rewrites nothing more and says so; once there is room, it goes on.
+#[test]
+fn what_is_kept_is_bounded() {
+    /// Of `ROOM` in `watch/service.rs`.
+    const FILES: usize = 4096;
+    const BYTES: u64 = 256 * 1024 * 1024;
+    let Some(world) = World::new("watch-full") else { return };
+    let folder = world.path(BACKUPS);
+    std::fs::create_dir_all(&folder).expect("made");
+    let fill = |files: usize, bytes: u64| {
+        for number in 0..files {
+            std::fs::write(folder.join(format!("old-{number}.xml")), "").expect("written");
+        }
+        let large = std::fs::File::create(folder.join("old-large.xml")).expect("made");
+        large.set_len(bytes).expect("without taking any room");
+    };
+    let empty = || {
+        std::fs::read_dir(&folder).expect("listed").flatten().for_each(|file| {
+            std::fs::remove_file(file.path()).expect("removed");
+        })
+    };
+    for (name, files, bytes) in [("files", FILES - 1, 0), ("bytes", 0, BYTES)] {
+        fill(files, bytes);
+        let before = std::fs::read_dir(&folder).expect("listed").count();
+        let watcher = Watcher::ready(&world, REWRITE);
+        let (first, second) = (broken(&format!("{name}1")), broken(&format!("{name}2")));
+        world.define_all(&[first.clone(), second.clone()]);
+        for guest in [&first, &second] {
+            watcher.wait_until_said(&[
+                "<3>",
+                &format!("guest {}: fixable", guest.name),
+                "it is left as it is",
+                "is full",
+            ]);
+        }
+        assert_eq!(count(&world, &[first.clone(), second.clone()], "pc-q35-7.1"), 0);
+        assert_eq!(std::fs::read_dir(&folder).expect("listed").count(), before);
+        empty();
+        world.define(&first);
+        watcher.wait_until_said(&[&format!("guest {} is redefined", first.name)]);
+        let (_, status) = watcher.stop();
+        assert_eq!(status, Some(0));
+        empty();
+    }
 }
 
 #[test]

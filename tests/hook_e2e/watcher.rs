@@ -19,7 +19,7 @@ pub struct Watcher<'a> {
 }
 
 /// Where the service keeps what it replaces, as root.
-const BACKUPS: &str = "/var/lib/libvirt/backups";
+pub const BACKUPS: &str = "/var/lib/libvirt/backups";
 
 impl<'a> Watcher<'a> {
     /// Starts the service under this policy.

@@ -126,3 +126,19 @@ fn nothing_waits_for_a_pipe_or_a_device() {
     let said = String::from_utf8_lossy(&host.stdout).into_owned();
     assert!(host.status.success() && said.contains("q35 = \"pc-q35-6.2\""), "{said}");
 }
+
+/// A guest whose fate depends on an answer that is missing is let go, and never without a word.
+#[test]
+fn without_an_answer_in_the_cache_the_log_names_the_guest() {
+    let Some(machine) = machine("empty") else { return };
+    std::fs::remove_file(path(&machine, "a.xml")).expect("removed");
+    let planted = cached(1_800_000_000, "  <machine type='kvm' name='pc-q35-7.2' alias='q35'/>\n");
+    machine.write(&format!("{CACHE}/b.xml"), &planted);
+    chown(path(&machine, "b.xml"), Some(1234), None).expect("somebody else's");
+    let log = machine.system_log();
+    let command = &mut machine.command(env!("CARGO_BIN_EXE_iova-preflight-hook"));
+    let output = feed(command.args(["db", "start", "begin", "-"]), &Guest::huge("db", "q35").with_hostdev());
+    let lines = log.lines();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(matches!(&lines[..], [line] if line.contains("guest db") && line.contains("q35")), "{lines:?}");
+}

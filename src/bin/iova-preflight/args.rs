@@ -136,7 +136,7 @@ pub(crate) struct FixArgs {
     #[arg(long, conflicts_with = "in_place")]
     pub diff: bool,
 
-    /// Rewrite the files; each is replaced in one step and keeps its mode and owner
+    /// Rewrite the files; each is replaced in one step and keeps mode, owner, access control list and label
     #[arg(short, long)]
     pub in_place: bool,
 

@@ -62,7 +62,8 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     )?;
     let Some(new) = new.filter(|_| !args.dry_run) else { return Ok(evaluator.outcome) };
 
-    let redefinition = Redefinition { source: &source, policy, backup: args.backup.as_deref(), force: args.force };
+    let redefinition =
+        Redefinition { source: &source, policy, backup: args.backup.as_deref(), force: args.force, room: None };
     let redefined = redefinition.make(&mut definition, &old, &new).map_err(|failure| {
         let force = if matches!(failure, Failure::Obstacle(_)) { "; --force redefines it all the same" } else { "" };
         anyhow!("guest {name}: {:#}{force}", anyhow::Error::from(failure))
