@@ -3,6 +3,7 @@
 //! Every fact may be unknown. Where a verdict depends on an unknown one, the verdict says so.
 
 mod capabilities;
+mod networks;
 mod profile;
 mod sources;
 #[cfg(feature = "cli")]
@@ -10,16 +11,16 @@ mod write;
 
 use std::collections::BTreeMap;
 
+pub use networks::{Networks, read_network};
 pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
-pub use sources::{Described, Fact, Origin};
+pub use sources::{Described, Fact, FactOrigin};
 #[cfg(feature = "cli")]
 pub use write::Line;
 
 use serde::Serialize;
 
-use crate::address::GpaRange;
+use crate::address::{AMD_HT_START, GpaRange};
 use crate::machine::{MachineType, is_versioned};
-use crate::qemu::layout::AMD_HT_START;
 use crate::text::{self, quoted};
 use crate::version::Version;
 
@@ -50,6 +51,8 @@ pub struct Host {
     pub deprecated: Option<Vec<String>>,
     /// libvirt version.
     pub libvirt: Option<Version>,
+    /// libvirt's virtual networks, as far as they are known.
+    pub networks: Networks,
 }
 
 impl Host {

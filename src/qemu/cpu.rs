@@ -26,7 +26,7 @@ pub struct HostCpu<'a> {
 
 /// A CPU as the guest sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cpu {
+pub struct Vcpu {
     /// CPUID vendor; `None` for a model whose vendor is not known.
     pub vendor: Option<String>,
     /// Whether it has long mode (CPUID `lm`).
@@ -126,7 +126,7 @@ fn model_vendor(name: &str) -> Option<&'static str> {
     }
 }
 
-impl Cpu {
+impl Vcpu {
     /// The CPU that `options` make on `host`.
     ///
     /// `host_phys_bits_default` is a machine type's own `host-phys-bits=on` with its limit (0: none).
@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn realize(options: &CpuOptions, accelerator: Accelerator, qemu: Version) -> Result<(String, u32), CpuRefusal> {
-        Cpu::realize(options, accelerator, EPYC_HOST, qemu, None).map(|c| (c.vendor.unwrap_or_default(), c.phys_bits))
+        Vcpu::realize(options, accelerator, EPYC_HOST, qemu, None).map(|c| (c.vendor.unwrap_or_default(), c.phys_bits))
     }
 
     /// Expected values: QMP `qom-get` of `vendor` and `phys-bits` on QEMU 7.2.22 and 10.0.13, AMD host with 48 bits.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::host::{BUILTIN, Builtin, Described, Emulator, Fact, Host, Iommu, Origin, Reserved, builtin};
+use crate::host::{BUILTIN, Builtin, Described, Emulator, Fact, FactOrigin, Host, Iommu, Reserved, builtin};
 use crate::report::json::ReservedReport;
 use crate::version::Version;
 
@@ -130,8 +130,8 @@ impl HostFacts {
 
 fn known<T>(described: &Described, fact: Fact, value: Option<T>) -> Known<T> {
     let (source, missing) = match (described.origin(fact), &value) {
-        (Some(Origin::Found(source)), Some(_)) => (Some(source.clone()), None),
-        (Some(Origin::Missing { why, remedy }), None) => {
+        (Some(FactOrigin::Found(source)), Some(_)) => (Some(source.clone()), None),
+        (Some(FactOrigin::Missing { why, remedy }), None) => {
             let (why, remedy, assumption) = (why.clone(), remedy.clone(), fact.assumption());
             (None, Some(Missing { why, assumption, remedy }))
         }

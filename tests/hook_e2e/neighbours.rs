@@ -3,8 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::start::assert_stopped;
-use super::world::{World, wait_for};
+use super::world::World;
 use crate::common::guest::Guest;
+use crate::common::wait_for;
 
 #[test]
 fn hooks_of_others_keep_working() {

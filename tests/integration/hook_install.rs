@@ -311,6 +311,72 @@ fn a_program_libvirt_could_not_run_is_refused() {
     assert_eq!(root.target(LINK), None);
 }
 
+/// A program that needs nothing but the kernel: an ELF header without program headers (elf(5)).
+fn linked_statically() -> Vec<u8> {
+    let mut header = vec![0; 64];
+    header[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    header
+}
+
+#[test]
+fn a_program_that_others_can_change_is_not_installed_unasked() {
+    let root = Root::new("changeable");
+    let program = root.path(PROGRAM.trim_start_matches('/'));
+    root.write("usr/bin/iova-preflight-hook", "", 0o755);
+    fs::write(&program, linked_statically()).expect("written");
+    let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+    let folder = root.path("usr/bin");
+    for (path, bad, good) in [(&program, 0o757, 0o755), (&program, 0o775, 0o755), (&folder, 0o777, 0o755)] {
+        mode(path, bad);
+        let (status, text) = root.install();
+        assert!(status == 2 && text.contains("can be changed by others than root"), "{text}");
+        assert!(text.contains("--force") && root.target(LINK).is_none(), "{text}");
+        mode(path, good);
+    }
+    assert_eq!(root.install().0, 0);
+    let (status, text) = root.hook(&["status"]);
+    assert!(status == 0 && !text.contains("FAIL"), "{text}");
+
+    // All that libvirt and the hook go by is looked at alike.
+    root.write("etc/iova-preflight/policy.toml", "", 0o644);
+    let all = [
+        "usr/bin/iova-preflight-hook",
+        "usr/bin",
+        "etc/libvirt/hooks/qemu.d",
+        "etc/libvirt/hooks",
+        "etc/iova-preflight",
+        "etc/iova-preflight/policy.toml",
+        "etc",
+    ];
+    for below in all {
+        mode(&root.path(below), 0o777);
+        let (status, text) = root.hook(&["status"]);
+        let named = root.path(below).display().to_string();
+        let fails = |line: &str| line.starts_with("FAIL") && line.contains(&named) && line.contains("others than root");
+        assert!(status == 1 && text.lines().any(fails), "{below}:\n{text}");
+        mode(&root.path(below), 0o755);
+    }
+    assert_eq!(root.hook(&["status"]).0, 0);
+    mode(&folder, 0o777);
+    assert_eq!(root.hook(&["uninstall"]).0, 0);
+    assert_eq!(root.hook(&["install", "--force", "--program", PROGRAM]).0, 0);
+    assert_eq!(root.target(LINK).as_deref(), Some(Path::new(PROGRAM)));
+}
+
+#[test]
+fn a_program_with_libraries_that_may_be_missing_is_not_installed_unasked() {
+    let root = Root::new("dynamic");
+    root.write("usr/bin/iova-preflight-hook", "", 0o755);
+    // What cargo builds is linked dynamically, unlike what `hooks/build` does.
+    fs::copy(env!("CARGO_BIN_EXE_iova-preflight"), root.path("usr/bin/iova-preflight-hook")).expect("copied");
+    let (status, text) = root.install();
+    assert!(status == 2 && text.contains("linked dynamically") && text.contains("--force"), "{text}");
+    assert_eq!(root.target(LINK), None);
+    assert_eq!(root.hook(&["install", "--force", "--program", PROGRAM]).0, 0);
+    let (status, text) = root.hook(&["status"]);
+    assert!(status == 1 && text.contains("FAIL /usr/bin/iova-preflight-hook is linked dynamically"), "{text}");
+}
+
 #[test]
 fn status_names_what_is_wrong() {
     let root = Root::new("status");
@@ -362,7 +428,8 @@ fn status_says_what_the_policy_has_the_hook_do() {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
         command.args(["hook", "--root"]).arg(&root).args(arguments).output().expect("runs")
     };
-    assert!(run(&["install", "--program", "/usr/bin/iova-preflight-hook"]).status.success());
+    // What cargo builds is linked dynamically.
+    assert!(run(&["install", "--force", "--program", "/usr/bin/iova-preflight-hook"]).status.success());
     let policy = root.join("etc/iova-preflight/policy.toml");
     std::fs::create_dir_all(policy.parent().expect("a folder")).expect("folders");
     for (text, expected) in [

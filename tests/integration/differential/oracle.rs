@@ -1,18 +1,15 @@
 //! The real programs: what libvirt makes of a domain, and what QEMU builds from that.
 
+use crate::common::PATIENCE;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 const URI: &str = "qemu:///system";
 const EMULATOR: &str = "qemu-system-x86_64";
 const ONE_TIB: u64 = 1 << 40;
-
-/// Longer than QEMU ever takes to set up a stopped machine.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The programs that answer, and what they are.
 pub struct Oracle {
@@ -154,10 +151,10 @@ fn relevant(line: &[String]) -> Vec<String> {
         let Some(value) = words.next_if(|word| !word.starts_with('-')) else {
             continue;
         };
-        let keep = match option.as_str() {
-            "-machine" | "-accel" | "-cpu" | "-m" | "-numa" | "-smp" | "-global" => true,
-            "-object" => value.contains("memory-backend"),
-            "-device" => DEVICES.iter().any(|driver| value.contains(&format!("\"driver\":\"{driver}"))),
+        let keep = match option.trim_start_matches('-') {
+            "machine" | "M" | "accel" | "cpu" | "m" | "numa" | "smp" | "global" | "set" => true,
+            "object" => value.contains("memory-backend"),
+            "device" => DEVICES.iter().any(|driver| value.contains(driver)),
             _ => false,
         };
         if keep {

@@ -1,10 +1,10 @@
 //! Hooks of others that run ours.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use iova_preflight::decision::shell_word;
+use iova_preflight::io::file::open_regular;
 
 use super::places::{PROGRAM, places, programs};
 
@@ -26,7 +26,7 @@ pub(crate) fn mentions(root: &Path) -> Vec<PathBuf> {
     let mentions = |hook: &PathBuf| {
         let mut text = Vec::new();
         // What cannot be read is not known to mention it.
-        let read = File::open(hook).and_then(|file| file.take(MOST).read_to_end(&mut text));
+        let read = open_regular(hook, 0).and_then(|file| file.take(MOST).read_to_end(&mut text));
         read.is_ok() && text.windows(PROGRAM.len()).any(|window| window == PROGRAM.as_bytes())
     };
     let [in_folder, _] = places(root);

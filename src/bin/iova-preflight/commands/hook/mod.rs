@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail};
 use crate::args::{HookArgs, HookCommand};
 use crate::hook::chain;
 use crate::hook::daemons::reload_advice;
-use crate::hook::owners::is_executable;
+use crate::hook::owners::{Loader, below, changeable, is_executable, loader};
 use crate::hook::places::{PROGRAM, Present, place, places, present};
 use crate::outcome::Outcome;
-use crate::output::stderr;
+use crate::stderr;
 
 /// Where packages put it. libvirtd's AppArmor profile lets hooks run programs from here.
 const DEFAULT_PROGRAM: &str = "/usr/bin/iova-preflight-hook";
@@ -23,12 +23,12 @@ pub(crate) fn run(args: &HookArgs) -> Result<Outcome> {
     let root = args.root.as_deref().unwrap_or(Path::new("/"));
     let mut out = anstream::stdout().lock();
     match &args.command {
-        HookCommand::Install { program } => {
+        HookCommand::Install { program, force } => {
             let program = match program {
                 Some(program) => program.clone(),
                 None => default_program(),
             };
-            install(root, &program, &mut out)
+            install(root, &program, *force, &mut out)
         }
         HookCommand::Uninstall => uninstall(root, &mut out),
         HookCommand::Status => status::run(root, &mut out),
@@ -44,7 +44,7 @@ fn default_program() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(DEFAULT_PROGRAM))
 }
 
-fn install(root: &Path, program: &Path, out: &mut impl Write) -> Result<Outcome> {
+fn install(root: &Path, program: &Path, force: bool, out: &mut impl Write) -> Result<Outcome> {
     if !program.is_absolute() {
         bail!("{}: the path of the hook program must be absolute, libvirt runs it from /", program.display());
     }
@@ -53,6 +53,19 @@ fn install(root: &Path, program: &Path, out: &mut impl Write) -> Result<Outcome>
     }
     if root == Path::new("/") && !is_executable(program) {
         bail!("{}: not an executable file", program.display());
+    }
+    // Below another folder it may come later: packages are unpacked in any order.
+    if !force && below(root, program).exists() {
+        const FORCE: &str = "; --force installs it all the same";
+        if let Some(why) = changeable(root, program)? {
+            bail!("{why}{FORCE}");
+        }
+        if loader(root, program)? == Loader::Dynamic {
+            bail!(
+                "{} is linked dynamically, so that a missing library would stop every guest{FORCE}",
+                program.display()
+            );
+        }
     }
     let place = place(root);
     let link = place.link.display();
