@@ -174,12 +174,22 @@ fn where_everybody_may_put_files_those_of_others_are_not_found() {
     assert_eq!(std::fs::metadata(&theirs).expect("there").uid(), SOMEBODY);
 }
 
+/// Ends what goes on beside a test, however that ends.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Swaps what is in a place again and again while `run` runs, after pauses that are different each time: a run takes a few
 /// milliseconds, and is met at every step of it.
 fn while_swapped(place: &Path, one: &(dyn Fn(&Path) + Sync), other: &(dyn Fn(&Path) + Sync), run: impl FnOnce()) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let swapper = scope.spawn(|| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| {
             let aside = place.with_extension("aside");
             for round in (0..).take_while(|_| !stop.load(Ordering::Relaxed)) {
                 for (make, pause) in [(one, round * 7 % 11), (other, round * 3 % 4)] {
@@ -190,8 +200,6 @@ fn while_swapped(place: &Path, one: &(dyn Fn(&Path) + Sync), other: &(dyn Fn(&Pa
             }
         });
         run();
-        stop.store(true, Ordering::Relaxed);
-        swapper.join().expect("the swapper ends");
     });
 }
 
@@ -243,6 +251,7 @@ fn a_folder_that_becomes_a_link_meanwhile_is_never_followed() {
     let (place, aside) = (folder.join("theirs/sub"), folder.join("theirs/aside"));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 std::fs::rename(folder.join("theirs/real"), &place).expect("a folder");
@@ -260,6 +269,5 @@ fn a_folder_that_becomes_a_link_meanwhile_is_never_followed() {
                 assert_eq!(std::fs::metadata(&victim).expect("there").ino(), before);
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
