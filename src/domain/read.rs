@@ -43,11 +43,6 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
     let os_type = root.descend(&["os", "type"]);
     let cpu = root.child("cpu");
     let devices = root.child("devices");
-    let raw_args = passthrough::raw_args(root);
-    let mut passthrough_devices = devices.map(passthrough::from_devices).unwrap_or_default();
-    passthrough_devices.extend(passthrough::from_raw_args(&raw_args));
-    let mut hidden_dma = devices.map(passthrough::hidden_in_devices).unwrap_or_default();
-    hidden_dma.extend(passthrough::hidden_in_raw_args(&raw_args));
     let name = root.child("name");
     Ok(Domain {
         name: name.map(short_text).transpose()?.map(|name| name.value).unwrap_or_default(),
@@ -67,13 +62,15 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         memory_devices: memory_devices(devices)?,
         cpu: cpu.map(read_cpu).transpose()?,
         pci_hole64: pci_hole64(devices)?,
+        pcie: devices.and_then(root_controller).is_some_and(|root| root.value("model") == Some("pcie-root")),
         iommu: devices.and_then(|d| d.child("iommu")).map_or(Ok(None), |e| attribute(e, "model"))?,
         launch_security: root.child("launchSecurity").map_or(Ok(None), |e| attribute(e, "type"))?,
         acpi: root.descend(&["features", "acpi"]).is_some(),
-        passthrough: passthrough_devices,
-        hidden_dma,
+        passthrough: devices.map(passthrough::from_devices).unwrap_or_default(),
+        hidden_dma: devices.map(passthrough::hidden_in_devices).unwrap_or_default(),
         windows: is_windows(root),
-        raw_args,
+        raw_args: passthrough::raw_args(root),
+        device_changes: passthrough::device_changes(root),
         overrides: overrides(root),
         span: name.map_or(root.start_tag(), |e| e.span()),
     })
@@ -325,10 +322,12 @@ fn maxphysaddr(element: Element<'_>) -> Result<MaxPhysAddr> {
 
 /// The `<pcihole64>` that counts.
 pub(crate) fn pci_hole64_element(devices: Element<'_>) -> Option<Element<'_>> {
+    root_controller(devices)?.child("pcihole64")
+}
+
+fn root_controller(devices: Element<'_>) -> Option<Element<'_>> {
     let mut controllers = devices.children_named("controller");
-    let root = controllers
-        .find(|c| c.value("type") == Some("pci") && matches!(c.value("model"), Some("pci-root" | "pcie-root")));
-    root?.child("pcihole64")
+    controllers.find(|c| c.value("type") == Some("pci") && matches!(c.value("model"), Some("pci-root" | "pcie-root")))
 }
 
 /// `<pcihole64>` of the root controller; libvirt drops it silently from every other

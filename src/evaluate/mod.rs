@@ -7,7 +7,8 @@ mod unknown_machine;
 
 use std::borrow::Cow;
 
-use crate::domain::{Domain, HiddenDma, Passthrough, PassthroughKind, Unseen};
+use crate::command_line::{Passthrough, PassthroughKind};
+use crate::domain::{Domain, HiddenDma, HostDevice, HostDeviceKind, Unseen};
 use crate::finding::{Finding, Severity};
 use crate::guest::{Guest, Setting};
 use crate::host::{Host, Iommu, Reserved};
@@ -16,7 +17,9 @@ use crate::machine::{Family, Flavor, MachineType, NEWEST, Resolved, resolve};
 use crate::policy::Policy;
 use crate::qemu::cpu::{AMD, HostCpu};
 use crate::qemu::layout::Layout;
-use crate::rules::{self, machine_type_not_available, not_modelled};
+use crate::rules::{
+    self, machine_type_not_available, memory_device_in_reserved_range, not_modelled, ram_in_reserved_range,
+};
 use crate::text::quoted;
 use crate::version::Version;
 
@@ -101,17 +104,18 @@ pub(crate) fn diagnose(domain: &Domain, host: &Host, policy: &Policy) -> Diagnos
     if let Some(reason) = foreign(domain) {
         return not_applicable(reason);
     }
-    let requested = domain.machine.as_ref().map_or("pc", |machine| machine.value.as_str());
-    let canonical = host.canonical_machine(requested);
     let domain = &*with_pool_functions(domain, host);
-    let mut diagnosis = match resolve(canonical) {
+    let written = libvirt::write(domain, host.libvirt);
+    let requested = written.line.machine.kind.as_ref().map_or("pc", |kind| kind.value.as_str());
+    let question = Question { domain, written: &written, host, policy };
+    let mut diagnosis = match resolve(host.canonical_machine(requested)) {
         Resolved::NotPc(name) => not_applicable(format!("machine type {name} is neither pc nor q35")),
-        Resolved::Known(machine) => known_machine(domain, host, policy, &machine),
+        Resolved::Known(machine) => known_machine(question, &machine),
         Resolved::Unknown { family, name, alias } => {
-            unknown_machine::diagnose(domain, host, policy, &unknown_machine::Unknown { family, name, alias })
+            unknown_machine::diagnose(question, &unknown_machine::Unknown { family, name, alias })
         }
     };
-    diagnosis.facts.passthrough.clone_from(&domain.passthrough);
+    diagnosis.facts.passthrough = written.line.passthrough();
     diagnosis
 }
 
@@ -129,8 +133,8 @@ fn with_pool_functions<'a>(domain: &'a Domain, host: &Host) -> Cow<'a, Domain> {
     let (seen, unseen): (Vec<_>, Vec<_>) =
         std::mem::take(&mut domain.hidden_dma).into_iter().partition(|hidden| hands_out(hidden).is_some());
     domain.hidden_dma = unseen;
-    let functions = seen.iter().filter(|hidden| hands_out(hidden) == Some(true)).map(|hidden| Passthrough {
-        kind: PassthroughKind::VfioPci,
+    let functions = seen.iter().filter(|hidden| hands_out(hidden) == Some(true)).map(|hidden| HostDevice {
+        kind: HostDeviceKind::Pci,
         device: String::new(),
         network: true,
         span: hidden.span,
@@ -178,14 +182,23 @@ fn nothing_known(fate: Fate) -> Diagnosis {
     }
 }
 
-fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &MachineType) -> Diagnosis {
+/// What is to be diagnosed.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    domain: &'a Domain,
+    written: &'a Written,
+    host: &'a Host,
+    policy: &'a Policy,
+}
+
+fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
+    let host = question.host;
     let vendor = host.cpu_vendor.as_deref().unwrap_or(AMD);
     let cpu = HostCpu { vendor, phys_bits: host.phys_bits.unwrap_or(HOST_PHYS_BITS[0]) };
     let newest = machine.newest_qemu().unwrap_or(NEWEST);
     let qemu = host.qemu.unwrap_or(newest);
     let main = Setting { host, cpu, qemu, machine };
-    let written = libvirt::write(domain, machine.family, host.libvirt);
-    let mut diagnosis = run(domain, &written, main, policy);
+    let mut diagnosis = run(question, main);
     let stops = diagnosis.stops();
 
     let mut alternatives: Vec<(&str, Setting<'_>)> = Vec::new();
@@ -205,7 +218,7 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
         alternatives.extend(others.map(|cpu| ("the host's physical address bits", Setting { cpu, ..main })));
     }
     for (fact, setting) in alternatives {
-        let other = run(domain, &written, setting, policy).stops();
+        let other = run(question, setting).stops();
         let sentence =
             format!("depends on {fact}, which {} not known here", if fact.ends_with("bits") { "are" } else { "is" });
         if other != stops && !diagnosis.assumptions.contains(&sentence) {
@@ -215,13 +228,18 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
     // `virHostdevHostSupportsPassthroughVFIO` of libvirt `src/hypervisor/virhostdev.c` wants an IOMMU group. Mediated
     // devices and vDPA have other ways to memory, and what is stopped without a device is stopped with one.
     let groupless = host.iommu == Some(Iommu::None) && host.reserved.is_empty();
-    let pci = domain.passthrough.iter().any(|device| device.kind == PassthroughKind::VfioPci);
+    let pci = question.written.line.passthrough().iter().any(|device| device.kind == PassthroughKind::VfioPci);
     if groupless && pci && !stops {
         let sentence =
             "depends on an IOMMU, and this host has none at work: libvirt refuses to pass a PCI device through";
         diagnosis.assumptions.push(sentence.to_owned());
     }
-    if !host.knows_reserved() {
+    // Whatever it reserves, QEMU refuses what it refuses.
+    let by_range = |finding: &Finding| {
+        ram_in_reserved_range::RULE.found(finding) || memory_device_in_reserved_range::RULE.found(finding)
+    };
+    let refused = diagnosis.findings.iter().any(|finding| finding.severity == Severity::Error && !by_range(finding));
+    if !host.knows_reserved() && !refused {
         diagnosis
             .assumptions
             .push("depends on the ranges the host's IOMMU reserves, which are not known here".to_owned());
@@ -230,8 +248,8 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
 }
 
 /// Evaluates a domain once every fact is settled.
-fn run(domain: &Domain, written: &Written, setting: Setting<'_>, policy: &Policy) -> Diagnosis {
-    let guest = Guest::new(domain, written, setting, policy);
+fn run(question: Question<'_>, setting: Setting<'_>) -> Diagnosis {
+    let guest = Guest::new(question.domain, question.written, setting, question.policy);
     let mut findings = rules::check(&guest);
     let mut assumptions = Vec::new();
     if let Some(missing) = findings.iter().position(|finding| machine_type_not_available::RULE.found(finding)) {
@@ -264,10 +282,10 @@ fn facts(guest: &Guest<'_>) -> Facts {
         enforces_amd_1tb_hole: Some(machine.enforces_amd_1tb_hole),
         cpu_vendor: guest.cpu().and_then(|cpu| cpu.vendor.clone()),
         phys_bits: guest.cpu().map(|cpu| cpu.phys_bits),
-        ram: memory.map(|memory| memory.size.value),
+        ram: memory.map(|_| guest.ram),
         maxmem: memory.and_then(|memory| memory.maxmem).map(|maxmem| maxmem.value),
         slots: memory.map_or(0, |memory| u32::try_from(memory.slots()).unwrap_or(u32::MAX)),
-        pci_hole64_size: guest.pci_hole64_size,
+        pci_hole64_size: guest.pci_hole64_size.map(|size| size.value),
         layout: guest.layout().cloned(),
         phys_bits_needed: guest.layout().map(|layout| layout.phys_bits_needed),
         memory_devices: guest.plugged.iter().flatten().map(|device| (device.kind.name(), device.range)).collect(),

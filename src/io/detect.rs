@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use super::capability_cache::{self, CachedQemu};
 use super::file::read_word;
 use super::networks;
-use crate::domain::{Domain, Passthrough};
+use crate::command_line::Passthrough;
+use crate::domain::Domain;
 use crate::host::{
     DEFAULT_EMULATORS, Described, Fact, FactOrigin, Host, Iommu, Profile, Reserved, parse_reserved_regions,
 };
+use crate::libvirt;
 
 /// Where libvirt's system daemon keeps its capability cache.
 const CAPABILITY_CACHE: &str = "var/cache/libvirt/qemu/capabilities";
@@ -134,7 +136,8 @@ pub fn host_for_domain(root: &Path, domain: &Domain) -> Host {
         let text = is_address.then(|| read_word(&regions)).flatten()?;
         Some((passthrough.device.clone(), parse_reserved_regions(&text).ok()?))
     };
-    let known: Option<BTreeMap<String, Vec<Reserved>>> = domain.passthrough.iter().map(device).collect();
+    let devices = libvirt::passthrough(domain);
+    let known: Option<BTreeMap<String, Vec<Reserved>>> = devices.iter().map(device).collect();
     (host.reserved, host.reserved_by_device) = match known.filter(|known| !known.is_empty()) {
         Some(by_device) => {
             let all: std::collections::BTreeSet<Reserved> = by_device.values().flatten().copied().collect();

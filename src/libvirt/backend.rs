@@ -97,7 +97,7 @@ fn memory_device(
         let name = if virtio { "memaddr" } else { "addr" };
         properties.set(name, address.value, Origin::Xml(address.span));
     }
-    line.devices.push(Device { driver: driver.into(), id: Some(id), properties, origin });
+    line.devices.push(Device { driver: driver.into(), id: Some(id), properties, origin, settable: false });
 }
 
 /// What decides the pages of a piece of memory.

@@ -46,6 +46,8 @@ pub struct LayoutInput<'a> {
     pub slots: u64,
     /// `pci-hole64-size`, bytes, where it is given.
     pub pci_hole64_size: Option<u64>,
+    /// `max-ram-below-4g`, bytes, where it is given.
+    pub max_ram_below_4g: Option<u64>,
 }
 
 /// The map. Ranges are inclusive at both ends.
@@ -131,11 +133,18 @@ fn lowmem(input: &LayoutInput<'_>) -> u64 {
     const Q35_LARGE: u64 = 2 * GIB;
     const I440FX_SMALL: u64 = 0xe000_0000;
     const I440FX_LARGE: u64 = 3 * GIB;
+    // 0 is the same as none.
+    let limit = input.max_ram_below_4g.filter(|&limit| limit > 0);
     match input.machine.family {
-        Family::Q35 if input.ram >= Q35_SMALL => Q35_LARGE,
-        Family::Q35 => Q35_SMALL,
-        Family::I440fx if input.ram >= I440FX_SMALL && input.machine.gigabyte_align() => I440FX_LARGE,
-        Family::I440fx => I440FX_SMALL,
+        Family::Q35 => {
+            let lowmem = if input.ram >= Q35_SMALL { Q35_LARGE } else { Q35_SMALL };
+            limit.map_or(lowmem, |limit| limit.min(lowmem))
+        }
+        Family::I440fx => {
+            let lowmem = limit.unwrap_or(I440FX_SMALL);
+            let aligned = input.ram >= lowmem && input.machine.gigabyte_align();
+            if aligned { lowmem.min(I440FX_LARGE) } else { lowmem }
+        }
     }
 }
 
@@ -223,6 +232,7 @@ mod tests {
             maxmem,
             slots,
             pci_hole64_size: hole,
+            max_ram_below_4g: None,
         };
         Layout::plan(&input).expect("fits")
     }

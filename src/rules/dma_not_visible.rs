@@ -29,7 +29,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         return;
     };
     let range = text::range(reserved.range);
-    for hidden in &guest.domain.hidden_dma {
+    for hidden in &guest.hidden_dma {
         let (title, cause, label) = match &hidden.unseen {
             Unseen::Process(protocol) => (
                 format!("DMA through this {protocol} device may fail: guest memory lies in a reserved range, {range}"),

@@ -36,7 +36,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         false => (!host.machines.contains(&machine.name)).then(|| "the host's QEMU has no such type".to_owned()),
     };
     let Some(label) = label else { return };
-    let span = guest.domain.machine.as_ref().map_or(guest.domain.span, |name| name.span);
+    let span = guest.machine_span();
     let message = format!("libvirt refuses the guest: the host's QEMU does not have machine type {}", machine.name);
     findings.push(Finding::new(RULE.id, Severity::Error, message, span, label));
 }
@@ -64,6 +64,7 @@ const PAGE: Page = Page {
             text: "Emulator '/usr/bin/qemu-system-x86_64' does not support machine type 'pc-q35-99.0'",
         },
         ErrorText { by: Program::Qemu, when: "asked without libvirt", text: "unsupported machine type" },
+        ErrorText { by: Program::Qemu, when: "the same in QEMU 10", text: "unsupported machine type: \"pc-q35-99.0\"" },
     ],
     fix: &[
         Text(

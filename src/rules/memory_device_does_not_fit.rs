@@ -24,8 +24,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let message = format!("QEMU refuses to start: the {kind} has no place, {error}");
     let span = guest.device_span(*index);
     let mut finding = Finding::new(RULE.id, Severity::Error, message, span, "does not fit");
-    if let Some(maximum) = guest.domain.max_memory {
-        finding = finding.with_label(maximum.span, "the room there is");
+    if let Some(maximum) = guest.maxmem_span() {
+        finding = finding.with_label(maximum, "the room there is");
     }
     findings.push(finding);
 }

@@ -4,7 +4,7 @@
 use super::page::*;
 use super::{Refuser, Rule};
 use crate::address::{AMD_HT_START, GIB};
-use crate::domain::{Passthrough, PassthroughKind};
+use crate::command_line::{Memory, Origin, Passthrough, PassthroughKind};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::text;
@@ -20,23 +20,21 @@ pub(crate) const RULE: Rule = Rule {
 };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    let (Some(layout), Some(memory)) = (guest.layout(), guest.memory()) else { return };
+    let Some(layout) = guest.layout() else { return };
     let Some(ram) = layout.ram_above_4g.filter(|_| layout.relocated) else { return };
     let range = text::range(ram);
-    let device = guest.domain.passthrough.iter().find(|device| is_maybe_gpu(device));
+    let device = guest.passthrough.iter().find(|device| is_maybe_gpu(guest, device));
     let (severity, title) = match device.filter(|_| guest.domain.windows) {
         Some(_) => (Severity::Warning, format!("a GPU driver in this Windows guest may fail: RAM is moved to {range}")),
         None => (Severity::Note, format!("QEMU moves the RAM above 4 GiB to {range}")),
     };
     // What would keep it where it is.
-    let maximum = guest.domain.max_memory.filter(|_| layout.device_memory.is_some());
+    let maximum = guest.maxmem_span().filter(|_| layout.device_memory.is_some());
+    let slots = guest.memory().map_or(0, Memory::slots);
     let plugged: u64 = guest.plugged.iter().flatten().filter_map(|device| device.range.size()).sum();
-    let stays = layout
-        .maxmem_that_stays(memory.size.value, memory.slots())
-        .filter(|&most| most >= memory.size.value.saturating_add(plugged));
+    let stays = layout.maxmem_that_stays(guest.ram, slots).filter(|&most| most >= guest.ram.saturating_add(plugged));
     let reason = match (maximum, stays) {
-        (Some(_), Some(most)) if most >= memory.size.value + GIB => {
-            let slots = memory.slots();
+        (Some(_), Some(most)) if most >= guest.ram.saturating_add(GIB) => {
             let slots = if slots == 1 { "1 slot".to_owned() } else { format!("{slots} slots") };
             let most = text::size(most / GIB * GIB);
             format!("only for memory hot-plug; a <maxMemory> of up to {most} with {slots} would keep it below 1 TiB")
@@ -56,14 +54,16 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let span = guest.ram_span().unwrap_or(guest.domain.span);
     let mut finding = Finding::new(RULE.id, severity, title, span, "moved above 1 TiB").because(cause).about(ram);
     if let Some(maximum) = maximum {
-        finding = finding.with_label(maximum.span, "counted in full, plus 1 GiB per slot");
+        finding = finding.with_label(maximum, "counted in full, plus 1 GiB per slot");
     }
     findings.push(finding);
 }
 
 /// Whether a passthrough device may be a GPU; a network interface is none, nor is what speaks virtio over vDPA.
-fn is_maybe_gpu(device: &Passthrough) -> bool {
-    !device.network && device.kind != PassthroughKind::VhostVdpa
+fn is_maybe_gpu(guest: &Guest<'_>, device: &Passthrough) -> bool {
+    let mut networks = guest.domain.passthrough.iter().filter(|device| device.network);
+    let is_network = networks.any(|network| Origin::Xml(network.span) == device.origin);
+    !is_network && device.kind != PassthroughKind::VhostVdpa
 }
 
 #[cfg(feature = "cli")]

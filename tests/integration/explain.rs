@@ -103,7 +103,10 @@ fn pages_name_the_severities_that_occur() {
 }
 
 /// What real programs were seen to print.
-const RECORDED: [&str; 2] = [include_str!("../data/vfio.txt"), golden::RECORD];
+const RECORDED: [&str; 3] = [include_str!("../data/vfio.txt"), REFUSALS, golden::RECORD];
+
+/// The same of refused starts on three stacks, and formats of newer programs than the installed ones.
+const REFUSALS: &str = include_str!("../data/refusals.txt");
 
 /// What real programs print: texts they were seen to print, and the formats they print with.
 struct Evidence {
@@ -114,7 +117,8 @@ struct Evidence {
 
 impl Evidence {
     fn collect() -> Self {
-        let mut evidence = Self { formats: Vec::new(), missing: Vec::new() };
+        let formats = REFUSALS.lines().filter_map(|line| line.strip_prefix("format: ")).map(str::to_owned).collect();
+        let mut evidence = Self { formats, missing: Vec::new() };
         let libraries = "/usr/lib/x86_64-linux-gnu";
         for (what, file) in [
             ("QEMU", "/usr/bin/qemu-system-x86_64".to_owned()),

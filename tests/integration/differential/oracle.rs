@@ -151,10 +151,10 @@ fn relevant(line: &[String]) -> Vec<String> {
         let Some(value) = words.next_if(|word| !word.starts_with('-')) else {
             continue;
         };
-        let keep = match option.as_str() {
-            "-machine" | "-accel" | "-cpu" | "-m" | "-numa" | "-smp" | "-global" => true,
-            "-object" => value.contains("memory-backend"),
-            "-device" => DEVICES.iter().any(|driver| value.contains(&format!("\"driver\":\"{driver}"))),
+        let keep = match option.trim_start_matches('-') {
+            "machine" | "M" | "accel" | "cpu" | "m" | "numa" | "smp" | "global" | "set" => true,
+            "object" => value.contains("memory-backend"),
+            "device" => DEVICES.iter().any(|driver| value.contains(driver)),
             _ => false,
         };
         if keep {
