@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{code, command, fixable, fixed, names, read, run, stderr, write};
+use super::{code, command, fixable, fixed, names, read, run, stderr, stdout, write};
 use crate::common::{note, skip, work_dir};
 
 /// Somebody who is not root.
@@ -125,6 +125,29 @@ fn whoever_may_not_write_to_a_file_does_not_replace_it() {
     let output = command.args(["-i", "a.xml"]).current_dir(&folder).output().expect("runs");
     assert!(code(&output) == 2 && stderr(&output).contains("read-only"), "{}", stderr(&output));
     assert_eq!((read(&path), names(&folder)), (fixable(), vec!["a.xml".to_owned()]));
+}
+
+/// As in a container whose image holds the files: to open one for writing there makes another one of it.
+#[test]
+fn a_file_in_the_image_of_a_container_is_replaced() {
+    let folder = work_dir("fix-overlay");
+    write(&folder, "lower/a.xml", &fixable());
+    let script = "mount -t tmpfs tmpfs \"$1/mount\" && mkdir \"$1\"/mount/upper \"$1\"/mount/work \"$1\"/mount/all || exit 77\n\
+                  layers=lowerdir=$1/lower,upperdir=$1/mount/upper,workdir=$1/mount/work\n\
+                  mount -t overlay -o \"$layers\" overlay \"$1/mount/all\" && cd \"$1/mount/all\" || exit 77\n\
+                  shift; \"$@\" -q -i a.xml && cat a.xml";
+    std::fs::create_dir(folder.join("mount")).expect("a folder");
+    let fix = command();
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&folder);
+    let Ok(output) = shell.arg(fix.get_program()).args(fix.get_args()).output() else {
+        return skip("unshare is not there");
+    };
+    if !is_root() || output.status.code() == Some(77) {
+        return skip("no overlay can be mounted here");
+    }
+    assert_eq!((code(&output), stdout(&output)), (0, fixed()), "{}", stderr(&output));
+    assert_eq!(read(&folder.join("lower/a.xml")), fixable());
 }
 
 #[test]
