@@ -20,6 +20,7 @@ use crate::xml::Span;
 
 /// A rewrite that helps.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fix {
     /// Its parts, in the order they were tried.
     pub changes: Vec<Change>,
@@ -56,6 +57,7 @@ impl Fix {
 
 /// A part of a rewrite.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change {
     /// Another `<os><type machine>`.
     Machine {
