@@ -156,7 +156,7 @@ fn check_fix(document: &Document<'_>, evaluation: &Evaluation, host: &Host, poli
 fn check_sarif(document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) {
     let mut builder = LogBuilder::default();
     builder.guest("domain.xml", document, domain, evaluation);
-    let log = serde_json::to_value(builder.finish(0)).expect("JSON");
+    let log = serde_json::to_value(builder.finish(0, None)).expect("JSON");
     let results = log["runs"][0]["results"].as_array().expect("results");
     assert_eq!(results.len(), evaluation.findings.len());
     let Some(fix) = &evaluation.fix else { return };
