@@ -4,18 +4,18 @@
 
 use std::sync::LazyLock;
 
-use iova_preflight::verdict::{Evaluation, Verdict, evaluate};
+use iova_preflight::Layout;
+use iova_preflight::address::GpaRange;
 use iova_preflight::domain::{self, Domain};
 use iova_preflight::finding::{Finding, Severity};
+use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::host::{Host, builtin};
-use iova_preflight::address::GpaRange;
-use iova_preflight::policy::Policy;
-use iova_preflight::qemu::layout::Layout;
 use iova_preflight::machine::{Resolved, resolve};
+use iova_preflight::policy::Policy;
 use iova_preflight::report::json::GuestReport;
 use iova_preflight::report::picture::{self, Picture};
 use iova_preflight::report::sarif::LogBuilder;
-use iova_preflight::fix::rewrite::rewrite;
+use iova_preflight::verdict::{Evaluation, Verdict, evaluate};
 use iova_preflight::xml::{Document, Element, Location, Span, XmlError};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;

@@ -53,7 +53,6 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         machine: os_type.map_or(Ok(None), |e| attribute(e, "machine"))?,
         emulator: root.descend(&["devices", "emulator"]).map(short_text).transpose()?,
         memory: memory_size(root.child("memory"))?,
-        current_memory: memory_size(root.child("currentMemory"))?,
         max_memory: memory_size(root.child("maxMemory"))?,
         slots: root.child("maxMemory").map_or(Ok(None), |e| number_attribute(e, "slots"))?,
         numa_cells: numa_cells(cpu)?,
