@@ -15,7 +15,7 @@ pub use networks::{Networks, read_network};
 pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
 pub use sources::{Described, Fact, FactOrigin};
 #[cfg(feature = "cli")]
-pub use write::Line;
+pub use write::ProfileLine;
 
 use serde::Serialize;
 
