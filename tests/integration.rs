@@ -6,6 +6,7 @@ mod common;
 
 mod integration {
     mod architecture;
+    mod cases;
     mod ci_pipelines;
     mod corpus;
     mod differential;
