@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::policy::{Mode, OnInternalError, Policy};
 use crate::qemu::cpu::{DEFAULT_PHYS_BITS, MAX_PHYS_BITS, has_long_mode};
 use crate::qemu::layout::{AMD_HT_START, Q35_PCI_HOLE64_SIZE};
+use crate::rules;
 use crate::text::printable;
 
 /// The operations a guest can be stopped at.
@@ -60,19 +61,24 @@ pub enum Decision {
     },
 }
 
-/// The rules whose findings are certain enough to stop a guest: QEMU refuses its phys-bits, or VFIO refuses its
-/// memory. What libvirt itself refuses is left to libvirt.
-const STOPPING_RULES: [&str; 5] = [
-    "phys-bits-too-low",
-    "phys-bits-not-configurable",
-    "phys-bits-out-of-range",
-    "ram-in-reserved-range",
-    "memory-device-in-reserved-range",
-];
-
-/// Whether the policy exempts a guest, by name or by UUID.
+/// Whether the policy exempts a guest, by name or by UUID. What has the form of a UUID is one: a guest that is named
+/// like the UUID of another is not exempt.
 pub fn is_exempt(policy: &Policy, name: &str, uuid: Option<&str>) -> bool {
-    policy.exempt.iter().any(|exempt| exempt == name || uuid.is_some_and(|uuid| uuid.eq_ignore_ascii_case(exempt)))
+    policy.exempt.iter().any(|exempt| match uuid_digits(exempt) {
+        Some(digits) => uuid.and_then(uuid_digits) == Some(digits),
+        None => exempt == name,
+    })
+}
+
+/// The 32 digits of a UUID, with hyphens anywhere or without, as `virUUIDParse` in libvirt's `src/util/viruuid.c`
+/// takes it.
+fn uuid_digits(text: &str) -> Option<[u8; 32]> {
+    let mut digits = text.trim().bytes().filter(|byte| *byte != b'-').map(|byte| byte.to_ascii_lowercase());
+    let mut found = [0; 32];
+    for digit in &mut found {
+        *digit = digits.next().filter(u8::is_ascii_hexdigit)?;
+    }
+    digits.next().is_none().then_some(found)
 }
 
 /// Whether a guest is too small to reach the HyperTransport range or the end of 40 address bits, whatever its machine
@@ -110,13 +116,9 @@ pub fn is_out_of_reach(domain: &Domain) -> bool {
 pub fn decide(operation: Operation, domain: &Domain, host: &Host, policy: &Policy) -> Decision {
     let evaluation = evaluate(domain, host, policy);
     let name = &shortened(&domain.name);
-    let stopping: Vec<&Finding> = evaluation
-        .findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Error && STOPPING_RULES.contains(&finding.rule))
-        .collect();
+    let stopping: Vec<&Finding> = evaluation.findings.iter().filter(|finding| rules::stops(finding)).collect();
     // Of two reasons, that the devices cannot reach the memory says more than that QEMU wants more bits.
-    let worst = stopping.iter().find(|finding| finding.rule.ends_with("in-reserved-range")).or(stopping.first());
+    let worst = stopping.iter().find(|finding| rules::is_collision(finding)).or(stopping.first());
     let Some(worst) = worst else {
         return Decision::Allow { log: warning(operation, name, &evaluation) };
     };
@@ -325,6 +327,13 @@ mod tests {
             Policy { exempt: vec!["db".into(), "C7A5FDBD-0000-0000-0000-000000000000".into()], ..Policy::default() };
         assert!(is_exempt(&policy, "db", None));
         assert!(is_exempt(&policy, "x", Some("c7a5fdbd-0000-0000-0000-000000000000")));
+        assert!(is_exempt(&policy, "x", Some("c7a5fdbd000000000000000000000000")));
         assert!(!is_exempt(&policy, "x", Some("y")));
+        for name in ["c7a5fdbd-0000-0000-0000-000000000000", "C7A5FDBD-0000-0000-0000-000000000000"] {
+            assert!(!is_exempt(&policy, name, Some("d7a5fdbd-0000-0000-0000-000000000000")), "{name}");
+            assert!(!is_exempt(&policy, name, None), "{name}");
+        }
+        let plain = Policy { exempt: vec!["c7a5fdbd00000000000000000000000".into(), "-".into()], ..Policy::default() };
+        assert!(is_exempt(&plain, "c7a5fdbd00000000000000000000000", None));
     }
 }

@@ -5,7 +5,7 @@ use crate::domain::{Domain, MemoryDevice, MemoryModel, PassthroughKind};
 use crate::host::{Host, Reserved};
 use crate::libvirt::{self, Memory, Refusal};
 use crate::machine::MachineType;
-use crate::policy::{PassthroughPolicy, Policy};
+use crate::policy::Policy;
 use crate::qemu::cpu::{Accelerator, Cpu, CpuOptions, CpuRefusal, HostCpu};
 use crate::qemu::layout::{Layout, LayoutError, LayoutInput};
 use crate::qemu::memory_device::{self, DEFAULT_ALIGNMENT, FILE_ALIGNMENT, PlacementError, Request};
@@ -231,7 +231,7 @@ fn request(
 }
 
 fn exposure(domain: &Domain, policy: &Policy) -> Exposure {
-    let assumed = domain.overrides.assume_passthrough.unwrap_or(policy.passthrough == PassthroughPolicy::Assume);
+    let assumed = policy.expects_passthrough(&domain.overrides);
     let mediated = domain.passthrough.iter().all(|device| device.kind == PassthroughKind::VfioMdev);
     match (domain.passthrough.is_empty(), mediated) {
         (false, false) => Exposure::Present,

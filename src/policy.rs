@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::domain::Overrides;
 use crate::machine::{MachineType, Resolved, resolve};
 use crate::text::quoted;
 use crate::xml::Location;
@@ -22,6 +23,8 @@ pub struct Policy {
     pub on_internal_error: OnInternalError,
     /// Names or UUIDs of guests that the hook and the watch service leave alone.
     pub exempt: Vec<String>,
+    /// What a guest's own `<metadata>` may change.
+    pub overrides: OverridePolicy,
     /// The watch service.
     pub watch: WatchPolicy,
 }
@@ -65,6 +68,39 @@ pub enum MachineUpgrade {
     Named(MachineType),
 }
 
+impl PassthroughPolicy {
+    /// The value in the file.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Assume => "assume",
+        }
+    }
+}
+
+impl MachineUpgrade {
+    /// The value in the file.
+    fn name(&self) -> &str {
+        match self {
+            Self::Minimum => "minimum",
+            Self::Latest => "latest",
+            Self::Never => "never",
+            Self::Named(machine) => &machine.name,
+        }
+    }
+}
+
+impl PhysBitsPolicy {
+    /// The value in the file.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Minimum => "minimum",
+            Self::Host => "host",
+            Self::Never => "never",
+        }
+    }
+}
+
 impl TryFrom<String> for MachineUpgrade {
     type Error = String;
 
@@ -104,6 +140,30 @@ pub enum OnInternalError {
     Block,
 }
 
+/// `overrides`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverridePolicy {
+    /// It may ask to be checked more strictly than this policy says.
+    #[default]
+    Tighten,
+    /// It may ask for anything, less strict checks included.
+    Honour,
+    /// Nothing.
+    Ignore,
+}
+
+impl OverridePolicy {
+    /// The value in a policy file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tighten => "tighten",
+            Self::Honour => "honour",
+            Self::Ignore => "ignore",
+        }
+    }
+}
+
 /// `[watch]`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -133,6 +193,54 @@ impl Policy {
             message: e.message().replace('\n', " "),
         })
     }
+
+    /// The keys that decide how guests are evaluated and fixed, as far as they differ from the defaults, as they are
+    /// written in the file. Those of the hook and of the watch service are not among them.
+    pub fn differences(&self) -> Vec<String> {
+        let Self {
+            mode: _,
+            passthrough,
+            machine_upgrade,
+            phys_bits,
+            on_internal_error: _,
+            exempt: _,
+            overrides,
+            watch: _,
+        } = self;
+        let defaults = Self::default();
+        let mut differences = Vec::new();
+        let mut compare = |key: &str, differs: bool, value: &str| {
+            if differs {
+                differences.push(format!("{key} = \"{value}\""));
+            }
+        };
+        compare("passthrough", *passthrough != defaults.passthrough, passthrough.name());
+        compare("machine_upgrade", *machine_upgrade != defaults.machine_upgrade, machine_upgrade.name());
+        compare("phys_bits", *phys_bits != defaults.phys_bits, phys_bits.name());
+        compare("overrides", *overrides != defaults.overrides, overrides.name());
+        differences
+    }
+
+    /// Whether a guest with these overrides is evaluated as if it had a passthrough device.
+    pub fn expects_passthrough(&self, overrides: &Overrides) -> bool {
+        let expected = self.passthrough == PassthroughPolicy::Assume;
+        match (self.overrides, overrides.assume_passthrough) {
+            (OverridePolicy::Tighten, Some(assume)) => expected || assume,
+            (OverridePolicy::Honour, Some(assume)) => assume,
+            (OverridePolicy::Ignore, _) | (_, None) => expected,
+        }
+    }
+
+    /// What a guest's overrides ask for and do not get, in one line; `None` if there is nothing.
+    pub fn refused_override(&self, overrides: &Overrides) -> Option<String> {
+        if let Some(broken) = &overrides.broken {
+            return Some(format!("its <metadata> is ignored: {}", broken.value));
+        }
+        let assume = overrides.assume_passthrough?;
+        let refused = self.expects_passthrough(overrides) != assume;
+        let (asked, policy) = (if assume { "assume" } else { "present" }, self.overrides.name());
+        refused.then(|| format!("passthrough='{asked}' in its <metadata> is ignored (overrides = \"{policy}\")"))
+    }
 }
 
 #[cfg(test)]
@@ -153,7 +261,7 @@ mod tests {
     fn every_key_is_read() {
         let policy = Policy::from_toml(
             "mode = 'warn'\npassthrough = 'assume'\nmachine_upgrade = 'latest'\nphys_bits = 'host'\n\
-             on_internal_error = 'block'\nexempt = ['a']\n[watch]\nrewrite = true\n",
+             on_internal_error = 'block'\nexempt = ['a']\noverrides = 'honour'\n[watch]\nrewrite = true\n",
         );
         let expected = Policy {
             mode: Mode::Warn,
@@ -162,9 +270,50 @@ mod tests {
             phys_bits: PhysBitsPolicy::Host,
             on_internal_error: OnInternalError::Block,
             exempt: vec!["a".to_owned()],
+            overrides: OverridePolicy::Honour,
             watch: WatchPolicy { rewrite: true },
         };
         assert_eq!(policy, Ok(expected));
+    }
+
+    #[test]
+    fn differences_are_told_as_they_are_written() {
+        let differences = |text: &str| Policy::from_toml(text).expect("a policy").differences();
+        assert!(
+            differences("mode = 'warn'\nexempt = ['a']\nphys_bits = 'minimum'\n[watch]\nrewrite = true\n").is_empty()
+        );
+        for text in [
+            "passthrough = \"assume\"",
+            "machine_upgrade = \"pc-q35-8.2\"",
+            "phys_bits = \"never\"",
+            "overrides = \"honour\"",
+        ] {
+            assert_eq!(differences(text), [text]);
+        }
+        let all = differences("phys_bits = 'host'\nmachine_upgrade = 'never'");
+        assert_eq!(all, ["machine_upgrade = \"never\"", "phys_bits = \"host\""]);
+    }
+
+    #[test]
+    fn a_guest_can_only_tighten_unless_the_policy_says_otherwise() {
+        let policy = |text: &str| Policy::from_toml(text).expect("a policy");
+        for (text, alone, present, assume) in [
+            ("", false, false, true),
+            ("passthrough = 'assume'", true, true, true),
+            ("overrides = 'honour'", false, false, true),
+            ("passthrough = 'assume'\noverrides = 'honour'", true, false, true),
+            ("overrides = 'ignore'", false, false, false),
+            ("passthrough = 'assume'\noverrides = 'ignore'", true, true, true),
+        ] {
+            let policy = policy(text);
+            let overrides = |assume_passthrough| Overrides { assume_passthrough, broken: None };
+            let expected = [None, Some(false), Some(true)].map(|asked| policy.expects_passthrough(&overrides(asked)));
+            assert_eq!(expected, [alone, present, assume], "{text}");
+            for asked in [false, true] {
+                let refused = policy.refused_override(&overrides(Some(asked))).is_some();
+                assert_eq!(refused, expected[1 + usize::from(asked)] != asked, "{text}");
+            }
+        }
     }
 
     #[test]

@@ -3,14 +3,17 @@
 //! Only what decides the guest-physical memory map is read. Nothing is interpreted here: see [`crate::libvirt`] for
 //! what libvirt makes of it and [`crate::qemu`] for what QEMU builds then.
 
+mod other;
 mod passthrough;
 mod read;
 pub mod units;
 
+pub use other::{OtherDocument, other_document};
 pub use passthrough::{Passthrough, PassthroughKind};
 pub(crate) use read::pci_hole64_element;
 pub use read::{ReadError, read};
 
+use crate::text::quoted;
 use crate::xml::Span;
 
 /// A value and where it stands in the XML.
@@ -206,6 +209,23 @@ pub enum MaxPhysAddrMode {
 pub struct Overrides {
     /// `passthrough='assume'`: evaluate the guest as if it had a passthrough device, because one is hot-plugged later.
     pub assume_passthrough: Option<bool>,
+    /// Why something that stands there is ignored, in one line.
+    pub broken: Option<Sourced<String>>,
+}
+
+impl Overrides {
+    /// What `passthrough` of `<policy>` says. The guest's owner writes it: what is none of the two words is no reason
+    /// not to look at the guest.
+    pub fn from_passthrough(value: &str, span: Span) -> Self {
+        match value {
+            "assume" => Self { assume_passthrough: Some(true), broken: None },
+            "present" => Self { assume_passthrough: Some(false), broken: None },
+            other => {
+                let value = format!("passthrough='{}'; it is `present` or `assume`", quoted(other));
+                Self { assume_passthrough: None, broken: Some(Sourced { value, span }) }
+            }
+        }
+    }
 }
 
 /// The XML namespace of the `<policy>` element in `<metadata>`.

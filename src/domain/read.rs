@@ -3,7 +3,7 @@
 use super::units::{self, SizeError, parse_kib, parse_number};
 use super::{
     CpuElement, CpuMode, Domain, Feature, METADATA_NAMESPACE, MaxPhysAddr, MaxPhysAddrMode, MemoryDevice, MemoryModel,
-    Overrides, Sourced, passthrough,
+    OtherDocument, Overrides, Sourced, other_document, passthrough,
 };
 use crate::text::quoted;
 use crate::xml::{Document, Element, Span};
@@ -16,12 +16,14 @@ pub struct ReadError {
     pub message: String,
     /// Where it stands.
     pub span: Span,
+    /// What the document is instead, where it is libvirt's.
+    pub other: Option<OtherDocument>,
 }
 
 type Result<T> = std::result::Result<T, ReadError>;
 
 fn error<T>(span: Span, message: impl Into<String>) -> Result<T> {
-    Err(ReadError { message: message.into(), span })
+    Err(ReadError { message: message.into(), span, other: None })
 }
 
 /// Reads the domain in `document`.
@@ -31,8 +33,12 @@ fn error<T>(span: Span, message: impl Into<String>) -> Result<T> {
 pub fn read(document: &Document<'_>) -> Result<Domain> {
     let root = document.root();
     if root.name() != "domain" || root.namespace().is_some() {
-        let name = quoted(root.name());
-        return error(root.start_tag(), format!("not a libvirt domain: the outermost element is <{name}>"));
+        let other = root.namespace().is_none().then(|| other_document(root.name())).flatten();
+        let message = match other {
+            Some(OtherDocument { what, instead }) => format!("<{}> is {what}, not a domain; {instead}", root.name()),
+            None => format!("not a libvirt domain: the outermost element is <{}>", quoted(root.name())),
+        };
+        return Err(ReadError { message, span: root.start_tag(), other });
     }
     let os_type = root.descend(&["os", "type"]);
     let cpu = root.child("cpu");
@@ -65,7 +71,7 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         acpi: root.descend(&["features", "acpi"]).is_some(),
         passthrough: passthrough_devices,
         raw_args,
-        overrides: overrides(root)?,
+        overrides: overrides(root),
         span: name.map_or(root.start_tag(), |e| e.span()),
     })
 }
@@ -304,19 +310,10 @@ fn hugepage_kib(root: Element<'_>) -> Result<Option<u64>> {
     Ok(Some(largest))
 }
 
-fn overrides(root: Element<'_>) -> Result<Overrides> {
+fn overrides(root: Element<'_>) -> Overrides {
     let policy = root.child("metadata").and_then(|metadata| {
         metadata.children().find(|e| e.local_name() == "policy" && e.namespace() == Some(METADATA_NAMESPACE))
     });
-    let Some(attribute) = policy.and_then(|policy| policy.attribute("passthrough")) else {
-        return Ok(Overrides::default());
-    };
-    let assume_passthrough = match attribute.value {
-        "assume" => true,
-        "present" => false,
-        other => {
-            return error(attribute.span, format!("passthrough='{}'; it is `present` or `assume`", quoted(other)));
-        }
-    };
-    Ok(Overrides { assume_passthrough: Some(assume_passthrough) })
+    let passthrough = policy.and_then(|policy| policy.attribute("passthrough"));
+    passthrough.map_or_else(Overrides::default, |asked| Overrides::from_passthrough(asked.value, asked.span))
 }

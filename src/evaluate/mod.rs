@@ -16,7 +16,7 @@ use crate::machine::{Family, Flavor, MachineType, Resolved, resolve};
 use crate::policy::Policy;
 use crate::qemu::cpu::{AMD, CpuOptions, HostCpu};
 use crate::qemu::layout::Layout;
-use crate::rules;
+use crate::rules::{self, machine_type_not_available, not_modelled};
 use crate::text::quoted;
 use crate::version::Version;
 
@@ -235,11 +235,11 @@ fn run(domain: &Domain, setting: Setting<'_>, policy: &Policy) -> Evaluation {
     let guest = Guest::new(domain, setting, policy);
     let mut findings = rules::check(&guest);
     let mut assumptions = Vec::new();
-    if let Some(missing) = findings.iter().position(|finding| finding.rule == rules::MACHINE_TYPE_NOT_AVAILABLE) {
+    if let Some(missing) = findings.iter().position(|finding| machine_type_not_available::RULE.found(finding)) {
         // What the machine would build is of no interest where there is none.
         findings = vec![findings.swap_remove(missing)];
     }
-    if findings.iter().any(|finding| finding.rule == rules::NOT_MODELLED) {
+    if findings.iter().any(|finding| not_modelled::RULE.found(finding)) {
         // A raw argument may well be there to fix what is found here; it fixes nothing that libvirt refuses.
         let by_qemu = |finding: &&mut Finding| finding.severity == Severity::Error && !rules::by_libvirt(finding);
         for finding in findings.iter_mut().filter(by_qemu) {

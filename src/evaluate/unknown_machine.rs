@@ -7,7 +7,7 @@ use crate::finding::{Finding, Severity};
 use crate::host::Host;
 use crate::machine::{FIRST_ENFORCING, Family, Flavor, MachineType};
 use crate::policy::Policy;
-use crate::rules;
+use crate::rules::{machine_type_not_available, unknown_machine_type};
 use crate::text::quoted;
 use crate::version::Version;
 
@@ -114,7 +114,7 @@ fn not_available(domain: &Domain, unknown: &Unknown) -> Evaluation {
     let title = format!("libvirt refuses the guest: the host's QEMU does not have machine type {shown}");
     let span = domain.machine.as_ref().map_or(domain.span, |machine| machine.span);
     let label = "the host's QEMU has no such type";
-    evaluation.findings.push(Finding::new(rules::MACHINE_TYPE_NOT_AVAILABLE, Severity::Error, title, span, label));
+    evaluation.findings.push(Finding::new(machine_type_not_available::RULE.id, Severity::Error, title, span, label));
     evaluation
 }
 
@@ -130,7 +130,7 @@ fn finding(domain: &Domain, unknown: &Unknown, listed: bool, severity: Severity,
     let remedy =
         if unknown.alias { "; a host profile with [qemu.aliases], or a type by its full name, tells" } else { "" };
     let span = domain.machine.as_ref().map_or(domain.span, |machine| machine.span);
-    Finding::new(rules::UNKNOWN_MACHINE_TYPE, severity, title, span, "not known")
+    Finding::new(unknown_machine_type::RULE.id, severity, title, span, "not known")
         .because(format!("{consequence}{remedy}"))
 }
 

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::{Block, Content, PAGES, Page};
+use crate::rules::page::{Block, Content};
+use crate::rules::{RULES, Rule};
 
 /// The page as a file of its own.
-pub fn markdown(page: &Page) -> String {
-    let mut text = format!("# {}\n\n{}: {}.\n", page.rule, capitalized(&page.severity_words()), page.summary());
-    for section in page.sections() {
+pub fn markdown(rule: &Rule) -> String {
+    let mut text = format!("# {}\n\n{}: {}.\n", rule.id, capitalized(&rule.page.severity_words()), rule.summary);
+    for section in rule.page.sections() {
         let _ = write!(text, "\n## {}\n", section.title);
         text += &body(section.content);
     }
@@ -15,9 +16,9 @@ pub fn markdown(page: &Page) -> String {
 }
 
 /// The page without its title, to be shown where the title already stands.
-pub fn help(page: &Page) -> String {
+pub fn help(rule: &Rule) -> String {
     let mut text = String::new();
-    for section in page.sections() {
+    for section in rule.page.sections() {
         let _ =
             write!(text, "{}## {}\n{}", if text.is_empty() { "" } else { "\n" }, section.title, body(section.content));
     }
@@ -30,9 +31,9 @@ pub fn index() -> String {
         "# Rules\n\nWhat `iova-preflight check` can find. `iova-preflight explain RULE` prints the same pages.\n\n\
          | rule | severity | what it finds |\n|---|---|---|\n",
     );
-    for page in PAGES {
-        let (rule, severity, summary) = (page.rule, page.severity_words(), escaped(page.summary()));
-        let _ = writeln!(text, "| [{rule}]({rule}.md) | {severity} | {summary} |");
+    for rule in &RULES {
+        let (id, severity, summary) = (rule.id, rule.page.severity_words(), escaped(rule.summary));
+        let _ = writeln!(text, "| [{id}]({id}.md) | {severity} | {summary} |");
     }
     text
 }

@@ -11,7 +11,10 @@ use crate::machine::{self, Flavor, MachineType, Resolved};
 use crate::policy::{MachineUpgrade, PhysBitsPolicy, Policy};
 use crate::qemu::cpu::DEFAULT_PHYS_BITS;
 use crate::qemu::layout::FIRST_RELOCATING_QEMU;
-use crate::rules;
+use crate::rules::{
+    self, machine_type_not_available, memory_device_does_not_fit, phys_bits_above_host, phys_bits_out_of_range,
+    phys_bits_too_low,
+};
 use crate::text::{self, quoted};
 use crate::xml::Span;
 
@@ -213,9 +216,9 @@ impl Search<'_> {
 
     /// Adds phys-bits to `changes`, where `before`, the guest with those changes, lacks them.
     fn widen(&mut self, mut changes: Vec<Change>, before: &Evaluation) -> Option<Fix> {
-        /// What another `<maxphysaddr>` may fix.
-        const RULES: [&str; 3] = ["phys-bits-too-low", "phys-bits-above-host", "phys-bits-out-of-range"];
-        if !before.findings.iter().any(|finding| RULES.contains(&finding.rule)) {
+        // What another `<maxphysaddr>` may fix.
+        let rules = [phys_bits_too_low::RULE, phys_bits_above_host::RULE, phys_bits_out_of_range::RULE];
+        if !before.findings.iter().any(|finding| rules.iter().any(|rule| rule.found(finding))) {
             return None;
         }
         // Where QEMU refuses the width itself there is no map yet that would tell what it needs.
@@ -283,7 +286,7 @@ impl Search<'_> {
 
     /// No fixed address for the memory device that does not fit at its own, so that QEMU finds a place for it.
     fn free_address(&mut self, before: &Evaluation) -> Option<Fix> {
-        if !before.findings.iter().any(|finding| finding.rule == "memory-device-does-not-fit") {
+        if !before.findings.iter().any(|finding| memory_device_does_not_fit::RULE.found(finding)) {
             return None;
         }
         let dimms = self.domain.memory_devices.iter().enumerate();
@@ -300,7 +303,7 @@ impl Search<'_> {
 
     /// A machine type that moves RAM, where the guest's does not or is not there.
     fn newer_machine(&mut self, before: &Evaluation) -> Option<Fix> {
-        let missing = before.findings.iter().any(|finding| finding.rule == rules::MACHINE_TYPE_NOT_AVAILABLE);
+        let missing = before.findings.iter().any(|finding| machine_type_not_available::RULE.found(finding));
         let collides = before.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f));
         let stays = collides && before.facts.enforces_amd_1tb_hole == Some(false);
         if !missing && !stays {

@@ -4,10 +4,10 @@
 //! `/var/cache/libvirt/qemu/capabilities/*.xml`, readable by root.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::file::read_found;
+use super::file::{open_found, read_found};
 use crate::host::{Emulator, Host};
 use crate::version::Version;
 use crate::xml::{Document, MAX_BYTES};
@@ -41,18 +41,60 @@ impl CachedQemu {
             }
             machines.push(name.to_owned());
         }
-        machines.sort_by(|a: &String, b| numbers(a).cmp(&numbers(b)).then_with(|| a.cmp(b)));
+        let version = |name| text(name).and_then(|number| number.parse().ok()).map(Version::from_libvirt_number);
+        let probed = text("qemuctime").and_then(|time| time.parse().ok());
+        Some(Self::new(text("emulator")?, version("version")?, version("selfvers"), probed, machines, aliases))
+    }
+
+    /// What [`Self::parse`] gives, read by lines: of a file as libvirt writes it, one element a line, up to the last
+    /// machine type of its first accelerator. QEMU has the same machine types with each, and `virQEMUCapsFormatAccel`
+    /// writes the list again for each. `None` if the file is not as libvirt writes it, or of another architecture's
+    /// QEMU.
+    pub fn skim(text: &str) -> Option<Self> {
+        let inside = text.strip_prefix("<qemuCaps>\n")?.trim_ascii_end().strip_suffix("</qemuCaps>")?;
+        let (mut machines, mut aliases) = (Vec::new(), BTreeMap::new());
+        let (mut emulator, mut version, mut libvirt, mut probed, mut is_x86) = (None, None, None, None, false);
+        // Every line inside one of these elements is indented deeper.
+        for line in inside.lines().filter_map(|line| line.strip_prefix("  <")) {
+            if let Some(attributes) = line.strip_prefix("machine") {
+                let (name, alias) = (quoted_value(attributes, " name='")?, quoted_value(attributes, " alias='"));
+                if let Some(alias) = alias {
+                    aliases.insert(alias.to_owned(), name.to_owned());
+                }
+                machines.push(name.to_owned());
+                continue;
+            }
+            if !machines.is_empty() {
+                break;
+            }
+            let Some((name, rest)) = line.split_once('>') else { continue };
+            let Some((value, _)) = rest.split_once('<') else { continue };
+            let number = || value.parse().ok().map(Version::from_libvirt_number);
+            match name {
+                "emulator" => emulator = Some(value),
+                "version" => version = number(),
+                "selfvers" => libvirt = number(),
+                "qemuctime" => probed = value.parse().ok(),
+                "arch" => is_x86 = value == "x86_64",
+                _ => {}
+            }
+        }
+        let emulator = emulator.filter(|path| is_x86 && !path.contains('&'))?;
+        Some(Self::new(emulator.to_owned(), version?, libvirt, probed, machines, aliases))
+    }
+
+    fn new(
+        path: String,
+        version: Version,
+        libvirt: Option<Version>,
+        probed: Option<u64>,
+        mut machines: Vec<String>,
+        aliases: BTreeMap<String, String>,
+    ) -> Self {
+        machines.sort_by(|a, b| numbers(a).cmp(&numbers(b)).then_with(|| a.cmp(b)));
         machines.dedup();
-        Some(Self {
-            emulator: Emulator {
-                path: Some(text("emulator")?),
-                version: Some(Version::from_libvirt_number(text("version")?.parse().ok()?)),
-                machines,
-                aliases,
-            },
-            libvirt: text("selfvers").and_then(|number| number.parse().ok()).map(Version::from_libvirt_number),
-            probed: text("qemuctime").and_then(|time| time.parse().ok()).unwrap_or(0),
-        })
+        let emulator = Emulator { path: Some(path), version: Some(version), machines, aliases };
+        Self { emulator, libvirt, probed: probed.unwrap_or(0) }
     }
 
     /// Adds what is known of this QEMU to what is known of the host.
@@ -80,16 +122,27 @@ fn numbers(name: &str) -> Vec<(&str, u64)> {
 
 /// The QEMU at `emulator`, the last probed one where the cache has several; `None` where it has none or cannot be read.
 ///
-/// Only what libvirt can have written counts, see [`super::file::open_found`]. Of the other files only the beginning is
+/// Only what libvirt can have written counts, see [`open_found`]. Of the files of other binaries only the beginning is
 /// read, where libvirt writes the path.
 pub fn read_one(folder: &Path, emulator: &str) -> Option<CachedQemu> {
+    let files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).filter(|path| is_xml(path));
+    files.filter_map(|path| read_if_of(&path, emulator)).max_by_key(|qemu| qemu.probed)
+}
+
+/// Reads a cache file if it is of this binary.
+fn read_if_of(path: &Path, emulator: &str) -> Option<CachedQemu> {
     /// Bytes within which the path stands (`virQEMUCapsFormatCache` writes it first).
     const BEGINNING: usize = 4096;
+    let mut file = open_found(path).ok()?;
+    let expected = file.metadata().ok()?.len().min(MAX_BYTES as u64);
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).ok()? + 1);
+    file.by_ref().take(BEGINNING as u64).read_to_end(&mut bytes).ok()?;
     let wanted = format!("<emulator>{emulator}</emulator>");
-    let mentions = |path: &Path| {
-        read_found(path, BEGINNING).is_ok_and(|bytes| bytes.windows(wanted.len()).any(|w| w == wanted.as_bytes()))
-    };
-    files(folder).filter(|path| mentions(path)).filter_map(|path| read(&path)).max_by_key(|qemu| qemu.probed)
+    if !bytes.windows(wanted.len()).any(|window| window == wanted.as_bytes()) {
+        return None;
+    }
+    file.take((MAX_BYTES - BEGINNING) as u64).read_to_end(&mut bytes).ok()?;
+    std::str::from_utf8(&bytes).ok().and_then(CachedQemu::skim).or_else(|| CachedQemu::parse(&bytes))
 }
 
 /// Every QEMU in the cache folder `folder` with its file, the last probed one of each binary, sorted by path of the
@@ -121,13 +174,10 @@ fn is_xml(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "xml")
 }
 
-fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|path| is_xml(path))
-}
-
-fn read(path: &Path) -> Option<CachedQemu> {
-    CachedQemu::parse(&read_found(path, MAX_BYTES).ok()?)
+/// The value between the `'` at the end of `start` and the next one, unless it has references.
+fn quoted_value<'t>(attributes: &'t str, start: &str) -> Option<&'t str> {
+    let (value, _) = attributes.split_once(start)?.1.split_once('\'')?;
+    Some(value).filter(|value| !value.contains('&'))
 }
 
 #[cfg(test)]
@@ -149,5 +199,41 @@ mod tests {
         assert_eq!(qemu.emulator.aliases.get("q35").map(String::as_str), Some("pc-q35-7.2"));
         assert_eq!(CachedQemu::parse(b"<qemuCaps><arch>aarch64</arch></qemuCaps>"), None);
         assert_eq!(CachedQemu::parse(b"not xml"), None);
+    }
+
+    #[test]
+    fn the_hook_reads_the_same_of_it_without_parsing_it() {
+        let machines = |accelerator: &str| {
+            let types = ["pc-q35-7.2' alias='q35", "pc-q35-2.10", "pc-i440fx-7.2' alias='pc", "pc-q35-2.9"];
+            let line = |machine: &&str| {
+                format!(
+                    "  <machine type='{accelerator}' name='{machine}' maxCpus='288' defaultCPU='qemu64-x86_64-cpu'/>\n"
+                )
+            };
+            types.iter().map(line).collect::<String>()
+        };
+        let cache = format!(
+            "<qemuCaps>\n  <emulator>/usr/bin/qemu-system-x86_64</emulator>\n  <qemuctime>1795392742</qemuctime>\n  \
+             <selfvers>9000000</selfvers>\n  <flag name='kvm'/>\n  <version>7002022</version>\n  <kvmVersion>0</kvmVersion>\n  \
+             <package>Debian 1:7.2+dfsg-7</package>\n  <arch>x86_64</arch>\n  <hostCPU type='kvm' model='base' migratability='yes'>\n    \
+             <property name='phys-bits' type='number' value='0'/>\n  </hostCPU>\n  \
+             <cpu type='kvm' name='max' typename='max-x86_64-cpu' usable='no'>\n    <blocker name='machine'/>\n  </cpu>\n{}  \
+             <cpu type='tcg' name='max' typename='max-x86_64-cpu' usable='yes'/>\n{}</qemuCaps>\n",
+            machines("kvm"),
+            machines("tcg")
+        );
+        let parsed = CachedQemu::parse(cache.as_bytes());
+        assert!(
+            parsed.as_ref().is_some_and(|qemu| qemu.emulator.machines.len() == 4 && qemu.emulator.aliases.len() == 2)
+        );
+        assert_eq!(CachedQemu::skim(&cache), parsed);
+        for (part, other) in [
+            ("x86_64</arch>", "aarch64</arch>"),
+            ("</qemuCaps>", ""),
+            ("<qemuCaps>\n", "<qemuCaps>"),
+            ("name='pc-q", "name='&"),
+        ] {
+            assert_eq!(CachedQemu::skim(&cache.replace(part, other)), None, "{part}");
+        }
     }
 }

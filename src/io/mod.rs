@@ -1,5 +1,7 @@
-//! Where the library touches the machine: sysfs, procfs, libvirt's capability cache, and files of limited size.
+//! Where the library touches the machine: sysfs, procfs, libvirt's capability cache, the policy, and files of limited size.
 
 pub mod capability_cache;
 pub mod detect;
 pub mod file;
+pub mod policy;
+pub mod trust;

@@ -56,6 +56,10 @@ pub struct Report<'a> {
     pub version: u32,
     /// The host the guests are evaluated for.
     pub host: HostReport<'a>,
+    /// The policy file, if what it says differs from the defaults in what counts here.
+    pub policy: Option<&'a str>,
+    /// How many files in folders were passed over, because they are XML of libvirt's and not domains.
+    pub passed_over: usize,
     /// The guests in the order they were given.
     pub guests: Vec<GuestReport>,
 }

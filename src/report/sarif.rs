@@ -5,11 +5,13 @@ use serde::Serialize;
 
 use crate::domain::Domain;
 use crate::evaluate::{Evaluation, Verdict};
-use crate::explain::{self, Block, PAGES, Page};
+use crate::explain;
 use crate::finding::{Finding, Label, Severity};
 use crate::fix::Fix;
 use crate::fix::rewrite::edits;
 use crate::report::Unreadable;
+use crate::rules::page::Block;
+use crate::rules::{RULES, Rule};
 use crate::xml::edit::Edit;
 use crate::xml::{Document, Places, Span};
 
@@ -34,6 +36,13 @@ struct Run {
     invocations: [Invocation; 1],
     column_kind: &'static str,
     results: Vec<SarifResult>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    properties: Option<RunProperties>,
+}
+
+#[derive(Debug, Serialize)]
+struct RunProperties {
+    policy: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -234,8 +243,8 @@ impl LogBuilder {
         self.notifications.extend(other.notifications);
     }
 
-    /// The log of a run that ends with `exit_code`.
-    pub fn finish(self, exit_code: u8) -> Log {
+    /// The log of a run that ends with `exit_code`. `policy` is the policy file, if it differs from the defaults.
+    pub fn finish(self, exit_code: u8, policy: Option<String>) -> Log {
         let version = env!("CARGO_PKG_VERSION");
         let repository = Some(env!("CARGO_PKG_REPOSITORY")).filter(|uri| !uri.is_empty());
         let driver = Driver {
@@ -256,6 +265,7 @@ impl LogBuilder {
             invocations: [invocation],
             column_kind: "unicodeCodePoints",
             results: self.results,
+            properties: policy.map(|policy| RunProperties { policy }),
         };
         Log { schema: SCHEMA, version: "2.1.0", runs: [run] }
     }
@@ -263,24 +273,26 @@ impl LogBuilder {
 
 /// The rules, with the pages about them; those are found below `repository`.
 fn rules(repository: Option<&str>) -> Vec<ReportingDescriptor> {
-    let uri = |page: &Page| {
+    let uri = |rule: &Rule| {
         let version = env!("CARGO_PKG_VERSION");
-        repository.map(|repository| format!("{repository}/blob/v{version}/docs/rules/{}.md", page.rule))
+        repository.map(|repository| format!("{repository}/blob/v{version}/docs/rules/{}.md", rule.id))
     };
     let unreadable = "The input is no libvirt domain that could be evaluated: it cannot be read, is not well-formed XML, or \
                       is not a domain. Nothing is said of the guest.";
-    let described = PAGES.into_iter().map(|page| {
-        let meaning: Vec<&str> = page.meaning.iter().filter_map(words).collect();
+    let described = RULES.iter().map(|rule| {
+        let meaning: Vec<&str> = rule.page.meaning.iter().filter_map(words).collect();
         ReportingDescriptor {
-            id: page.rule,
-            short_description: message(capitalized(page.summary())),
+            id: rule.id,
+            short_description: message(capitalized(rule.summary)),
             full_description: message(meaning.first().copied().unwrap_or_default().replace('`', "")),
             help: Message {
-                text: format!("{}\n\n`iova-preflight explain {}` says more.", meaning.join("\n\n"), page.rule),
-                markdown: Some(explain::help(page)),
+                text: format!("{}\n\n`iova-preflight explain {}` says more.", meaning.join("\n\n"), rule.id),
+                markdown: Some(explain::help(rule)),
             },
-            help_uri: uri(page),
-            default_configuration: Configuration { level: page.severities.first().copied().unwrap_or(Severity::Note) },
+            help_uri: uri(rule),
+            default_configuration: Configuration {
+                level: rule.page.severities.first().copied().unwrap_or(Severity::Note),
+            },
         }
     });
     described
@@ -303,7 +315,7 @@ fn words(block: &Block) -> Option<&'static str> {
 }
 
 fn rule_index(rule: &str) -> usize {
-    PAGES.iter().position(|page| page.rule == rule).unwrap_or(PAGES.len())
+    RULES.iter().position(|known| known.id == rule).unwrap_or(RULES.len())
 }
 
 fn message(text: impl Into<String>) -> Message {

@@ -35,7 +35,7 @@ fn consequence(guest: &Guest<'_>) -> String {
         Exposure::Present => format!("{who} refuses to map it (-22, Invalid argument)"),
         Exposure::Assumed => {
             let says =
-                if guest.domain.overrides.assume_passthrough.is_some() { "its <metadata>" } else { "the policy" };
+                if guest.domain.overrides.assume_passthrough == Some(true) { "its <metadata>" } else { "the policy" };
             format!("{who} would refuse to map it (-22, Invalid argument) for the device that {says} says will come")
         }
         Exposure::MediatedOnly => "mediated devices do not mind, a PCI function attached later fails".to_owned(),

@@ -1,12 +1,21 @@
 //! `machine-type-not-available`.
 
-use super::Rule;
+#[cfg(feature = "cli")]
+use super::page::*;
+use super::{Refuser, Rule};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::machine::Flavor;
 
-pub(super) const RULE: Rule =
-    Rule { id: "machine-type-not-available", summary: "the host's QEMU does not have the machine type", check };
+pub(crate) const RULE: Rule = Rule {
+    id: "machine-type-not-available",
+    summary: "the host's QEMU does not have the machine type",
+    by: Refuser::Libvirt,
+    stops: false,
+    check,
+    #[cfg(feature = "cli")]
+    page: &PAGE,
+};
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let (host, machine) = (guest.setting.host, guest.setting.machine);
@@ -20,3 +29,47 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let message = format!("libvirt refuses the guest: the host's QEMU does not have machine type {}", machine.name);
     findings.push(Finding::new(RULE.id, Severity::Error, message, span, "the host's QEMU has no such type"));
 }
+
+#[cfg(feature = "cli")]
+const PAGE: Page = Page {
+    severities: &[Severity::Error],
+    meaning: &[Text(
+        "The host's QEMU does not have the machine type that the domain asks for: libvirt does not start it.",
+    )],
+    cause: &[Text(
+        "The domain comes from a host with a newer QEMU, or from another distribution: RHEL, CentOS and Ubuntu have \
+         types of their own. Or the host's QEMU has been upgraded so far that it dropped the type: QEMU removes types \
+         that are older than about six years. The rule speaks only if the host's types, or at least the version of \
+         its QEMU, are known.",
+    )],
+    history: &[Text(
+        "Aliases such as `q35` are replaced by a versioned type when a domain is defined, and stay there for the \
+         domain's life. That keeps the virtual hardware as it is, with the memory map it has.",
+    )],
+    errors: &[
+        ErrorText {
+            by: Program::Libvirt,
+            when: "when the domain is defined or started",
+            text: "Emulator '/usr/bin/qemu-system-x86_64' does not support machine type 'pc-q35-99.0'",
+        },
+        ErrorText { by: Program::Qemu, when: "asked without libvirt", text: "unsupported machine type" },
+    ],
+    fix: &[
+        Text(
+            "With `virsh edit NAME`, a type that the host has. Choose one of 7.1 or newer for a guest with a \
+             passthrough device and about a TiB of memory or of room for it.",
+        ),
+        Shell(
+            "virsh capabilities | grep -o '>pc-[^<]*' | sort -uV\n\
+             qemu-system-x86_64 -machine help",
+        ),
+        Text("Or a newer QEMU on the host."),
+    ],
+    verify: &[
+        Text("Whether the host has the type, and what an alias stands for:"),
+        Shell(
+            "virsh domcapabilities --machine pc-q35-6.2 | grep '<machine>'\n\
+             virsh domcapabilities --machine q35 | grep '<machine>'",
+        ),
+    ],
+};

@@ -1,37 +1,69 @@
-//! The rules, one file each. A rule looks at a [`Guest`] and reports [`Finding`]s; it does no arithmetic of its own.
+//! The rules, one file each: what it checks, whether that may stop a guest, and its page. A rule looks at a [`Guest`] and
+//! reports [`Finding`]s; it does no arithmetic of its own.
 
 mod collision;
-mod hotplug_window_in_reserved_range;
-mod machine_type_not_available;
-mod memory_device_does_not_fit;
-mod memory_device_in_reserved_range;
-mod memory_hotplug_refused;
-mod not_modelled;
-mod pci_hole_in_reserved_range;
-mod phys_bits_above_host;
-mod phys_bits_ignored;
-mod phys_bits_not_configurable;
-mod phys_bits_out_of_range;
-mod phys_bits_too_low;
-mod ram_in_reserved_range;
-mod refused_by_libvirt;
-mod relocated_above_1t;
+pub(crate) mod hotplug_window_in_reserved_range;
+pub(crate) mod machine_type_not_available;
+pub(crate) mod memory_device_does_not_fit;
+pub(crate) mod memory_device_in_reserved_range;
+pub(crate) mod memory_hotplug_refused;
+pub(crate) mod not_modelled;
+#[cfg(feature = "cli")]
+pub mod page;
+pub(crate) mod pci_hole_in_reserved_range;
+pub(crate) mod phys_bits_above_host;
+pub(crate) mod phys_bits_ignored;
+pub(crate) mod phys_bits_not_configurable;
+pub(crate) mod phys_bits_out_of_range;
+pub(crate) mod phys_bits_too_low;
+pub(crate) mod ram_in_reserved_range;
+pub(crate) mod refused_by_libvirt;
+pub(crate) mod relocated_above_1t;
+pub(crate) mod unknown_machine_type;
 
-use crate::finding::Finding;
+use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 
+/// Who refuses what a rule finds as an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refuser {
+    /// libvirt, before there is a QEMU. The hook leaves it to libvirt.
+    Libvirt,
+    /// QEMU, before there is a guest.
+    Qemu,
+    /// VFIO or vhost-vdpa: DMA cannot reach the guest's memory.
+    Vfio,
+    /// Nobody; it is no error.
+    Nobody,
+}
+
 /// A rule.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Rule {
     /// Its name, the same for ever.
     pub id: &'static str,
     /// What it finds, in one line.
     pub summary: &'static str,
+    /// Who refuses the guest for it.
+    pub(crate) by: Refuser,
+    /// Whether its errors are certain enough that the hook stops a guest for them.
+    pub(crate) stops: bool,
     check: fn(&Guest<'_>, &mut Vec<Finding>),
+    /// All there is to say about it.
+    #[cfg(feature = "cli")]
+    pub page: &'static page::Page,
+}
+
+impl Rule {
+    /// Whether it found this.
+    pub fn found(&self, finding: &Finding) -> bool {
+        finding.rule == self.id
+    }
 }
 
 /// All rules in the order their findings are reported: what stops a guest first, what is good to know last.
-pub const RULES: [Rule; 15] = [
+pub static RULES: [Rule; 16] = [
+    unknown_machine_type::RULE,
     refused_by_libvirt::RULE,
     machine_type_not_available::RULE,
     memory_hotplug_refused::RULE,
@@ -53,29 +85,37 @@ pub const RULES: [Rule; 15] = [
 const MAX_PER_RULE: usize = 16;
 
 /// The rule that speaks before there is a [`Guest`]: the flags of the machine type are not known.
-pub const UNKNOWN_MACHINE_TYPE: &str = "unknown-machine-type";
+pub const UNKNOWN_MACHINE_TYPE: &str = unknown_machine_type::RULE.id;
 
-/// The rule whose finding makes all others pointless.
-pub(crate) const MACHINE_TYPE_NOT_AVAILABLE: &str = machine_type_not_available::RULE.id;
+/// The rule of this name.
+pub fn rule(id: &str) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| rule.id == id)
+}
 
-/// The rule whose finding makes those of others uncertain.
-pub(crate) const NOT_MODELLED: &str = not_modelled::RULE.id;
+/// Who refuses the guest for what was found.
+fn refuser(finding: &Finding) -> Refuser {
+    rule(finding.rule).map_or(Refuser::Nobody, |rule| rule.by)
+}
 
 /// Whether it is libvirt that refuses the guest, before there is any QEMU.
 pub(crate) fn by_libvirt(finding: &Finding) -> bool {
-    [refused_by_libvirt::RULE.id, machine_type_not_available::RULE.id, phys_bits_above_host::RULE.id]
-        .contains(&finding.rule)
+    refuser(finding) == Refuser::Libvirt
 }
 
 /// Whether memory lies where DMA cannot reach it.
 pub(crate) fn is_collision(finding: &Finding) -> bool {
-    [ram_in_reserved_range::RULE.id, memory_device_in_reserved_range::RULE.id].contains(&finding.rule)
+    refuser(finding) == Refuser::Vfio
+}
+
+/// Whether it is certain enough for the hook to stop a guest.
+pub(crate) fn stops(finding: &Finding) -> bool {
+    finding.severity == Severity::Error && rule(finding.rule).is_some_and(|rule| rule.stops)
 }
 
 /// What all rules find, in order.
 pub fn check(guest: &Guest<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for rule in RULES {
+    for rule in &RULES {
         let before = findings.len();
         (rule.check)(guest, &mut findings);
         let all = findings.len() - before;
@@ -85,4 +125,33 @@ pub fn check(guest: &Guest<'_>) -> Vec<Finding> {
         }
     }
     findings
+}
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use super::page::Block;
+    use super::*;
+
+    #[test]
+    fn no_page_leaves_out_what_it_has_to_say() {
+        for Rule { id, page, .. } in &RULES {
+            for (what, blocks) in
+                [("meaning", page.meaning), ("cause", page.cause), ("fix", page.fix), ("verify", page.verify)]
+            {
+                assert!(!blocks.is_empty(), "{id}: no {what}");
+            }
+            assert!(!page.severities.is_empty() && page.severities.is_sorted_by(|a, b| a > b), "{id}");
+            assert!(page.verify.iter().any(|block| matches!(block, Block::Shell(_))), "{id}: no command");
+        }
+    }
+
+    #[test]
+    fn every_rule_has_a_name_of_its_own_and_only_errors_stop_a_guest() {
+        for (index, one) in RULES.iter().enumerate() {
+            assert!(RULES[..index].iter().all(|other| other.id != one.id), "{} twice", one.id);
+            let refused = one.by != Refuser::Nobody;
+            assert_eq!(refused, one.page.severities.contains(&Severity::Error), "{}", one.id);
+            assert!(!one.stops || matches!(one.by, Refuser::Qemu | Refuser::Vfio), "{} stops a guest", one.id);
+        }
+    }
 }

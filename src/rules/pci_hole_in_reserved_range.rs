@@ -1,14 +1,20 @@
 //! `pci-hole-in-reserved-range`.
 
-use super::{Rule, collision};
+#[cfg(feature = "cli")]
+use super::page::*;
+use super::{Refuser, Rule, collision};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::text;
 
-pub(super) const RULE: Rule = Rule {
+pub(crate) const RULE: Rule = Rule {
     id: "pci-hole-in-reserved-range",
     summary: "firmware can place a device's BAR where the host's IOMMU maps nothing",
+    by: Refuser::Nobody,
+    stops: false,
     check,
+    #[cfg(feature = "cli")]
+    page: &PAGE,
 };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
@@ -27,3 +33,54 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         findings.push(collision::labelled(guest, finding));
     }
 }
+
+#[cfg(feature = "cli")]
+const PAGE: Page = Page {
+    severities: &[Severity::Warning],
+    meaning: &[Text(
+        "The guest starts. The 64-bit PCI hole, where firmware places the large BARs of PCI devices, reaches into a \
+         range that the host's IOMMU maps nothing in. A BAR that lands there works for the guest's CPUs; other \
+         passthrough devices cannot reach it (peer-to-peer DMA, as GPUs use among one another).",
+    )],
+    cause: &[
+        shared::THE_RANGE,
+        Text(
+            "The hole lies behind RAM and the window for memory devices; it has 32 GiB on q35 and 2 GiB on i440fx, \
+             unless `<pcihole64>` says otherwise. QEMU would have moved RAM, and the hole with it, but for the reason \
+             the finding names.",
+        ),
+    ],
+    history: &[
+        shared::KERNEL,
+        shared::QEMU,
+        Text(
+            "With those machine types QEMU also marks the range as reserved in the guest's E820 map, so that firmware \
+             can keep BARs out of it; with older ones it does not.",
+        ),
+    ],
+    errors: &[ErrorText {
+        by: Program::Qemu,
+        when: "a warning in the guest's log, when the BAR is mapped",
+        text: "failed to vfio_dma_map. pci p2p may not work",
+    }],
+    fix: &[
+        Text(
+            "A machine type of 7.1 or newer, or a smaller hole, if the devices' BARs fit into it. Nothing has to be \
+             done if no device talks to another one.",
+        ),
+        Xml("<controller type='pci' index='0' model='pcie-root'>\n\
+             \x20 <pcihole64 unit='GiB'>16</pcihole64>\n\
+             </controller>"),
+        shared::NEW_MACHINE,
+    ],
+    verify: &[
+        shared::RESERVED[0],
+        shared::RESERVED[1],
+        shared::RESERVED[2],
+        Text("Where the BARs are, seen from the host once the guest's firmware has run, and from inside the guest:"),
+        Shell(
+            "virsh qemu-monitor-command NAME --hmp 'info pci' | grep -E 'BAR|PCI device'\n\
+             lspci -vv | grep 'Region .*64-bit'",
+        ),
+    ],
+};

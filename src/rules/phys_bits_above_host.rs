@@ -1,16 +1,22 @@
 //! `phys-bits-above-host`.
 
-use super::Rule;
+#[cfg(feature = "cli")]
+use super::page::*;
+use super::{Refuser, Rule};
 use crate::domain::MaxPhysAddrMode;
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::libvirt::MAXPHYSADDR_SINCE;
 use crate::qemu::cpu::Accelerator;
 
-pub(super) const RULE: Rule = Rule {
+pub(crate) const RULE: Rule = Rule {
     id: "phys-bits-above-host",
     summary: "the guest is to have more physical address bits than the host",
+    by: Refuser::Libvirt,
+    stops: false,
     check,
+    #[cfg(feature = "cli")]
+    page: &PAGE,
 };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
@@ -43,3 +49,47 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(RULE.id, Severity::Warning, message, span, format!("gives {} bits", cpu.phys_bits)));
     }
 }
+
+#[cfg(feature = "cli")]
+const PAGE: Page = Page {
+    severities: &[Severity::Error, Severity::Warning],
+    meaning: &[
+        Text(
+            "An error where the domain asks for more physical address bits than the host has, with `<maxphysaddr \
+             mode='emulate' bits='…'/>`: libvirt refuses to start it.",
+        ),
+        Text(
+            "A warning where the guest has more bits than the host by default and its memory map makes use of them: \
+             it starts, and accesses to the memory that the host cannot address fail in the running guest.",
+        ),
+    ],
+    cause: &[Text(
+        "A domain that was made for another host, or bits that were guessed too high. A CPU with memory encryption \
+         switched on (AMD SME, Intel TME) can have fewer bits left than its data sheet says. The warning is about \
+         hosts of 36 or 39 bits, as of some desktop and laptop processors: QEMU gives the guest 40 all the same.",
+    )],
+    history: &[Text(
+        "libvirt reads `<maxphysaddr>` since 8.7 and compares it with the host, whose bits it knows once somebody has \
+         asked it for its capabilities; a guest that is started before that is not refused. QEMU alone does not \
+         refuse: it warns that the bits of host and guest differ.",
+    )],
+    errors: &[
+        ErrorText {
+            by: Program::Libvirt,
+            when: "at start",
+            text: "The number of virtual CPU address bits cannot exceed the number supported by the host CPU",
+        },
+        ErrorText {
+            by: Program::Qemu,
+            when: "a warning in the guest's log",
+            text: "Host physical bits (48) does not match phys-bits property (52)",
+        },
+    ],
+    fix: &[
+        Text("The bits the memory map needs, if the host has them, or those of the host:"),
+        shared::FIX_IT,
+        Xml("<maxphysaddr mode='passthrough'/>"),
+        Text("If the map needs more than the host has, only less memory helps."),
+    ],
+    verify: &[shared::BITS[0], shared::BITS[1]],
+};

@@ -1,12 +1,21 @@
 //! `ram-in-reserved-range`.
 
-use super::{Rule, collision};
+#[cfg(feature = "cli")]
+use super::page::*;
+use super::{Refuser, Rule, collision};
 use crate::finding::Finding;
 use crate::guest::Guest;
 use crate::text;
 
-pub(super) const RULE: Rule =
-    Rule { id: "ram-in-reserved-range", summary: "guest RAM lies where the host's IOMMU maps nothing", check };
+pub(crate) const RULE: Rule = Rule {
+    id: "ram-in-reserved-range",
+    summary: "guest RAM lies where the host's IOMMU maps nothing",
+    by: Refuser::Vfio,
+    stops: true,
+    check,
+    #[cfg(feature = "cli")]
+    page: &PAGE,
+};
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let (Some(layout), Ok(memory)) = (guest.layout(), &guest.memory) else { return };
@@ -19,3 +28,69 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         }
     }
 }
+
+#[cfg(feature = "cli")]
+const PAGE: Page = Page {
+    severities: &[Severity::Error, Severity::Warning],
+    meaning: &[
+        Text(
+            "A part of the guest's RAM lies where the host's IOMMU maps nothing. With a VFIO or vDPA device the guest \
+             does not start: such a device may write to all of RAM, so all of RAM has to be mapped for it, and the \
+             kernel refuses.",
+        ),
+        Text(
+            "Without such a device it is a warning: the guest starts, and fails on the day that it gets one. Mediated \
+             devices (vGPU) map single pages and are accepted.",
+        ),
+    ],
+    cause: &[
+        shared::THE_RANGE,
+        Text(
+            "QEMU puts RAM in one piece from 4 GiB upwards. From about 1010 GiB of RAM on it runs into the range, \
+             unless QEMU moves it, and QEMU does not where the machine type is older than 7.1, where the vCPU's \
+             vendor is not AuthenticAMD, or where QEMU itself is older than 7.1. The finding says which of these it \
+             is.",
+        ),
+        Text(
+            "The vendor of the vCPU is that of the host under KVM, whatever the model, unless `<model vendor_id='…'>` \
+             sets another. Without KVM it is the model's.",
+        ),
+    ],
+    history: &[shared::KERNEL, shared::QEMU],
+    errors: &[
+        shared::VFIO_MAP,
+        ErrorText {
+            by: Program::Qemu,
+            when: "at start, with NUMA cells or without",
+            text: "vfio 0000:00:10.0: failed to setup container for group 3: memory listener initialization failed: \
+                   Region pc.ram: vfio_dma_map(0x55d33bf0d4e0, 0x100000000, 0x11280000000, 0x7e8991600000) = -22 \
+                   (Invalid argument)",
+        },
+        ErrorText {
+            by: Program::Qemu,
+            when: "the same as started by libvirt",
+            text: "vfio 0000:00:10.0: failed to setup container for group 3: memory listener initialization failed: \
+                   Region ram-node0: vfio_dma_map(0x55ea7f51cc50, 0x100000000, 0x11280000000, 0x7e3935600000) = -22 \
+                   (Invalid argument)",
+        },
+        shared::QEMU_EXITED,
+    ],
+    fix: &[
+        Text(
+            "A machine type of 7.1 or newer, and enough physical address bits for the map that then reaches beyond 1 \
+             TiB:",
+        ),
+        shared::FIX_IT,
+        shared::NEW_MACHINE,
+        Xml("<type arch='x86_64' machine='pc-q35-7.2'>hvm</type>\n\
+             \n\
+             <cpu mode='host-model'>\n\
+             \x20 <maxphysaddr mode='passthrough'/>\n\
+             </cpu>"),
+        Text(
+            "A guest that has to keep its machine type has to stay below the range: up to 1010 GiB of memory on q35 \
+             and 1011 GiB on i440fx, plugged memory included, its RAM does not reach the range.",
+        ),
+    ],
+    verify: &shared::COLLISION,
+};

@@ -1,11 +1,20 @@
 //! `refused-by-libvirt`.
 
-use super::Rule;
+#[cfg(feature = "cli")]
+use super::page::*;
+use super::{Refuser, Rule};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 
-pub(super) const RULE: Rule =
-    Rule { id: "refused-by-libvirt", summary: "libvirt refuses the domain for its memory or CPU settings", check };
+pub(crate) const RULE: Rule = Rule {
+    id: "refused-by-libvirt",
+    summary: "libvirt refuses the domain for its memory or CPU settings",
+    by: Refuser::Libvirt,
+    stops: false,
+    check,
+    #[cfg(feature = "cli")]
+    page: &PAGE,
+};
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     for refusal in [guest.cpu_options.as_ref().err(), guest.memory.as_ref().err()].into_iter().flatten() {
@@ -13,3 +22,82 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(RULE.id, Severity::Error, message, refusal.span, "refused"));
     }
 }
+
+#[cfg(feature = "cli")]
+const fn libvirt(when: &'static str, text: &'static str) -> ErrorText {
+    ErrorText { by: Program::Libvirt, when, text }
+}
+
+#[cfg(feature = "cli")]
+const PAGE: Page = Page {
+    severities: &[Severity::Error],
+    meaning: &[Text(
+        "libvirt refuses the domain for what it says of memory or CPU, when it is defined or when it is started. QEMU \
+         is never asked, and there is no memory map to evaluate.",
+    )],
+    cause: &[Text(
+        "Each message below is one cause. The finding says in its own words which it is and points at the place. Only \
+         what has to do with memory and the CPU's width is looked at; a domain can be refused for much else.",
+    )],
+    history: &[Text(
+        "`<maxMemory>` and memory devices need NUMA cells because it is a cell that memory is plugged into; libvirt \
+         has asked for one since memory hot-plug came. `<maxphysaddr>` came with libvirt 8.7.",
+    )],
+    errors: &[
+        libvirt(
+            "maxMemory without NUMA cells",
+            "At least one numa node has to be configured when enabling memory hotplug",
+        ),
+        libvirt(
+            "a memory device without maxMemory",
+            "cannot use/hotplug a memory device when domain 'maxMemory' is not defined",
+        ),
+        libvirt("slots or the size are missing", "both maximum memory size and memory slot count must be specified"),
+        libvirt("maxMemory is too small", "maximum memory size must be equal or greater than the actual memory size"),
+        libvirt("the devices are larger than the memory", "Total size of memory devices exceeds the total memory size"),
+        libvirt("more devices than slots", "memory device count '3' exceeds slots count '2'"),
+        libvirt("a slot that is not there", "memory device slot '4' exceeds slots count '4'"),
+        libvirt("a slot twice", "memory device slot '1' is already being used by another memory device"),
+        libvirt("an address twice", "memory device base '0x100000000' is already being used by another memory device"),
+        libvirt(
+            "a cell that is not there",
+            "can't add memory backend for guest node '2' as the guest has only '1' NUMA nodes configured",
+        ),
+        libvirt("an NVDIMM's label", "nvdimm label must be at least 128KiB"),
+        libvirt("virtio-mem", "block size must be a power of two"),
+        libvirt(
+            "host-passthrough without KVM",
+            "CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 host is not supported by hypervisor",
+        ),
+        libvirt("a made-up vendor", "vendor_id must be exactly 12 characters long"),
+        libvirt("a feature twice", "CPU feature 'lm' specified more than once"),
+        libvirt(
+            "bits in the wrong mode",
+            "CPU maximum physical address bits number specification cannot be used with mode='passthrough'",
+        ),
+    ],
+    fix: &[
+        Text(
+            "Change what the message names, with `virsh edit NAME`. There is more than one way to fix each, so \
+             `iova-preflight fix` does not. For the commonest, memory hot-plug without a NUMA cell, one cell that has \
+             everything:",
+        ),
+        Xml("<cpu mode='host-model'>\n\
+             \x20 <numa>\n\
+             \x20   <cell id='0' cpus='0-11' memory='64' unit='GiB'/>\n\
+             \x20 </numa>\n\
+             </cpu>"),
+    ],
+    verify: &[
+        Text(
+            "Defining a domain under another name and without its UUID says whether libvirt takes it, and changes \
+             nothing else:",
+        ),
+        Shell(
+            "sed -e '/<uuid>/d' -e 's,<name>.*</name>,<name>try</name>,' guest.xml > try.xml\n\
+             virsh define try.xml && virsh undefine --nvram try",
+        ),
+        Text("Part of it is looked at only at start; this shows that too, and starts nothing:"),
+        Shell("virsh domxml-to-native qemu-argv try.xml"),
+    ],
+};

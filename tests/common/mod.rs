@@ -1,8 +1,10 @@
 //! What the black-box tests share: running the built program, host profiles, and saying loudly
 //! that a real part is missing.
-#![allow(dead_code, reason = "every test file uses its own part of this module")]
+#![allow(dead_code, reason = "each of the two programs uses its own part of this module")]
 
 pub mod expect;
+pub mod guest;
+pub mod namespace;
 pub mod validators;
 
 use iova_preflight::host::BUILTIN;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::world::World;
+use super::world::World;
 
 /// Every sample has to get the same verdict where the profile was written and anywhere else.
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/xml-samples");

@@ -1,9 +1,9 @@
 //! Guests that run already, and guests that come back.
 
-use crate::guest::Guest;
-use crate::real_map;
-use crate::start::assert_stopped;
-use crate::world::World;
+use super::real_map;
+use super::start::assert_stopped;
+use super::world::World;
+use crate::common::guest::Guest;
 
 /// From here on, a guest with memory in the hole is stopped whether it has a device or not.
 const STRICT: &str = "passthrough = 'assume'\n";
@@ -22,7 +22,7 @@ fn a_running_guest_survives_every_restart_of_libvirtd() {
         world.set_policy(policy);
         world.restart_libvirtd();
         let reconnects = || world.operations("10-recorder", "db").iter().filter(|o| *o == "reconnect begin").count();
-        crate::world::wait_for("libvirtd to find the guest", || reconnects() == restarts + 1);
+        super::world::wait_for("libvirtd to find the guest", || reconnects() == restarts + 1);
         assert_eq!(world.state("db"), "paused");
         assert_eq!(world.qemu("db"), Some(qemu), "the guest is another one");
         // libvirtd talks to it.

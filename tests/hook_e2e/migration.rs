@@ -1,9 +1,9 @@
 //! A guest that moves from one libvirtd to another.
 
-use crate::guest::Guest;
-use crate::real_map;
-use crate::start::assert_stopped;
-use crate::world::{Reply, World};
+use super::real_map;
+use super::start::assert_stopped;
+use super::world::{Reply, World};
+use crate::common::guest::Guest;
 
 /// Moves the guest; virsh talks to both sides, and QEMU to QEMU through a socket file that both see.
 fn migrate(name: &str, from: &World, to: &World) -> Reply {

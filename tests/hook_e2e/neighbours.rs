@@ -1,8 +1,8 @@
 //! Hooks of others, and many guests at once.
 
-use crate::guest::Guest;
-use crate::start::assert_stopped;
-use crate::world::World;
+use super::start::assert_stopped;
+use super::world::World;
+use crate::common::guest::Guest;
 
 #[test]
 fn hooks_of_others_keep_working() {

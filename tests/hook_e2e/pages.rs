@@ -1,9 +1,10 @@
 //! The commands that the pages of `explain` name, against a guest of a real libvirtd.
 
-use iova_preflight::explain::{Block, PAGES};
+use iova_preflight::rules::RULES;
+use iova_preflight::rules::page::Block;
 
-use crate::guest::Guest;
-use crate::world::World;
+use super::world::World;
+use crate::common::guest::Guest;
 
 /// The lines of a block that libvirt, QEMU or this machine answers; the others need a device or a guest's inside.
 fn answered(block: &Block) -> Vec<&'static str> {
@@ -20,8 +21,8 @@ fn the_commands_of_the_pages_work() {
     world.define(&guest);
     std::fs::write(world.files().join("guest.xml"), guest.xml()).expect("write the domain");
     let mut ran = 0;
-    for page in PAGES {
-        for block in page.fix.iter().chain(page.verify) {
+    for rule in &RULES {
+        for block in rule.page.fix.iter().chain(rule.page.verify) {
             let lines = answered(block);
             if lines.iter().any(|line| line.starts_with("virsh start")) && world.state("NAME") != "shut off" {
                 world.virsh(&["destroy", "NAME"]).expect_ok();
@@ -31,8 +32,8 @@ fn the_commands_of_the_pages_work() {
             for line in lines {
                 let script = format!("set -o pipefail; cd '{}'; {line}", world.files().display());
                 let printed = world.command("bash", &["-c", &script]).expect_ok();
-                assert!(line.contains(" > ") || !printed.trim().is_empty(), "{}: {line} prints nothing", page.rule);
-                assert!(!printed.contains("\"error\""), "{}: {line} prints {printed}", page.rule);
+                assert!(line.contains(" > ") || !printed.trim().is_empty(), "{}: {line} prints nothing", rule.id);
+                assert!(!printed.contains("\"error\""), "{}: {line} prints {printed}", rule.id);
                 ran += 1;
             }
         }

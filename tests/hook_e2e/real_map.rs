@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::world::World;
+use super::world::World;
 
 /// End of the memory below 4 GiB.
 const FOUR_GIB: u64 = 1 << 32;

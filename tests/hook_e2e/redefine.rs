@@ -6,10 +6,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::guest::Guest;
-use crate::real_map;
-use crate::start::assert_stopped;
-use crate::world::World;
+use super::real_map;
+use super::start::assert_stopped;
+use super::world::World;
+use crate::common::guest::Guest;
 
 /// There is no device to attach, so every guest is evaluated as if it had one.
 const ASSUME: &str = "passthrough = 'assume'\n";

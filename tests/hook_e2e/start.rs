@@ -1,8 +1,8 @@
 //! What `virsh start` does.
 
-use crate::guest::Guest;
-use crate::real_map;
-use crate::world::{Reply, World};
+use super::real_map;
+use super::world::{Reply, World};
+use crate::common::guest::Guest;
 
 /// Fails unless virsh says that the hook stopped the guest at `operation`, in a line of the hook's own.
 #[track_caller]
@@ -143,6 +143,6 @@ fn a_hook_installed_later_is_run_after_a_reload() {
     world.install_hook();
     world.reload_libvirtd();
     // Nothing shows when libvirtd is done with the reload.
-    crate::world::wait_for("the hook to be run", || world.start("db").stderr.contains("50-iova-preflight db"));
+    super::world::wait_for("the hook to be run", || world.start("db").stderr.contains("50-iova-preflight db"));
     assert_stopped(world.start("db"), "db", "prepare");
 }

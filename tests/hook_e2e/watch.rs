@@ -5,10 +5,10 @@ use std::io::Read;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::guest::Guest;
-use crate::start::assert_stopped;
-use crate::watcher::Watcher;
-use crate::world::{World, wait_for};
+use super::start::assert_stopped;
+use super::watcher::Watcher;
+use super::world::{World, wait_for};
+use crate::common::guest::Guest;
 
 const REWRITE: &str = "[watch]\nrewrite = true\n";
 

@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::world::{World, wait_for};
+use super::world::{World, wait_for};
 
 /// A running service, and the service manager's end of its socket. It is ended with this value.
 pub struct Watcher<'a> {

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::common::guest::Guest;
+use crate::common::namespace::{Namespace, SystemLog};
 use crate::common::{skip, work_dir};
-use crate::guest::Guest;
-use crate::namespace::{Namespace, SystemLog};
 
 /// Where libvirt keeps what it learned about each QEMU. Asking QEMU again takes seconds.
 const CAPABILITIES: &str = "/var/cache/libvirt/qemu/capabilities";

@@ -13,16 +13,10 @@ use std::path::Path;
 use iova_preflight::decision::{Decision, Operation, decide, is_exempt, is_out_of_reach, salvage_on_internal_error};
 use iova_preflight::domain;
 use iova_preflight::io::detect::host_for_domain;
-use iova_preflight::io::file::read_file_limited;
+use iova_preflight::io::policy;
 use iova_preflight::policy::{Mode, OnInternalError, Policy};
 use iova_preflight::text::printable;
 use iova_preflight::xml::{Document, MAX_BYTES};
-
-/// Where the operator's policy is.
-const POLICY: &str = "/etc/iova-preflight/policy.toml";
-
-/// The longest policy that is read, in bytes.
-const MAX_POLICY_BYTES: usize = 1024 * 1024;
 
 /// Ends the process with the status libvirt understands. Buffers are flushed by hand, nothing else has to be.
 fn exit(blocked: bool) -> ! {
@@ -61,8 +55,8 @@ fn main() {
             let line = format!("internal error: {problem}; guest {} {consequence}", printable(name));
             log::send(log::Level::Error, &line);
             if block {
-                let _ =
-                    writeln!(std::io::stderr(), "iova-preflight: {line} (on_internal_error = \"block\" in {POLICY})");
+                let source = format_args!("on_internal_error = \"block\" in {}", policy::PATH);
+                let _ = writeln!(std::io::stderr(), "iova-preflight: {line} ({source})");
             }
             exit(block)
         }
@@ -97,16 +91,9 @@ fn run(operation: Operation, name: &str) -> Result<Decision, String> {
 }
 
 fn read_policy() -> Result<Policy, String> {
-    let bytes = match read_file_limited(Path::new(POLICY), MAX_POLICY_BYTES) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Policy::default()),
-        Err(error) => return Err(format!("{POLICY}: {error}")),
-    };
+    let read = policy::read_operators(Path::new("/")).map_err(|error| format!("{}: {error}", policy::PATH));
+    let Some(bytes) = read? else { return Ok(Policy::default()) };
     // Whatever is wrong with the rest, what it says of internal errors holds for this one.
     deadline::set_on_internal_error(salvage_on_internal_error(&bytes));
-    if bytes.len() > MAX_POLICY_BYTES {
-        return Err(format!("{POLICY}: longer than 1 MiB"));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| format!("{POLICY}: not UTF-8"))?;
-    Policy::from_toml(&text).map_err(|error| format!("{POLICY}:{error}"))
+    policy::parse(&bytes).map_err(|error| format!("{}:{error}", policy::PATH))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use iova_preflight::explain::PAGES;
+use iova_preflight::rules::RULES;
 
 /// Tells, before QEMU starts, whether a PCI-passthrough guest collides with the HyperTransport range that AMD hosts
 /// reserve below 1 TiB
@@ -34,7 +34,7 @@ pub(crate) enum Command {
     /// Say what a rule means, why it exists, and what to do; without RULE, list them all
     Explain {
         /// The rule, as findings name it
-        #[arg(hide_possible_values = true, value_parser = PossibleValuesParser::new(PAGES.map(|page| page.rule)))]
+        #[arg(hide_possible_values = true, value_parser = PossibleValuesParser::new(RULES.iter().map(|rule| rule.id)))]
         rule: Option<String>,
     },
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
@@ -91,9 +91,9 @@ pub(crate) struct CommonArgs {
     #[arg(long, value_name = "FILE|NAME")]
     pub host: Option<PathBuf>,
 
-    /// Read what a fix may do, and what is taken for a passthrough guest, from this file; its `mode` and `exempt` are
-    /// for the hook
-    #[arg(long, value_name = "FILE")]
+    /// Read what a fix may do, and which guests count as passthrough guests, from this policy; `none` is the default
+    /// policy [default: /etc/iova-preflight/policy.toml, if it is there]
+    #[arg(long, value_name = "FILE|none")]
     pub policy: Option<PathBuf>,
 
     /// Print nothing but errors, and what is asked for explicitly; the exit status says it all
@@ -173,8 +173,9 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "FILE|NAME")]
     pub host: Option<PathBuf>,
 
-    /// Read what is allowed from this file [default: /etc/iova-preflight/policy.toml, if it is there]
-    #[arg(long, value_name = "FILE")]
+    /// Read what is allowed from this policy; `none` is the default policy [default: /etc/iova-preflight/policy.toml, if
+    /// it is there]
+    #[arg(long, value_name = "FILE|none")]
     pub policy: Option<PathBuf>,
 
     /// Where replaced definitions are kept [default: /var/lib/iova-preflight for root, otherwise below ~/.local/state]
@@ -195,8 +196,9 @@ pub(crate) struct MapArgs {
     #[arg(long, value_name = "FILE|NAME")]
     pub host: Option<PathBuf>,
 
-    /// Read what a fix may do from this file
-    #[arg(long, value_name = "FILE")]
+    /// Read what a fix may do from this policy; `none` is the default policy [default:
+    /// /etc/iova-preflight/policy.toml, if it is there]
+    #[arg(long, value_name = "FILE|none")]
     pub policy: Option<PathBuf>,
 
     /// How to draw it

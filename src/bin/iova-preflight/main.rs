@@ -3,9 +3,12 @@
 mod args;
 mod commands;
 mod connected;
+mod hook;
 mod input;
+mod outcome;
 mod output;
 mod parallel;
+#[cfg(feature = "libvirt")]
 mod watch;
 
 use std::process::ExitCode;
@@ -13,7 +16,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
-use commands::{check, explain, fix, hook, host, map, packages};
+use commands::{check, explain, fix, hook as hook_command, host, map, packages, watch as watch_command};
+use outcome::Outcome;
 use output::stderr;
 
 fn main() -> ExitCode {
@@ -24,8 +28,8 @@ fn main() -> ExitCode {
         Command::Fix(args) => fix::run(args),
         Command::Map(args) => map::run(args),
         Command::Explain { rule } => explain::run(rule.as_deref()),
-        Command::Hook(args) => hook::run(args),
-        Command::Watch(args) => watch::run(args),
+        Command::Hook(args) => hook_command::run(args),
+        Command::Watch(args) => watch_command::run(args),
         Command::Host(args) => host::run(args),
         Command::Completions { shell } => packages::completions(*shell),
         Command::Man { folder } => packages::man(folder.as_deref()),
@@ -38,34 +42,6 @@ fn main() -> ExitCode {
             stderr::line(&format!("iova-preflight: {error:#}"));
             Outcome::Failed.into()
         }
-    }
-}
-
-/// How a run ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Outcome {
-    /// Every guest may start.
-    Clean,
-    /// At least one guest is stopped.
-    Stopped,
-    /// At least one input could not be evaluated.
-    Failed,
-}
-
-impl Outcome {
-    /// The exit status.
-    fn code(self) -> u8 {
-        match self {
-            Self::Clean => 0,
-            Self::Stopped => 1,
-            Self::Failed => 2,
-        }
-    }
-}
-
-impl From<Outcome> for ExitCode {
-    fn from(outcome: Outcome) -> Self {
-        outcome.code().into()
     }
 }
 

@@ -3,33 +3,29 @@
 use std::io::{self, Write};
 
 use anyhow::{Result, bail};
-use iova_preflight::policy::Policy;
 use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION, text};
 use iova_preflight::report::{Unreadable, sarif};
 use serde::Serialize;
 
-use crate::Outcome;
 use crate::args::{CheckArgs, Format};
 use crate::connected;
-use crate::input::Input;
-use crate::input::evaluator::{Evaluated, Evaluator, HostSource, complain, read_policy};
+use crate::input::evaluator::{Evaluated, Evaluator};
+use crate::input::host::HostSource;
+use crate::input::policy::ChosenPolicy;
+use crate::input::{Batch, Folders, Input};
+use crate::outcome::Outcome;
 use crate::output::human::{Look, Printer};
 use crate::output::progress::Progress;
+use crate::output::stderr::complain;
 use crate::output::terminal;
 use crate::parallel;
-
-/// Guests and the host they are evaluated for.
-pub(crate) struct Batch {
-    pub source: HostSource,
-    pub inputs: Vec<Input>,
-}
 
 /// Evaluates every input and prints the verdicts.
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
     if args.format == Format::Sarif && !args.connect.is_empty() {
         bail!("--format sarif speaks of places in files, and guests of --connect have none; json tells of them");
     }
-    let policy = read_policy(args.common.policy.as_deref())?;
+    let policy = ChosenPolicy::choose(args.common.policy.as_deref())?;
     let (batches, outcome) = batches(args)?;
     let jobs = args.jobs.map_or_else(parallel::default_jobs, usize::from);
     let evaluated = match args.format {
@@ -52,16 +48,17 @@ fn batches(args: &CheckArgs) -> Result<(Vec<Batch>, Outcome)> {
 
 /// The inputs that are left, and what has come of those before.
 struct CheckRun<'a> {
-    policy: &'a Policy,
+    policy: &'a ChosenPolicy,
     jobs: usize,
     progress: Progress,
     outcome: Outcome,
+    folders: Folders,
 }
 
 impl<'a> CheckRun<'a> {
-    fn new(batches: &[Batch], policy: &'a Policy, jobs: usize) -> Self {
+    fn new(batches: &[Batch], policy: &'a ChosenPolicy, jobs: usize) -> Self {
         let progress = Progress::new(batches.iter().map(|batch| batch.inputs.len()).sum());
-        Self { policy, jobs, progress, outcome: Outcome::Clean }
+        Self { policy, jobs, progress, outcome: Outcome::Clean, folders: Folders::default() }
     }
 
     /// Evaluates every input of a batch and hands what `view` makes of it to `done`, in order, or its name and what is
@@ -73,7 +70,7 @@ impl<'a> CheckRun<'a> {
         view: impl Fn(&Evaluated<'_>) -> T + Sync,
         mut done: impl FnMut(Result<T, (String, Unreadable)>) -> Result<()>,
     ) -> Result<()> {
-        let policy = self.policy;
+        let policy = &self.policy.policy;
         let work = |input| {
             let mut evaluator = Evaluator::new(source, policy);
             let (mut seen, mut unreadable) = (None, None);
@@ -85,11 +82,12 @@ impl<'a> CheckRun<'a> {
                 },
                 |name, error| unreadable = Some((name.to_owned(), error)),
             )?;
-            Ok((evaluator.outcome, seen, unreadable))
+            Ok((evaluator, seen, unreadable))
         };
         for inputs in apart(inputs) {
             parallel::in_order(inputs, self.jobs, work, |evaluated: Result<_>| {
-                let (outcome, seen, unreadable) = evaluated?;
+                let (Evaluator { outcome, folders, .. }, seen, unreadable) = evaluated?;
+                self.folders.append(folders);
                 self.progress.clear();
                 if let Some((name, error)) = unreadable {
                     // First what came before it, where both streams go to one place.
@@ -124,7 +122,7 @@ fn apart(inputs: Vec<Input>) -> Vec<Vec<Input>> {
     parts
 }
 
-fn quiet(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
+fn quiet(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize) -> Result<Outcome> {
     let mut run = CheckRun::new(&batches, policy, jobs);
     for Batch { source, inputs } in batches {
         run.each(&source, inputs, |_| (), |_| Ok(()))?;
@@ -132,12 +130,12 @@ fn quiet(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
     Ok(run.outcome)
 }
 
-fn human(batches: Vec<Batch>, policy: &Policy, jobs: usize, verbose: bool) -> Result<Outcome> {
+fn human(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize, verbose: bool) -> Result<Outcome> {
     let look = Look::new(verbose);
     let mut printer = Printer::new(io::stdout().lock(), terminal::columns());
     let mut run = CheckRun::new(&batches, policy, jobs);
     for Batch { source, inputs } in batches {
-        printer.host(&source.notice);
+        printer.host(&source.notice, policy.notice.as_deref());
         run.each(
             &source,
             inputs,
@@ -149,12 +147,12 @@ fn human(batches: Vec<Batch>, policy: &Policy, jobs: usize, verbose: bool) -> Re
         )?;
     }
     run.progress.clear();
-    printer.summary()?;
+    printer.summary(&run.folders.remarks())?;
     printer.pointer()?;
     Ok(run.outcome)
 }
 
-fn json(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
+fn json(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize) -> Result<Outcome> {
     // One document speaks of one host; of several libvirts, the first.
     let first = batches.first().map(|batch| (batch.source.host_for(None), batch.source.name.clone()));
     let mut guests = Vec::new();
@@ -174,12 +172,14 @@ fn json(batches: Vec<Batch>, policy: &Policy, jobs: usize) -> Result<Outcome> {
     }
     run.progress.clear();
     let (host, name) = first.unwrap_or_default();
-    print(&Report { version: VERSION, host: HostReport::new(&host, &name), guests })?;
+    let passed_over = run.folders.passed_over();
+    let host = HostReport::new(&host, &name);
+    print(&Report { version: VERSION, host, policy: policy.file.as_deref(), passed_over, guests })?;
     Ok(run.outcome)
 }
 
 /// `before` is what has come of the command line itself.
-fn sarif(batches: Vec<Batch>, policy: &Policy, jobs: usize, before: Outcome) -> Result<Outcome> {
+fn sarif(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize, before: Outcome) -> Result<Outcome> {
     let mut all = sarif::LogBuilder::default();
     let mut run = CheckRun::new(&batches, policy, jobs);
     for Batch { source, inputs } in batches {
@@ -201,7 +201,7 @@ fn sarif(batches: Vec<Batch>, policy: &Policy, jobs: usize, before: Outcome) -> 
         )?;
     }
     run.progress.clear();
-    print(&all.finish(run.outcome.max(before).code()))?;
+    print(&all.finish(run.outcome.max(before).code(), policy.file.clone()))?;
     Ok(run.outcome)
 }
 

@@ -5,11 +5,12 @@ use std::io::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
-use iova_preflight::explain::{Block, Content, PAGES, Page, page};
 use iova_preflight::finding::Severity;
+use iova_preflight::rules::page::{Block, Content};
+use iova_preflight::rules::{self, RULES, Rule};
 use textwrap::Options;
 
-use crate::Outcome;
+use crate::outcome::Outcome;
 use crate::output::terminal;
 
 /// Lines of text are no longer than this, however wide the terminal: longer ones are hard to read.
@@ -23,8 +24,8 @@ const HEADING: Style = Style::new().bold();
 /// Prints the page of a rule, or the table of all.
 pub(crate) fn run(rule: Option<&str>) -> Result<Outcome> {
     let columns = terminal::columns();
-    let text = match rule.and_then(page) {
-        Some(page) => render(page, columns.min(LONGEST_LINE)),
+    let text = match rule.and_then(rules::rule) {
+        Some(rule) => render(rule, columns.min(LONGEST_LINE)),
         None => table(columns),
     };
     let mut out = anstream::stdout().lock();
@@ -34,18 +35,18 @@ pub(crate) fn run(rule: Option<&str>) -> Result<Outcome> {
 }
 
 fn table(columns: usize) -> String {
-    let rule_width = PAGES.iter().map(|page| page.rule.len()).max().unwrap_or_default();
-    let severity_width = PAGES.iter().map(|page| page.severity_words().len()).max().unwrap_or_default();
+    let rule_width = RULES.iter().map(|rule| rule.id.len()).max().unwrap_or_default();
+    let severity_width = RULES.iter().map(|rule| rule.page.severity_words().len()).max().unwrap_or_default();
     let mut text = String::new();
-    for page in PAGES {
-        let (style, severity) = (style_of(page), page.severity_words());
-        let _ = write!(text, "{HEADING}{:<rule_width$}{HEADING:#}  {style}{severity}{style:#}", page.rule);
+    for rule in &RULES {
+        let (style, severity) = (style_of(rule), rule.page.severity_words());
+        let _ = write!(text, "{HEADING}{:<rule_width$}{HEADING:#}  {style}{severity}{style:#}", rule.id);
         if columns >= TABLE_WIDTH {
             let indent = " ".repeat(rule_width + 2 + severity_width + 2);
-            let summary = wrapped(page.summary(), columns, &indent);
+            let summary = wrapped(rule.summary, columns, &indent);
             let _ = writeln!(text, "{:1$}  {2}", "", severity_width - severity.len(), summary.trim_start());
         } else {
-            let _ = writeln!(text, "\n{}", wrapped(page.summary(), columns, "    "));
+            let _ = writeln!(text, "\n{}", wrapped(rule.summary, columns, "    "));
         }
     }
     let _ = writeln!(text, "\n`iova-preflight explain RULE` says more about one of them.");
@@ -53,19 +54,19 @@ fn table(columns: usize) -> String {
 }
 
 /// The colour of the worst that a rule can find.
-fn style_of(page: &Page) -> Style {
-    match page.severities.first() {
+fn style_of(rule: &Rule) -> Style {
+    match rule.page.severities.first() {
         Some(Severity::Error) => AnsiColor::Red.on_default(),
         Some(Severity::Warning) => AnsiColor::Yellow.on_default(),
         _ => Style::new(),
     }
 }
 
-fn render(page: &Page, columns: usize) -> String {
-    let style = style_of(page);
-    let mut text = format!("{HEADING}{}{HEADING:#}  {style}{}{style:#}\n", page.rule, page.severity_words());
-    let _ = writeln!(text, "{}", wrapped(page.summary(), columns, ""));
-    for section in page.sections() {
+fn render(rule: &Rule, columns: usize) -> String {
+    let style = style_of(rule);
+    let mut text = format!("{HEADING}{}{HEADING:#}  {style}{}{style:#}\n", rule.id, rule.page.severity_words());
+    let _ = writeln!(text, "{}", wrapped(rule.summary, columns, ""));
+    for section in rule.page.sections() {
         let _ = write!(text, "\n{HEADING}{}{HEADING:#}\n", section.title);
         let mut separator = "";
         let mut add = |part: String| {

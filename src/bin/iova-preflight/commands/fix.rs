@@ -4,25 +4,26 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
-use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, bail};
 use iova_preflight::evaluate::Verdict;
 use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::report::diff::unified_diff;
-use iova_preflight::text::printable;
 
-use crate::Outcome;
 use crate::args::FixArgs;
-use crate::connected;
+use crate::commands::redefine;
 use crate::input::Input;
-use crate::input::evaluator::{Evaluated, Evaluator, HostSource, complain, read_policy};
-use crate::output::stderr;
+use crate::input::evaluator::{Evaluated, Evaluator};
+use crate::input::host::HostSource;
+use crate::input::policy::ChosenPolicy;
+use crate::outcome::Outcome;
+use crate::output::fix::{Said, explain_block, explain_fix, print_diff};
+use crate::output::stderr::{self, complain};
 
 /// Rewrites every input that a rewrite helps.
 pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
-    let policy = read_policy(args.common.policy.as_deref())?;
+    let ChosenPolicy { policy, notice: policy_notice, .. } = ChosenPolicy::choose(args.common.policy.as_deref())?;
     if let (Some(uri), Some(domain)) = (&args.connect, &args.domain) {
-        return connected::fix(args, uri, domain, &policy);
+        return redefine::run(args, uri, domain, &policy, policy_notice.as_deref());
     }
     let stdin = args.common.paths.iter().any(|path| path.as_os_str() == "-");
     if stdin && args.in_place {
@@ -35,16 +36,18 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     let mut evaluator = Evaluator::new(&source, &policy);
     let mut outcome = Outcome::Clean;
     let mut said = Said::default();
-    let mut notice = Some(source.notice.as_str()).filter(|_| !args.common.quiet);
+    let mut notices = vec![source.notice.as_str()];
+    notices.extend(policy_notice.as_deref());
+    if args.common.quiet {
+        notices.clear();
+    }
     for input in Input::expand(&args.common.paths) {
         let target = Target::of(&input, args);
         evaluator.each(
             input,
             |evaluated| {
-                if evaluated.evaluation.verdict.stops()
-                    && let Some(notice) = notice.take()
-                {
-                    stderr::line(notice);
+                if evaluated.evaluation.verdict.stops() {
+                    notices.drain(..).for_each(stderr::line);
                 }
                 if !args.common.quiet {
                     explain_fix(evaluated, &mut said);
@@ -64,6 +67,9 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         )?;
     }
     io::stdout().flush()?;
+    if !args.common.quiet {
+        evaluator.folders.remarks().iter().for_each(|remark| stderr::line(remark));
+    }
     // What the evaluator calls stopped may have been rewritten; what it could not evaluate stays so.
     Ok(if evaluator.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
 }
@@ -84,7 +90,7 @@ impl Target {
     fn of(input: &Input, args: &FixArgs) -> Self {
         match input {
             Input::Stdin if !args.diff => Self::Stdout,
-            Input::File(path) if args.in_place => Self::File(path.clone()),
+            Input::File(path) | Input::Found { path, .. } if args.in_place => Self::File(path.clone()),
             _ if args.common.quiet && !args.diff => Self::Nowhere,
             _ => Self::Diff,
         }
@@ -118,54 +124,6 @@ fn fix(evaluated: &Evaluated<'_>, target: &Target) -> Result<Outcome> {
             Ok(Outcome::Clean)
         }
     }
-}
-
-pub(crate) fn explain_block(evaluated: &Evaluated<'_>) {
-    stderr::line(&format!("{}: no rewrite helps", evaluated.name));
-    for tried in &evaluated.evaluation.tried {
-        stderr::line(&format!("  {tried}"));
-    }
-}
-
-/// The consequences that were named already; each is said once, before the first guest it is about changes.
-#[derive(Default)]
-pub(crate) struct Said(Vec<&'static str>);
-
-/// Says what changes and what comes of it.
-pub(crate) fn explain_fix(evaluated: &Evaluated<'_>, said: &mut Said) {
-    let Some(fix) = &evaluated.evaluation.fix else { return };
-    let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
-    stderr::line(&format!("{}: {}", evaluated.name, changes.join(", ")));
-    if let Some(assumption) = &fix.assumption {
-        stderr::line(&format!("  note: {assumption}"));
-    }
-    for consequence in fix.consequences() {
-        if !said.0.contains(&consequence) {
-            stderr::line(&format!("  note: {consequence}"));
-            said.0.push(consequence);
-        }
-    }
-}
-
-/// Prints a diff, coloured for a terminal and byte for byte for a file.
-pub(crate) fn print_diff(diff: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    if anstream::AutoStream::choice(&out) == anstream::ColorChoice::Never {
-        out.write_all(diff.as_bytes())?;
-        return Ok(());
-    }
-    for line in diff.split_inclusive('\n') {
-        let style: Style = match line.as_bytes().first() {
-            _ if line.starts_with("--- ") || line.starts_with("+++ ") => Style::new().bold(),
-            Some(b'+') => AnsiColor::Green.on_default(),
-            Some(b'-') => AnsiColor::Red.on_default(),
-            Some(b'@') => AnsiColor::Cyan.on_default(),
-            _ => Style::new(),
-        };
-        let (text, end) = line.split_at(line.trim_end_matches(['\r', '\n']).len());
-        write!(out, "{style}{}{style:#}{end}", printable(text))?;
-    }
-    Ok(())
 }
 
 /// Replaces a file in one step: whoever reads it sees the old or the new one, whole, whatever happens meanwhile.

@@ -12,8 +12,8 @@ use iova_preflight::report::json;
 use iova_preflight::text;
 use serde::Serialize;
 
-use crate::Outcome;
 use crate::args::{HostArgs, HostFormat};
+use crate::outcome::Outcome;
 use crate::output::terminal;
 
 const DIM: Style = Style::new().dimmed();

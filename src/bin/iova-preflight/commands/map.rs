@@ -9,22 +9,24 @@ use iova_preflight::domain;
 use iova_preflight::evaluate::{Evaluation, Facts, Verdict, evaluate};
 use iova_preflight::finding::Severity;
 use iova_preflight::fix::rewrite::rewrite;
-use iova_preflight::policy::Policy;
 use iova_preflight::report::picture::{self, Picture};
 use iova_preflight::text::{quoted, size};
 use iova_preflight::xml::Document;
 
-use crate::Outcome;
 use crate::args::{MapArgs, MapFormat};
 use crate::input::Input;
-use crate::input::evaluator::{Evaluated, Evaluator, HostSource, complain, read_policy};
+use crate::input::evaluator::{Evaluated, Evaluator};
+use crate::input::host::HostSource;
+use crate::input::policy::ChosenPolicy;
+use crate::outcome::Outcome;
+use crate::output::stderr::complain;
 use crate::output::{stderr, terminal};
 
 /// Draws the memory map of one guest.
 pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {
-    let policy = read_policy(args.policy.as_deref())?;
+    let policy = ChosenPolicy::choose(args.policy.as_deref())?;
     let source = HostSource::choose(args.host.as_deref())?;
-    let mut evaluator = Evaluator::new(&source, &policy);
+    let mut evaluator = Evaluator::new(&source, &policy.policy);
     let mut outcome = Outcome::Clean;
     evaluator.each(
         Input::one(&args.path),
@@ -45,14 +47,14 @@ pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {
 }
 
 /// The guest as it is, and beside it as `fix` would make it.
-fn draw(evaluated: &Evaluated<'_>, source: &HostSource, policy: &Policy) -> Result<Option<Picture>> {
+fn draw(evaluated: &Evaluated<'_>, source: &HostSource, policy: &ChosenPolicy) -> Result<Option<Picture>> {
     let evaluation = evaluated.evaluation;
     let fixed = match &evaluation.fix {
         Some(fix) => {
             let after = rewrite(evaluated.document, fix)?;
             let document = Document::parse(after.as_bytes()).map_err(|error| anyhow!("{error}"))?;
             let domain = domain::read(&document).context("the rewritten domain")?;
-            Some(evaluate(&domain, evaluated.host, policy))
+            Some(evaluate(&domain, evaluated.host, &policy.policy))
         }
         None => None,
     };
@@ -64,7 +66,11 @@ fn draw(evaluated: &Evaluated<'_>, source: &HostSource, policy: &Policy) -> Resu
     let memory = evaluation.facts.ram.map(|ram| format!(", {} of RAM", size(ram))).unwrap_or_default();
     let guest =
         if evaluated.domain.name.is_empty() { evaluated.name.to_owned() } else { quoted(&evaluated.domain.name) };
-    Ok(Picture::new(format!("{guest}{memory} — {}", source.notice), &views, remarks(evaluation)))
+    let mut title = format!("{guest}{memory} — {}", source.notice);
+    if let Some(notice) = &policy.notice {
+        title += &format!("; {notice}");
+    }
+    Ok(Picture::new(title, &views, remarks(evaluation)))
 }
 
 /// What stops or threatens the guest, and what is to be done.

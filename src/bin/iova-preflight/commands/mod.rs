@@ -7,3 +7,5 @@ pub(crate) mod hook;
 pub(crate) mod host;
 pub(crate) mod map;
 pub(crate) mod packages;
+pub(crate) mod redefine;
+pub(crate) mod watch;

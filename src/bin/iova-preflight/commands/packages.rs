@@ -10,8 +10,8 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::Outcome;
 use crate::args::Cli;
+use crate::outcome::Outcome;
 
 /// The section of the manual.
 const SECTION: &str = "1";

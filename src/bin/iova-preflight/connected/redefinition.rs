@@ -12,7 +12,7 @@ use iova_preflight::xml::Document;
 
 use crate::connected::live::Definition;
 use crate::connected::redefine::{Failure, redefine};
-use crate::input::evaluator::HostSource;
+use crate::input::host::HostSource;
 
 /// A guest that was redefined.
 pub(crate) struct Redefined {

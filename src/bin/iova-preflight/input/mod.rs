@@ -1,21 +1,39 @@
-//! The inputs: files, folders, standard input.
+//! What is read: domains from files, folders and standard input, hosts, the policy.
 
 pub(crate) mod evaluator;
+pub(crate) mod host;
+pub(crate) mod policy;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use iova_preflight::io::file::{read_file_limited, read_limited};
 use iova_preflight::xml::MAX_BYTES;
 use walkdir::WalkDir;
+
+use host::HostSource;
+
+/// Guests and the host they are evaluated for.
+pub(crate) struct Batch {
+    pub source: HostSource,
+    pub inputs: Vec<Input>,
+}
 
 /// A domain XML to be read.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// Standard input.
     Stdin,
-    /// A file.
+    /// A file that was named.
     File(PathBuf),
+    /// A file that was found in a folder that was named.
+    Found {
+        /// The file.
+        path: PathBuf,
+        /// The folder, as it was named.
+        folder: Arc<Path>,
+    },
     /// A path that leads to no file, and why.
     Unreadable(PathBuf, io::Error),
     /// A guest that libvirt told of: what to call it, and its XML.
@@ -59,8 +77,18 @@ impl Input {
     pub fn name(&self) -> String {
         match self {
             Self::Stdin => "-".to_owned(),
-            Self::File(path) | Self::Unreadable(path, _) => path.to_string_lossy().into_owned(),
+            Self::File(path) | Self::Found { path, .. } | Self::Unreadable(path, _) => {
+                path.to_string_lossy().into_owned()
+            }
             Self::Live(name, _) => name.clone(),
+        }
+    }
+
+    /// The folder it was found in, where it was not named itself.
+    pub fn folder(&self) -> Option<Arc<Path>> {
+        match self {
+            Self::Found { folder, .. } => Some(folder.clone()),
+            _ => None,
         }
     }
 
@@ -68,22 +96,84 @@ impl Input {
     pub fn read(self) -> io::Result<Vec<u8>> {
         match self {
             Self::Stdin => read_limited(io::stdin().lock(), MAX_BYTES),
-            Self::File(path) => read_file_limited(&path, MAX_BYTES),
+            Self::File(path) | Self::Found { path, .. } => read_file_limited(&path, MAX_BYTES),
             Self::Unreadable(_, error) => Err(error),
             Self::Live(_, xml) => Ok(xml),
         }
     }
 }
 
+/// What became of the files that were found in folders.
+#[derive(Debug, Default)]
+pub(crate) struct Folders {
+    /// In the order of the command line.
+    seen: Vec<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    folder: Arc<Path>,
+    found: usize,
+    /// Those of them that are XML of libvirt's, and no domains.
+    passed_over: usize,
+}
+
+impl Folders {
+    /// One more file of `folder`.
+    pub fn found(&mut self, folder: &Arc<Path>) {
+        self.of(folder).found += 1;
+    }
+
+    /// One of the files that were found is not a domain.
+    pub fn pass_over(&mut self, folder: &Arc<Path>) {
+        self.of(folder).passed_over += 1;
+    }
+
+    /// Adds what another one counted.
+    pub fn append(&mut self, other: Self) {
+        for Seen { folder, found, passed_over } in other.seen {
+            let sum = self.of(&folder);
+            sum.found += found;
+            sum.passed_over += passed_over;
+        }
+    }
+
+    fn of(&mut self, folder: &Arc<Path>) -> &mut Seen {
+        let index = self.seen.iter().position(|seen| seen.folder == *folder).unwrap_or_else(|| {
+            self.seen.push(Seen { folder: folder.clone(), found: 0, passed_over: 0 });
+            self.seen.len() - 1
+        });
+        &mut self.seen[index]
+    }
+
+    /// How many files were passed over.
+    pub fn passed_over(&self) -> usize {
+        self.seen.iter().map(|seen| seen.passed_over).sum()
+    }
+
+    /// What there is to say about them, a line each.
+    pub fn remarks(&self) -> Vec<String> {
+        let without = self.seen.iter().filter(|seen| seen.found == seen.passed_over);
+        let mut lines: Vec<String> = without.map(|seen| format!("no domain in {}", seen.folder.display())).collect();
+        match self.passed_over() {
+            0 => {}
+            1 => lines.push("passed over 1 XML file of libvirt's that is not a domain".to_owned()),
+            more => lines.push(format!("passed over {more} XML files of libvirt's that are not domains")),
+        }
+        lines
+    }
+}
+
 fn folder(path: &Path) -> impl Iterator<Item = Input> {
+    let folder: Arc<Path> = path.into();
     // Links are not followed: libvirt's autostart folder links to files that are seen anyway.
-    WalkDir::new(path).sort_by_file_name().into_iter().filter_map(|entry| match entry {
+    WalkDir::new(path).sort_by_file_name().into_iter().filter_map(move |entry| match entry {
         Ok(entry) => {
             let is_xml = entry.file_type().is_file() && entry.path().extension().is_some_and(|e| e == "xml");
-            is_xml.then(|| Input::File(entry.into_path()))
+            is_xml.then(|| Input::Found { path: entry.into_path(), folder: folder.clone() })
         }
         Err(error) => {
-            let path = error.path().unwrap_or(path).to_owned();
+            let path = error.path().unwrap_or(&folder).to_owned();
             Some(Input::Unreadable(path, error.into()))
         }
     })

@@ -1,5 +1,6 @@
 //! What the commands print, and where.
 
+pub(crate) mod fix;
 pub(crate) mod human;
 pub(crate) mod progress;
 pub(crate) mod stderr;

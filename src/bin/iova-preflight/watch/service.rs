@@ -1,7 +1,6 @@
 //! The service: one thread that waits for events and works through the agenda. libvirt's event loop and the signals
 //! have threads of their own and only send messages.
 
-use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -16,17 +15,16 @@ use super::agenda::{Agenda, Fingerprint, Next, Permission};
 use super::backoff::Backoff;
 use super::journal::{Journal, Priority};
 use super::manager::{Manager, on_stop};
-use crate::Outcome;
 use crate::args::WatchArgs;
 use crate::connected::live::events::{self, Event};
 use crate::connected::live::{Definition, Session};
 use crate::connected::redefine::{Definitions, Failure};
 use crate::connected::redefinition::Redefinition;
 use crate::input::Input;
-use crate::input::evaluator::{Evaluated, Evaluator, HostSource, read_policy};
-
-/// The policy that is read if none is named and it is there.
-const POLICY: &str = "/etc/iova-preflight/policy.toml";
+use crate::input::evaluator::{Evaluated, Evaluator};
+use crate::input::host::HostSource;
+use crate::input::policy::ChosenPolicy;
+use crate::outcome::Outcome;
 
 /// How often every guest is looked at without a reason: a device that is added to a definition is no event.
 const ROUND: Duration = Duration::from_secs(600);
@@ -52,8 +50,7 @@ enum Over {
 
 /// Watches until it is asked to end.
 pub(crate) fn run(args: &WatchArgs) -> Result<Outcome> {
-    let usual = Path::new(POLICY);
-    let policy = read_policy(args.policy.as_deref().or_else(|| usual.exists().then_some(usual)))?;
+    let policy = ChosenPolicy::choose(args.policy.as_deref())?.policy;
     // A profile that cannot be read is to be known now, not at the first connection.
     args.host.as_deref().map(|host| HostSource::choose(Some(host))).transpose()?;
     let (sender, messages) = mpsc::channel();

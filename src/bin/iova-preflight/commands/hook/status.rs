@@ -1,29 +1,22 @@
 //! `iova-preflight hook status`, in the manner of virt-host-validate.
 
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
+use iova_preflight::io::policy;
 use iova_preflight::policy::Mode;
 
-use crate::Outcome;
-use crate::commands::hook::{Place, Present, is_executable, is_safely_owned, libvirt_version, place, places, present};
-use crate::input::evaluator::read_policy;
+use crate::hook::daemons::{is_running, libvirt_version, reload_advice};
+use crate::hook::owners::{is_executable, is_safely_owned};
+use crate::hook::places::{Place, Present, place, present};
+use crate::input::policy::operators_policy;
+use crate::outcome::Outcome;
 
 /// Folders from which libvirtd's AppArmor profile lets hooks run programs (`/usr/bin/* PUx` and the like in
 /// `usr.sbin.libvirtd`).
 const APPARMOR_FOLDERS: [&str; 3] = ["/usr/bin", "/usr/sbin", "/usr/lib/libvirt"];
-
-/// The policy that the hook reads, below the root folder.
-const POLICY: &str = "etc/iova-preflight/policy.toml";
-
-/// How a daemon is told to look at its hooks again.
-const RELOAD: &str = "systemctl try-reload-or-restart libvirtd virtqemud (or kill -HUP the daemon)";
-
-/// The daemons that run QEMU guests.
-const DAEMONS: [&str; 2] = ["libvirtd", "virtqemud"];
 
 /// How one check ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +33,7 @@ pub(crate) fn run(root: &Path, out: &mut impl Write) -> Result<Outcome> {
     let place = place(root);
     let shown = place.link.display();
     let known = version.map_or_else(|| "libvirt's version is not known".to_owned(), |v| format!("libvirt {v}"));
-    checks.line(Grade::Pass, &format!("{known}: hooks are read from {}", parent(&place).display()))?;
+    checks.line(Grade::Pass, &format!("{known}: hooks are read from {}", place.folder().display()))?;
     let program = match present(&place.link)? {
         Present::Ours(program) => {
             checks.line(Grade::Pass, &format!("{shown} -> {}", program.display()))?;
@@ -62,10 +55,6 @@ pub(crate) fn run(root: &Path, out: &mut impl Write) -> Result<Outcome> {
     }
     let failed = checks.failed;
     Ok(if failed { Outcome::Stopped } else { Outcome::Clean })
-}
-
-fn parent(place: &Place) -> &Path {
-    place.link.parent().unwrap_or(&place.link)
 }
 
 struct Checks<'w, W: Write> {
@@ -118,12 +107,10 @@ impl<W: Write> Checks<'_, W> {
 
     /// What the policy has the hook do. One that cannot be read is a failure of the hook's own at each start.
     fn policy(&mut self, root: &Path) -> Result<()> {
-        let path = root.join(POLICY);
-        if !path.exists() {
-            return Ok(());
-        }
+        let Some(policy) = operators_policy(root).transpose() else { return Ok(()) };
+        let path = policy::path_below(root);
         let shown = path.display();
-        match read_policy(Some(&path)).map(|policy| policy.mode) {
+        match policy.map(|policy| policy.mode) {
             Ok(Mode::Enforce) => self.line(Grade::Pass, &format!("{shown}: guests that would fail are stopped")),
             Ok(Mode::Warn) => self.line(Grade::Note, &format!("{shown}: guests that would fail are logged and start")),
             Ok(Mode::Off) => self.line(Grade::Note, &format!("{shown}: the hook looks at no guest")),
@@ -132,80 +119,12 @@ impl<W: Write> Checks<'_, W> {
     }
 
     fn daemon(&mut self, root: &Path, place: &Place) -> Result<()> {
-        if daemons(root).is_empty() {
+        if !is_running(root) {
             return self.line(Grade::Note, "no libvirtd or virtqemud is running; the next one will know of the hook");
         }
         match reload_advice(root, place) {
             Some(advice) => self.line(Grade::Note, &advice),
             None => self.line(Grade::Pass, "the running daemon knows that there are hooks"),
         }
-    }
-}
-
-/// What to do so that a running daemon runs the hook; `None` where there is nothing to do.
-///
-/// A daemon looks for hooks when it starts or is reloaded, and remembers only whether there are any (libvirt
-/// `src/util/virhook.c`). Whether it was reloaded since cannot be seen from outside.
-pub(crate) fn reload_advice(root: &Path, place: &Place) -> Option<String> {
-    let daemons = daemons(root);
-    let (name, started) = daemons.iter().min_by_key(|(_, started)| *started)?;
-    let oldest =
-        hooks(root, place).into_iter().filter_map(|hook| Some(std::fs::symlink_metadata(hook).ok()?.ctime())).min()?;
-    (oldest >= *started).then(|| {
-        format!("{name} was started before it had any hook for QEMU: unless it was reloaded since, run {RELOAD}")
-    })
-}
-
-/// Every program that libvirt runs as a hook for QEMU.
-fn hooks(root: &Path, place: &Place) -> Vec<PathBuf> {
-    let [in_folder, sole] = places(root);
-    let mut hooks = vec![sole.link];
-    if !place.sole {
-        let entries = std::fs::read_dir(parent(&in_folder)).into_iter().flatten().flatten();
-        hooks.extend(entries.map(|entry| entry.path()));
-    }
-    hooks.retain(|hook| is_executable(hook));
-    hooks
-}
-
-/// The daemons that run, with the second since 1970 in which each was started.
-fn daemons(root: &Path) -> Vec<(String, i64)> {
-    let boot = boot_time(root).unwrap_or(0);
-    let processes = std::fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
-    processes
-        .filter_map(|process| {
-            let folder = process.path();
-            let name = std::fs::read_to_string(folder.join("comm")).ok()?.trim().to_owned();
-            let stat = DAEMONS.contains(&name.as_str()).then(|| std::fs::read_to_string(folder.join("stat")).ok())?;
-            Some((name, boot + seconds_after_boot(&stat?)?))
-        })
-        .collect()
-}
-
-/// `btime` of `/proc/stat` (proc_stat(5)).
-fn boot_time(root: &Path) -> Option<i64> {
-    let stat = std::fs::read_to_string(root.join("proc/stat")).ok()?;
-    stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
-}
-
-/// `starttime`, the 22nd field of `/proc/PID/stat` (proc_pid_stat(5)), in seconds.
-fn seconds_after_boot(stat: &str) -> Option<i64> {
-    /// Ticks a second in what the kernel tells user space (`USER_HZ`), on x86.
-    const USER_HZ: i64 = 100;
-    // The name in parentheses may hold anything; the third field follows the last parenthesis.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let ticks: i64 = fields.split_whitespace().nth(22 - 3)?.parse().ok()?;
-    Some(ticks / USER_HZ)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_start_time_is_found_behind_any_name() {
-        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 99 1";
-        assert_eq!(seconds_after_boot(stat), Some(123));
-        assert_eq!(seconds_after_boot("nonsense"), None);
     }
 }

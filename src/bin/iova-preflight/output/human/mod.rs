@@ -86,9 +86,10 @@ impl<W: Write + RawStream> Printer<W> {
         Ok(())
     }
 
-    /// `notice` says which host the next guests are evaluated for.
-    pub fn host(&mut self, notice: &str) {
-        self.notice = Some(notice.to_owned());
+    /// Says which host the next guests are evaluated for, and under which policy, if that is worth a line.
+    pub fn host(&mut self, host: &str, policy: Option<&str>) {
+        let lines: Vec<_> = std::iter::once(host).chain(policy).map(printable).collect();
+        self.notice = Some(lines.join("\n"));
     }
 
     /// One more input that could not be evaluated. All that was printed before is written when this returns.
@@ -102,7 +103,7 @@ impl<W: Write + RawStream> Printer<W> {
     pub fn guest(&mut self, page: GuestPage) -> Result<()> {
         let mut text = String::new();
         if let Some(notice) = self.notice.take() {
-            let _ = writeln!(text, "{}\n", printable(&notice));
+            let _ = writeln!(text, "{notice}\n");
         }
         self.counts.by_verdict[position(page.verdict)] += 1;
         if page.detail && self.after_line {
@@ -119,13 +120,20 @@ impl<W: Write + RawStream> Printer<W> {
         self.print(&text)
     }
 
-    /// The guests that need attention, and how many there are of each kind; nothing of a single one.
-    pub fn summary(&mut self) -> Result<()> {
+    /// The guests that need attention, how many there are of each kind, unless there is only one, and `remarks` about the
+    /// inputs, a line each.
+    pub fn summary(&mut self, remarks: &[String]) -> Result<()> {
         let total: usize = self.counts.by_verdict.iter().sum::<usize>() + self.counts.unreadable;
-        if total < 2 {
-            self.out.flush()?;
-            return Ok(());
+        if total >= 2 {
+            self.counted(total)?;
         }
+        let lines = remarks.iter().flat_map(|remark| wrapped(&printable(remark), self.columns));
+        let text: String = lines.map(|line| line + "\n").collect();
+        self.print(&text)?;
+        Ok(self.out.flush()?)
+    }
+
+    fn counted(&mut self, total: usize) -> Result<()> {
         let mut text = String::new();
         if self.after_line {
             text.push('\n');
@@ -161,9 +169,7 @@ impl<W: Write + RawStream> Printer<W> {
                 let _ = writeln!(text, "{line}");
             }
         }
-        self.print(&text)?;
-        self.out.flush()?;
-        Ok(())
+        self.print(&text)
     }
 
     /// Where to read on, if there is anything to read about.

@@ -1,0 +1,78 @@
+//! `iova-preflight fix --connect`.
+
+use anyhow::Result;
+use iova_preflight::policy::Policy;
+
+use crate::args::FixArgs;
+use crate::outcome::Outcome;
+
+/// Leaves it to the program that can.
+#[cfg(not(feature = "libvirt"))]
+pub(crate) fn run(_: &FixArgs, _: &str, _: &str, _: &Policy, _: Option<&str>) -> Result<Outcome> {
+    Err(crate::connected::become_connected("--connect"))
+}
+
+/// Redefines one guest. `notice` says which policy that is under.
+#[cfg(feature = "libvirt")]
+pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice: Option<&str>) -> Result<Outcome> {
+    use std::io::Write;
+
+    use anyhow::anyhow;
+    use iova_preflight::fix::rewrite::rewrite;
+    use iova_preflight::report::diff::unified_diff;
+    use iova_preflight::text::printable;
+
+    use crate::connected::host_of;
+    use crate::connected::live::Definition;
+    use crate::connected::redefine::{Definitions, Failure};
+    use crate::connected::redefinition::Redefinition;
+    use crate::input::Input;
+    use crate::input::evaluator::Evaluator;
+    use crate::output::fix::{Said, explain_block, explain_fix, print_diff};
+    use crate::output::stderr::{self, complain};
+
+    let source = host_of(uri, name, args.common.host.as_deref())?;
+    let mut definition = Definition::open(uri, name)?;
+    let old = definition.read()?;
+    let mut evaluator = Evaluator::new(&source, policy);
+    let mut new = None;
+    evaluator.each(
+        Input::Live(format!("{uri} {name}"), old.clone().into_bytes()),
+        |evaluated| {
+            if evaluated.evaluation.verdict.stops() && !args.common.quiet {
+                notice.into_iter().for_each(stderr::line);
+            }
+            match &evaluated.evaluation.fix {
+                Some(fix) => {
+                    let rewritten = rewrite(evaluated.document, fix)?;
+                    if !args.common.quiet {
+                        explain_fix(evaluated, &mut Said::default());
+                    }
+                    if args.dry_run {
+                        print_diff(&unified_diff(name, &old, &rewritten))?;
+                    }
+                    new = Some(rewritten);
+                }
+                None if evaluated.evaluation.verdict.stops() => explain_block(evaluated),
+                None => writeln!(anstream::stdout(), "{}: nothing to fix", printable(evaluated.name))?,
+            }
+            Ok(())
+        },
+        |name, error| complain(name, &error),
+    )?;
+    let Some(new) = new.filter(|_| !args.dry_run) else { return Ok(evaluator.outcome) };
+
+    let redefinition = Redefinition { source: &source, policy, backup: args.backup.as_deref(), force: args.force };
+    let redefined = redefinition.make(&mut definition, &old, &new).map_err(|failure| {
+        let force = if matches!(failure, Failure::Obstacle(_)) { "; --force redefines it all the same" } else { "" };
+        anyhow!("guest {name}: {:#}{force}", anyhow::Error::from(failure))
+    })?;
+    if !args.common.quiet {
+        let mut out = anstream::stdout().lock();
+        writeln!(out, "guest {} is redefined; what it was is in {}", printable(name), redefined.backup.display())?;
+        if definition.is_running() {
+            writeln!(out, "it is running, and picks the change up at its next cold start, not at a reboot")?;
+        }
+    }
+    Ok(Outcome::Clean)
+}

@@ -1,0 +1,32 @@
+//! What a program without libvirt does when it is asked for a connection.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::input::Batch;
+use crate::outcome::Outcome;
+
+/// Where the package iova-preflight-libvirt has its program.
+const CONNECTED: &str = "/usr/libexec/iova-preflight/iova-preflight";
+
+/// Becomes the program that can talk to libvirt, with the same arguments. Where that is missing, gives the error that
+/// says so of `what`.
+pub(crate) fn become_connected(what: &str) -> anyhow::Error {
+    use std::os::unix::process::CommandExt;
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "iova-preflight".into());
+    let error = std::process::Command::new(CONNECTED).arg0(name).args(arguments).exec();
+    if error.kind() == std::io::ErrorKind::NotFound {
+        anyhow::anyhow!(
+            "{what} needs libvirt: install the package iova-preflight-libvirt, or build with `--features libvirt`"
+        )
+    } else {
+        anyhow::Error::from(error).context(CONNECTED)
+    }
+}
+
+/// Never comes back with guests.
+pub(crate) fn batches(_: &[String], _: Option<&str>, _: Option<&Path>) -> Result<(Vec<Batch>, Outcome)> {
+    Err(become_connected("--connect"))
+}

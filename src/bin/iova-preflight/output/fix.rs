@@ -1,0 +1,59 @@
+//! What is said of a fix.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Result;
+use iova_preflight::text::printable;
+
+use super::stderr;
+use crate::input::evaluator::Evaluated;
+
+/// Says why nothing helps.
+pub(crate) fn explain_block(evaluated: &Evaluated<'_>) {
+    stderr::line(&format!("{}: no rewrite helps", evaluated.name));
+    for tried in &evaluated.evaluation.tried {
+        stderr::line(&format!("  {tried}"));
+    }
+}
+
+/// The consequences that were named already; each is said once, before the first guest it is about changes.
+#[derive(Default)]
+pub(crate) struct Said(Vec<&'static str>);
+
+/// Says what changes and what comes of it.
+pub(crate) fn explain_fix(evaluated: &Evaluated<'_>, said: &mut Said) {
+    let Some(fix) = &evaluated.evaluation.fix else { return };
+    let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
+    stderr::line(&format!("{}: {}", evaluated.name, changes.join(", ")));
+    if let Some(assumption) = &fix.assumption {
+        stderr::line(&format!("  note: {assumption}"));
+    }
+    for consequence in fix.consequences() {
+        if !said.0.contains(&consequence) {
+            stderr::line(&format!("  note: {consequence}"));
+            said.0.push(consequence);
+        }
+    }
+}
+
+/// Prints a diff, coloured for a terminal and byte for byte for a file.
+pub(crate) fn print_diff(diff: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    if anstream::AutoStream::choice(&out) == anstream::ColorChoice::Never {
+        out.write_all(diff.as_bytes())?;
+        return Ok(());
+    }
+    for line in diff.split_inclusive('\n') {
+        let style: Style = match line.as_bytes().first() {
+            _ if line.starts_with("--- ") || line.starts_with("+++ ") => Style::new().bold(),
+            Some(b'+') => AnsiColor::Green.on_default(),
+            Some(b'-') => AnsiColor::Red.on_default(),
+            Some(b'@') => AnsiColor::Cyan.on_default(),
+            _ => Style::new(),
+        };
+        let (text, end) = line.split_at(line.trim_end_matches(['\r', '\n']).len());
+        write!(out, "{style}{}{style:#}{end}", printable(text))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! The page of a rule: what it means, where it comes from, and what to do. `iova-preflight explain` prints it, and
+//! `docs/rules` holds it.
+
+pub(crate) mod shared;
+
+pub use crate::finding::Severity;
+pub(crate) use Block::{Output, Shell, Text, Xml};
+
+/// All there is to say about a rule.
+#[derive(Debug)]
+pub struct Page {
+    /// How bad its findings can be, the worst first.
+    pub severities: &'static [Severity],
+    /// What a finding says.
+    pub meaning: &'static [Block],
+    /// Why it is so.
+    pub cause: &'static [Block],
+    /// Since when, and how it came about.
+    pub history: &'static [Block],
+    /// What is printed by the programs that refuse, warn or abort.
+    pub errors: &'static [ErrorText],
+    /// What to do about it.
+    pub fix: &'static [Block],
+    /// How to see by hand that it is so.
+    pub verify: &'static [Block],
+}
+
+/// A piece of a page.
+#[derive(Debug, Clone, Copy)]
+pub enum Block {
+    /// A paragraph; what is between backquotes is code.
+    Text(&'static str),
+    /// Commands for a shell, one a line.
+    Shell(&'static str),
+    /// A part of a domain.
+    Xml(&'static str),
+    /// What a program prints or a file holds.
+    Output(&'static str),
+}
+
+/// What a program prints.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrorText {
+    /// Who prints it.
+    pub by: Program,
+    /// When.
+    pub when: &'static str,
+    /// The text as it is printed, with numbers and names of an example.
+    pub text: &'static str,
+}
+
+/// Who prints an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// QEMU; the text is in the guest's log and in what `virsh start` prints.
+    Qemu,
+    /// libvirt.
+    Libvirt,
+}
+
+impl Program {
+    /// The name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Qemu => "QEMU",
+            Self::Libvirt => "libvirt",
+        }
+    }
+}
+
+/// A heading and what stands below it.
+#[derive(Debug)]
+pub struct Section {
+    /// The heading.
+    pub title: &'static str,
+    /// What stands below.
+    pub content: Content,
+}
+
+/// What stands below a heading.
+#[derive(Debug)]
+pub enum Content {
+    /// Text and code.
+    Blocks(&'static [Block]),
+    /// What programs print.
+    Errors(&'static [ErrorText]),
+}
+
+impl Page {
+    /// The sections that are not empty, in order.
+    pub fn sections(&self) -> impl Iterator<Item = Section> + '_ {
+        let blocks = |title, blocks: &'static [Block]| {
+            (!blocks.is_empty()).then_some(Section { title, content: Content::Blocks(blocks) })
+        };
+        let errors = (!self.errors.is_empty())
+            .then_some(Section { title: "What is printed", content: Content::Errors(self.errors) });
+        [
+            blocks("What it means", self.meaning),
+            blocks("Cause", self.cause),
+            blocks("History", self.history),
+            errors,
+            blocks("What to do", self.fix),
+            blocks("How to verify", self.verify),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// The severities in words: `error, warning`.
+    pub fn severity_words(&self) -> String {
+        let names: Vec<&str> = self.severities.iter().map(|severity| severity.name()).collect();
+        names.join(", ")
+    }
+}

@@ -1,0 +1,24 @@
+//! The hook in a real libvirtd with a real QEMU, from `virsh start` to what `virsh` prints and what runs then.
+//!
+//! Each test has its own libvirtd in its own namespaces, where `/sys` shows an AMD IOMMU. A libvirtd of this machine
+//! is not disturbed, and nothing is left behind.
+#![cfg_attr(not(feature = "libvirt"), allow(dead_code, reason = "the tests that talk to libvirt use all of it"))]
+
+mod common;
+
+mod hook_e2e {
+    mod host;
+    mod lifecycle;
+    mod migration;
+    mod neighbours;
+    mod pages;
+    mod real_map;
+    #[cfg(feature = "libvirt")]
+    mod redefine;
+    mod start;
+    #[cfg(feature = "libvirt")]
+    mod watch;
+    #[cfg(feature = "libvirt")]
+    mod watcher;
+    mod world;
+}

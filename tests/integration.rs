@@ -1,0 +1,31 @@
+//! The programs and the library from outside, a module for each topic. `cargo test --test integration TOPIC` runs one.
+//!
+//! The tests run in one process: none changes its working directory, its environment or a limit of it.
+
+mod common;
+
+mod integration {
+    mod ci_pipelines;
+    mod corpus;
+    mod differential;
+    mod explain;
+    mod fix_corpus;
+    mod fix_files;
+    mod folders;
+    mod golden;
+    mod hook_install;
+    mod hook_protocol;
+    mod host;
+    mod hostile;
+    mod many;
+    mod map;
+    mod packages;
+    mod release;
+    mod samples;
+    mod sarif;
+    mod schema;
+    mod security;
+    mod snapshots;
+    mod terminal;
+    mod wellformed;
+}

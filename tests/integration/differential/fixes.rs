@@ -1,0 +1,215 @@
+//! Random domains that a rewrite helps: rewritten by us, then started by the real libvirt and the
+//! real QEMU, which have to build the layout that we predict, outside the reserved range.
+
+use super::draw::Rng;
+use super::generate::{self, Inventory};
+use super::oracle::Oracle;
+use super::{ALONE, Answer, CASES, Overcommit, SEED, ask_all, compare, host_cpu, inventory, kvm, number, skip};
+use crate::common::{Differences, evaluated, note, work_dir};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The HyperTransport range (AMD I/O Virtualization Technology Specification, 48882, section 2.1.2).
+const RESERVED: (u64, u64) = (0xfd_0000_0000, 0xff_ffff_ffff);
+
+/// Domains drawn at a time, and how often at most before the generator counts as broken.
+const BATCH: u64 = 250;
+const MOST_BATCHES: u64 = 200;
+
+#[test]
+fn random_domains_start_when_fixed() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let work = work_dir("differential-fixes");
+    let oracle = match Oracle::start(Path::new("/"), &work) {
+        Ok(oracle) => oracle,
+        Err(why) => return skip(&format!("no real libvirt and QEMU to start fixed domains with: {why}")),
+    };
+    let _overcommit = match Overcommit::allow() {
+        Ok(guard) => guard,
+        Err(why) => return skip(&format!("guests larger than this machine cannot be started: {why}")),
+    };
+    let seed = number("IOVA_DIFF_SEED", SEED);
+    // Fewer than random domains, as each of them counts: 60 where that test has 200.
+    let wanted = (number("IOVA_DIFF_CASES", CASES as u64) * 3).div_ceil(10);
+    let tool = Tool::new(&work, &oracle);
+    let files = fixable(&tool, &oracle, seed, usize::try_from(wanted).expect("a count fits"));
+
+    let mut diffs = rewrite(&tool, &files);
+    let guests = tool.check(&files);
+    let answers = ask_all(&oracle, &files);
+    let mut rest = compare(&files, &answers, &guests, seed, &oracle);
+    diffs.compared += rest.compared;
+    diffs.found.append(&mut rest.found);
+    let mut started = 0;
+    for (file, answer) in files.iter().zip(&answers) {
+        let case = file_name(file);
+        let guest = &guests[&case];
+        let startable = guest["verdict"] == "pass" || guest["verdict"] == "warn";
+        diffs.expect((&case, "fixed"), "verdict", startable, "pass or warn", &guest["verdict"].to_string());
+        match answer {
+            Answer::Built { qemu, .. } if qemu["starts"] == true => {
+                started += 1;
+                let inside = inside_reserved(qemu);
+                diffs.expect((&case, "fixed"), "reserved range", inside.is_empty(), "nothing in it", &inside);
+            }
+            Answer::Built { qemu, .. } => note(&format!("fixes: {case} is not started: {qemu}")),
+            Answer::LibvirtRejects(why) => note(&format!("fixes: {case} is rejected: {why}")),
+        }
+    }
+    note(&format!("fixes: seed {seed}, {started} of {} fixed domains were started", files.len()));
+    diffs.assert_none(&format!(
+        "differences after fixing from libvirt {} and QEMU {}, seed {seed}; fixed domains are in {}",
+        oracle.libvirt_version,
+        oracle.qemu_version,
+        tool.work.display()
+    ));
+    assert!(started > 0, "not one fixed domain was started");
+}
+
+/// The program with this machine as its host, but for a reserved range whatever the CPU is.
+struct Tool {
+    work: PathBuf,
+    profile: PathBuf,
+    policy: PathBuf,
+}
+
+impl Tool {
+    fn new(work: &Path, oracle: &Oracle) -> Self {
+        let (vendor, bits) = host_cpu();
+        let (start, end) = RESERVED;
+        let mut text = format!("[cpu]\nvendor = {vendor:?}\nphys_bits = {bits}\n[iommu]\nkind = \"amd\"\n");
+        let _ = write!(text, "[[iommu.reserved]]\nstart = {start:#x}\nend = {end:#x}\ntype = \"reserved\"\n");
+        let _ = write!(text, "[kvm]\navailable = {}\n", kvm());
+        let _ = write!(text, "[qemu]\nversion = {:?}\nmachines = {:?}\n", oracle.qemu_version, oracle.machines);
+        let _ = write!(text, "[qemu.aliases]\npc = {:?}\nq35 = {:?}\n", oracle.pc, oracle.q35);
+        let _ = write!(text, "[libvirt]\nversion = {:?}\n", oracle.libvirt_version);
+        let (profile, policy) = (work.join("host.toml"), work.join("policy.toml"));
+        std::fs::write(&profile, text).expect("write the host profile");
+        std::fs::write(&policy, "passthrough = \"assume\"\n").expect("write the policy");
+        Tool { work: work.to_owned(), profile, policy }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
+        command.args(arguments).arg("--host").arg(&self.profile).arg("--policy").arg(&self.policy);
+        command
+    }
+
+    /// What `check` says about each file, by its name.
+    fn check(&self, files: &[PathBuf]) -> BTreeMap<String, Value> {
+        evaluated(self.command(&["check", "--format", "json"]).args(files))
+    }
+
+    /// `fix -` of a file.
+    fn fix(&self, file: &Path) -> Output {
+        let input = std::fs::File::open(file).expect("open a domain");
+        self.command(&["fix", "-q", "-"]).stdin(Stdio::from(input)).output().expect("run iova-preflight")
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().expect("a case is a file").to_string_lossy().into_owned()
+}
+
+/// Draws domains with old machine types until as many as wanted are fixable.
+fn fixable(tool: &Tool, oracle: &Oracle, seed: u64, wanted: usize) -> Vec<PathBuf> {
+    let mut old = oracle.machines.clone();
+    old.retain(|machine| machine.contains('-') && !["7.1", "7.2"].iter().any(|new| machine.ends_with(new)));
+    let inventory = Inventory { machines: old, ..inventory(oracle) };
+    let (mut found, mut drawn) = (Vec::new(), BTreeMap::<String, usize>::new());
+    let mut kinds = BTreeMap::<String, usize>::new();
+    for batch in 0..MOST_BATCHES {
+        let draw = |case| {
+            // Not the domains of the other test.
+            let (name, mut rng) = (format!("f{case:05}"), Rng::of_case(!seed, case));
+            let path = tool.work.join(format!("{name}.xml"));
+            std::fs::write(&path, generate::domain(&mut rng, &inventory, &name).0).expect("write a domain");
+            path
+        };
+        let files: Vec<PathBuf> = (batch * BATCH..(batch + 1) * BATCH).map(draw).collect();
+        let guests = tool.check(&files);
+        for file in files {
+            let guest = &guests[&file_name(&file)];
+            let verdict = guest["verdict"].as_str().unwrap_or("none");
+            *drawn.entry(verdict.to_owned()).or_default() += 1;
+            if verdict == "fixable" && found.len() < wanted {
+                *kinds.entry(kind(guest)).or_default() += 1;
+                found.push(file);
+            } else {
+                std::fs::remove_file(&file).expect("remove a domain");
+            }
+        }
+        if found.len() == wanted {
+            break;
+        }
+    }
+    note(&format!("fixes: seed {seed}, drawn for {wanted} fixable domains: {drawn:?}, to change {kinds:?}"));
+    assert_eq!(found.len(), wanted, "too few of the domains drawn are fixable");
+    found
+}
+
+/// Which things a fix changes.
+fn kind(guest: &Value) -> String {
+    let changes = guest["fix"]["changes"].as_array().into_iter().flatten();
+    let mut first: Vec<&str> = changes.filter_map(|change| change.as_str()?.split(' ').next()).collect();
+    first.dedup();
+    first.join("+")
+}
+
+/// Rewrites all the files in place; `fix -` has to agree, and a second run to change nothing.
+fn rewrite(tool: &Tool, files: &[PathBuf]) -> Differences {
+    let mut diffs = Differences::default();
+    let read = |file: &PathBuf| std::fs::read(file).expect("read a domain");
+    let before: Vec<Vec<u8>> = files.iter().map(read).collect();
+    let printed: Vec<Output> = files.iter().map(|file| tool.fix(file)).collect();
+    let in_place = || tool.command(&["fix", "-q", "--in-place"]).args(files).output().expect("run iova-preflight");
+    let first = in_place();
+    let after: Vec<Vec<u8>> = files.iter().map(read).collect();
+    let second = in_place();
+    for ((file, printed), (before, after)) in files.iter().zip(&printed).zip(before.iter().zip(&after)) {
+        let case = file_name(file);
+        std::fs::write(file.with_extension("before"), before).expect("keep the domain as it was");
+        let status = printed.status.to_string();
+        diffs.expect((&case, "fix"), "fix - exits with 0", printed.status.success(), "success", &status);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let same = printed.stdout == *after;
+        diffs.expect((&case, "fix"), "fix - and --in-place", same, &text(&printed.stdout), &text(after));
+        diffs.expect((&case, "fix"), "rewritten", before != after, "another text", "the same text");
+        diffs.expect((&case, "fix"), "second run", read(file) == *after, &text(after), &text(&read(file)));
+    }
+    for run in [&first, &second] {
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        diffs.expect(
+            ("all", "fix"),
+            "--in-place",
+            run.status.success(),
+            "success",
+            &format!("{} {stderr}", run.status),
+        );
+    }
+    diffs
+}
+
+/// What of the measured layout lies in the reserved range, as text.
+fn inside_reserved(cell: &Value) -> String {
+    let mut inside = String::new();
+    let mut note_if_inside = |what: &str, start: Option<u64>, end: Option<u64>| {
+        let (Some(start), Some(end)) = (start, end) else { return };
+        if start <= RESERVED.1 && end >= RESERVED.0 {
+            let _ = write!(inside, "{what} {start:#x}-{end:#x} ");
+        }
+    };
+    for part in ["ram_below_4g", "ram_above_4g"] {
+        note_if_inside(part, cell[part]["start"].as_u64(), cell[part]["end"].as_u64());
+    }
+    for device in cell["memory_devices"].as_array().into_iter().flatten() {
+        let start = device["addr"].as_u64();
+        // One that is not plugged yet has no size here, but a place.
+        let last = device["size"].as_u64().unwrap_or_default().saturating_sub(1);
+        note_if_inside(device["type"].as_str().unwrap_or("device"), start, start.map(|start| start + last));
+    }
+    inside
+}

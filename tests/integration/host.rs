@@ -1,0 +1,380 @@
+//! `host`: what is found on a host, and that the profile written of it evaluates as the host does.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use iova_preflight::domain;
+use iova_preflight::evaluate::evaluate;
+use iova_preflight::host::{Described, Fact, Iommu, Origin, Profile};
+use iova_preflight::io::detect::detect;
+use iova_preflight::policy::Policy;
+use iova_preflight::report::host_facts::HostFacts;
+use iova_preflight::report::json::GuestReport;
+use iova_preflight::xml::Document;
+use serde_json::Value;
+use snapbox::{Data, assert_data_eq};
+
+const MSI: &str = "0x00000000fee00000 0x00000000feefffff msi\n";
+const HT: &str = "0x000000fd00000000 0x000000ffffffffff reserved\n";
+const CACHE: &str = "var/cache/libvirt/qemu/capabilities";
+
+/// The root folder of a host that is not there.
+struct Root(PathBuf);
+
+impl Root {
+    fn new(name: &str) -> Self {
+        let root = Self(crate::common::work_dir(&format!("host-{name}")));
+        root.write("proc/sys/kernel/osrelease", "6.1.0-28-amd64\n").folder("sys/class/iommu").write("dev/kvm", "");
+        root
+    }
+
+    fn write(&self, path: &str, text: &str) -> &Self {
+        let path = self.0.join(path);
+        fs::create_dir_all(path.parent().expect("in a folder")).expect("the folder");
+        fs::write(path, text).expect("the file");
+        self
+    }
+
+    fn folder(&self, path: &str) -> &Self {
+        fs::create_dir_all(self.0.join(path)).expect("the folder");
+        self
+    }
+
+    fn group(&self, number: u32, devices: &[&str], regions: &str) -> &Self {
+        let group = format!("sys/kernel/iommu_groups/{number}");
+        for device in devices {
+            self.folder(&format!("{group}/devices/{device}"));
+        }
+        self.write(&format!("{group}/reserved_regions"), regions)
+    }
+
+    /// As libvirt writes its cache: version 9.0.0, and machine types of the two chipsets.
+    fn qemu(&self, file: &str, path: &str, (major, minor): (u32, u32), machines: &[&str]) -> &Self {
+        let types: String = ["pc-i440fx", "pc-q35"]
+            .iter()
+            .flat_map(|chipset| machines.iter().map(move |version| (chipset, version)))
+            .map(|(chipset, version)| {
+                let newest = version == machines.last().expect("one");
+                let alias = if *chipset == "pc-q35" { "q35" } else { "pc" };
+                let alias = if newest { format!(" alias='{alias}'") } else { String::new() };
+                format!("  <machine type='kvm' name='{chipset}-{version}'{alias}/>\n")
+            })
+            .collect();
+        let version = major * 1_000_000 + minor * 1000;
+        let text = format!(
+            "<qemuCaps>\n  <emulator>{path}</emulator>\n  <qemuctime>1</qemuctime>\n  <selfvers>9000000</selfvers>\n  \
+             <version>{version}</version>\n  <arch>x86_64</arch>\n{types}</qemuCaps>\n"
+        );
+        self.write(&format!("{CACHE}/{file}.xml"), &text)
+    }
+
+    fn detect(&self) -> Described {
+        detect(&self.0)
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        // Another run empties it again if this fails.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// An EPYC with two QEMUs, on which one device's group reserves something of its own and another's does not have the
+/// HyperTransport range.
+fn epyc(name: &str) -> Root {
+    let root = Root::new(name);
+    let both = format!("{MSI}{HT}");
+    root.folder("sys/class/iommu/ivhd0").folder("sys/class/iommu/ivhd1");
+    root.group(0, &["0000:41:10.1", "0000:41:10.2"], &both)
+        .group(1, &["0000:00:14.0"], &format!("0x00000000000a0000 0x00000000000affff direct\n{both}"))
+        .group(2, &["0000:c1:00.0"], MSI);
+    root.qemu("0a1b", "/usr/bin/qemu-system-x86_64", (7, 2), &["6.2", "7.0", "7.1", "7.2"]).qemu(
+        "2c3d",
+        "/opt/qemu-6.2/bin/qemu-system-x86_64",
+        (6, 2),
+        &["6.0", "6.1", "6.2"],
+    );
+    root
+}
+
+fn written(described: &Described) -> String {
+    described.lines().iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// All that `check` says of a domain on a host.
+fn evaluated(xml: &[u8], profile: &Profile) -> Value {
+    let document = Document::parse(xml).expect("well-formed");
+    let domain = domain::read(&document).expect("a domain");
+    let host = profile.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
+    let evaluation = evaluate(&domain, &host, &Policy::default());
+    let report = GuestReport::new("a guest".to_owned(), &document, &domain, &evaluation);
+    serde_json::to_value(report).expect("JSON")
+}
+
+/// Every sample as it is, with another emulator, and with an emulator that nobody knows.
+fn samples() -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("xml-samples");
+    let mut all = Vec::new();
+    for file in crate::common::xml_files(&folder) {
+        let text = fs::read_to_string(&file).expect("readable");
+        for path in ["/opt/qemu-6.2/bin/qemu-system-x86_64", "/opt/unknown"] {
+            if let Some((before, after)) = text.split_once("</devices>") {
+                let emulator = format!("<emulator>{path}</emulator>");
+                let before = match before.split_once("<emulator>") {
+                    Some((start, rest)) => {
+                        let (_, end) = rest.split_once("</emulator>").expect("its end");
+                        format!("{start}{emulator}{end}")
+                    }
+                    None => format!("{before}{emulator}"),
+                };
+                all.push(format!("{before}</devices>{after}").into_bytes());
+            }
+        }
+        all.push(text.into_bytes());
+    }
+    assert!(all.len() > 80, "{}", all.len());
+    all
+}
+
+#[test]
+fn the_written_profile_evaluates_as_the_host_does() {
+    let other = |name: &str, class: Option<&str>, regions: &str| {
+        let root = Root::new(name);
+        if let Some(class) = class {
+            root.folder(&format!("sys/class/iommu/{class}")).group(0, &["0000:41:10.1"], regions);
+        }
+        root
+    };
+    let roots = [
+        epyc("same-epyc"),
+        other("same-intel", Some("dmar0"), MSI),
+        other("same-none", None, ""),
+        other("same-turin", Some("ivhd0"), MSI),
+        other("same-mute", Some("ivhd0"), "not what the kernel writes\n"),
+    ];
+    let samples = samples();
+    let mut verdicts = Vec::new();
+    for root in &roots {
+        let described = root.detect();
+        let read = Profile::from_toml(&written(&described)).expect("a profile");
+        for sample in &samples {
+            let on_the_host = evaluated(sample, &described.profile);
+            assert_eq!(evaluated(sample, &read), on_the_host, "{}", root.0.display());
+            verdicts.push(on_the_host["verdict"].as_str().expect("a verdict").to_owned());
+        }
+    }
+    for verdict in ["pass", "warn", "fixable", "blocked", "not-applicable"] {
+        assert!(verdicts.iter().any(|known| known == verdict), "no sample is {verdict}");
+    }
+}
+
+/// A domain with a device, 1200 GiB and an old machine type collides where the device's group has the range.
+#[test]
+fn devices_and_emulators_keep_their_own_facts() {
+    let root = epyc("own-facts");
+    let read = Profile::from_toml(&written(&root.detect())).expect("a profile");
+    let guest = |device: &str, machine: &str, emulator: &str| {
+        let xml = format!(
+            "<domain type='kvm'><name>g</name><memory unit='GiB'>1200</memory>\
+             <os><type arch='x86_64' machine='{machine}'>hvm</type></os><cpu mode='host-passthrough'/>\
+             <devices>{emulator}<hostdev mode='subsystem' type='pci'><source><address domain='0' bus='{device}'/>\
+             </source></hostdev></devices></domain>"
+        );
+        let xml = xml
+            .replace("bus='41'", "bus='0x41' slot='0x10' function='1'")
+            .replace("bus='c1'", "bus='0xc1' slot='0' function='0'");
+        evaluated(xml.as_bytes(), &read)
+    };
+    let rules = |guest: &Value| -> Vec<String> {
+        let findings = guest["findings"].as_array().expect("findings");
+        findings.iter().map(|finding| finding["rule"].as_str().expect("a rule").to_owned()).collect()
+    };
+    let has = |guest: &Value, rule: &str| rules(guest).iter().any(|known| known == rule);
+    assert!(has(&guest("41", "pc-q35-6.2", ""), "ram-in-reserved-range"));
+    assert!(!has(&guest("c1", "pc-q35-6.2", ""), "ram-in-reserved-range"));
+    let old = "<emulator>/opt/qemu-6.2/bin/qemu-system-x86_64</emulator>";
+    assert!(has(&guest("41", "pc-q35-7.2", old), "machine-type-not-available"));
+    assert!(!has(&guest("41", "pc-q35-7.2", ""), "machine-type-not-available"));
+    assert_eq!(guest("41", "q35", old)["machine"]["canonical"], "pc-q35-6.2");
+    assert_eq!(guest("41", "q35", "")["machine"]["canonical"], "pc-q35-7.2");
+    assert_eq!(guest("41", "q35", "<emulator>/opt/unknown</emulator>")["machine"]["canonical"], Value::Null);
+}
+
+fn why(described: &Described, fact: Fact) -> (String, String) {
+    match described.origin(fact) {
+        Some(Origin::Missing { why, remedy }) => (why.clone(), remedy.clone()),
+        other => panic!("{fact:?}: {other:?}"),
+    }
+}
+
+fn source(described: &Described, fact: Fact) -> &str {
+    match described.origin(fact) {
+        Some(Origin::Found(source)) => source,
+        other => panic!("{fact:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn every_fact_says_where_it_came_from() {
+    let root = epyc("sources");
+    let found = root.detect();
+    for (fact, expected) in [
+        (Fact::Iommu, "/sys/class/iommu: ivhd0 and 1 more"),
+        (Fact::Reserved, "/sys/kernel/iommu_groups/*/reserved_regions, 3 groups"),
+        (Fact::Kernel, "/proc/sys/kernel/osrelease"),
+        (Fact::Kvm, "/dev/kvm"),
+        (Fact::Qemu, "/var/cache/libvirt/qemu/capabilities/0a1b.xml"),
+    ] {
+        assert_eq!(source(&found, fact), expected);
+    }
+    assert_eq!(found.emulators, ["/var/cache/libvirt/qemu/capabilities/2c3d.xml"]);
+    let text = written(&found);
+    for line in [
+        "kind = \"amd\"                    # /sys/class/iommu: ivhd0 and 1 more",
+        "[[iommu.reserved]]              # HyperTransport, 1012–1024 GiB",
+        "version = \"6.1.0\"               # /proc/sys/kernel/osrelease",
+        "# 5.4 or newer: VFIO refuses to map what is reserved (-22, Invalid argument).",
+        "aliases.q35 = \"pc-q35-7.2\"",
+        "[[emulator]]                    # of guests that name it",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_told_from_what_is_not_there() {
+    let none = Root::new("no-iommu");
+    let found = none.detect();
+    assert_eq!(found.profile.host.iommu, Some(Iommu::None));
+    assert_eq!(source(&found, Fact::Iommu), "/sys/class/iommu is empty");
+    assert!(written(&found).contains("No IOMMU is at work"));
+    let (reason, remedy) = why(&found, Fact::Qemu);
+    assert!(reason.contains("is not there") && remedy.contains("virsh"), "{reason} {remedy}");
+
+    // libvirt was there, and found no QEMU for x86.
+    none.write(&format!("{CACHE}/a.xml"), "<qemuCaps><arch>aarch64</arch></qemuCaps>");
+    assert!(why(&none.detect(), Fact::Qemu).0.contains("no x86 QEMU"));
+    // It found one that guests have to name.
+    none.qemu("b", "/opt/qemu", (8, 2), &["8.2"]);
+    let found = none.detect();
+    assert!(why(&found, Fact::Qemu).0.contains("None of /usr/bin/qemu-system-x86_64"));
+    assert_eq!(found.emulators.len(), 1);
+    assert!(written(&found).contains("# [qemu], for guests that name no <emulator>, is missing:"));
+
+    // A kernel before 4.11 has groups and does not tell what they reserve.
+    let old = Root::new("old-kernel");
+    old.folder("sys/class/iommu/ivhd0").folder("sys/kernel/iommu_groups/0/devices/0000:41:10.1");
+    let found = old.detect();
+    assert_eq!((found.profile.host.iommu, found.profile.host.knows_reserved()), (Some(Iommu::Amd), false));
+    assert!(why(&found, Fact::Reserved).0.contains("since 4.11"));
+    assert!(written(&found).contains("# What is reserved is missing: None of 1 groups"), "{}", written(&found));
+
+    // No sysfs at all, as in a container or on another system.
+    let bare = Root(crate::common::work_dir("host-bare"));
+    let found = bare.detect();
+    assert_eq!(found.profile.host.iommu, None);
+    assert!(why(&found, Fact::Iommu).1.contains("not in a container"));
+    assert_eq!(found.profile.host.kvm, Some(false));
+    assert!(written(&found).contains("No guest of type kvm starts here"));
+}
+
+#[test]
+fn an_amd_iommu_that_does_not_tell_leaves_the_verdict_open() {
+    let root = Root::new("open");
+    root.folder("sys/class/iommu/ivhd0");
+    let xml = fs::read("xml-samples/old-machine-1200g-gpu.xml").expect("readable");
+    let guest = evaluated(&xml, &root.detect().profile);
+    let assumptions = guest["assumptions"].to_string();
+    assert!(assumptions.contains("ranges the host's IOMMU reserves"), "{guest:#}");
+}
+
+#[test]
+fn json_has_every_fact_with_its_source_or_why_it_is_missing() {
+    let root = epyc("json");
+    let json = serde_json::to_value(HostFacts::new(&root.detect())).expect("JSON");
+    assert_eq!(json["version"], 1);
+    assert_eq!(json["iommu"]["kind"]["value"], "amd");
+    assert_eq!(json["iommu"]["reserved"]["value"][2]["start"], 0xfd_0000_0000_u64);
+    assert_eq!(json["iommu"]["devices"]["0000:c1:00.0"].as_array().map(Vec::len), Some(1));
+    assert_eq!(json["qemu"]["value"]["version"], "7.2.0");
+    assert_eq!(json["qemu"]["source"], "/var/cache/libvirt/qemu/capabilities/0a1b.xml");
+    assert_eq!(json["emulators"][0]["value"]["aliases"]["q35"], "pc-q35-6.2");
+    let bare = Root(crate::common::work_dir("host-json-bare"));
+    let json = serde_json::to_value(HostFacts::new(&bare.detect())).expect("JSON");
+    for fact in [&json["iommu"]["kind"], &json["kernel"]["version"], &json["libvirt"]["version"], &json["qemu"]] {
+        assert_eq!(fact["value"], Value::Null);
+        assert!(fact["missing"]["why"].as_str().is_some_and(|why| !why.is_empty()), "{json:#}");
+        assert!(fact["missing"]["assumption"].as_str().is_some_and(|text| !text.is_empty()), "{json:#}");
+    }
+}
+
+/// With a CPU that is not this machine's.
+fn on_a(vendor: &str, root: &Root) -> Described {
+    let mut described = root.detect();
+    described.profile.host.cpu_vendor = Some(vendor.to_owned());
+    described.profile.host.phys_bits = Some(48);
+    described.origins.insert(Fact::CpuVendor, Origin::Found("CPUID leaf 0".to_owned()));
+    described.origins.insert(Fact::PhysBits, Origin::Found("CPUID leaf 0x80000008".to_owned()));
+    described
+}
+
+/// What `host` prints, against what was looked at and found good. `SNAPSHOTS=overwrite` writes it anew.
+#[test]
+fn profiles_look_as_they_did() {
+    let snapshot = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(name);
+        Data::read_from(&path, None).raw()
+    };
+    let amd = epyc("snapshot-epyc");
+    assert_data_eq!(written(&on_a("AuthenticAMD", &amd)), snapshot("host-epyc.toml"));
+    let json = serde_json::to_string_pretty(&HostFacts::new(&on_a("AuthenticAMD", &amd))).expect("JSON");
+    assert_data_eq!(json + "\n", snapshot("host-epyc-json.txt"));
+
+    let intel = Root::new("snapshot-intel");
+    intel.folder("sys/class/iommu/dmar0").group(0, &["0000:17:00.0"], MSI);
+    assert_data_eq!(written(&on_a("GenuineIntel", &intel)), snapshot("host-intel.toml"));
+
+    let none = Root::new("snapshot-none");
+    none.qemu("b", "/opt/qemu", (8, 2), &["8.2"]);
+    assert_data_eq!(written(&on_a("AuthenticAMD", &none)), snapshot("host-none.toml"));
+
+    let turin = Root::new("snapshot-turin");
+    turin.folder("sys/class/iommu/ivhd0").group(0, &["0000:c1:00.0"], MSI);
+    turin.write("proc/sys/kernel/osrelease", "6.17.9+deb13-amd64\n");
+    assert_data_eq!(written(&on_a("AuthenticAMD", &turin)), snapshot("host-turin.toml"));
+
+    let old = Root::new("snapshot-old");
+    old.folder("sys/class/iommu/ivhd0").folder("sys/kernel/iommu_groups/0/devices/0000:41:10.1");
+    old.write("proc/sys/kernel/osrelease", "3.10.0-1160.el7.x86_64\n");
+    assert_data_eq!(written(&on_a("AuthenticAMD", &old)), snapshot("host-old-kernel.toml"));
+}
+
+fn ours(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_iova-preflight")).args(arguments).output().expect("runs");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn the_program_prints_a_profile_that_it_reads() {
+    let folder = crate::common::work_dir("host-profile");
+    let file = folder.join("this.toml");
+    fs::write(&file, ours(&["host"])).expect("written");
+    ours(&["check", "--host", file.to_str().expect("UTF-8"), "xml-samples/gpu-attached-later.xml"]);
+    let json: Value = serde_json::from_str(&ours(&["host", "--format", "json"])).expect("JSON");
+    assert!(json["kernel"]["version"]["value"].is_string(), "{json:#}");
+}
+
+#[test]
+fn the_list_names_every_built_in_profile() {
+    let json: Value = serde_json::from_str(&ours(&["host", "--list", "--format", "json"])).expect("JSON");
+    let text = ours(&["host", "--list"]);
+    let profiles = json["profiles"].as_array().expect("a list");
+    assert_eq!(profiles.len(), 3);
+    for profile in profiles {
+        let name = profile["name"].as_str().expect("a name");
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name}\n{text}");
+    }
+}

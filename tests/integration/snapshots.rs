@@ -1,0 +1,291 @@
+//! What each command prints, against what was looked at and found good: `tests/snapshots`, and the examples in the
+//! README and in `docs`. `SNAPSHOTS=overwrite cargo test --test integration snapshots` writes what is printed now into
+//! these files, for a person to read in the diff.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use snapbox::{Data, assert_data_eq};
+
+const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_iova-preflight");
+
+/// How one run is made.
+struct Run<'a> {
+    arguments: &'a [&'a str],
+    folder: &'a Path,
+    input: &'a [u8],
+    columns: Option<u32>,
+}
+
+impl<'a> Run<'a> {
+    fn new(arguments: &'a [&'a str]) -> Self {
+        Self { arguments, folder: Path::new(PROJECT), input: b"", columns: None }
+    }
+
+    fn output(&self) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.args(self.arguments).current_dir(self.folder);
+        for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM"] {
+            command.env_remove(variable);
+        }
+        if let Some(columns) = self.columns {
+            command.env("COLUMNS", columns.to_string());
+        }
+        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn().expect("runs");
+        // What does not read its input may have closed it.
+        let _ = child.stdin.take().expect("a pipe").write_all(self.input);
+        child.wait_with_output().expect("runs")
+    }
+
+    /// The run as somebody sees it who types the command.
+    fn transcript(&self) -> String {
+        let output = self.output();
+        let mut text = format!("$ iova-preflight {}\n", self.arguments.join(" "));
+        text += &visible(&output.stdout);
+        if !output.stderr.is_empty() {
+            let _ = write!(text, "[standard error]\n{}", visible(&output.stderr));
+        }
+        let _ = writeln!(text, "[exit status {}]", output.status.code().expect("a status"));
+        text
+    }
+}
+
+/// Text with escape sequences that can be seen.
+fn visible(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8").replace('\u{1b}', "␛")
+}
+
+fn snapshot(name: &str) -> Data {
+    file(&Path::new("tests/snapshots").join(name))
+}
+
+fn file(path: &Path) -> Data {
+    Data::read_from(&Path::new(PROJECT).join(path), None).raw()
+}
+
+#[test]
+fn check() {
+    for (name, arguments) in [
+        ("check-many.txt", &["check", "xml-samples", "--host", "xml-samples/hosts/debian-12-epyc.toml"][..]),
+        ("check-intel.txt", &["check", "xml-samples", "--host", "intel-xeon"]),
+        ("check-verbose.txt", &["check", "-v", "xml-samples/last-that-fits-978g.xml", "--host", "amd-epyc"]),
+        (
+            "check-quiet.txt",
+            &["check", "-q", "xml-samples/old-machine-1200g-gpu.xml", "README.md", "--host", "amd-epyc"],
+        ),
+        // What is asked for explicitly is printed.
+        (
+            "check-quiet-json.txt",
+            &["check", "-q", "--format", "json", "xml-samples/arm-guest.xml", "--host", "amd-epyc"],
+        ),
+        ("fix-quiet.txt", &["fix", "-q", "xml-samples/old-machine-1200g-gpu.xml", "--host", "amd-epyc"]),
+        ("check-errors.txt", &["check", "README.md", "no-such-file.xml", "src", "-", "--host", "amd-epyc"]),
+        ("check-json.txt", &["check", "--format", "json", "xml-samples/ubuntu-jammy-large.xml", "--host", "amd-epyc"]),
+        (
+            "check-color.txt",
+            &["check", "--color", "always", "xml-samples/vdpa-network.xml", "README.md", "--host", "amd-epyc"],
+        ),
+        ("check-no-such-host.txt", &["check", "xml-samples", "--host", "epyc"]),
+    ] {
+        assert_data_eq!(Run::new(arguments).transcript(), snapshot(name));
+    }
+    let arguments =
+        ["check", "xml-samples/ubuntu-jammy-large.xml", "xml-samples/proxmox-import.xml", "--host", "amd-epyc"];
+    for (name, columns) in [("check-40.txt", 40), ("check-60.txt", 60), ("check-80.txt", 80)] {
+        let run = Run { columns: Some(columns), ..Run::new(&arguments) };
+        assert_data_eq!(run.transcript(), snapshot(name));
+    }
+}
+
+/// Without the rules, which are what `explain` says.
+#[test]
+fn sarif() {
+    let arguments = ["check", "--format", "sarif", "xml-samples/vdpa-network.xml", "README.md", "--host", "amd-epyc"];
+    let output = Run::new(&arguments).output();
+    let mut log: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    log["runs"][0]["tool"]["driver"]["rules"] = "…".into();
+    assert_data_eq!(serde_json::to_string_pretty(&log).expect("JSON") + "\n", snapshot("check-sarif.txt"));
+}
+
+#[test]
+fn fix() {
+    let sample = fs::read(Path::new(PROJECT).join("xml-samples/ubuntu-jammy-large.xml")).expect("a sample");
+    for (name, arguments) in [
+        ("fix-diff.txt", &["fix", "xml-samples/ubuntu-jammy-large.xml", "--host", "amd-epyc"][..]),
+        ("fix-filter.txt", &["fix", "-", "--host", "amd-epyc"]),
+        ("fix-blocked.txt", &["fix", "xml-samples/proxmox-import.xml", "--host", "amd-epyc"]),
+        ("fix-nothing.txt", &["fix", "xml-samples/last-that-fits-978g.xml", "--host", "amd-epyc"]),
+        ("fix-color.txt", &["fix", "--color", "always", "xml-samples/large-pcihole64.xml", "--host", "amd-epyc"]),
+    ] {
+        let run = Run { input: &sample, ..Run::new(arguments) };
+        assert_data_eq!(run.transcript(), snapshot(name));
+    }
+    let folder = crate::common::work_dir("snapshot-in-place");
+    fs::write(folder.join("guest.xml"), &sample).expect("written");
+    let run = Run { folder: &folder, ..Run::new(&["fix", "--in-place", "guest.xml", "--host", "amd-epyc"]) };
+    let first = run.transcript();
+    // What was fixed needs nothing more.
+    assert_data_eq!(first + &run.transcript(), snapshot("fix-in-place.txt"));
+}
+
+#[test]
+fn host() {
+    let run = Run { columns: Some(80), ..Run::new(&["host", "--list"]) };
+    assert_data_eq!(run.transcript(), snapshot("host-list.txt"));
+    assert_data_eq!(Run::new(&["host", "--list", "--format", "json"]).transcript(), snapshot("host-list-json.txt"));
+}
+
+#[test]
+fn explain() {
+    for (name, arguments) in [
+        ("explain.txt", &["explain"][..]),
+        ("explain-rule.txt", &["explain", "ram-in-reserved-range"]),
+        ("explain-no-such-rule.txt", &["explain", "ram-in-range"]),
+    ] {
+        assert_data_eq!(Run { columns: Some(80), ..Run::new(arguments) }.transcript(), snapshot(name));
+    }
+}
+
+#[test]
+fn map() {
+    let sample = |name: &'static str| ["map", name, "--host", "amd-epyc"];
+    let (collides, moves) =
+        (sample("xml-samples/old-machine-1200g-gpu.xml"), sample("xml-samples/elastic-virtio-mem.xml"));
+    for (name, arguments, columns) in [
+        ("map-80.txt", collides, 80),
+        ("map-120.txt", collides, 120),
+        ("map-hotplug-80.txt", moves, 80),
+        ("map-not-applicable.txt", sample("xml-samples/arm-guest.xml"), 80),
+    ] {
+        assert_data_eq!(Run { columns: Some(columns), ..Run::new(&arguments) }.transcript(), snapshot(name));
+    }
+}
+
+/// A root folder in which the hook can be put in place.
+fn hook_root(name: &str) -> PathBuf {
+    let root = crate::common::work_dir(name);
+    let cache = root.join("var/cache/libvirt/qemu/capabilities");
+    fs::create_dir_all(&cache).expect("the folder");
+    let libvirt = "<qemuCaps><emulator>/usr/bin/qemu-system-x86_64</emulator><selfvers>9000000</selfvers>\
+                   <version>7002000</version><arch>x86_64</arch></qemuCaps>";
+    fs::write(cache.join("x.xml"), libvirt).expect("written");
+    root
+}
+
+#[test]
+fn hook() {
+    let root = hook_root("snapshot-hook");
+    let shown = |arguments: &[&str]| {
+        let root = root.to_str().expect("UTF-8");
+        let arguments = [arguments, &["--root", root]].concat();
+        Run::new(&arguments).transcript().replace(root, "ROOT")
+    };
+    let program = "/usr/bin/iova-preflight-hook";
+    let mut text = shown(&["hook", "status"]);
+    text += &shown(&["hook", "install", "--program", program]);
+    text += &shown(&["hook", "install", "--program", program]);
+    text += &shown(&["hook", "uninstall"]);
+    text += &shown(&["hook", "uninstall"]);
+    let link = root.join("etc/libvirt/hooks/qemu.d/50-iova-preflight");
+    fs::create_dir_all(link.parent().expect("a folder")).expect("the folder");
+    symlink("/usr/bin/somebody-else", &link).expect("a link");
+    text += &shown(&["hook", "install", "--program", program]);
+    assert_data_eq!(text, snapshot("hook.txt"));
+}
+
+#[test]
+fn hook_status() {
+    use std::os::unix::fs::MetadataExt;
+    let root = hook_root("snapshot-hook-status");
+    let program = root.join("usr/bin/iova-preflight-hook");
+    fs::create_dir_all(program.parent().expect("a folder")).expect("the folder");
+    fs::write(&program, "#!/bin/sh\n").expect("written");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
+    if fs::metadata(&program).expect("written").uid() != 0 {
+        crate::common::skip("snapshot of hook status: not root, so that the hook would not be root's");
+        return;
+    }
+    let root = root.to_str().expect("UTF-8");
+    Run::new(&["hook", "install", "--program", "/usr/bin/iova-preflight-hook", "--root", root]).output();
+    let text = Run::new(&["hook", "status", "--root", root]).transcript().replace(root, "ROOT");
+    assert_data_eq!(text, snapshot("hook-status.txt"));
+}
+
+#[test]
+fn mistakes_of_usage() {
+    let mut text = String::new();
+    for arguments in [
+        &[][..],
+        &["chek", "xml-samples"],
+        &["check"],
+        &["check", "--hots", "amd-epyc", "xml-samples"],
+        &["fix", "--in-place", "--diff", "a.xml"],
+        &["check", "--format", "xml", "a.xml"],
+        // Each of these was once taken for something else.
+        &["check", "--domain", "a", "xml-samples"],
+        &["fix", "--in-place", "--domain", "a", "xml-samples"],
+        &["fix", "--dry-run", "a.xml"],
+        &["fix", "-", "a.xml"],
+        &["fix", "--in-place", "-"],
+        &["check", "--connect", "test:///default", "--format", "sarif"],
+    ] {
+        text += &Run { columns: Some(100), ..Run::new(arguments) }.transcript();
+    }
+    assert_data_eq!(text, snapshot("usage.txt"));
+}
+
+/// The help of every command, each in a file of its own.
+#[test]
+fn help() {
+    for command in crate::common::commands(PROGRAM) {
+        let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let run = Run { columns: Some(100), ..Run::new(&arguments) };
+        let name = [&["help".to_owned()], &command[..]].concat().join("-");
+        assert_data_eq!(run.transcript(), snapshot(&format!("{name}.txt")));
+    }
+}
+
+/// A text with the output of its examples as it is now: `<!-- example: ARGUMENTS -->`, then a block of text whose first
+/// line is the command.
+fn with_examples(text: &str) -> (String, usize) {
+    // At the beginning of a line; elsewhere it is only spoken of.
+    const MARKER: &str = "\n<!-- example: ";
+    let mut parts = text.split(MARKER);
+    let mut new = parts.next().unwrap_or_default().to_owned();
+    let mut examples = 0;
+    for part in parts {
+        let (arguments, rest) = part.split_once(" -->\n```text\n").expect("a block behind the marker");
+        let (_, rest) = rest.split_once("\n```").expect("the block ends");
+        let words: Vec<&str> = arguments.split(' ').collect();
+        let output = Run::new(&words).output();
+        let output = String::from_utf8(output.stdout).expect("UTF-8");
+        let _ = write!(
+            new,
+            "{MARKER}{arguments} -->\n```text\n$ iova-preflight {arguments}\n{}\n```{rest}",
+            output.trim_end()
+        );
+        examples += 1;
+    }
+    (new, examples)
+}
+
+#[test]
+fn the_readme_does_not_lie() {
+    let mut all = 0;
+    let docs =
+        fs::read_dir(Path::new(PROJECT).join("docs")).expect("docs").map(|entry| entry.expect("readable").path());
+    let docs = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    for path in std::iter::once(Path::new(PROJECT).join("README.md")).chain(docs) {
+        let text = fs::read_to_string(&path).expect("readable");
+        let (new, examples) = with_examples(&text);
+        all += examples;
+        assert_data_eq!(new, file(&path));
+    }
+    assert!(all > 0, "no example found");
+}
