@@ -3,11 +3,13 @@
 //! Only what decides the guest-physical memory map is read. Nothing is interpreted here: see [`crate::libvirt`] for
 //! what libvirt makes of it and [`crate::qemu`] for what QEMU builds then.
 
+mod devices;
 mod other;
 mod passthrough;
 mod read;
 pub mod units;
 
+pub use devices::{Controller, Iommu, LaunchSecurity};
 pub use other::{OtherDocument, other_document};
 pub use passthrough::{Passthrough, PassthroughKind};
 pub(crate) use read::pci_hole64_element;
@@ -50,9 +52,13 @@ pub struct Domain {
     pub max_memory: Option<Sourced<u64>>,
     /// `<maxMemory slots>`.
     pub slots: Option<Sourced<u32>>,
-    /// The `<cell memory>` of each NUMA cell, in KiB.
+    /// `<cpu><numa>`, whether or not there is a cell in it.
+    pub numa: Option<Span>,
+    /// The `<cell id>` of each NUMA cell in document order.
+    pub cell_ids: Vec<Option<Sourced<u32>>>,
+    /// The `<cell memory>` of each NUMA cell, in KiB, in the order of their ids.
     pub numa_cells: Vec<Sourced<u64>>,
-    /// Whether each NUMA cell has a `memAccess`.
+    /// Whether each NUMA cell has a `memAccess`, in the same order.
     pub cells_with_access: Vec<bool>,
     /// Whether memory is backed by files or memfd for the whole guest: `<memoryBacking>` with `<source type>` of `file`
     /// or `memfd`, or with any `<access>`.
@@ -63,10 +69,16 @@ pub struct Domain {
     pub cpu: Option<CpuElement>,
     /// `<pcihole64>` of the root controller, in KiB.
     pub pci_hole64: Option<Sourced<u64>>,
-    /// `<iommu model>` of a virtual IOMMU.
-    pub iommu: Option<Sourced<String>>,
-    /// `<launchSecurity type>`.
-    pub launch_security: Option<Sourced<String>>,
+    /// The PCI controllers, and those without a type, in document order.
+    pub controllers: Vec<Controller>,
+    /// The first `<iommu>`.
+    pub iommu: Option<Iommu>,
+    /// `<launchSecurity>`.
+    pub launch_security: Option<LaunchSecurity>,
+    /// `<os firmware>`.
+    pub firmware: Option<Sourced<String>>,
+    /// `<features><ioapic driver>`.
+    pub ioapic: Option<Sourced<String>>,
     /// Page size of `<memoryBacking><hugepages>` in KiB, 0 for the host's default huge page; memory devices inherit it.
     pub hugepage_kib: Option<u64>,
     /// Whether `<features>` has `<acpi/>`; QEMU plugs no DIMM without it.
@@ -100,6 +112,18 @@ pub struct MemoryDevice {
     pub align_kib: Option<u64>,
     /// Whether it has an `access` of its own, which makes a file of what would be anonymous memory.
     pub has_access: bool,
+    /// Whether that access is `shared`.
+    pub is_shared: bool,
+    /// Whether there is a `<source><path>`.
+    pub has_path: bool,
+    /// `<target><requested>` of a virtio-mem device, in KiB.
+    pub requested: Option<Sourced<u64>>,
+    /// `<target dynamicMemslots>` of a virtio-mem device, since libvirt 10.1.
+    pub dynamic_memslots: Option<Sourced<bool>>,
+    /// `<address type>`.
+    pub address_type: Option<Sourced<String>>,
+    /// Whether there is an `<address>`.
+    pub has_address: bool,
     /// Guest-physical address: `<address type='dimm' base>` or `<target><address base>`.
     pub address: Option<Sourced<u64>>,
     /// `<address type='dimm' slot>`.
@@ -147,6 +171,12 @@ pub struct CpuElement {
     pub vendor_id: Option<Sourced<String>>,
     /// `<vendor>`: only a demand on the host, never passed to QEMU.
     pub vendor: Option<Sourced<String>>,
+    /// `match`.
+    pub matching: Option<Sourced<String>>,
+    /// `check`.
+    pub check: Option<Sourced<String>>,
+    /// `<model fallback>`.
+    pub fallback: Option<Sourced<String>>,
     /// `<feature>` elements that decide the width of addresses: lm, pae, pse36.
     pub features: Vec<Feature>,
     /// Whether there is any `<feature>` at all.

@@ -3,7 +3,7 @@
 use super::units::{self, SizeError, parse_kib, parse_number};
 use super::{
     CpuElement, CpuMode, Domain, Feature, METADATA_NAMESPACE, MaxPhysAddr, MaxPhysAddrMode, MemoryDevice, MemoryModel,
-    OtherDocument, Overrides, Sourced, other_document, passthrough,
+    OtherDocument, Overrides, Sourced, devices, other_document, passthrough,
 };
 use crate::text::quoted;
 use crate::xml::{Document, Element, Span};
@@ -20,7 +20,7 @@ pub struct ReadError {
     pub other: Option<OtherDocument>,
 }
 
-type Result<T> = std::result::Result<T, ReadError>;
+pub(super) type Result<T> = std::result::Result<T, ReadError>;
 
 fn error<T>(span: Span, message: impl Into<String>) -> Result<T> {
     Err(ReadError { message: message.into(), span, other: None })
@@ -59,14 +59,19 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         current_memory: memory_size(root.child("currentMemory"))?,
         max_memory: memory_size(root.child("maxMemory"))?,
         slots: root.child("maxMemory").map_or(Ok(None), |e| number_attribute(e, "slots"))?,
-        numa_cells: numa_cells(cpu)?,
-        cells_with_access: cells(cpu).map(|cell| cell.value("memAccess").is_some()).collect(),
+        numa: cpu.and_then(|cpu| cpu.child("numa")).map(|numa| numa.start_tag()),
+        cell_ids: cells(cpu).map(|cell| number_attribute(cell, "id")).collect::<Result<_>>()?,
+        numa_cells: cells_in_order(cpu, cells(cpu).map(numa_cell).collect::<Result<_>>()?),
+        cells_with_access: cells_in_order(cpu, cells(cpu).map(|cell| cell.value("memAccess").is_some()).collect()),
         file_backed: root.child("memoryBacking").is_some_and(is_file_backed),
         memory_devices: memory_devices(devices)?,
         cpu: cpu.map(read_cpu).transpose()?,
         pci_hole64: pci_hole64(devices)?,
-        iommu: devices.and_then(|d| d.child("iommu")).map_or(Ok(None), |e| attribute(e, "model"))?,
-        launch_security: root.child("launchSecurity").map_or(Ok(None), |e| attribute(e, "type"))?,
+        controllers: devices::controllers(devices)?,
+        iommu: devices::iommu(devices)?,
+        launch_security: devices::launch_security(root)?,
+        firmware: root.child("os").map_or(Ok(None), |os| attribute(os, "firmware"))?,
+        ioapic: root.descend(&["features", "ioapic"]).map_or(Ok(None), |ioapic| attribute(ioapic, "driver"))?,
         hugepage_kib: hugepage_kib(root)?,
         acpi: root.descend(&["features", "acpi"]).is_some(),
         passthrough: passthrough_devices,
@@ -80,7 +85,7 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
 const LONGEST: usize = 8192;
 
 /// An attribute; libvirt takes an empty one for a missing one.
-fn attribute(element: Element<'_>, name: &str) -> Result<Option<Sourced<String>>> {
+pub(super) fn attribute(element: Element<'_>, name: &str) -> Result<Option<Sourced<String>>> {
     let Some(attribute) = element.attribute(name).filter(|a| !a.value.is_empty()) else { return Ok(None) };
     if attribute.value.len() > LONGEST {
         return error(attribute.span, format!("{name} of <{}> is longer than {LONGEST} bytes", element.name()));
@@ -98,7 +103,7 @@ fn short_text(element: Element<'_>) -> Result<Sourced<String>> {
 }
 
 /// A number attribute; libvirt takes an empty one for a missing one.
-fn number_attribute(element: Element<'_>, name: &str) -> Result<Option<Sourced<u32>>> {
+pub(super) fn number_attribute(element: Element<'_>, name: &str) -> Result<Option<Sourced<u32>>> {
     let Some(attribute) = element.attribute(name).filter(|a| !a.value.is_empty()) else { return Ok(None) };
     match parse_number(attribute.value).ok().and_then(|n| u32::try_from(n).ok()) {
         Some(value) => Ok(Some(Sourced { value, span: attribute.span })),
@@ -137,16 +142,24 @@ fn is_file_backed(backing: Element<'_>) -> bool {
     matches!(source, Some("file" | "memfd")) || backing.child("access").is_some()
 }
 
-fn numa_cells(cpu: Option<Element<'_>>) -> Result<Vec<Sourced<u64>>> {
-    cells(cpu)
-        .map(|cell| {
-            // A cell may have CPUs only (`virDomainNumaDefParseXML` in libvirt's src/conf/numa_conf.c).
-            let Some(memory) = cell.attribute("memory").filter(|a| !a.value.is_empty()) else {
-                return Ok(Sourced { value: 0, span: cell.start_tag() });
-            };
-            Ok(Sourced { value: kib(cell, memory.value, memory.span)?, span: memory.span })
-        })
-        .collect()
+/// What each cell has, in the order of their ids where those are the numbers from 0 on; cells without an id are counted
+/// (`virDomainNumaDefParseXML` in libvirt `src/conf/numa_conf.c`).
+fn cells_in_order<T>(cpu: Option<Element<'_>>, values: Vec<T>) -> Vec<T> {
+    let id = |(index, cell): (usize, Element<'_>)| match cell.value("id").filter(|id| !id.is_empty()) {
+        Some(id) => parse_number(id).ok().and_then(|id| usize::try_from(id).ok()),
+        None => Some(index),
+    };
+    let mut numbered: Vec<(Option<usize>, T)> = cells(cpu).enumerate().map(id).zip(values).collect();
+    numbered.sort_by_key(|(id, _)| *id);
+    numbered.into_iter().map(|(_, value)| value).collect()
+}
+
+fn numa_cell(cell: Element<'_>) -> Result<Sourced<u64>> {
+    // Without memory it is refused later, where the others are counted.
+    let Some(memory) = cell.attribute("memory").filter(|a| !a.value.is_empty()) else {
+        return Ok(Sourced { value: 0, span: cell.start_tag() });
+    };
+    Ok(Sourced { value: kib(cell, memory.value, memory.span)?, span: memory.span })
 }
 
 fn memory_devices(devices: Option<Element<'_>>) -> Result<Vec<MemoryDevice>> {
@@ -181,6 +194,12 @@ fn memory_device(device: Element<'_>) -> Result<MemoryDevice> {
         page_kib: kib_of(&["source", "pagesize"])?,
         align_kib: kib_of(&["source", "alignsize"])?,
         has_access: device.value("access").is_some(),
+        is_shared: device.value("access") == Some("shared"),
+        has_path: device.descend(&["source", "path"]).is_some_and(|path| !path.text().is_empty()),
+        requested: memory_size(device.descend(&["target", "requested"]))?,
+        dynamic_memslots: dynamic_memslots(device)?,
+        address_type: device.child("address").map_or(Ok(None), |address| attribute(address, "type"))?,
+        has_address: device.child("address").is_some(),
         address: match dimm.or(target) {
             Some(address) => base_address(address)?,
             None => None,
@@ -190,7 +209,17 @@ fn memory_device(device: Element<'_>) -> Result<MemoryDevice> {
     })
 }
 
-fn node(element: Element<'_>) -> Result<Option<Sourced<u32>>> {
+fn dynamic_memslots(device: Element<'_>) -> Result<Option<Sourced<bool>>> {
+    let Some(target) = device.child("target") else { return Ok(None) };
+    let Some(value) = attribute(target, "dynamicMemslots")? else { return Ok(None) };
+    match value.value.as_str() {
+        "yes" => Ok(Some(Sourced { value: true, span: value.span })),
+        "no" => Ok(Some(Sourced { value: false, span: value.span })),
+        other => error(value.span, format!("dynamicMemslots='{}' is neither yes nor no", quoted(other))),
+    }
+}
+
+pub(super) fn node(element: Element<'_>) -> Result<Option<Sourced<u32>>> {
     let text = element.text();
     if text.is_empty() {
         return Ok(None);
@@ -231,6 +260,9 @@ fn read_cpu(cpu: Element<'_>) -> Result<CpuElement> {
         model: model.map(short_text).transpose()?.filter(|m| !m.value.is_empty()),
         vendor_id: model.map_or(Ok(None), |m| attribute(m, "vendor_id"))?,
         vendor: vendor.map(short_text).transpose()?,
+        matching: attribute(cpu, "match")?,
+        check: attribute(cpu, "check")?,
+        fallback: model.map_or(Ok(None), |m| attribute(m, "fallback"))?,
         has_features: !features.is_empty(),
         features: features.into_iter().filter(|f| matches!(f.name.as_str(), "lm" | "pae" | "pse36")).collect(),
         maxphysaddr: cpu.child("maxphysaddr").map(maxphysaddr).transpose()?,

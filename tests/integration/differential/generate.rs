@@ -104,7 +104,7 @@ fn wishes(rng: &mut Rng) -> BTreeSet<&'static str> {
         return std::iter::once(*rng.pick(&both)).collect();
     }
     // The more there are, the more they get in each other's way.
-    let chance = *rng.pick(&[5, 10, 20]);
+    let chance = *rng.pick(&[4, 8, 14]);
     let mut wanted: BTreeSet<&'static str> = FEATURES.iter().copied().filter(|_| rng.percent(chance)).collect();
     if rng.percent(50) {
         wanted.insert(rng.text(MISTAKES));
@@ -195,6 +195,10 @@ pub fn domain(rng: &mut Rng, inventory: &Inventory, name: &str) -> (String, BTre
     let hotplug = rng.percent(45) || memory::DEVICES.iter().any(|device| draft.wanted.contains(device));
     let without = draft.take("without-cells");
     let several = draft.take("cells");
+    if draft.wanted.contains("iommu") && !draft.q35() && rng.percent(85) {
+        let q35: Vec<&String> = inventory.machines.iter().filter(|machine| machine.contains("q35")).collect();
+        draft.machine = (*rng.pick(&q35)).clone();
+    }
     draft.cells = match (without, several) {
         (true, _) => 0,
         (_, true) => rng.between(2, 4),

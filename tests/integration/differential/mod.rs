@@ -36,6 +36,11 @@ const OUTSIDE: &[&str] = &[
     "the CPU is incompatible with host CPU",
     "Cannot allocate memory",
     "MSI-X is not supported by interrupt controller",
+    "System Management Mode not supported by this hypervisor",
+    "sgx epc isn't supported by this QEMU binary",
+    "SEV launch security is not supported with this QEMU binary",
+    "Unable to find any firmware to satisfy",
+    "Unable to find 'efi' firmware",
 ];
 
 /// What the real programs say about one case.

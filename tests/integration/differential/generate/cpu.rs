@@ -1,7 +1,7 @@
 //! `<cpu>`.
 
-use super::{Draft, memory};
 use super::super::draw::{GIB, Rng};
+use super::{Draft, memory};
 use std::fmt::Write as _;
 
 fn max_phys_addr(rng: &mut Rng, draft: &mut Draft<'_>) -> String {
@@ -45,7 +45,6 @@ fn features(rng: &mut Rng, draft: &mut Draft<'_>) -> String {
             xml.push_str(rng.text(&[
                 "<feature policy='disable' name='lm'/><feature policy='require' name='lm'/>",
                 "<feature name='lm'/>",
-                "<feature policy='disable' name='no-such-feature'/>",
                 "<feature policy='maybe' name='lm'/>",
             ]));
         }
@@ -75,12 +74,17 @@ fn model(rng: &mut Rng, draft: &mut Draft<'_>, name: &str) -> String {
     let vendor = match draft.take("vendor-id") {
         true => format!(
             " vendor_id='{}'",
-            rng.text(&["AuthenticAMD", "AuthenticAMD", "GenuineIntel", "HygonGenuine", "KVMKVMKVMKVM", "AMD", ""])
+            match rng.below(12) {
+                0 => "AMD",
+                1 => "",
+                _ => rng.text(&["AuthenticAMD", "AuthenticAMD", "GenuineIntel", "HygonGenuine", "KVMKVMKVMKVM"]),
+            }
         ),
         false => String::new(),
     };
     let fallback = match draft.take("cpu-fallback") {
-        true => rng.text(&[" fallback='forbid'", " fallback='forbid'", "", " fallback='maybe'"]),
+        true if rng.percent(8) => " fallback='maybe'",
+        true => rng.text(&[" fallback='forbid'", " fallback='forbid'", ""]),
         false => " fallback='allow'",
     };
     format!("<model{fallback}{vendor}>{name}</model>")

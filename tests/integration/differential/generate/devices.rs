@@ -1,7 +1,7 @@
 //! PCI controllers, firmware, virtual IOMMUs and launch security.
 
-use super::Draft;
 use super::super::draw::{GIB, KIB, MIB, Rng, element};
+use super::Draft;
 use std::fmt::Write as _;
 
 /// `<controller>` elements.

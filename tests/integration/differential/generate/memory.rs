@@ -1,12 +1,21 @@
 //! Memory devices, NUMA cells and what backs them.
 
-use super::Draft;
 use super::super::draw::{GIB, KIB, MIB, Rng, element, sized};
+use super::Draft;
 use std::fmt::Write as _;
 
-/// Features that are memory devices.
-pub const DEVICES: &[&str] =
-    &["dynamic-memslots", "mixed-memory-devices", "no-slots", "nvdimm", "virtio-mem", "virtio-pmem", "without-cells"];
+/// Features and mistakes that need room for memory devices.
+pub const DEVICES: &[&str] = &[
+    "dimm-address",
+    "dynamic-memslots",
+    "mixed-memory-devices",
+    "no-slots",
+    "nvdimm",
+    "requested-or-block",
+    "virtio-mem",
+    "virtio-pmem",
+    "without-cells",
+];
 
 /// Decides whether huge pages back the guest; its RAM is then mostly of whole pages.
 pub fn backing(rng: &mut Rng, draft: &mut Draft<'_>) {
