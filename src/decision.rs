@@ -6,7 +6,7 @@
 //! operations is ever looked at.
 
 use crate::domain::{CpuMode, Domain};
-use crate::evaluate::{Evaluation, Verdict, evaluate};
+
 use crate::finding::{Finding, Severity};
 use crate::host::Host;
 use crate::policy::{Mode, OnInternalError, Policy};
@@ -14,6 +14,7 @@ use crate::qemu::cpu::{DEFAULT_PHYS_BITS, MAX_PHYS_BITS, has_long_mode};
 use crate::qemu::layout::{AMD_HT_START, Q35_PCI_HOLE64_SIZE};
 use crate::rules;
 use crate::text::printable;
+use crate::verdict::{Evaluation, Verdict, evaluate};
 
 /// The operations a guest can be stopped at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,11 +3,12 @@
 //! AMD hosts reserve the range 0xfd_0000_0000 to 0xff_ffff_ffff, HyperTransport, just below 1 TiB. This library reads a
 //! libvirt domain, works out the guest-physical memory map that QEMU will build, and compares the two:
 //!
-//! [`xml`] → [`domain`] → [`libvirt`] → [`qemu`] → [`guest`] → [`rules`] → [`evaluate`] → [`fix`] → [`report`]
+//! [`xml`] → [`domain`] → [`libvirt`] → [`command_line`] → [`qemu`] → [`guest`] → [`rules`] → [`evaluate`] → [`fix`] → [`report`]
 //!
 //! All of it is pure: text in, values out. What touches the machine is in [`io`].
 
 pub mod address;
+pub mod command_line;
 pub mod decision;
 pub mod domain;
 pub mod evaluate;
@@ -25,5 +26,6 @@ pub mod qemu;
 pub mod report;
 pub mod rules;
 pub mod text;
+pub mod verdict;
 pub mod version;
 pub mod xml;

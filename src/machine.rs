@@ -121,6 +121,12 @@ const UPSTREAM: [(u32, u32, u32); 11] = [
     (11, 0, 1),
 ];
 
+/// The newest upstream type, and the newest QEMU whose behaviour is known: the end of the table.
+pub const NEWEST: Version = {
+    let (major, _, last) = UPSTREAM[UPSTREAM.len() - 1];
+    Version::new(major, last)
+};
+
 /// The first upstream type with `enforce_amd_1tb_hole` (QEMU 7.1, commit b3e6982b4154).
 pub const FIRST_ENFORCING: Version = Version::new(7, 1);
 

@@ -20,6 +20,7 @@ mod integration {
     mod many;
     mod map;
     mod packages;
+    mod policy;
     mod release;
     mod samples;
     mod sarif;

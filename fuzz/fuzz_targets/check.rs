@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use iova_preflight::evaluate::{Evaluation, Verdict, evaluate};
+use iova_preflight::verdict::{Evaluation, Verdict, evaluate};
 use iova_preflight::domain::{self, Domain};
 use iova_preflight::finding::{Finding, Severity};
 use iova_preflight::host::{Host, builtin};

@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use iova_preflight::evaluate::evaluate;
+use iova_preflight::verdict::evaluate;
 use iova_preflight::domain::{self, Domain};
 use iova_preflight::host::{Described, Host, Profile};
 use iova_preflight::policy::Policy;

@@ -60,9 +60,8 @@ pub struct Domain {
     pub numa_cells: Vec<Sourced<u64>>,
     /// Whether each NUMA cell has a `memAccess`, in the same order.
     pub cells_with_access: Vec<bool>,
-    /// Whether memory is backed by files or memfd for the whole guest: `<memoryBacking>` with `<source type>` of `file`
-    /// or `memfd`, or with any `<access>`.
-    pub file_backed: bool,
+    /// `<memoryBacking>`.
+    pub backing: MemoryBacking,
     /// `<memory model=…>` devices in document order.
     pub memory_devices: Vec<MemoryDevice>,
     /// The first `<cpu>`; libvirt reads no other.
@@ -79,8 +78,6 @@ pub struct Domain {
     pub firmware: Option<Sourced<String>>,
     /// `<features><ioapic driver>`.
     pub ioapic: Option<Sourced<String>>,
-    /// Page size of `<memoryBacking><hugepages>` in KiB, 0 for the host's default huge page; memory devices inherit it.
-    pub hugepage_kib: Option<u64>,
     /// Whether `<features>` has `<acpi/>`; QEMU plugs no DIMM without it.
     pub acpi: bool,
     /// Devices whose DMA the host's IOMMU translates.
@@ -91,6 +88,47 @@ pub struct Domain {
     pub overrides: Overrides,
     /// The element that names the domain; findings about the guest as a whole point to it.
     pub span: Span,
+}
+
+/// `<memoryBacking>`: what the guest's memory consists of.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryBacking {
+    /// `<source type>`.
+    pub source: Option<MemorySource>,
+    /// Whether there is an `<access>`, which makes a file of what would be anonymous memory.
+    pub has_access: bool,
+    /// The `<page>` elements of `<hugepages>`, or one of the host's default size where there is none.
+    pub huge_pages: Vec<HugePage>,
+}
+
+/// `<memoryBacking><source type>`, where it is not `anonymous`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemorySource {
+    /// `file`.
+    File,
+    /// `memfd`.
+    Memfd,
+}
+
+/// A `<page>` of `<hugepages>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HugePage {
+    /// `size`, in KiB; 0 is the host's default.
+    pub size_kib: u64,
+    /// `nodeset`: the NUMA cells whose memory it is; `None` stands for all that no other `<page>` names.
+    pub cells: Option<NodeSet>,
+}
+
+/// A set of numbers as libvirt writes it, for example `0-3,^2`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSet(Vec<(std::ops::RangeInclusive<u32>, bool)>);
+
+impl NodeSet {
+    /// Whether `number` is in the set: the last part that names it decides (`virBitmapParse` in libvirt
+    /// `src/util/virbitmap.c`).
+    pub fn contains(&self, number: u32) -> bool {
+        self.0.iter().rev().find(|(range, _)| range.contains(&number)).is_some_and(|&(_, included)| included)
+    }
 }
 
 /// A `<memory model=…>` device.
@@ -128,6 +166,8 @@ pub struct MemoryDevice {
     pub address: Option<Sourced<u64>>,
     /// `<address type='dimm' slot>`.
     pub slot: Option<Sourced<u32>>,
+    /// `<alias name>`, where it is one that a user may choose: with `ua-` before it.
+    pub alias: Option<String>,
     /// The whole element.
     pub span: Span,
 }

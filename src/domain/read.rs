@@ -2,8 +2,9 @@
 
 use super::units::{self, SizeError, parse_kib, parse_number};
 use super::{
-    CpuElement, CpuMode, Domain, Feature, METADATA_NAMESPACE, MaxPhysAddr, MaxPhysAddrMode, MemoryDevice, MemoryModel,
-    OtherDocument, Overrides, Sourced, devices, other_document, passthrough,
+    CpuElement, CpuMode, Domain, Feature, HugePage, METADATA_NAMESPACE, MaxPhysAddr, MaxPhysAddrMode, MemoryBacking,
+    MemoryDevice, MemoryModel, MemorySource, NodeSet, OtherDocument, Overrides, Sourced, devices, other_document,
+    passthrough,
 };
 use crate::text::quoted;
 use crate::xml::{Document, Element, Span};
@@ -63,7 +64,7 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         cell_ids: cells(cpu).map(|cell| number_attribute(cell, "id")).collect::<Result<_>>()?,
         numa_cells: cells_in_order(cpu, cells(cpu).map(numa_cell).collect::<Result<_>>()?),
         cells_with_access: cells_in_order(cpu, cells(cpu).map(|cell| cell.value("memAccess").is_some()).collect()),
-        file_backed: root.child("memoryBacking").is_some_and(is_file_backed),
+        backing: root.child("memoryBacking").map_or_else(|| Ok(MemoryBacking::default()), memory_backing)?,
         memory_devices: memory_devices(devices)?,
         cpu: cpu.map(read_cpu).transpose()?,
         pci_hole64: pci_hole64(devices)?,
@@ -72,7 +73,6 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         launch_security: devices::launch_security(root)?,
         firmware: root.child("os").map_or(Ok(None), |os| attribute(os, "firmware"))?,
         ioapic: root.descend(&["features", "ioapic"]).map_or(Ok(None), |ioapic| attribute(ioapic, "driver"))?,
-        hugepage_kib: hugepage_kib(root)?,
         acpi: root.descend(&["features", "acpi"]).is_some(),
         passthrough: passthrough_devices,
         raw_args,
@@ -137,9 +137,41 @@ fn cells<'d>(cpu: Option<Element<'d>>) -> impl Iterator<Item = Element<'d>> {
     cpu.and_then(|cpu| cpu.child("numa")).into_iter().flat_map(|numa| numa.children_named("cell"))
 }
 
-fn is_file_backed(backing: Element<'_>) -> bool {
-    let source = backing.child("source").and_then(|source| source.value("type"));
-    matches!(source, Some("file" | "memfd")) || backing.child("access").is_some()
+fn memory_backing(backing: Element<'_>) -> Result<MemoryBacking> {
+    let source = match backing.child("source").and_then(|source| source.value("type")) {
+        Some("file") => Some(MemorySource::File),
+        Some("memfd") => Some(MemorySource::Memfd),
+        _ => None,
+    };
+    Ok(MemoryBacking { source, has_access: backing.child("access").is_some(), huge_pages: huge_pages(backing)? })
+}
+
+/// The most `<page>` elements, and the most parts of a nodeset, that are looked at: as many as QEMU has NUMA nodes
+/// (`MAX_NODES` in QEMU `include/sysemu/numa.h`).
+const MAX_NODES: usize = 128;
+
+fn huge_pages(backing: Element<'_>) -> Result<Vec<HugePage>> {
+    let Some(element) = backing.child("hugepages") else { return Ok(Vec::new()) };
+    let pages = element.children_named("page").take(MAX_NODES).map(|page| {
+        let size_kib = match page.attribute("size") {
+            Some(size) => kib(page, size.value, size.span)?,
+            None => 0,
+        };
+        Ok(HugePage { size_kib, cells: page.value("nodeset").map(node_set) })
+    });
+    let pages = pages.collect::<Result<Vec<_>>>()?;
+    Ok(if pages.is_empty() { vec![HugePage { size_kib: 0, cells: None }] } else { pages })
+}
+
+/// What is no number is left out: libvirt refuses it, and nothing about memory depends on it.
+fn node_set(text: &str) -> NodeSet {
+    let part = |part: &str| {
+        let part = part.trim();
+        let (range, included) = part.strip_prefix('^').map_or((part, true), |rest| (rest, false));
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some((first.parse().ok()?..=last.parse().ok()?, included))
+    };
+    NodeSet(text.split(',').take(MAX_NODES).filter_map(part).collect())
 }
 
 /// What each cell has, in the order of their ids where those are the numbers from 0 on; cells without an id are counted
@@ -205,6 +237,11 @@ fn memory_device(device: Element<'_>) -> Result<MemoryDevice> {
             None => None,
         },
         slot: dimm.map_or(Ok(None), |a| number_attribute(a, "slot"))?,
+        alias: device
+            .child("alias")
+            .and_then(|alias| alias.value("name"))
+            .filter(|name| name.starts_with("ua-") && name.len() <= LONGEST)
+            .map(str::to_owned),
         span: device.span(),
     })
 }
@@ -328,18 +365,6 @@ fn pci_hole64(devices: Option<Element<'_>>) -> Result<Option<Sourced<u64>>> {
         Ok(bytes) => Ok(Some(Sourced { value: bytes.div_ceil(1024), span: hole.text_span() })),
         Err(problem) => error(hole.text_span(), format!("size of <pcihole64>: {problem}")),
     }
-}
-
-fn hugepage_kib(root: Element<'_>) -> Result<Option<u64>> {
-    let Some(hugepages) = root.descend(&["memoryBacking", "hugepages"]) else { return Ok(None) };
-    // Pages with a nodeset back single NUMA nodes; the largest decides how a device may be aligned.
-    let mut largest = 0;
-    for page in hugepages.children_named("page") {
-        if let Some(size) = page.attribute("size") {
-            largest = largest.max(kib(page, size.value, size.span)?);
-        }
-    }
-    Ok(Some(largest))
 }
 
 fn overrides(root: Element<'_>) -> Overrides {

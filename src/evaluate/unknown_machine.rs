@@ -1,11 +1,11 @@
 //! A guest whose machine type is not known: an alias on a host whose QEMU is not known, or a name that may be newer than
 //! this program. It is evaluated as an old and as a new type, and what both say is certain.
 
-use super::{Evaluation, NEWEST_QEMU, Verdict, known_machine, nothing_known};
+use super::{Diagnosis, Fate, known_machine, nothing_known};
 use crate::domain::Domain;
 use crate::finding::{Finding, Severity};
 use crate::host::Host;
-use crate::machine::{FIRST_ENFORCING, Family, Flavor, MachineType};
+use crate::machine::{FIRST_ENFORCING, Family, Flavor, MachineType, NEWEST};
 use crate::policy::Policy;
 use crate::rules::{machine_type_not_available, unknown_machine_type};
 use crate::text::quoted;
@@ -24,17 +24,17 @@ pub(super) struct Unknown {
 /// The newest type that does not move RAM stands for all of them.
 const OLD: Version = Version::new(7, 0);
 
-pub(super) fn diagnose(domain: &Domain, host: &Host, policy: &Policy, unknown: &Unknown) -> Evaluation {
+pub(super) fn diagnose(domain: &Domain, host: &Host, policy: &Policy, unknown: &Unknown) -> Diagnosis {
     // A name that is no alias and not in the list of a host that is known leads nowhere.
     let listed = host.machines.contains(&unknown.name);
     if !unknown.alias && !host.machines.is_empty() && !listed {
         return not_available(domain, unknown);
     }
     let Some(family) = unknown.family else {
-        let mut evaluation = nothing_known(Verdict::Warn);
+        let mut diagnosis = nothing_known(Fate::Warn);
         let said = finding(domain, unknown, listed, Severity::Warning, "nothing can be said of the guest");
-        evaluation.findings.push(said);
-        return evaluation;
+        diagnosis.findings.push(said);
+        return diagnosis;
     };
     let like = |version: Version| MachineType {
         name: unknown.name.clone(),
@@ -47,50 +47,48 @@ pub(super) fn diagnose(domain: &Domain, host: &Host, policy: &Policy, unknown: &
     // Whatever it is, the host's QEMU has it.
     let host = &Host { machines: vec![unknown.name.clone()], ..host.clone() };
     let old = known_machine(domain, host, policy, &like(OLD));
-    let new = known_machine(domain, host, policy, &like(NEWEST_QEMU));
+    let new = known_machine(domain, host, policy, &like(NEWEST));
 
     let same_map = new.facts.layout == old.facts.layout;
-    let same_fate = new.verdict.stops() == old.verdict.stops();
+    let same_fate = new.stops() == old.stops();
     // A name that nobody knows may lead nowhere.
-    let harmless = unknown.alias && new.verdict == old.verdict;
-    let mut evaluation = what_both_say(&old, &new);
-    evaluation.facts.phys_bits_needed = new.facts.phys_bits_needed.max(old.facts.phys_bits_needed);
-    evaluation.facts.machine = (!unknown.alias).then(|| unknown.name.clone());
-    evaluation.facts.enforces_amd_1tb_hole = None;
+    let harmless = unknown.alias && new.fate == old.fate;
+    let mut diagnosis = what_both_say(&old, &new);
+    diagnosis.facts.phys_bits_needed = new.facts.phys_bits_needed.max(old.facts.phys_bits_needed);
+    diagnosis.facts.machine = (!unknown.alias).then(|| unknown.name.clone());
+    diagnosis.facts.enforces_amd_1tb_hole = None;
     let consequence = match (same_fate, same_map) {
         (true, true) => "it makes no difference to this guest",
         (true, false) => "where RAM above 4 GiB lies depends on it, whether the guest starts does not",
         (false, _) => "whether the guest starts depends on it",
     };
     if !same_fate {
-        evaluation.assumptions.push("depends on the machine type, which is not known here".to_owned());
+        diagnosis.assumptions.push("depends on the machine type, which is not known here".to_owned());
     }
     if !same_map {
-        evaluation.facts.layout = None;
-        evaluation.facts.memory_devices.clear();
+        diagnosis.facts.layout = None;
+        diagnosis.facts.memory_devices.clear();
         let possible = [("with a type older than 7.1", old), ("with 7.1 or newer", new)];
-        evaluation.hypotheses = possible
-            .map(|(what, then)| {
-                (format!("{what}: {}", if then.verdict.stops() { "fails" } else { "starts" }), then.facts)
-            })
+        diagnosis.hypotheses = possible
+            .map(|(what, then)| (format!("{what}: {}", if then.stops() { "fails" } else { "starts" }), then.facts))
             .into();
     }
-    if !harmless && !evaluation.verdict.stops() {
-        evaluation.verdict = Verdict::Warn;
+    if !harmless && !diagnosis.stops() {
+        diagnosis.fate = Fate::Warn;
     }
     let severity = if harmless { Severity::Note } else { Severity::Warning };
-    evaluation.findings.insert(0, finding(domain, unknown, listed, severity, consequence));
-    evaluation
+    diagnosis.findings.insert(0, finding(domain, unknown, listed, severity, consequence));
+    diagnosis
 }
 
-/// The better of both evaluations, with the findings that are certain, and those that are true one way or the other.
-fn what_both_say(old: &Evaluation, new: &Evaluation) -> Evaluation {
-    let (better, other) = if new.verdict.stops() { (old, new) } else { (new, old) };
-    let has = |evaluation: &Evaluation, finding: &Finding| {
-        evaluation.findings.iter().any(|same| (same.rule, same.range) == (finding.rule, finding.range))
+/// The better of both diagnoses, with the findings that are certain, and those that are true one way or the other.
+fn what_both_say(old: &Diagnosis, new: &Diagnosis) -> Diagnosis {
+    let (better, other) = if new.stops() { (old, new) } else { (new, old) };
+    let has = |diagnosis: &Diagnosis, finding: &Finding| {
+        diagnosis.findings.iter().any(|same| (same.rule, same.range) == (finding.rule, finding.range))
     };
-    let mut evaluation = better.clone();
-    evaluation.findings.retain(|finding| has(other, finding));
+    let mut diagnosis = better.clone();
+    diagnosis.findings.retain(|finding| has(other, finding));
     // The same rule finds something either way, but not the same; or it stops either way, for different reasons.
     let by_both = |rule| [old, new].iter().all(|one| one.findings.iter().any(|finding| finding.rule == rule));
     let is_error = |finding: &Finding| finding.severity == Severity::Error;
@@ -98,24 +96,24 @@ fn what_both_say(old: &Evaluation, new: &Evaluation) -> Evaluation {
     let one_way = [(better, other), (other, better)]
         .into_iter()
         .flat_map(|(one, another)| one.findings.iter().filter(move |finding| !has(another, finding)));
-    let told = one_way
-        .filter(|finding| by_both(finding.rule) || (better.verdict.stops() && !certainly_stopped && is_error(finding)));
-    evaluation.findings.extend(
+    let told =
+        one_way.filter(|finding| by_both(finding.rule) || (better.stops() && !certainly_stopped && is_error(finding)));
+    diagnosis.findings.extend(
         told.map(|finding| Finding { title: format!("with some machine types: {}", finding.title), ..finding.clone() }),
     );
-    evaluation
+    diagnosis
 }
 
-fn not_available(domain: &Domain, unknown: &Unknown) -> Evaluation {
-    let mut evaluation = nothing_known(Verdict::Blocked);
-    evaluation.facts.machine = Some(unknown.name.clone());
-    evaluation.facts.family = unknown.family;
+fn not_available(domain: &Domain, unknown: &Unknown) -> Diagnosis {
+    let mut diagnosis = nothing_known(Fate::Stopped);
+    diagnosis.facts.machine = Some(unknown.name.clone());
+    diagnosis.facts.family = unknown.family;
     let shown = quoted(&unknown.name);
     let title = format!("libvirt refuses the guest: the host's QEMU does not have machine type {shown}");
     let span = domain.machine.as_ref().map_or(domain.span, |machine| machine.span);
     let label = "the host's QEMU has no such type";
-    evaluation.findings.push(Finding::new(machine_type_not_available::RULE.id, Severity::Error, title, span, label));
-    evaluation
+    diagnosis.findings.push(Finding::new(machine_type_not_available::RULE.id, Severity::Error, title, span, label));
+    diagnosis
 }
 
 /// What there is to say of the type; `listed` is whether the host's QEMU has it.
@@ -138,14 +136,14 @@ fn finding(domain: &Domain, unknown: &Unknown, listed: bool, severity: Severity,
 mod tests {
     use super::*;
     use crate::domain;
-    use crate::evaluate::evaluate;
+    use crate::evaluate::diagnose;
     use crate::xml::Document;
 
     const HT: &str = "[cpu]\nvendor = 'AuthenticAMD'\nphys_bits = 48\n[iommu]\nkind = 'amd'\n\
         [[iommu.reserved]]\nstart = 0xfd00000000\nend = 0xffffffffff\ntype = 'reserved'\n";
 
     /// A guest of 1200 GiB with a device, or without one, whose machine type is not in the tables.
-    fn evaluated(machine: &str, device: bool, more: &str) -> Evaluation {
+    fn diagnosed(machine: &str, device: bool, more: &str) -> Diagnosis {
         let host = Host::from_profile(&format!("{HT}{more}")).expect("a profile");
         let device = if device { "<hostdev type='pci'><source><address bus='1'/></source></hostdev>" } else { "" };
         let xml = format!(
@@ -153,36 +151,32 @@ mod tests {
              <cpu><maxphysaddr mode='emulate' bits='42'/></cpu><devices>{device}</devices></domain>"
         );
         let document = Document::parse(xml.as_bytes()).expect("well-formed");
-        evaluate(&domain::read(&document).expect("a domain"), &host, &Policy::default())
+        diagnose(&domain::read(&document).expect("a domain"), &host, &Policy::default())
     }
 
     /// An alias leads to a type that the host's QEMU has, however old that QEMU is.
     #[test]
     fn a_known_qemu_does_not_make_an_alias_unavailable() {
-        let evaluation = evaluated("q35", true, "[qemu]\nversion = '7.2'");
-        assert_eq!(evaluation.verdict, Verdict::Warn, "{:?}", evaluation.findings);
-        assert!(!evaluation.assumptions.is_empty());
-        assert!(evaluation.hypotheses[1].0.ends_with("starts"), "{:?}", evaluation.hypotheses);
+        let diagnosis = diagnosed("q35", true, "[qemu]\nversion = '7.2'");
+        assert_eq!(diagnosis.fate, Fate::Warn, "{:?}", diagnosis.findings);
+        assert!(!diagnosis.assumptions.is_empty());
+        assert!(diagnosis.hypotheses[1].0.ends_with("starts"), "{:?}", diagnosis.hypotheses);
     }
 
     #[test]
     fn a_type_that_is_listed_is_there() {
         let list = "[qemu]\nversion = '11.0'\nmachines = ['pc-q35-11.0', 'pc-q35-stonking']";
-        assert_eq!(evaluated("pc-q35-stonking", true, list).verdict, Verdict::Warn);
-        assert_eq!(evaluated("pc-q35-missing", true, list).verdict, Verdict::Blocked);
+        assert_eq!(diagnosed("pc-q35-stonking", true, list).fate, Fate::Warn);
+        assert_eq!(diagnosed("pc-q35-missing", true, list).fate, Fate::Stopped);
     }
 
     /// Both possibilities collide, but each elsewhere.
     #[test]
     fn what_is_true_of_one_possibility_only_is_said_so() {
         let second = "[[iommu.reserved]]\nstart = 0x22000000000\nend = 0x220ffffffff\ntype = 'reserved'\n";
-        let evaluation = evaluated("q35", false, second);
-        let titles: Vec<&str> = evaluation
-            .findings
-            .iter()
-            .filter(|f| f.rule == "ram-in-reserved-range")
-            .map(|f| f.title.as_str())
-            .collect();
+        let diagnosis = diagnosed("q35", false, second);
+        let titles: Vec<&str> =
+            diagnosis.findings.iter().filter(|f| f.rule == "ram-in-reserved-range").map(|f| f.title.as_str()).collect();
         assert!(titles.iter().all(|title| title.starts_with("with some machine types: ")), "{titles:?}");
         assert_eq!(titles.len(), 2, "{titles:?}");
     }

@@ -3,7 +3,7 @@
 pub mod rewrite;
 
 use crate::domain::{CpuElement, CpuMode, Domain, MaxPhysAddr, MaxPhysAddrMode, MemoryModel, Sourced};
-use crate::evaluate::{Evaluation, diagnose};
+use crate::evaluate::{Diagnosis, diagnose};
 use crate::finding::Severity;
 use crate::host::Host;
 use crate::libvirt::MAXPHYSADDR_SINCE;
@@ -153,7 +153,7 @@ fn bare_cpu(span: Span) -> CpuElement {
 ///
 /// # Errors
 /// A sentence for each rewrite that was tried and does not help, or that the policy does not allow.
-pub(crate) fn plan(domain: &Domain, host: &Host, policy: &Policy, broken: &Evaluation) -> Result<Fix, Vec<String>> {
+pub(crate) fn plan(domain: &Domain, host: &Host, policy: &Policy, broken: &Diagnosis) -> Result<Fix, Vec<String>> {
     let mut search = Search { domain, host, policy, tried: Vec::new() };
     // From the guest's side, more address bits are less of a change than a smaller hole, and that less than another
     // machine type.
@@ -187,7 +187,7 @@ impl Search<'_> {
         }
     }
 
-    fn diagnose(&self, changes: &[Change]) -> Evaluation {
+    fn diagnose(&self, changes: &[Change]) -> Diagnosis {
         let mut domain = self.domain.clone();
         for change in changes {
             change.apply(&mut domain);
@@ -196,8 +196,8 @@ impl Search<'_> {
     }
 
     /// The rewrite, if it helps; otherwise remembers why not.
-    fn accept(&mut self, changes: Vec<Change>, after: &Evaluation) -> Option<Fix> {
-        if !after.verdict.stops() {
+    fn accept(&mut self, changes: Vec<Change>, after: &Diagnosis) -> Option<Fix> {
+        if !after.stops() {
             return Some(Fix { assumption: self.assumption(&changes), changes });
         }
         let names: Vec<String> = changes.iter().map(Change::to_string).collect();
@@ -218,7 +218,7 @@ impl Search<'_> {
     }
 
     /// Adds phys-bits to `changes`, where `before`, the guest with those changes, lacks them.
-    fn widen(&mut self, mut changes: Vec<Change>, before: &Evaluation) -> Option<Fix> {
+    fn widen(&mut self, mut changes: Vec<Change>, before: &Diagnosis) -> Option<Fix> {
         // What another `<maxphysaddr>` may fix.
         let rules = [phys_bits_too_low::RULE, phys_bits_above_host::RULE, phys_bits_out_of_range::RULE];
         if !before.findings.iter().any(|finding| rules.iter().any(|rule| rule.found(finding))) {
@@ -257,7 +257,7 @@ impl Search<'_> {
     }
 
     /// The default hole instead of a larger one.
-    fn shrink_hole(&mut self, before: &Evaluation) -> Option<Fix> {
+    fn shrink_hole(&mut self, before: &Diagnosis) -> Option<Fix> {
         let (Some(hole), Some(family)) = (self.domain.pci_hole64, before.facts.family) else { return None };
         let default = match family {
             machine::Family::Q35 => crate::qemu::layout::Q35_PCI_HOLE64_SIZE,
@@ -272,8 +272,8 @@ impl Search<'_> {
     }
 
     /// The fixed addresses that memory devices need to keep their places in a device memory region that moved.
-    fn follow_window(&self, before: &Evaluation, after: &Evaluation) -> Vec<Change> {
-        let window = |evaluation: &Evaluation| evaluation.facts.layout.as_ref().and_then(|layout| layout.device_memory);
+    fn follow_window(&self, before: &Diagnosis, after: &Diagnosis) -> Vec<Change> {
+        let window = |diagnosis: &Diagnosis| diagnosis.facts.layout.as_ref().and_then(|layout| layout.device_memory);
         let (Some(old), Some(new)) = (window(before), window(after)) else { return Vec::new() };
         if old.start == new.start {
             return Vec::new();
@@ -288,7 +288,7 @@ impl Search<'_> {
     }
 
     /// No fixed address for the memory device that does not fit at its own, so that QEMU finds a place for it.
-    fn free_address(&mut self, before: &Evaluation) -> Option<Fix> {
+    fn free_address(&mut self, before: &Diagnosis) -> Option<Fix> {
         if !before.findings.iter().any(|finding| memory_device_does_not_fit::RULE.found(finding)) {
             return None;
         }
@@ -305,7 +305,7 @@ impl Search<'_> {
     }
 
     /// A machine type that moves RAM, where the guest's does not or is not there.
-    fn newer_machine(&mut self, before: &Evaluation) -> Option<Fix> {
+    fn newer_machine(&mut self, before: &Diagnosis) -> Option<Fix> {
         let missing = before.findings.iter().any(|finding| machine_type_not_available::RULE.found(finding));
         let collides = before.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f));
         let stays = collides && before.facts.enforces_amd_1tb_hole == Some(false);
@@ -365,15 +365,15 @@ impl Search<'_> {
     }
 
     /// Says what would help and is not for a program to decide.
-    fn advise(&mut self, broken: &Evaluation) {
+    fn advise(&mut self, broken: &Diagnosis) {
         if let Some(slots) = self.fewer_slots() {
             let has = broken.facts.slots;
             self.note(format!(
                 "with {slots} slots instead of {has} it would start; how many there are is yours to say"
             ));
         }
-        let moved = |evaluation: &Evaluation| {
-            !evaluation.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f))
+        let moved = |diagnosis: &Diagnosis| {
+            !diagnosis.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f))
         };
         let Some(cpu) = self.domain.cpu.as_ref().filter(|_| !moved(broken)) else { return };
         let mut amd = self.domain.clone();
@@ -398,7 +398,7 @@ impl Search<'_> {
         let starts = |slots: u32| {
             let mut domain = self.domain.clone();
             domain.slots = Some(Sourced { value: slots, span: has.span });
-            !diagnose(&domain, self.host, self.policy).verdict.stops()
+            !diagnose(&domain, self.host, self.policy).stops()
         };
         let fewest = u32::try_from(self.domain.memory_devices.len()).ok()?.max(1);
         if fewest >= has.value || !starts(fewest) {

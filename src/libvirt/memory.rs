@@ -7,10 +7,10 @@
 use std::collections::HashSet;
 
 use super::{Refusal, refuse};
+use crate::address::round_up;
+use crate::command_line::{Memory, Told};
 use crate::domain::{Domain, MemoryDevice, MemoryModel};
-use crate::qemu::round_up;
 use crate::version::Version;
-use crate::xml::Span;
 
 /// The unit, in KiB, that memory and NUMA cells are rounded up to on x86.
 const MEMORY_ALIGNMENT_KIB: u64 = 1024;
@@ -27,27 +27,18 @@ const SLOTS_OPTIONAL: Version = Version::new(11, 3);
 /// The last libvirt known not to.
 const SLOTS_REQUIRED: Version = Version::new(9, 0);
 
-/// `-m` as libvirt passes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Memory {
-    /// `size`: initial RAM without the memory devices, in bytes.
-    pub ram: u64,
-    /// `maxmem`, in bytes.
-    pub maxmem: Option<u64>,
-    /// `slots`.
-    pub slots: u32,
-    /// The size of each memory device in document order, in bytes.
+/// The sizes libvirt writes, in bytes.
+pub(super) struct Sizes {
+    /// `-m`.
+    pub memory: Memory,
+    /// Each NUMA cell's, in order.
+    pub cells: Vec<u64>,
+    /// Each memory device's, in document order.
     pub devices: Vec<u64>,
-    /// Where the size of RAM stands in the XML.
-    pub span: Span,
 }
 
-/// What libvirt passes to QEMU when the guest is started (not on incoming migration or restore, where nothing is
-/// aligned).
-///
-/// # Errors
-/// What libvirt refuses.
-pub fn memory(domain: &Domain, libvirt: Option<Version>) -> Result<Memory, Refusal> {
+/// The sizes when the guest is started (not on incoming migration or restore, where nothing is aligned).
+pub(super) fn sizes(domain: &Domain, libvirt: Option<Version>) -> Result<Sizes, Refusal> {
     let slots = domain.slots.map_or(0, |slots| slots.value);
     let maximum = domain.max_memory.filter(|maximum| maximum.value > 0);
     let devices_kib = domain.memory_devices.iter().try_fold(0u64, |sum, device| sum.checked_add(device.size.value));
@@ -78,23 +69,19 @@ pub fn memory(domain: &Domain, libvirt: Option<Version>) -> Result<Memory, Refus
     hotplug(domain, slots, maximum.is_some(), libvirt)?;
 
     let align = |kib: u64, unit: u64| round_up(kib, unit).and_then(|kib| kib.checked_mul(1024)).ok_or_else(overflow);
+    let cells = domain.numa_cells.iter().map(|cell| align(cell.value, MEMORY_ALIGNMENT_KIB));
+    let cells = cells.collect::<Result<Vec<u64>, Refusal>>()?;
     let ram = if cells_kib > 0 {
-        let cells = domain.numa_cells.iter().map(|cell| align(cell.value, MEMORY_ALIGNMENT_KIB));
-        cells.sum::<Result<u64, Refusal>>()?
+        cells.iter().try_fold(0u64, |sum, &cell| sum.checked_add(cell)).ok_or_else(overflow)?
     } else {
         align(initial_kib, MEMORY_ALIGNMENT_KIB)?
     };
-    Ok(Memory {
-        ram,
-        maxmem: maximum.map(|maximum| align(maximum.value, MEMORY_ALIGNMENT_KIB)).transpose()?,
-        slots,
-        devices: domain
-            .memory_devices
-            .iter()
-            .map(|device| align(device.size.value, DEVICE_ALIGNMENT_KIB))
-            .collect::<Result<_, _>>()?,
-        span,
-    })
+    let devices = domain.memory_devices.iter().map(|device| align(device.size.value, DEVICE_ALIGNMENT_KIB));
+    let devices = devices.collect::<Result<Vec<u64>, Refusal>>()?;
+    let maxmem = maximum.map(|maximum| Ok(Told::in_xml(align(maximum.value, MEMORY_ALIGNMENT_KIB)?, maximum.span)));
+    let slots = domain.slots.map(|slots| Told::in_xml(u64::from(slots.value), slots.span));
+    let memory = Memory { size: Told::in_xml(ram, span), slots, maxmem: maxmem.transpose()? };
+    Ok(Sizes { memory, cells, devices })
 }
 
 fn hotplug(domain: &Domain, slots: u32, has_maximum: bool, libvirt: Option<Version>) -> Result<(), Refusal> {

@@ -1,12 +1,16 @@
-//! What libvirt makes of a domain before QEMU sees it: sizes aligned, defaults filled in, and what it refuses.
+//! What libvirt makes of a domain: the command line it writes for QEMU, sizes aligned and defaults filled in, and what
+//! it refuses.
 
+mod backend;
 mod cpu;
 mod memory;
 
-pub use cpu::cpu_options;
 pub(crate) use cpu::{LIMIT_SINCE, MAXPHYSADDR_SINCE};
-pub use memory::{Memory, memory};
 
+use crate::command_line::{Accelerator, CommandLine, Device, Global, Machine, Origin, Properties, Told};
+use crate::domain::{Domain, Passthrough, PassthroughKind};
+use crate::machine::Family;
+use crate::version::Version;
 use crate::xml::Span;
 
 /// libvirt refuses the domain.
@@ -20,4 +24,75 @@ pub struct Refusal {
 
 fn refuse<T>(span: Span, message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { message: message.into(), span })
+}
+
+/// What libvirt writes.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The command line; without the parts that libvirt refuses to write.
+    pub line: CommandLine,
+    /// What libvirt refuses. Asking for more physical address bits than the host has is not among it: that is a finding
+    /// of its own.
+    pub refusals: Vec<Refusal>,
+}
+
+/// What a libvirt of that version writes for a domain whose machine type is of that family; one that is not known is
+/// taken for a new one.
+pub fn write(domain: &Domain, family: Family, libvirt: Option<Version>) -> Written {
+    let mut refusals = Vec::new();
+    let mut keep = |refusal: Refusal| refusals.push(refusal);
+    let kvm = domain.hypervisor.as_ref().is_some_and(|hypervisor| hypervisor.value == "kvm");
+    let accelerator = if kvm { Accelerator::Kvm } else { Accelerator::Tcg };
+    let cpu = cpu::cpu(domain.cpu.as_ref(), accelerator, libvirt, domain.span).map_err(&mut keep).ok();
+    let sizes = memory::sizes(domain, libvirt).map_err(&mut keep).ok();
+    let mut line = CommandLine {
+        machine: Machine {
+            kind: domain.machine.as_ref().map(|machine| Told::in_xml(machine.value.clone(), machine.span)),
+            acpi: Some(domain.acpi),
+            memory_backend: None,
+        },
+        accelerator,
+        cpu,
+        memory: sizes.as_ref().map(|sizes| sizes.memory),
+        globals: pci_hole64(domain, family).into_iter().collect(),
+        ..CommandLine::default()
+    };
+    if let Some(sizes) = &sizes {
+        backend::memory(domain, sizes, libvirt, &mut line);
+    }
+    domain.passthrough.iter().for_each(|device| passthrough(device, &mut line));
+    Written { line, refusals }
+}
+
+/// `qemuBuildGlobalControllerCommandLine` of libvirt `src/qemu/qemu_command.c`.
+fn pci_hole64(domain: &Domain, family: Family) -> Option<Global> {
+    let hole = domain.pci_hole64?;
+    let driver = match family {
+        Family::Q35 => "q35-pcihost",
+        Family::I440fx => "i440FX-pcihost",
+    };
+    let value = format!("{}K", hole.value);
+    Some(Global { driver: driver.into(), property: "pci-hole64-size".into(), value, origin: Origin::Xml(hole.span) })
+}
+
+/// `qemuBuildPCIHostdevDevProps` and its neighbours in libvirt `src/qemu/qemu_command.c`. Of the names of disks and
+/// networks nothing depends here.
+fn passthrough(device: &Passthrough, line: &mut CommandLine) {
+    let origin = Origin::Xml(device.span);
+    let (driver, property) = match device.kind {
+        PassthroughKind::VfioPci => ("vfio-pci", "host"),
+        PassthroughKind::VfioMdev => ("vfio-pci", "sysfsdev"),
+        PassthroughKind::VhostVdpa => ("vhost-vdpa", "vhostdev"),
+    };
+    let mut properties = Properties::new();
+    let value = match device.kind {
+        PassthroughKind::VfioMdev => format!("/sys/bus/mdev/devices/{}", device.device),
+        _ => device.device.clone(),
+    };
+    properties.set(property, value, origin);
+    let part = Device { driver: driver.into(), id: None, properties, origin };
+    match device.kind {
+        PassthroughKind::VhostVdpa => line.host_ends.push(part),
+        PassthroughKind::VfioPci | PassthroughKind::VfioMdev => line.devices.push(part),
+    }
 }

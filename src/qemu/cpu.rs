@@ -1,15 +1,7 @@
 //! The vCPU's vendor, long mode and phys-bits, as QEMU realizes it.
 
+use crate::command_line::{Accelerator, CpuOptions, Model};
 use crate::version::Version;
-
-/// What emulates the CPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accelerator {
-    /// KVM.
-    Kvm,
-    /// QEMU's own translator.
-    Tcg,
-}
 
 /// phys-bits of a 64-bit CPU for which nobody asked otherwise (`TCG_PHYS_ADDR_BITS` in QEMU `target/i386/cpu.h`).
 pub const DEFAULT_PHYS_BITS: u32 = 40;
@@ -22,40 +14,6 @@ pub const MIN_PHYS_BITS: u32 = 32;
 
 /// The vendor that QEMU takes for AMD (`IS_AMD_CPU` in QEMU `target/i386/cpu.h`); Hygon is not.
 pub const AMD: &str = "AuthenticAMD";
-
-/// QEMU's `-cpu`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CpuOptions {
-    /// The model.
-    pub model: Model,
-    /// `vendor=`.
-    pub vendor: Option<String>,
-    /// `lm=`.
-    pub lm: Option<bool>,
-    /// `pae=`.
-    pub pae: Option<bool>,
-    /// `pse36=`.
-    pub pse36: Option<bool>,
-    /// `phys-bits=`; 0 is the same as none.
-    pub phys_bits: u32,
-    /// `host-phys-bits=`.
-    pub host_phys_bits: Option<bool>,
-    /// `host-phys-bits-limit=`; 0 is none.
-    pub host_phys_bits_limit: Option<u32>,
-}
-
-/// The model in `-cpu`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Model {
-    /// A named model.
-    Named(String),
-    /// `host`.
-    Host,
-    /// `max`.
-    Max,
-    /// Whatever named model is nearest to what this host and accelerator can do.
-    HostModel,
-}
 
 /// What is known of the host CPU.
 #[derive(Debug, Clone, Copy)]
@@ -249,16 +207,7 @@ mod tests {
             "max" => Model::Max,
             name => Model::Named(name.to_owned()),
         };
-        CpuOptions {
-            model,
-            vendor: None,
-            lm: None,
-            pae: None,
-            pse36: None,
-            phys_bits: 0,
-            host_phys_bits: None,
-            host_phys_bits_limit: None,
-        }
+        CpuOptions::plain(model)
     }
 
     fn realize(options: &CpuOptions, accelerator: Accelerator, qemu: Version) -> Result<(String, u32), CpuRefusal> {

@@ -5,8 +5,7 @@
 
 use serde::Serialize;
 
-use super::{GIB, round_up};
-use crate::address::GpaRange;
+use crate::address::{GIB, GpaRange, round_up};
 use crate::machine::{Family, MachineType};
 use crate::version::Version;
 
@@ -48,7 +47,7 @@ pub struct LayoutInput<'a> {
     /// `-m maxmem`, bytes; the same as `ram` where it is not given.
     pub maxmem: u64,
     /// `-m slots`.
-    pub slots: u32,
+    pub slots: u64,
     /// `pci-hole64-size`, bytes, where it is given.
     pub pci_hole64_size: Option<u64>,
 }
@@ -155,7 +154,8 @@ impl Builder<'_> {
         let start = round_up(self.above_4g_end()?, GIB).ok_or(LayoutError::Overflow)?;
         if machine.enforce_aligned_dimm() {
             // A GiB for every slot, so that each device can be aligned to one.
-            size = size.checked_add(GIB * u64::from(self.input.slots)).ok_or(LayoutError::Overflow)?;
+            let padding = self.input.slots.checked_mul(GIB).ok_or(LayoutError::Overflow)?;
+            size = size.checked_add(padding).ok_or(LayoutError::Overflow)?;
         }
         Ok(Some((start, size)))
     }
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
     use crate::machine::{Resolved, resolve};
 
-    fn plan(machine: &str, ram: u64, maxmem: u64, slots: u32, hole: Option<u64>) -> Layout {
+    fn plan(machine: &str, ram: u64, maxmem: u64, slots: u64, hole: Option<u64>) -> Layout {
         let Resolved::Known(machine) = resolve(machine) else { panic!("{machine} is known") };
         let input = LayoutInput {
             machine: &machine,

@@ -3,8 +3,10 @@
 //! Source: QEMU `hw/mem/memory-device.c` (`memory_device_pre_plug`, `memory_device_get_free_addr`) and
 //! `hw/i386/pc.c` (`pc_memory_pre_plug`), 7.2 to 11.1.
 
-use super::round_up;
-use crate::address::GpaRange;
+use std::collections::HashMap;
+
+use crate::address::{GpaRange, round_up};
+use crate::command_line::{BackendKind, CommandLine, Device, MemoryBackend, Origin, Page};
 
 /// The alignment of anonymous memory, and the least for virtio-mem (`QEMU_VMALLOC_ALIGN` in QEMU
 /// `include/qemu/osdep.h`, x86_64 Linux).
@@ -15,7 +17,55 @@ pub const DEFAULT_ALIGNMENT: u64 = 2 << 20;
 pub const FILE_ALIGNMENT: u64 = 4096;
 
 /// The most slots there can be (`ACPI_MAX_RAM_SLOTS` in QEMU `include/hw/acpi/memory_hotplug.h`).
-pub const MAX_SLOTS: u32 = 256;
+pub const MAX_SLOTS: u64 = 256;
+
+/// More devices than any QEMU has slots and PCI addresses for.
+const MAX_DEVICES: usize = 4096;
+
+/// The devices that are plugged into the device memory region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `pc-dimm`.
+    Dimm,
+    /// `nvdimm`.
+    Nvdimm,
+    /// `virtio-mem-pci`.
+    VirtioMem,
+    /// `virtio-pmem-pci`.
+    VirtioPmem,
+}
+
+impl Kind {
+    /// The kind of a device; `None` for one that is not a memory device.
+    pub fn of(device: &Device) -> Option<Self> {
+        match device.driver.as_ref() {
+            "pc-dimm" => Some(Self::Dimm),
+            "nvdimm" => Some(Self::Nvdimm),
+            "virtio-mem-pci" => Some(Self::VirtioMem),
+            "virtio-pmem-pci" => Some(Self::VirtioPmem),
+            _ => None,
+        }
+    }
+
+    /// The name libvirt uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dimm => "dimm",
+            Self::Nvdimm => "nvdimm",
+            Self::VirtioMem => "virtio-mem",
+            Self::VirtioPmem => "virtio-pmem",
+        }
+    }
+
+    /// Whether it takes up a slot, and needs ACPI.
+    pub fn has_slot(self) -> bool {
+        matches!(self, Self::Dimm | Self::Nvdimm)
+    }
+
+    fn address_property(self) -> &'static str {
+        if self.has_slot() { "addr" } else { "memaddr" }
+    }
+}
 
 /// A device to be plugged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,12 +128,105 @@ pub enum PlacementError {
     /// More devices than any QEMU has slots and PCI addresses for.
     #[error("there are {0} memory devices")]
     TooMany(usize),
+    /// `'memdev' property is not set`
+    #[error("it has no memory backend")]
+    NoBackend,
     /// `could not find position in guest address space for memory device - memory fragmented due to alignments`
     #[error("no gap is large enough once the device is aligned to {alignment:#x} bytes")]
     Fragmented {
         /// What its address has to be a multiple of.
         alignment: u64,
     },
+}
+
+/// A device that is plugged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plugged {
+    /// Its index in [`CommandLine::devices`].
+    pub device: usize,
+    /// The kind.
+    pub kind: Kind,
+    /// Where it lies.
+    pub range: GpaRange,
+    /// What decides that: its fixed address, or else its size.
+    pub origin: Origin,
+}
+
+/// Plugs the memory devices of `line` into `window`, of which they may take `total` bytes.
+///
+/// # Errors
+/// The index in [`CommandLine::devices`] of the first one QEMU refuses, and why.
+pub fn plug(line: &CommandLine, window: Option<GpaRange>, total: u64) -> Result<Vec<Plugged>, (usize, PlacementError)> {
+    let devices = line.devices.iter().enumerate();
+    let devices: Vec<(usize, Kind, &Device)> =
+        devices.filter_map(|(index, device)| Some((index, Kind::of(device)?, device))).collect();
+    let Some(&(first, ..)) = devices.first() else { return Ok(Vec::new()) };
+    if devices.len() > MAX_DEVICES {
+        return Err((first, PlacementError::TooMany(devices.len())));
+    }
+    let backends: HashMap<&str, &MemoryBackend> =
+        line.backends.iter().rev().map(|backend| (backend.id.as_str(), backend)).collect();
+    let mut requests = Vec::with_capacity(devices.len());
+    let mut origins = Vec::with_capacity(devices.len());
+    for &(index, kind, device) in &devices {
+        let backend = device.properties.value("memdev").and_then(|id| backends.get(id));
+        let backend = backend.ok_or((index, PlacementError::NoBackend))?;
+        requests.push(request(backend, kind, device).map_err(|error| (index, error))?);
+        origins.push(origin(Some(backend), device));
+    }
+    let Some(window) = window else {
+        return Err((first, PlacementError::NotEnoughSpace { used: 0, total }));
+    };
+    let ranges = place(window, total, &requests).map_err(|(nth, error)| (devices[nth].0, error))?;
+    let plugged = devices.iter().zip(ranges).zip(origins);
+    Ok(plugged.map(|((&(device, kind, _), range), origin)| Plugged { device, kind, range, origin }).collect())
+}
+
+/// What decides where a memory device lies.
+fn origin(backend: Option<&MemoryBackend>, device: &Device) -> Origin {
+    let address = ["addr", "memaddr"].iter().find_map(|name| device.properties.get(name));
+    address.map(|property| property.origin).or(backend.map(|backend| backend.size.origin)).unwrap_or(device.origin)
+}
+
+/// The place that decides where the memory device with that index in [`CommandLine::devices`] lies.
+pub fn place_of(line: &CommandLine, device: usize) -> Option<Origin> {
+    let device = line.devices.get(device)?;
+    Some(origin(device.properties.value("memdev").and_then(|id| line.backend(id)), device))
+}
+
+/// What a device asks for.
+fn request(backend: &MemoryBackend, kind: Kind, device: &Device) -> Result<Request, PlacementError> {
+    let number = |name: &str| device.properties.value(name).and_then(|value| value.parse::<u64>().ok());
+    let size = backend.size.value;
+    let block = number("block-size").unwrap_or(DEFAULT_ALIGNMENT);
+    if kind == Kind::VirtioMem && !size.is_multiple_of(block) {
+        return Err(PlacementError::NotInBlocks { block });
+    }
+    let address = number(kind.address_property());
+    let alignment = match kind {
+        Kind::VirtioMem => block.max(DEFAULT_ALIGNMENT),
+        Kind::Dimm | Kind::Nvdimm | Kind::VirtioPmem => alignment(backend),
+    };
+    if kind != Kind::Nvdimm {
+        return Ok(Request { size, alignment, address });
+    }
+    // The label lies behind the memory, which is rounded down (QEMU `nvdimm_prepare_memory_region`).
+    let label = number("label-size").unwrap_or(0);
+    match size.saturating_sub(label) & !(alignment - 1) {
+        0 => Err(PlacementError::NothingButLabel { alignment }),
+        size => Ok(Request { size, alignment, address }),
+    }
+}
+
+/// `memory_region_get_alignment` of a backend's memory, as QEMU `softmmu/physmem.c` sets it: the size of its pages, or
+/// what is asked for (`file_ram_alloc`); [`DEFAULT_ALIGNMENT`] of anonymous memory.
+fn alignment(backend: &MemoryBackend) -> u64 {
+    let page = match (backend.page, backend.kind) {
+        (Page::Huge(bytes), _) if bytes > FILE_ALIGNMENT && bytes.is_power_of_two() => bytes,
+        (Page::DefaultHuge, _) | (_, BackendKind::Ram) => DEFAULT_ALIGNMENT,
+        (Page::Base | Page::Huge(_), BackendKind::File | BackendKind::Memfd) => FILE_ALIGNMENT,
+    };
+    backend.align.filter(|align| align.is_power_of_two()).map_or(page, |align| align.max(page))
 }
 
 /// Plugs `requests` in order into `window`, of which devices may take `total` bytes.
@@ -137,8 +280,8 @@ fn place_one(window: GpaRange, plugged: &[GpaRange], request: Request) -> Result
 
 #[cfg(test)]
 mod tests {
-    use super::super::GIB;
     use super::*;
+    use crate::address::GIB;
 
     const WINDOW: GpaRange = GpaRange::inclusive(0x1_8000_0000, 0x6_7fff_ffff);
 

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::address::GpaRange;
 use crate::domain::Domain;
-use crate::evaluate::{Evaluation, Verdict};
 use crate::finding::Severity;
 use crate::fix::rewrite::rewrite;
 use crate::host::{Host, ReservedKind};
@@ -15,6 +14,7 @@ use crate::qemu::layout::Layout;
 use crate::report::Unreadable;
 use crate::report::diff::unified_diff;
 use crate::text::is_hidden;
+use crate::verdict::{Evaluation, Verdict};
 use crate::xml::{Document, Location};
 
 /// The version of this document's form.

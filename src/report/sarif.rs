@@ -4,7 +4,6 @@
 use serde::Serialize;
 
 use crate::domain::Domain;
-use crate::evaluate::{Evaluation, Verdict};
 use crate::explain;
 use crate::finding::{Finding, Label, Severity};
 use crate::fix::Fix;
@@ -12,6 +11,7 @@ use crate::fix::rewrite::edits;
 use crate::report::Unreadable;
 use crate::rules::page::Block;
 use crate::rules::{RULES, Rule};
+use crate::verdict::{Evaluation, Verdict};
 use crate::xml::edit::Edit;
 use crate::xml::{Document, Places, Span};
 

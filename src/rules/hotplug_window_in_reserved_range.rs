@@ -22,7 +22,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(window) = guest.layout().and_then(|layout| layout.device_memory) else { return };
     let plugged = guest.plugged.as_deref().unwrap_or_default();
     for (common, reserved) in guest.collisions(window) {
-        if is_covered(common, plugged.iter().map(|&(_, range)| range)) {
+        if is_covered(common, plugged.iter().map(|device| device.range)) {
             continue;
         }
         let consequence = match guest.exposure {

@@ -5,6 +5,7 @@ use super::page::*;
 use super::{Refuser, Rule};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
+use crate::qemu::memory_device::Kind;
 
 pub(crate) const RULE: Rule = Rule {
     id: "memory-device-does-not-fit",
@@ -18,9 +19,9 @@ pub(crate) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Err((index, error)) = &guest.plugged else { return };
-    let device = &guest.domain.memory_devices[*index];
-    let message = format!("QEMU refuses to start: the {} has no place, {error}", device.model.name());
-    let span = device.address.map_or(device.size.span, |address| address.span);
+    let kind = guest.line.devices.get(*index).and_then(Kind::of).map_or("memory device", Kind::name);
+    let message = format!("QEMU refuses to start: the {kind} has no place, {error}");
+    let span = guest.device_span(*index);
     let mut finding = Finding::new(RULE.id, Severity::Error, message, span, "does not fit");
     if let Some(maximum) = guest.domain.max_memory {
         finding = finding.with_label(maximum.span, "the room there is");

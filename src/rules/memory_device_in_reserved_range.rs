@@ -4,7 +4,7 @@
 use super::page::*;
 use super::{Refuser, Rule, collision};
 use crate::finding::Finding;
-use crate::guest::{Guest, window_devices};
+use crate::guest::Guest;
 use crate::text;
 
 pub(crate) const RULE: Rule = Rule {
@@ -19,18 +19,17 @@ pub(crate) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Ok(plugged) = &guest.plugged else { return };
-    let devices = window_devices(guest.domain);
-    for ((model, range), (_, device)) in plugged.iter().zip(devices) {
-        for hit in guest.collisions(*range) {
-            let what = format!("the {} at {:#x}", model.name(), range.start);
-            let span = device.address.map_or(device.size.span, |address| address.span);
+    for device in plugged {
+        for hit in guest.collisions(device.range) {
+            let what = format!("the {} at {:#x}", device.kind.name(), device.range.start);
+            let span = device.origin.span();
             findings.push(collision::finding(
                 guest,
                 RULE.id,
                 &what,
                 hit,
                 span,
-                format!("takes up {}", text::range(*range)),
+                format!("takes up {}", text::range(device.range)),
             ));
         }
     }

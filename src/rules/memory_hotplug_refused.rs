@@ -17,7 +17,7 @@ pub(crate) const RULE: Rule = Rule {
 };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    let Some(why) = guest.hotplug_refusal() else { return };
+    let Some(why) = &guest.memory_refusal else { return };
     let span = guest.domain.max_memory.map_or(guest.domain.span, |maximum| maximum.span);
     let message = format!("QEMU refuses to start: {why}");
     findings.push(Finding::new(RULE.id, Severity::Error, message, span, "memory hot-plug is asked for here"));

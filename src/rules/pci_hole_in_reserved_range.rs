@@ -24,11 +24,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         let consequence = "a BAR that firmware places there has no peer-to-peer DMA";
         let cause = collision::cause(guest).map_or(consequence.to_owned(), |cause| format!("{consequence}; {cause}"));
         let takes = format!("the hole takes up {}", text::range(hole));
-        let span = match (guest.domain.pci_hole64, &guest.memory) {
-            (Some(size), _) => size.span,
-            (None, Ok(memory)) => memory.span,
-            (None, Err(_)) => guest.domain.span,
-        };
+        let told = guest.domain.pci_hole64.map(|size| size.span);
+        let span = told.or(guest.ram_span()).unwrap_or(guest.domain.span);
         let finding = Finding::new(RULE.id, Severity::Warning, title, span, takes).because(cause).about(common);
         findings.push(collision::labelled(guest, finding));
     }

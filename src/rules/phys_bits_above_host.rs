@@ -3,11 +3,11 @@
 #[cfg(feature = "cli")]
 use super::page::*;
 use super::{Refuser, Rule};
+use crate::command_line::Accelerator;
 use crate::domain::MaxPhysAddrMode;
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::libvirt::MAXPHYSADDR_SINCE;
-use crate::qemu::cpu::Accelerator;
 
 pub(crate) const RULE: Rule = Rule {
     id: "phys-bits-above-host",
@@ -39,7 +39,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     }
     let (Some(layout), Some(cpu)) = (guest.layout(), guest.cpu()) else { return };
     let out_of_reach = layout.max_gpa >> host_bits.min(63) != 0;
-    if guest.accelerator == Accelerator::Kvm && cpu.phys_bits > host_bits && out_of_reach {
+    if guest.accelerator() == Accelerator::Kvm && cpu.phys_bits > host_bits && out_of_reach {
         let message = format!(
             "the memory map reaches {:#x}, which the guest's {} physical address bits cover and the host's {host_bits} do not: \
              accesses up there fail in the running guest",

@@ -3,11 +3,11 @@
 #[cfg(feature = "cli")]
 use super::page::*;
 use super::{Refuser, Rule};
+use crate::command_line::{Accelerator, Model};
 use crate::domain::MaxPhysAddrMode;
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::libvirt::{LIMIT_SINCE, MAXPHYSADDR_SINCE};
-use crate::qemu::cpu::{Accelerator, Model};
 
 pub(crate) const RULE: Rule = Rule {
     id: "phys-bits-ignored",
@@ -21,8 +21,8 @@ pub(crate) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(width) = guest.domain.cpu.as_ref().and_then(|cpu| cpu.maxphysaddr.as_ref()) else { return };
-    let (Some(cpu), Ok(options)) = (guest.cpu(), &guest.cpu_options) else { return };
-    let kvm = guest.accelerator == Accelerator::Kvm;
+    let (Some(cpu), Some(options)) = (guest.cpu(), &guest.line.cpu) else { return };
+    let kvm = guest.accelerator() == Accelerator::Kvm;
     let libvirt = guest.setting.host.libvirt;
     let mut report = |span, why: String| {
         let message =

@@ -18,9 +18,9 @@ pub(crate) const RULE: Rule = Rule {
 };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    if let (Some(Err(LayoutError::Overflow)), Ok(memory)) = (&guest.layout, &guest.memory) {
+    if let (Some(Err(LayoutError::Overflow)), Some(span)) = (&guest.layout, guest.ram_span()) {
         let message = "QEMU refuses to start: the memory map does not fit 64-bit addresses";
-        findings.push(Finding::new(RULE.id, Severity::Error, message, memory.span, "too large"));
+        findings.push(Finding::new(RULE.id, Severity::Error, message, span, "too large"));
     }
     let (Some(layout), Some(cpu)) = (guest.layout(), guest.cpu()) else { return };
     let limit = (1 << cpu.phys_bits) - 1;

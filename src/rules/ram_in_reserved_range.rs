@@ -18,13 +18,13 @@ pub(crate) const RULE: Rule = Rule {
 };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    let (Some(layout), Ok(memory)) = (guest.layout(), &guest.memory) else { return };
+    let (Some(layout), Some(span)) = (guest.layout(), guest.ram_span()) else { return };
     for ram in layout.ram() {
         for hit in guest.collisions(ram) {
             let cells = guest.domain.numa_cells.len();
             let all = if cells > 1 { format!("the RAM of {cells} cells") } else { "RAM".to_owned() };
             let label = format!("{all} takes up {}", text::range(ram));
-            findings.push(collision::finding(guest, RULE.id, "guest RAM", hit, memory.span, label));
+            findings.push(collision::finding(guest, RULE.id, "guest RAM", hit, span, label));
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) const RULE: Rule = Rule {
 };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    for refusal in [guest.cpu_options.as_ref().err(), guest.memory.as_ref().err()].into_iter().flatten() {
+    for refusal in guest.refusals {
         let message = format!("libvirt refuses the guest: {}", refusal.message);
         findings.push(Finding::new(RULE.id, Severity::Error, message, refusal.span, "refused"));
     }

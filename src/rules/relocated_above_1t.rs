@@ -19,7 +19,7 @@ pub(crate) const RULE: Rule = Rule {
 };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    let (Some(layout), Ok(memory)) = (guest.layout(), &guest.memory) else { return };
+    let (Some(layout), Some(span)) = (guest.layout(), guest.ram_span()) else { return };
     let Some(ram) = layout.ram_above_4g.filter(|_| layout.relocated) else { return };
     let needless = guest.setting.host.knows_reserved()
         && !guest.unmappable.iter().any(|r| r.range.start <= AMD_HT_START && r.range.end >= AMD_HT_START);
@@ -28,8 +28,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     if needless {
         cause += "; this host reserves nothing there, but QEMU cannot tell";
     }
-    let mut finding =
-        Finding::new(RULE.id, Severity::Note, title, memory.span, "moved above 1 TiB").because(cause).about(ram);
+    let mut finding = Finding::new(RULE.id, Severity::Note, title, span, "moved above 1 TiB").because(cause).about(ram);
     if let Some(maximum) = guest.domain.max_memory.filter(|_| layout.device_memory.is_some()) {
         finding = finding.with_label(maximum.span, "counts, and a GiB for each slot");
     }

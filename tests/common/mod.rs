@@ -14,6 +14,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 /// Says that a real part is missing. Where every part is there by definition (`CI` is set), that
 /// is a failure. Written to stderr directly, because the test harness swallows `eprintln!`.
@@ -28,16 +29,29 @@ pub fn note(text: &str) {
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
-/// A part of the data shared with this project, or `None` after saying that it is missing.
-pub fn shared(part: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("IOVA_PREFLIGHT_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let path = root.join(part);
-    if path.exists() {
-        return Some(path);
+/// libvirt's own test domains, `NAME.xml`, with libvirt's command lines for the newest QEMU beside them, `NAME.args`; or
+/// `None` after saying why they are missing.
+///
+/// They are no part of this project. `$IOVA_PREFLIGHT_SHARED/corpus` has them, or Debian's source package of libvirt, from
+/// which they are taken once.
+pub fn corpus() -> Option<PathBuf> {
+    static CORPUS: LazyLock<Result<PathBuf, String>> = LazyLock::new(find_corpus);
+    CORPUS.as_ref().map_err(|why| skip(&format!("libvirt's own test domains: {why}"))).ok().cloned()
+}
+
+fn find_corpus() -> Result<PathBuf, String> {
+    const NAME: &str = "corpus/libvirt-11.3";
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let shared = std::env::var_os("IOVA_PREFLIGHT_SHARED").map_or_else(|| project.join("../shared"), PathBuf::from);
+    if shared.join(NAME).is_dir() {
+        return Ok(shared.join(NAME));
     }
-    skip(&format!("{} is not there (IOVA_PREFLIGHT_SHARED names the folder that holds it)", path.display()));
-    None
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("..").join(NAME);
+    let run = Command::new(project.join("tests/libvirt-corpus")).arg(&folder).output();
+    let output = run.map_err(|error| format!("tests/libvirt-corpus: {error}"))?;
+    let said = [output.stdout, output.stderr].concat();
+    let last = String::from_utf8_lossy(&said).lines().last().unwrap_or_default().to_owned();
+    output.status.success().then_some(folder).ok_or(format!("not from Debian's source package: {last}"))
 }
 
 /// A folder for this test's files, empty when the test starts.
@@ -118,11 +132,22 @@ impl Profile {
     }
 }
 
+/// The arguments as they are, but under the default policy: what an operator wrote in `/etc/iova-preflight` on this
+/// machine is not what is tested.
+pub fn with_default_policy<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = arguments.to_vec();
+    let evaluates = arguments.iter().position(|argument| ["check", "fix", "map"].contains(argument));
+    if let Some(command) = evaluates.filter(|_| !arguments.contains(&"--policy")) {
+        arguments.splice(command + 1..command + 1, ["--policy", "none"]);
+    }
+    arguments
+}
+
 /// Runs `check` once over all the files and gives the guests by file name. The exit code has to
 /// agree with the verdicts.
 pub fn check(profile: &Path, files: &[PathBuf]) -> BTreeMap<String, Value> {
     let output = Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
-        .args(["check", "--format", "json", "--host"])
+        .args(["check", "--policy", "none", "--format", "json", "--host"])
         .arg(profile)
         .args(files)
         .output()
@@ -278,7 +303,7 @@ pub fn broken_inputs(folder: &Path) -> Vec<PathBuf> {
 /// What `check` prints and how it exits, run in the project's folder.
 pub fn run_check<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
-        .arg("check")
+        .args(["check", "--policy", "none"])
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()

@@ -1,7 +1,7 @@
 //! libvirt's own test domains: every file gives a verdict or a clear error, and where libvirt
 //! records the command line it builds, our memory and CPU facts are the ones written there.
 
-use crate::common::{Differences, Profile, check, note, shared, work_dir, xml_files};
+use crate::common::{Differences, Profile, check, corpus, note, work_dir, xml_files};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,7 +22,7 @@ const VERDICTS: [&str; 6] = ["pass", "warn", "fixable", "blocked", "not-applicab
 
 #[test]
 fn every_domain_gives_a_verdict_or_a_clear_error() {
-    let Some(folder) = shared("corpus/libvirt-11.3") else {
+    let Some(folder) = corpus() else {
         return;
     };
     let (mut diffs, mut verdicts) = (Differences::default(), BTreeMap::<String, usize>::new());
@@ -40,7 +40,7 @@ fn every_domain_gives_a_verdict_or_a_clear_error() {
 
 #[test]
 fn command_line_facts_match_libvirt() {
-    let Some(folder) = shared("corpus/libvirt-11.3") else {
+    let Some(folder) = corpus() else {
         return;
     };
     let mut diffs = Differences::default();

@@ -1,12 +1,13 @@
 //! `explain`: the pages that are committed are those of the program, and what they quote is what is really printed.
 
-use crate::common::{check, every_host, generated, note, samples, shared, skip, xml_files};
+use super::golden;
+use crate::common::{check, every_host, generated, note, samples, skip, work_dir};
 use iova_preflight::explain::{index, markdown};
 use iova_preflight::rules::page::Block;
 use iova_preflight::rules::{RULES, Rule};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 fn explain(arguments: &[&str], columns: &str) -> Output {
@@ -78,9 +79,7 @@ fn an_unknown_rule_is_an_error_that_suggests_another() {
 #[test]
 fn pages_name_the_severities_that_occur() {
     let mut inputs = samples();
-    if let Some(golden) = shared("golden/cases") {
-        inputs.extend(xml_files(&golden));
-    }
+    inputs.extend(golden::domains(&work_dir("explain-golden")));
     let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for host in every_host() {
         for guest in check(&host, &inputs).values() {
@@ -103,9 +102,11 @@ fn pages_name_the_severities_that_occur() {
     }
 }
 
+/// What real programs were seen to print.
+const RECORDED: [&str; 2] = [include_str!("../data/vfio.txt"), golden::RECORD];
+
 /// What real programs print: texts they were seen to print, and the formats they print with.
 struct Evidence {
-    recorded: Vec<String>,
     formats: Vec<String>,
     /// The parts that are missing.
     missing: Vec<&'static str>,
@@ -113,18 +114,7 @@ struct Evidence {
 
 impl Evidence {
     fn collect() -> Self {
-        let mut evidence = Self { recorded: Vec::new(), formats: Vec::new(), missing: Vec::new() };
-        for part in ["lab/measured", "golden/layout.json"] {
-            let Some(path) = shared(part) else {
-                evidence.missing.push("the recorded measurements");
-                continue;
-            };
-            let files: Vec<PathBuf> = match std::fs::read_dir(&path) {
-                Ok(entries) => entries.map(|entry| entry.expect("a folder entry").path()).collect(),
-                Err(_) => vec![path],
-            };
-            evidence.recorded.extend(files.iter().map(|file| std::fs::read_to_string(file).expect("a recorded text")));
-        }
+        let mut evidence = Self { formats: Vec::new(), missing: Vec::new() };
         let libraries = "/usr/lib/x86_64-linux-gnu";
         for (what, file) in [
             ("QEMU", "/usr/bin/qemu-system-x86_64".to_owned()),
@@ -141,7 +131,7 @@ impl Evidence {
 
     /// Whether `text` was seen, or is what some format of a program makes.
     fn has(&self, text: &str) -> bool {
-        self.recorded.iter().any(|seen| seen.contains(text)) || self.formats.iter().any(|format| makes(format, text))
+        RECORDED.iter().any(|seen| seen.contains(text)) || self.formats.iter().any(|format| makes(format, text))
     }
 }
 
@@ -197,11 +187,7 @@ fn what_pages_quote_is_what_programs_print() {
         assert!(!evidence.missing.is_empty(), "{}: nothing prints `{}`", rule.id, error.text);
         skip(&format!("`{}` of {} is not looked up: {} missing", error.text, rule.id, evidence.missing.join(", ")));
     }
-    note(&format!(
-        "{quoted} quoted errors, {} recorded texts, {} texts of programs",
-        evidence.recorded.len(),
-        evidence.formats.len()
-    ));
+    note(&format!("{quoted} quoted errors, {} texts of programs", evidence.formats.len()));
     assert!(quoted >= 30);
 }
 

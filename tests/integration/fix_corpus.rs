@@ -1,7 +1,7 @@
 //! `fix` over libvirt's own test domains, as they are and as large guests of old machine types:
 //! where there is nothing to do not a byte changes, and elsewhere only what has to.
 
-use crate::common::{Differences, evaluated, note, shared, skip, work_dir, xml_files};
+use crate::common::{Differences, corpus, evaluated, note, skip, work_dir, xml_files};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -24,7 +24,7 @@ const HOLE_KIB: u64 = 400 * 1024 * GIB_IN_KIB;
 
 #[test]
 fn libvirt_domains_change_where_they_have_to_and_nowhere_else() {
-    let Some(corpus) = shared("corpus/libvirt-11.3") else {
+    let Some(corpus) = corpus() else {
         return;
     };
     let work = work_dir("fix-corpus");
@@ -76,7 +76,7 @@ fn libvirt_domains_change_where_they_have_to_and_nowhere_else() {
 
 #[test]
 fn line_ends_and_byte_order_marks_are_kept() {
-    let Some(corpus) = shared("corpus/libvirt-11.3") else {
+    let Some(corpus) = corpus() else {
         return;
     };
     let work = work_dir("fix-corpus-crlf");

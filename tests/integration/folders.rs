@@ -8,7 +8,7 @@ use crate::common::{samples_folder, skip, work_dir};
 fn run(arguments: &[&str], folder: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
         .args(arguments)
-        .args(["--host", "amd-epyc"])
+        .args(["--policy", "none", "--host", "amd-epyc"])
         .arg(folder)
         .output()
         .expect("run iova-preflight")

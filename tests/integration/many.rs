@@ -19,14 +19,14 @@ fn fleet(name: &str, copies: usize) -> PathBuf {
             fs::write(folder.join(format!("{copy:03}-{name}")), text).expect("written");
         }
         fs::write(folder.join(format!("{copy:03}-m-broken.xml")), "<domain>\n<name>").expect("written");
-        fs::write(folder.join(format!("{copy:03}-n-network.xml")), "<network/>").expect("written");
+        fs::write(folder.join(format!("{copy:03}-n-sofa.xml")), "<sofa/>").expect("written");
     }
     folder
 }
 
 fn check(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(PROGRAM)
-        .args(["check", "--host", "amd-epyc"])
+        .args(["check", "--policy", "none", "--host", "amd-epyc"])
         .args(arguments)
         .arg(folder)
         .stdin(Stdio::null())
@@ -64,7 +64,7 @@ fn nonsense_is_no_number_of_jobs() {
 fn standard_input_is_read_once() {
     let sample = fs::File::open("xml-samples/old-machine-1200g-gpu.xml").expect("a sample");
     let output = Command::new(PROGRAM)
-        .args(["check", "--host", "amd-epyc", "xml-samples/gpu-attached-later.xml", "-", "-"])
+        .args(["check", "--policy", "none", "--host", "amd-epyc", "xml-samples/gpu-attached-later.xml", "-", "-"])
         .stdin(sample)
         .output()
         .expect("runs");
@@ -77,7 +77,7 @@ fn standard_input_is_read_once() {
 #[test]
 fn complaints_come_in_their_place() {
     let line = format!(
-        "exec {PROGRAM} check --host amd-epyc xml-samples/large-pcihole64.xml none.xml \
+        "exec {PROGRAM} check --policy none --host amd-epyc xml-samples/large-pcihole64.xml none.xml \
                         xml-samples/gpu-attached-later.xml 2>&1"
     );
     let output = Command::new("sh").args(["-c", &line]).output().expect("runs");
@@ -92,7 +92,7 @@ fn complaints_come_in_their_place() {
 fn a_reader_that_leaves_ends_the_run() {
     let folder = fleet("many-leaves", 6);
     let mut child = Command::new(PROGRAM)
-        .args(["check", "--host", "amd-epyc"])
+        .args(["check", "--policy", "none", "--host", "amd-epyc"])
         .arg(&folder)
         .arg("-")
         .stdin(Stdio::piped())
@@ -158,7 +158,7 @@ fn progress_is_shown_on_long_runs_and_leaves_nothing_behind() {
     let (folder, pipe) = (folder.display(), pipe.display());
     // The last two inputs come late: a run that takes longer than half a second.
     let slow = format!(
-        "(sleep 0.8; cat xml-samples/arm-guest.xml > {pipe}) & {PROGRAM} check -q --jobs 1 {pipe} {folder} 2> /dev/tty"
+        "(sleep 0.8; cat xml-samples/arm-guest.xml > {pipe}) & {PROGRAM} check --policy none -q --jobs 1 {pipe} {folder} 2> /dev/tty"
     );
     let shown = String::from_utf8_lossy(&in_a_terminal(&slow, "/dev/null", "xterm")).into_owned();
     assert!(shown.contains("\r\x1b[K1 of 34 domains evaluated, 0 do not start\r\x1b[K"), "{shown:?}");
@@ -166,7 +166,7 @@ fn progress_is_shown_on_long_runs_and_leaves_nothing_behind() {
     // Not in a terminal that cannot erase, not on short runs, not in a pipe.
     let dumb = in_a_terminal(&slow, "/dev/null", "dumb");
     assert!(!String::from_utf8_lossy(&dumb).contains("evaluated"));
-    let short = in_a_terminal(&format!("{PROGRAM} check -q {folder}"), "/dev/null", "xterm");
+    let short = in_a_terminal(&format!("{PROGRAM} check --policy none -q {folder}"), "/dev/null", "xterm");
     assert!(!String::from_utf8_lossy(&short).contains("evaluated"));
     let piped = Command::new("bash").args(["-c", &slow.replace("2> /dev/tty", "2>&1")]).output().expect("runs");
     assert!(piped.status.code() == Some(2) && !String::from_utf8_lossy(&piped.stdout).contains("evaluated"));

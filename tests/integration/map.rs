@@ -13,7 +13,7 @@ const WITHOUT_A_MAP: [&str; 4] =
 
 fn map(path: &Path, columns: usize, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
-        .args(["map", "--host", "amd-epyc"])
+        .args(["map", "--policy", "none", "--host", "amd-epyc"])
         .arg(path)
         .args(arguments)
         .env("COLUMNS", columns.to_string())
@@ -59,7 +59,8 @@ fn no_line_is_wider_than_the_terminal() {
 #[test]
 fn the_axis_has_the_addresses_of_the_layout() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
-    let guests = evaluated(command.args(["check", "--format", "json", "--host", "amd-epyc", "xml-samples"]));
+    let guests =
+        evaluated(command.args(["check", "--policy", "none", "--format", "json", "--host", "amd-epyc", "xml-samples"]));
     let mut compared = 0;
     for path in samples() {
         let guest = &guests[name(&path)];
@@ -165,7 +166,7 @@ fn maps_below_one_another_have_scales_of_their_own() {
 fn standard_input_is_drawn_and_rubbish_is_not() {
     let feed = |bytes: &[u8]| {
         let mut child = Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
-            .args(["map", "-", "--host", "amd-epyc"])
+            .args(["map", "--policy", "none", "-", "--host", "amd-epyc"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

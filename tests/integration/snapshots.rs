@@ -2,6 +2,7 @@
 //! README and in `docs`. `SNAPSHOTS=overwrite cargo test --test integration snapshots` writes what is printed now into
 //! these files, for a person to read in the diff.
 
+use crate::common::with_default_policy;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -20,16 +21,19 @@ struct Run<'a> {
     folder: &'a Path,
     input: &'a [u8],
     columns: Option<u32>,
+    /// Whether the policy of this machine is left out.
+    default_policy: bool,
 }
 
 impl<'a> Run<'a> {
     fn new(arguments: &'a [&'a str]) -> Self {
-        Self { arguments, folder: Path::new(PROJECT), input: b"", columns: None }
+        Self { arguments, folder: Path::new(PROJECT), input: b"", columns: None, default_policy: true }
     }
 
     fn output(&self) -> Output {
         let mut command = Command::new(PROGRAM);
-        command.args(self.arguments).current_dir(self.folder);
+        let arguments = if self.default_policy { with_default_policy(self.arguments) } else { self.arguments.to_vec() };
+        command.args(arguments).current_dir(self.folder);
         for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM"] {
             command.env_remove(variable);
         }
@@ -235,7 +239,8 @@ fn mistakes_of_usage() {
         &["fix", "--in-place", "-"],
         &["check", "--connect", "test:///default", "--format", "sarif"],
     ] {
-        text += &Run { columns: Some(100), ..Run::new(arguments) }.transcript();
+        // The usage names every option that was given.
+        text += &Run { columns: Some(100), default_policy: false, ..Run::new(arguments) }.transcript();
     }
     assert_data_eq!(text, snapshot("usage.txt"));
 }

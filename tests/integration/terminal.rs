@@ -1,6 +1,7 @@
 //! Terminals, pipes and what is closed: colour only where it is wanted, lines that fit, and no complaint where nobody
 //! reads on.
 
+use crate::common::with_default_policy;
 use std::fs::File;
 use std::process::{Command, Stdio};
 
@@ -42,7 +43,7 @@ fn coloured() -> impl Iterator<Item = &'static [&'static str]> {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
-    command.args(arguments).stdin(Stdio::null()).env("TERM", "xterm-256color");
+    command.args(with_default_policy(arguments)).stdin(Stdio::null()).env("TERM", "xterm-256color");
     for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         command.env_remove(variable);
     }
@@ -55,7 +56,10 @@ fn text(bytes: &[u8]) -> String {
 
 /// What a terminal of so many columns gets, with the line ends that it gets; standard error is left out.
 fn in_a_terminal(arguments: &[&str], columns: u32, environment: &[(&str, &str)]) -> String {
-    let line = format!("stty cols {columns} rows 50; exec {PROGRAM} {} 2> /dev/null", arguments.join(" "));
+    let line = format!(
+        "stty cols {columns} rows 50; exec {PROGRAM} {} 2> /dev/null",
+        with_default_policy(arguments).join(" ")
+    );
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).stdin(Stdio::null());
     for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
@@ -155,7 +159,8 @@ fn a_reader_that_leaves_is_no_error() {
         assert!(!complaint.contains("panicked") && !complaint.contains("roken pipe"), "{run:?}: {complaint}");
         assert_eq!(output.status.code(), Some(0), "{run:?}: {complaint}");
         // One that reads a little first.
-        let line = format!("{PROGRAM} {} | head -1 > /dev/null; echo ${{PIPESTATUS[0]}}", run.join(" "));
+        let line =
+            format!("{PROGRAM} {} | head -1 > /dev/null; echo ${{PIPESTATUS[0]}}", with_default_policy(run).join(" "));
         let output = Command::new("bash").args(["-c", &line]).stdin(Stdio::null()).output().expect("runs");
         assert!(!text(&output.stderr).contains("panicked"), "{run:?}: {}", text(&output.stderr));
         assert!(["0\n", "1\n"].contains(&text(&output.stdout).as_str()), "{run:?}: {}", text(&output.stdout));
@@ -167,7 +172,7 @@ fn what_is_closed_does_not_change_what_is_done() {
     for run in runs() {
         let status = command(run).output().expect("runs").status;
         for redirection in [">&-", "2>&-", ">&- 2>&-", "2> /dev/full", "<&-"] {
-            let line = format!("exec {PROGRAM} {} {redirection}", run.join(" "));
+            let line = format!("exec {PROGRAM} {} {redirection}", with_default_policy(run).join(" "));
             let output = Command::new("bash").args(["-c", &line]).output().expect("runs");
             assert_eq!(output.status, status, "{run:?} {redirection}: {}", text(&output.stderr));
         }

@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 pub use svg::svg;
 pub use terminal::text;
 
+use crate::address::GIB;
 use crate::address::GpaRange;
 use crate::evaluate::Facts;
 use crate::host::{Reserved, ReservedKind};
-use crate::qemu::GIB;
 use crate::qemu::layout::{ABOVE_4G_START, AMD_HT_START, Layout};
 use crate::text::{quoted, size};
 

@@ -7,7 +7,7 @@
 mod draw;
 mod fixes;
 mod generate;
-mod oracle;
+pub mod oracle;
 
 use crate::common::{Differences, Profile, check, expect, note, skip, work_dir};
 use draw::Rng;

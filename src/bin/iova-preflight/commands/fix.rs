@@ -5,9 +5,9 @@ use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use iova_preflight::evaluate::Verdict;
 use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::report::diff::unified_diff;
+use iova_preflight::verdict::Verdict;
 
 use crate::args::FixArgs;
 use crate::commands::redefine;

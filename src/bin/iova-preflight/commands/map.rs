@@ -6,11 +6,12 @@ use anstream::adapter::strip_str;
 use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, Result, anyhow};
 use iova_preflight::domain;
-use iova_preflight::evaluate::{Evaluation, Facts, Verdict, evaluate};
+use iova_preflight::evaluate::Facts;
 use iova_preflight::finding::Severity;
 use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::report::picture::{self, Picture};
 use iova_preflight::text::{quoted, size};
+use iova_preflight::verdict::{Evaluation, Verdict, evaluate};
 use iova_preflight::xml::Document;
 
 use crate::args::{MapArgs, MapFormat};

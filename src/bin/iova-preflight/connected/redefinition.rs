@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use iova_preflight::domain;
-use iova_preflight::evaluate::evaluate;
 use iova_preflight::policy::Policy;
+use iova_preflight::verdict::evaluate;
 use iova_preflight::xml::Document;
 
 use crate::connected::live::Definition;

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use iova_preflight::domain::{self, Domain};
-use iova_preflight::evaluate::{Evaluation, evaluate};
 use iova_preflight::host::Host;
 use iova_preflight::policy::Policy;
 use iova_preflight::report::Unreadable;
+use iova_preflight::verdict::{Evaluation, evaluate};
 use iova_preflight::xml::Document;
 
 use crate::input::host::HostSource;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use iova_preflight::evaluate::Verdict;
+use iova_preflight::verdict::Verdict;
 
 /// The time between two rewrites, of whichever guests: a daemon has others to serve as well.
 const SPACING: Duration = Duration::from_millis(20);

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use iova_preflight::decision::{is_exempt, shell_word};
-use iova_preflight::evaluate::Verdict;
 use iova_preflight::finding::Severity;
 use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::policy::Policy;
+use iova_preflight::verdict::Verdict;
 
 use super::agenda::{Agenda, Fingerprint, Next, Permission};
 use super::backoff::Backoff;

@@ -12,8 +12,8 @@ use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
-use iova_preflight::evaluate::Verdict;
 use iova_preflight::text::{printable, wrapped};
+use iova_preflight::verdict::Verdict;
 
 pub(crate) use page::{GuestPage, Look};
 use table::Table;

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use annotate_snippets::{Group, Level, Renderer};
 use anstyle::Style;
-use iova_preflight::evaluate::Verdict;
 use iova_preflight::finding::{Finding, Severity};
 use iova_preflight::qemu::layout::{ABOVE_4G_START, Layout};
 use iova_preflight::rules::UNKNOWN_MACHINE_TYPE;
 use iova_preflight::text::{self, printable, quoted};
+use iova_preflight::verdict::Verdict;
 
 use super::excerpt::excerpts;
 use super::table::Row;

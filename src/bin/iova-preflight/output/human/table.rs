@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use iova_preflight::evaluate::Verdict;
 use iova_preflight::finding::{Finding, Severity};
 use iova_preflight::text::{self, printable};
+use iova_preflight::verdict::Verdict;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::verdict_style;

@@ -1,0 +1,150 @@
+//! What QEMU is told, as a value: the options that decide the guest-physical memory map, the CPU, and which devices
+//! reach the guest's memory.
+//!
+//! [`crate::libvirt`] writes it from a domain, and [`crate::qemu`] builds the guest from it. How QEMU merges options that
+//! are given more than once is settled here.
+
+mod cpu;
+mod options;
+mod origin;
+
+pub use cpu::{Cpu, CpuOptions, Model};
+pub use options::{Device, Global, Properties, Property};
+pub use origin::{Origin, Told};
+
+/// What QEMU is told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CommandLine {
+    /// `-machine`.
+    pub machine: Machine,
+    /// `-accel`.
+    pub accelerator: Accelerator,
+    /// `-cpu`; the machine type's default where there is none.
+    pub cpu: Option<Cpu>,
+    /// `-m`; [`DEFAULT_RAM`] where there is none.
+    pub memory: Option<Memory>,
+    /// `-object memory-backend-*`, in order.
+    pub backends: Vec<MemoryBackend>,
+    /// `-numa node`, in order.
+    pub nodes: Vec<NumaNode>,
+    /// `-global`, in order: where two say different things, the last counts.
+    pub globals: Vec<Global>,
+    /// `-device`, in order.
+    pub devices: Vec<Device>,
+    /// `-netdev` and `-blockdev`, in order.
+    pub host_ends: Vec<Device>,
+}
+
+/// RAM of a machine that is not told how much, in bytes (`default_ram_size` in QEMU `hw/core/machine.c`).
+pub const DEFAULT_RAM: u64 = 128 << 20;
+
+/// `-machine`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Machine {
+    /// The machine type.
+    pub kind: Option<Told<String>>,
+    /// `acpi=`; QEMU takes on for granted.
+    pub acpi: Option<bool>,
+    /// `memory-backend=`: the id of the backend that is the RAM.
+    pub memory_backend: Option<String>,
+}
+
+/// What runs the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accelerator {
+    /// KVM.
+    Kvm,
+    /// QEMU's own translator.
+    #[default]
+    Tcg,
+}
+
+/// `-m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// `size`: RAM without memory devices, in bytes.
+    pub size: Told<u64>,
+    /// `slots`.
+    pub slots: Option<Told<u64>>,
+    /// `maxmem`, in bytes.
+    pub maxmem: Option<Told<u64>>,
+}
+
+impl Memory {
+    /// The number of slots for memory devices.
+    pub fn slots(&self) -> u64 {
+        self.slots.map_or(0, |slots| slots.value)
+    }
+}
+
+/// An `-object memory-backend-*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryBackend {
+    /// `id`.
+    pub id: String,
+    /// The kind.
+    pub kind: BackendKind,
+    /// `size`, in bytes.
+    pub size: Told<u64>,
+    /// `align`, in bytes.
+    pub align: Option<u64>,
+    /// The pages that it consists of.
+    pub page: Page,
+}
+
+/// The kinds of memory backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendKind {
+    /// `memory-backend-ram`: anonymous memory.
+    Ram,
+    /// `memory-backend-file`.
+    File,
+    /// `memory-backend-memfd`.
+    Memfd,
+}
+
+/// The pages of a memory backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// Pages of the host's base size.
+    Base,
+    /// Huge pages of the host's default size.
+    DefaultHuge,
+    /// Huge pages of this many bytes.
+    Huge(u64),
+}
+
+/// A `-numa node`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NumaNode {
+    /// `nodeid`.
+    pub id: u64,
+    /// What its RAM is.
+    pub memory: NodeMemory,
+}
+
+/// The RAM of a NUMA node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeMemory {
+    /// `memdev=`: the id of a backend.
+    Backend(String),
+    /// `mem=`, in bytes.
+    Size(u64),
+    /// Neither.
+    None,
+}
+
+impl CommandLine {
+    /// The memory backend called `id`.
+    pub fn backend(&self, id: &str) -> Option<&MemoryBackend> {
+        self.backends.iter().find(|backend| backend.id == id)
+    }
+
+    /// The last `-global` that says what `property` of an object of one of the `classes` is.
+    pub fn global(&self, classes: &[&str], property: &str) -> Option<&Global> {
+        self.globals
+            .iter()
+            .rev()
+            .find(|global| global.property == property && classes.contains(&global.driver.as_ref()))
+    }
+}

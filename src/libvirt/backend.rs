@@ -1,0 +1,183 @@
+//! Memory backends and memory devices.
+//!
+//! Sources: libvirt 9.0 and 11.3, `qemuBuildMemoryBackendProps`, `qemuBuildMemoryGetPagesize`,
+//! `qemuBuildMemoryDeviceProps` and `qemuBuildNumaCommandLine` (`src/qemu/qemu_command.c`),
+//! `qemuAssignDeviceMemoryAlias` (`src/qemu/qemu_alias.c`), `qemuDomainAssignMemorySlots`
+//! (`src/qemu/qemu_domain_address.c`).
+
+use std::collections::HashSet;
+
+use super::memory::Sizes;
+use crate::command_line::{
+    BackendKind, CommandLine, Device, MemoryBackend, NodeMemory, NumaNode, Origin, Page, Properties, Told,
+};
+use crate::domain::{Domain, MemoryDevice, MemoryModel, MemorySource};
+use crate::version::Version;
+
+/// The base page of an x86 host, in KiB.
+const BASE_PAGE_KIB: u64 = 4;
+
+/// The backend that is the RAM of an x86 machine (`default_ram_id` in QEMU `hw/i386/pc.c`).
+const RAM: &str = "pc.ram";
+
+/// The first libvirt known to pass a virtio device's address on.
+const VIRTIO_ADDRESS_SINCE: Version = Version::new(9, 4);
+
+/// More cells than QEMU has (`MAX_NODES` in QEMU `include/sysemu/numa.h`) have no pages of their own.
+const MAX_NODES: usize = 128;
+
+/// Writes the memory of a domain whose sizes are these.
+pub(super) fn memory(domain: &Domain, sizes: &Sizes, libvirt: Option<Version>, line: &mut CommandLine) {
+    if domain.numa_cells.is_empty() {
+        line.machine.memory_backend = Some(RAM.to_owned());
+        let backing = Backing { cell: None, page_kib: None, has_access: false };
+        line.backends.push(backend(domain, RAM.to_owned(), sizes.memory.size, &backing));
+    }
+    for ((index, cell), &size) in (0..).zip(&domain.numa_cells).zip(&sizes.cells) {
+        let id = format!("ram-node{index}");
+        line.nodes.push(NumaNode { id: u64::from(index), memory: NodeMemory::Backend(id.clone()) });
+        let backing = Backing { cell: Some(index), page_kib: None, has_access: false };
+        line.backends.push(backend(domain, id, Told::in_xml(size, cell.span), &backing));
+    }
+    let mut names = Names::new(domain);
+    for (device, &size) in domain.memory_devices.iter().zip(&sizes.devices) {
+        memory_device(domain, device, size, libvirt, &mut names, line);
+    }
+}
+
+fn memory_device(
+    domain: &Domain,
+    device: &MemoryDevice,
+    size: u64,
+    libvirt: Option<Version>,
+    names: &mut Names,
+    line: &mut CommandLine,
+) {
+    let (slot, id) = names.next(device);
+    let driver = match device.model {
+        MemoryModel::Dimm => "pc-dimm",
+        MemoryModel::Nvdimm => "nvdimm",
+        MemoryModel::VirtioMem => "virtio-mem-pci",
+        MemoryModel::VirtioPmem => "virtio-pmem-pci",
+        // Part of -machine, and not in the device memory region.
+        MemoryModel::SgxEpc => return,
+    };
+    let backend_id = format!("mem{id}");
+    let backing = Backing {
+        cell: device.node.map(|node| node.value),
+        page_kib: device.page_kib.filter(|&kib| kib > 0),
+        has_access: device.has_access,
+    };
+    let mut backend = backend(domain, backend_id.clone(), Told::in_xml(size, device.size.span), &backing);
+    if matches!(device.model, MemoryModel::Nvdimm | MemoryModel::VirtioPmem) {
+        (backend.kind, backend.page) = (BackendKind::File, Page::Base);
+    }
+    backend.align = device.align_kib.filter(|&kib| kib > 0).and_then(|kib| kib.checked_mul(1024));
+    line.backends.push(backend);
+
+    let origin = Origin::Xml(device.span);
+    let mut properties = Properties::new();
+    if let Some(node) = device.node.filter(|_| device.model != MemoryModel::VirtioPmem) {
+        properties.set("node", node.value, Origin::Xml(node.span));
+    }
+    let bytes = |kib: Option<u64>| kib.filter(|&kib| kib > 0).and_then(|kib| kib.checked_mul(1024));
+    if let Some(label) = bytes(device.label_kib).filter(|_| device.model == MemoryModel::Nvdimm) {
+        properties.set("label-size", label, origin);
+    }
+    if let Some(block) = bytes(device.block_kib).filter(|_| device.model == MemoryModel::VirtioMem) {
+        properties.set("block-size", block, origin);
+    }
+    properties.set("memdev", backend_id, origin);
+    let virtio = matches!(device.model, MemoryModel::VirtioMem | MemoryModel::VirtioPmem);
+    if let Some(slot) = slot {
+        properties.set("slot", slot, device.slot.map_or(origin, |slot| Origin::Xml(slot.span)));
+    }
+    let passed_on = !virtio || libvirt.is_none_or(|version| version >= VIRTIO_ADDRESS_SINCE);
+    if let Some(address) = device.address.filter(|_| passed_on) {
+        let name = if virtio { "memaddr" } else { "addr" };
+        properties.set(name, address.value, Origin::Xml(address.span));
+    }
+    line.devices.push(Device { driver: driver.into(), id: Some(id), properties, origin });
+}
+
+/// What decides the pages of a piece of memory.
+struct Backing {
+    /// The cell it belongs to.
+    cell: Option<u32>,
+    /// The huge page it asks for itself, in KiB.
+    page_kib: Option<u64>,
+    /// Whether it has an access of its own.
+    has_access: bool,
+}
+
+fn backend(domain: &Domain, id: String, size: Told<u64>, backing: &Backing) -> MemoryBackend {
+    let page = page(domain, backing);
+    let cell = backing.cell.and_then(|cell| domain.cells_with_access.get(cell as usize));
+    let has_access = backing.has_access || cell.is_some_and(|&has_access| has_access) || domain.backing.has_access;
+    let kind = match domain.backing.source {
+        Some(MemorySource::Memfd) => BackendKind::Memfd,
+        Some(MemorySource::File) => BackendKind::File,
+        None if page != Page::Base || has_access => BackendKind::File,
+        None => BackendKind::Ram,
+    };
+    MemoryBackend { id, kind, size, align: None, page }
+}
+
+fn page(domain: &Domain, backing: &Backing) -> Page {
+    let pages = &domain.backing.huge_pages;
+    let of_cell = backing
+        .cell
+        .filter(|&cell| (cell as usize) < MAX_NODES)
+        .and_then(|cell| pages.iter().find(|page| page.cells.as_ref().is_some_and(|cells| cells.contains(cell))));
+    let general = || pages.iter().rev().find(|page| page.cells.is_none());
+    let kib = backing.page_kib.or_else(|| of_cell.or_else(general).map(|page| page.size_kib));
+    match kib {
+        None | Some(BASE_PAGE_KIB) => Page::Base,
+        Some(0) => Page::DefaultHuge,
+        Some(kib) => kib.checked_mul(1024).map_or(Page::Base, Page::Huge),
+    }
+}
+
+/// The slots and aliases of memory devices.
+struct Names {
+    taken: HashSet<u64>,
+    next_slot: u64,
+    virtio_mem: u64,
+    virtio_pmem: u64,
+    epc: u64,
+}
+
+impl Names {
+    fn new(domain: &Domain) -> Self {
+        let taken = domain.memory_devices.iter().filter_map(|device| device.slot).map(|slot| u64::from(slot.value));
+        Self { taken: taken.collect(), next_slot: 0, virtio_mem: 0, virtio_pmem: 0, epc: 0 }
+    }
+
+    /// The slot and the alias of the next device.
+    fn next(&mut self, device: &MemoryDevice) -> (Option<u64>, String) {
+        let counted = |counter: &mut u64, prefix: &str| {
+            let number = *counter;
+            *counter += 1;
+            format!("{prefix}{number}")
+        };
+        let alias = |name: String| device.alias.clone().unwrap_or(name);
+        match device.model {
+            MemoryModel::Dimm | MemoryModel::Nvdimm => {
+                let slot = device.slot.map_or_else(|| self.free_slot(), |slot| u64::from(slot.value));
+                (Some(slot), alias(format!("{}{slot}", device.model.name())))
+            }
+            MemoryModel::VirtioMem => (None, alias(counted(&mut self.virtio_mem, "virtiomem"))),
+            MemoryModel::VirtioPmem => (None, alias(counted(&mut self.virtio_pmem, "virtiopmem"))),
+            MemoryModel::SgxEpc => (None, alias(counted(&mut self.epc, "epc"))),
+        }
+    }
+
+    fn free_slot(&mut self) -> u64 {
+        while self.taken.contains(&self.next_slot) {
+            self.next_slot += 1;
+        }
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        slot
+    }
+}

@@ -1,0 +1,167 @@
+//! From a domain, a host and a policy to a verdict: what is wrong with the guest, and whether a fix helps.
+
+use serde::Serialize;
+
+use crate::domain::Domain;
+use crate::evaluate::{Diagnosis, Facts, Fate, diagnose};
+use crate::finding::Finding;
+use crate::fix::{self, Fix};
+use crate::host::Host;
+use crate::policy::Policy;
+
+/// What becomes of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Not an x86 `pc` or `q35` guest of QEMU.
+    NotApplicable,
+    /// Starts, and no DMA mapping can fail.
+    Pass,
+    /// Starts; something latent is named.
+    Warn,
+    /// Would not start or would fail a DMA mapping, and a rewrite helps.
+    Fixable,
+    /// Would not start or would fail a DMA mapping, and no rewrite that the policy allows helps.
+    Blocked,
+}
+
+impl Verdict {
+    /// The name, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotApplicable => "not-applicable",
+            Self::Pass => "pass",
+            Self::Warn => "warn",
+            Self::Fixable => "fixable",
+            Self::Blocked => "blocked",
+        }
+    }
+
+    /// Whether the guest is stopped as it is.
+    pub fn stops(self) -> bool {
+        matches!(self, Self::Fixable | Self::Blocked)
+    }
+}
+
+/// All there is to say about a guest.
+#[derive(Debug, Clone)]
+pub struct Evaluation {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What the rules found, in the order of the rules.
+    pub findings: Vec<Finding>,
+    /// Why the verdict is [`Verdict::NotApplicable`].
+    pub not_applicable: Option<String>,
+    /// What the verdict depends on that is not known, a sentence each; empty where it is certain.
+    pub assumptions: Vec<String>,
+    /// What QEMU is asked for and builds.
+    pub facts: Facts,
+    /// Where that depends on a machine type that is not known: each possibility, and what QEMU builds then.
+    pub hypotheses: Vec<(String, Facts)>,
+    /// The rewrite that helps, where the verdict is [`Verdict::Fixable`].
+    pub fix: Option<Fix>,
+    /// Why nothing helps, a sentence for each rewrite that was tried, where it is [`Verdict::Blocked`].
+    pub tried: Vec<String>,
+}
+
+/// Evaluates a domain, and looks for a fix where it would not start.
+pub fn evaluate(domain: &Domain, host: &Host, policy: &Policy) -> Evaluation {
+    let diagnosis = diagnose(domain, host, policy);
+    let (verdict, fix, tried) = match diagnosis.fate {
+        Fate::NotApplicable => (Verdict::NotApplicable, None, Vec::new()),
+        Fate::Pass => (Verdict::Pass, None, Vec::new()),
+        Fate::Warn => (Verdict::Warn, None, Vec::new()),
+        Fate::Stopped => match fix::plan(domain, host, policy, &diagnosis) {
+            Ok(fix) => (Verdict::Fixable, Some(fix), Vec::new()),
+            Err(tried) => (Verdict::Blocked, None, tried),
+        },
+    };
+    let Diagnosis { findings, not_applicable, assumptions, facts, hypotheses, .. } = diagnosis;
+    Evaluation { verdict, findings, not_applicable, assumptions, facts, hypotheses, fix, tried }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain;
+    use crate::host::{Iommu, builtin};
+    use crate::qemu::cpu::AMD;
+    use crate::version::Version;
+    use crate::xml::Document;
+
+    fn evaluated(host: &Host, machine: &str, devices: &str) -> Evaluation {
+        let xml = format!(
+            "<domain type='kvm'><name>a</name><memory unit='GiB'>1200</memory><os><type machine='{machine}'>hvm</type></os>\
+             <cpu><maxphysaddr mode='emulate' bits='42'/></cpu><devices>{devices}</devices></domain>"
+        );
+        let document = Document::parse(xml.as_bytes()).expect("well-formed");
+        evaluate(&domain::read(&document).expect("a domain"), host, &Policy::default())
+    }
+
+    const CARD: &str = "<hostdev type='pci'><source><address bus='1'/></source></hostdev>";
+    const VGPU: &str =
+        "<hostdev type='mdev'><source><address uuid='c2177883-f1bb-47f0-914d-32a22e3a8804'/></source></hostdev>";
+
+    /// A host without a word on its QEMU may not have the type that a fix needs; that the guest is stopped without the fix
+    /// is certain all the same.
+    #[test]
+    fn a_fix_that_needs_an_unknown_qemu_says_so() {
+        let mut host = builtin("amd-epyc").expect("built in");
+        let evaluation = evaluated(&host, "pc-q35-6.2", CARD);
+        let assumption = evaluation.fix.as_ref().and_then(|fix| fix.assumption.as_deref()).unwrap_or_default();
+        assert!(assumption.contains("pc-q35-7.1"), "{evaluation:?}");
+        assert!(evaluation.assumptions.is_empty(), "{:?}", evaluation.assumptions);
+        host.qemu = Some(Version::new(7, 2));
+        let evaluation = evaluated(&host, "pc-q35-6.2", CARD);
+        assert_eq!(evaluation.fix.map(|fix| fix.assumption), Some(None));
+    }
+
+    /// Only what would start depends on it; what QEMU refuses is refused anywhere.
+    #[test]
+    fn a_device_needs_an_iommu() {
+        let host = Host { iommu: Some(Iommu::None), ..Host::default() };
+        let says = |host: &Host, machine: &str, devices: &str| {
+            let host = Host { cpu_vendor: Some(AMD.to_owned()), phys_bits: Some(48), ..host.clone() };
+            let evaluation = evaluated(&host, machine, devices);
+            evaluation.assumptions.iter().any(|assumption| assumption.contains("IOMMU, and this host has none"))
+        };
+        assert!(says(&host, "pc-q35-7.2", CARD));
+        assert!(!says(&host, "pc-q35-7.2", VGPU) && !says(&host, "pc-q35-7.2", ""));
+        // 3 TiB need 42 bits, and 42 do not do.
+        let large =
+            format!("{CARD}<controller type='pci' model='pcie-root'><pcihole64 unit='TiB'>3</pcihole64></controller>");
+        let known = Host { cpu_vendor: Some(AMD.to_owned()), phys_bits: Some(48), ..host.clone() };
+        let stopped = evaluated(&known, "pc-q35-7.2", &large);
+        assert!(stopped.verdict.stops() && stopped.assumptions.is_empty(), "{stopped:?}");
+        // An IOMMU of a kind that is not known here, and that tells what it reserves.
+        let other = Host { reserved: builtin("amd-epyc").expect("built in").reserved, ..host };
+        assert!(!says(&other, "pc-q35-7.2", CARD));
+        assert!(evaluated(&other, "pc-q35-6.2", CARD).verdict.stops());
+    }
+
+    /// libvirt's cache, a profile or capabilities may hold anything; QEMU has no alias that is called like a type.
+    #[test]
+    fn an_alias_never_overrides_a_versioned_type() {
+        let mut host = Host { qemu: Some(Version::new(7, 2)), ..builtin("amd-epyc").expect("built in") };
+        for alias in ["pc-q35-6.2", "pc-q35-7.0+pve1", "q35"] {
+            host.aliases.insert(alias.to_owned(), "pc-q35-7.2".to_owned());
+        }
+        assert_eq!(evaluated(&host, "pc-q35-6.2", CARD).verdict, Verdict::Fixable);
+        assert!(evaluated(&host, "pc-q35-7.0+pve1", CARD).verdict.stops());
+        assert_eq!(evaluated(&host, "q35", CARD).verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn of_a_type_that_is_not_there_it_is_said_what_to_do() {
+        let host = Host { machines: vec!["pc-q35-6.2".to_owned()], ..builtin("amd-epyc").expect("built in") };
+        for machine in ["pc-q35-7.2", "pc-q35-99.9"] {
+            let evaluation = evaluated(&host, machine, CARD);
+            assert_eq!(evaluation.verdict, Verdict::Blocked);
+            assert_eq!(
+                evaluation.tried,
+                ["another machine type, of those that the host's QEMU has, is yours to choose"],
+                "{machine}"
+            );
+        }
+    }
+}
