@@ -1,6 +1,6 @@
 //! `-cpu`, and what becomes of it together with `-global`.
 
-use super::{CommandLine, Origin, Properties};
+use super::{CommandLine, Origin, Properties, Target};
 
 /// `-cpu`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,12 +48,22 @@ pub struct CpuOptions {
     pub host_phys_bits_limit: Option<u32>,
 }
 
-/// The model QEMU's x86_64 machines have where none is asked for (`default_cpu_type` in QEMU `hw/i386/pc.c`:
+/// The model a machine has where none is asked for (`default_cpu_type` in QEMU `hw/i386/pc.c`:
 /// `TARGET_DEFAULT_CPU_TYPE`).
-const DEFAULT_MODEL: &str = "qemu64";
+pub(crate) fn default_model(target: Target) -> Model {
+    let name = match target {
+        Target::X86_64 => "qemu64",
+        Target::I386 => "qemu32",
+    };
+    Model::Named(name.to_owned())
+}
 
 /// The classes every x86 CPU is derived from (QEMU `target/i386/cpu.c`, `hw/core/cpu-common.c`).
-const BASE_CLASSES: [&str; 3] = ["x86_64-cpu", "cpu", "device"];
+const BASE_CLASSES: [&str; 4] = ["x86_64-cpu", "i386-cpu", "cpu", "device"];
+
+fn is_base_class(class: &str) -> bool {
+    BASE_CLASSES.contains(&class)
+}
 
 impl CpuOptions {
     /// A model of which nothing else is asked.
@@ -98,11 +108,11 @@ impl CommandLine {
     /// What the CPU is told in all. The properties of `-cpu` are registered as globals after those of `-global`
     /// (`x86_cpu_parse_featurestr` in QEMU `target/i386/cpu.c`), so that they win.
     pub fn cpu_options(&self) -> CpuOptions {
-        let default = Model::Named(DEFAULT_MODEL.to_owned());
-        let mut options = CpuOptions::plain(self.cpu.as_ref().map_or(default, |cpu| cpu.model.clone()));
-        let own_class = options.model.class();
+        let default = || default_model(self.target);
+        let mut options = CpuOptions::plain(self.cpu.as_ref().map_or_else(default, |cpu| cpu.model.clone()));
+        let own_class = options.model.class(self.target);
         for global in &self.globals {
-            if BASE_CLASSES.contains(&global.driver.as_ref()) || own_class.as_deref() == Some(global.driver.as_ref()) {
+            if is_base_class(&global.driver) || own_class.as_deref() == Some(global.driver.as_ref()) {
                 options.set(&global.property, &global.value);
             }
         }
@@ -115,12 +125,16 @@ impl CommandLine {
 
 impl Model {
     /// The class of such a CPU, where the model is known.
-    fn class(&self) -> Option<String> {
-        match self {
-            Self::Named(name) => Some(format!("{name}-x86_64-cpu")),
-            Self::Host => Some("host-x86_64-cpu".to_owned()),
-            Self::Max => Some("max-x86_64-cpu".to_owned()),
-            Self::HostModel => None,
-        }
+    fn class(&self, target: Target) -> Option<String> {
+        let name = match self {
+            Self::Named(name) => name,
+            Self::Host => "host",
+            Self::Max => "max",
+            Self::HostModel => return None,
+        };
+        Some(match target {
+            Target::X86_64 => format!("{name}-x86_64-cpu"),
+            Target::I386 => format!("{name}-i386-cpu"),
+        })
     }
 }

@@ -8,6 +8,7 @@ mod cpu;
 mod options;
 mod origin;
 
+pub(crate) use cpu::default_model;
 pub use cpu::{Cpu, CpuOptions, Model};
 pub use options::{Device, Global, Properties, Property};
 pub use origin::{Origin, Told};
@@ -15,6 +16,8 @@ pub use origin::{Origin, Told};
 /// What QEMU is told.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CommandLine {
+    /// Which QEMU it is for.
+    pub target: Target,
     /// `-machine`.
     pub machine: Machine,
     /// `-accel`.
@@ -33,6 +36,16 @@ pub struct CommandLine {
     pub devices: Vec<Device>,
     /// `-netdev` and `-blockdev`, in order.
     pub host_ends: Vec<Device>,
+}
+
+/// The QEMUs that have `pc` and `q35`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Target {
+    /// `qemu-system-x86_64`.
+    #[default]
+    X86_64,
+    /// `qemu-system-i386`: no CPU of it has long mode.
+    I386,
 }
 
 /// RAM of a machine that is not told how much, in bytes (`default_ram_size` in QEMU `hw/core/machine.c`).

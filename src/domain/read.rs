@@ -41,6 +41,9 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         };
         return Err(ReadError { message, span: root.start_tag(), other });
     }
+    if root.value("type").is_none_or(str::is_empty) {
+        return error(root.start_tag(), "<domain> has no type");
+    }
     let os_type = root.descend(&["os", "type"]);
     let cpu = root.child("cpu");
     let devices = root.child("devices");
@@ -187,9 +190,8 @@ fn cells_in_order<T>(cpu: Option<Element<'_>>, values: Vec<T>) -> Vec<T> {
 }
 
 fn numa_cell(cell: Element<'_>) -> Result<Sourced<u64>> {
-    // Without memory it is refused later, where the others are counted.
     let Some(memory) = cell.attribute("memory").filter(|a| !a.value.is_empty()) else {
-        return Ok(Sourced { value: 0, span: cell.start_tag() });
+        return error(cell.start_tag(), "<cell> has no memory");
     };
     Ok(Sourced { value: kib(cell, memory.value, memory.span)?, span: memory.span })
 }
@@ -269,11 +271,10 @@ pub(super) fn node(element: Element<'_>) -> Result<Option<Sourced<u32>>> {
 
 fn base_address(address: Element<'_>) -> Result<Option<Sourced<u64>>> {
     let Some(base) = address.attribute("base").filter(|a| !a.value.is_empty()) else { return Ok(None) };
-    let value = match base.value.strip_prefix("0x").or_else(|| base.value.strip_prefix("0X")) {
-        Some(hex) => u64::from_str_radix(hex, 16).ok(),
-        None => parse_number(base.value).ok(),
-    };
-    match value {
+    // libvirt reads hexadecimal digits, with the prefix or without (`virXMLPropULongLong` with base 16).
+    let digits = base.value.strip_prefix("0x").or_else(|| base.value.strip_prefix("0X")).unwrap_or(base.value);
+    let hexadecimal = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match u64::from_str_radix(digits, 16).ok().filter(|_| hexadecimal) {
         Some(value) => Ok(Some(Sourced { value, span: base.span })),
         None => error(base.span, format!("base='{}' is not an address", quoted(base.value))),
     }

@@ -145,7 +145,7 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
     let cpu = HostCpu { vendor, phys_bits: host.phys_bits.unwrap_or(HOST_PHYS_BITS[0]) };
     let qemu = host.qemu.unwrap_or(NEWEST);
     let main = Setting { host, cpu, qemu, machine };
-    let written = libvirt::write(domain, machine.family, host.libvirt);
+    let written = libvirt::write(domain, machine, host);
     let mut diagnosis = run(domain, &written, main, policy);
     let stops = diagnosis.stops();
 

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use super::memory::Sizes;
+use super::memory::{CELL_ADDED, DYNAMIC_MEMSLOTS, Sizes};
 use crate::command_line::{
     BackendKind, CommandLine, Device, MemoryBackend, NodeMemory, NumaNode, Origin, Page, Properties, Told,
 };
@@ -23,25 +23,40 @@ const RAM: &str = "pc.ram";
 /// The first libvirt known to pass a virtio device's address on.
 const VIRTIO_ADDRESS_SINCE: Version = Version::new(9, 4);
 
+/// The last libvirt measured to write a backend for a NUMA cell without memory, which QEMU refuses; 12.8 writes none.
+const LAST_WITH_EMPTY_BACKEND: Version = Version::new(11, 3);
+
 /// More cells than QEMU has (`MAX_NODES` in QEMU `include/sysemu/numa.h`) have no pages of their own.
 const MAX_NODES: usize = 128;
 
 /// Writes the memory of a domain whose sizes are these.
 pub(super) fn memory(domain: &Domain, sizes: &Sizes, libvirt: Option<Version>, line: &mut CommandLine) {
-    if domain.numa_cells.is_empty() {
+    let cell_added = domain.max_memory.is_some_and(|maximum| maximum.value > 0)
+        && libvirt.is_none_or(|version| version >= CELL_ADDED);
+    if domain.numa_cells.is_empty() && cell_added {
+        add_node(domain, 0, sizes.memory.size, libvirt, line);
+    } else if domain.numa_cells.is_empty() {
         line.machine.memory_backend = Some(RAM.to_owned());
         let backing = Backing { cell: None, page_kib: None, has_access: false };
         line.backends.push(backend(domain, RAM.to_owned(), sizes.memory.size, &backing));
     }
     for ((index, cell), &size) in (0..).zip(&domain.numa_cells).zip(&sizes.cells) {
-        let id = format!("ram-node{index}");
-        line.nodes.push(NumaNode { id: u64::from(index), memory: NodeMemory::Backend(id.clone()) });
-        let backing = Backing { cell: Some(index), page_kib: None, has_access: false };
-        line.backends.push(backend(domain, id, Told::in_xml(size, cell.span), &backing));
+        add_node(domain, index, Told::in_xml(size, cell.span), libvirt, line);
     }
     let mut names = Names::new(domain);
     for (device, &size) in domain.memory_devices.iter().zip(&sizes.devices) {
         memory_device(domain, device, size, libvirt, &mut names, line);
+    }
+}
+
+fn add_node(domain: &Domain, index: u32, size: Told<u64>, libvirt: Option<Version>, line: &mut CommandLine) {
+    let id = format!("ram-node{index}");
+    let without_memory = size.value == 0 && libvirt.is_none_or(|version| version > LAST_WITH_EMPTY_BACKEND);
+    let memory = if without_memory { NodeMemory::None } else { NodeMemory::Backend(id.clone()) };
+    line.nodes.push(NumaNode { id: u64::from(index), memory });
+    if !without_memory {
+        let backing = Backing { cell: Some(index), page_kib: None, has_access: false };
+        line.backends.push(backend(domain, id, size, &backing));
     }
 }
 
@@ -86,6 +101,10 @@ fn memory_device(
     }
     if let Some(block) = bytes(device.block_kib).filter(|_| device.model == MemoryModel::VirtioMem) {
         properties.set("block-size", block, origin);
+    }
+    let dynamic = device.dynamic_memslots.filter(|dynamic| dynamic.value && device.model == MemoryModel::VirtioMem);
+    if let Some(dynamic) = dynamic.filter(|_| libvirt.is_none_or(|version| version >= DYNAMIC_MEMSLOTS)) {
+        properties.set("dynamic-memslots", "on", Origin::Xml(dynamic.span));
     }
     properties.set("memdev", backend_id, origin);
     let virtio = matches!(device.model, MemoryModel::VirtioMem | MemoryModel::VirtioPmem);

@@ -4,13 +4,16 @@
 mod backend;
 mod cpu;
 mod memory;
+mod models;
+mod validate;
 
+use cpu::Circumstances;
 pub(crate) use cpu::{LIMIT_SINCE, MAXPHYSADDR_SINCE};
 
-use crate::command_line::{Accelerator, CommandLine, Device, Global, Machine, Origin, Properties, Told};
+use crate::command_line::{Accelerator, CommandLine, Device, Global, Machine, Origin, Properties, Target, Told};
 use crate::domain::{Domain, Passthrough, PassthroughKind};
-use crate::machine::Family;
-use crate::version::Version;
+use crate::host::Host;
+use crate::machine::{Family, Flavor, MachineType};
 use crate::xml::Span;
 
 /// libvirt refuses the domain.
@@ -36,16 +39,21 @@ pub struct Written {
     pub refusals: Vec<Refusal>,
 }
 
-/// What a libvirt of that version writes for a domain whose machine type is of that family; one that is not known is
-/// taken for a new one.
-pub fn write(domain: &Domain, family: Family, libvirt: Option<Version>) -> Written {
-    let mut refusals = Vec::new();
+/// What the host's libvirt writes for a domain on a machine of that type; one whose version is not known is taken for a
+/// new one, and refuses nothing that another might take.
+pub fn write(domain: &Domain, machine: &MachineType, host: &Host) -> Written {
+    let libvirt = host.libvirt;
+    let mut refusals = validate::refusals(domain, machine.family, libvirt);
     let mut keep = |refusal: Refusal| refusals.push(refusal);
     let kvm = domain.hypervisor.as_ref().is_some_and(|hypervisor| hypervisor.value == "kvm");
     let accelerator = if kvm { Accelerator::Kvm } else { Accelerator::Tcg };
-    let cpu = cpu::cpu(domain.cpu.as_ref(), accelerator, libvirt, domain.span).map_err(&mut keep).ok();
-    let sizes = memory::sizes(domain, libvirt).map_err(&mut keep).ok();
+    let target = target(domain).map_err(&mut keep).unwrap_or_default();
+    let rhel = machine.flavor == Flavor::Rhel;
+    let circumstances = Circumstances { accelerator, target, libvirt, qemu: host.qemu, rhel };
+    let cpu = cpu::cpu(domain.cpu.as_ref(), &circumstances, domain.span).map_err(&mut keep).ok();
+    let sizes = memory::sizes(domain, host).map_err(&mut keep).ok();
     let mut line = CommandLine {
+        target,
         machine: Machine {
             kind: domain.machine.as_ref().map(|machine| Told::in_xml(machine.value.clone(), machine.span)),
             acpi: Some(domain.acpi),
@@ -54,7 +62,7 @@ pub fn write(domain: &Domain, family: Family, libvirt: Option<Version>) -> Writt
         accelerator,
         cpu,
         memory: sizes.as_ref().map(|sizes| sizes.memory),
-        globals: pci_hole64(domain, family).into_iter().collect(),
+        globals: pci_hole64(domain, machine.family).into_iter().collect(),
         ..CommandLine::default()
     };
     if let Some(sizes) = &sizes {
@@ -62,6 +70,20 @@ pub fn write(domain: &Domain, family: Family, libvirt: Option<Version>) -> Writt
     }
     domain.passthrough.iter().for_each(|device| passthrough(device, &mut line));
     Written { line, refusals }
+}
+
+/// Which QEMU libvirt starts: what `<emulator>` names, or what the architecture has (`virQEMUCapsInitGuest` in libvirt
+/// `src/qemu/qemu_capabilities.c`). A 64-bit one runs 32-bit guests, too.
+fn target(domain: &Domain) -> Result<Target, Refusal> {
+    let i686 = domain.arch.as_ref().is_some_and(|arch| arch.value == "i686");
+    match &domain.emulator {
+        Some(emulator) if emulator.value.ends_with("qemu-system-i386") => match i686 {
+            true => Ok(Target::I386),
+            false => refuse(emulator.span, "qemu-system-i386 runs guests of architecture i686 only"),
+        },
+        None if i686 => Ok(Target::I386),
+        _ => Ok(Target::X86_64),
+    }
 }
 
 /// `qemuBuildGlobalControllerCommandLine` of libvirt `src/qemu/qemu_command.c`.

@@ -13,14 +13,11 @@ use crate::version::Version;
 /// The first libvirt measured to take `<iommu model='amd'>`; the last measured without is 11.3.
 const AMD_IOMMU: Version = Version::new(12, 8);
 
-/// The last libvirt measured to refuse `<numa/>`.
-const EMPTY_NUMA_REFUSED: Version = Version::new(9, 0);
-
 /// Everything of that kind that a libvirt of that version refuses.
 pub(super) fn refusals(domain: &Domain, family: Family, libvirt: Option<Version>) -> Vec<Refusal> {
     let checks = [
-        types(domain),
-        cells(domain, libvirt),
+        os_type(domain),
+        cells(domain),
         controllers(domain, family),
         iommu(domain, family, libvirt),
         firmware(domain),
@@ -29,11 +26,8 @@ pub(super) fn refusals(domain: &Domain, family: Family, libvirt: Option<Version>
     checks.into_iter().filter_map(Result::err).collect()
 }
 
-/// `virDomainDefParseXML` and `virDomainDefParseCaps` in `src/conf/domain_conf.c`.
-fn types(domain: &Domain) -> Result<(), Refusal> {
-    if domain.hypervisor.is_none() {
-        return refuse(domain.span, "<domain> has no type");
-    }
+/// `virDomainDefParseCaps` in `src/conf/domain_conf.c`.
+fn os_type(domain: &Domain) -> Result<(), Refusal> {
     match domain.os_type.as_ref().is_some_and(|os_type| !os_type.value.is_empty()) {
         true => Ok(()),
         false => refuse(domain.span, "<os> has no <type>"),
@@ -41,10 +35,9 @@ fn types(domain: &Domain) -> Result<(), Refusal> {
 }
 
 /// `virDomainNumaDefParseXML` in `src/conf/numa_conf.c`.
-fn cells(domain: &Domain, libvirt: Option<Version>) -> Result<(), Refusal> {
+fn cells(domain: &Domain) -> Result<(), Refusal> {
     let count = domain.cell_ids.len();
-    let refused = libvirt.is_some_and(|version| (version.major, version.minor) <= (EMPTY_NUMA_REFUSED.major, EMPTY_NUMA_REFUSED.minor));
-    if let Some(span) = domain.numa.filter(|_| count == 0 && refused) {
+    if let Some(span) = domain.numa.filter(|_| count == 0) {
         return refuse(span, "<numa> has no <cell>");
     }
     let mut seen = HashSet::new();
@@ -58,10 +51,7 @@ fn cells(domain: &Domain, libvirt: Option<Version>) -> Result<(), Refusal> {
             return refuse(span, format!("two NUMA cells have the id {number}"));
         }
     }
-    match domain.numa_cells.iter().find(|cell| cell.value == 0) {
-        Some(cell) => refuse(cell.span, "a NUMA cell has no memory"),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// The models of PCI controllers (`virDomainControllerModelPCI` in `src/conf/domain_conf.c`).

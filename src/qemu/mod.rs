@@ -30,7 +30,8 @@ pub struct Built {
 
 /// Builds the guest that `line` describes.
 pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu: Version) -> Built {
-    let cpu = Cpu::realize(&line.cpu_options(), line.accelerator, host, qemu, machine.host_phys_bits_limit);
+    let cpu =
+        Cpu::realize(&line.cpu_options(), line.accelerator, line.target, host, qemu, machine.host_phys_bits_limit);
     let (ram, maxmem, slots) = memory(line);
     let pci_hole64_size = pci_hole64_size(line, machine.family);
     let layout = match &cpu {
