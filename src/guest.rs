@@ -1,7 +1,7 @@
 //! A guest: what libvirt and QEMU make of a domain on a host whose facts are all settled.
 
 use crate::address::GpaRange;
-use crate::command_line::{Accelerator, CommandLine, Memory};
+use crate::command_line::{Accelerator, CommandLine, Memory, Origin};
 use crate::domain::{Domain, PassthroughKind};
 use crate::host::{Host, Reserved};
 use crate::libvirt::{Refusal, Written};
@@ -9,7 +9,9 @@ use crate::machine::MachineType;
 use crate::policy::Policy;
 use crate::qemu::cpu::{Cpu, CpuRefusal, HostCpu};
 use crate::qemu::layout::{Layout, LayoutError};
+use crate::qemu::memory_backend::BackendError;
 use crate::qemu::memory_device::{PlacementError, Plugged, place_of};
+use crate::qemu::tables::TableError;
 use crate::qemu::{self, Built};
 use crate::version::Version;
 use crate::xml::Span;
@@ -64,6 +66,10 @@ pub struct Guest<'a> {
     pub plugged: Result<Vec<Plugged>, (usize, PlacementError)>,
     /// Why QEMU refuses the `-m` options, if it does.
     pub memory_refusal: Option<String>,
+    /// The piece of memory that QEMU or KVM refuses, if one does, and the place that decides.
+    pub backend_refusal: Option<(BackendError, Origin)>,
+    /// Why QEMU cannot describe the map to the firmware.
+    pub table_refusal: Option<TableError>,
     /// Whether DMA has to reach all RAM.
     pub exposure: Exposure,
     /// The ranges in which the host maps nothing for this guest's devices.
@@ -74,7 +80,7 @@ impl<'a> Guest<'a> {
     /// Works the domain out that libvirt has `written` a command line for.
     pub fn new(domain: &'a Domain, written: &'a Written, setting: Setting<'a>, policy: &Policy) -> Self {
         let Written { line, refusals } = written;
-        let Built { cpu, memory_refusal, pci_hole64_size, layout, plugged } =
+        let Built { cpu, memory_refusal, backend_refusal, table_refusal, pci_hole64_size, layout, plugged } =
             qemu::build(line, setting.machine, setting.cpu, setting.qemu);
         // Of a line that libvirt does not write to its end, QEMU sees nothing.
         let starts = refusals.is_empty();
@@ -88,6 +94,8 @@ impl<'a> Guest<'a> {
             layout: layout.filter(|_| starts),
             plugged: if starts { plugged } else { Ok(Vec::new()) },
             memory_refusal: memory_refusal.filter(|_| line.memory.is_some()),
+            backend_refusal: backend_refusal.filter(|_| starts),
+            table_refusal: table_refusal.filter(|_| starts),
             exposure: exposure(domain, policy),
             unmappable: unmappable(domain, setting.host),
         }

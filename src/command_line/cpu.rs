@@ -96,7 +96,7 @@ impl CpuOptions {
 }
 
 /// `qapi_bool_parse` in QEMU `qapi/qapi-util.c`.
-fn boolean(value: &str) -> Option<bool> {
+pub(crate) fn boolean(value: &str) -> Option<bool> {
     match value {
         "on" | "yes" | "true" | "y" => Some(true),
         "off" | "no" | "false" | "n" => Some(false),

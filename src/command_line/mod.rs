@@ -8,8 +8,8 @@ mod cpu;
 mod options;
 mod origin;
 
-pub(crate) use cpu::default_model;
 pub use cpu::{Cpu, CpuOptions, Model};
+pub(crate) use cpu::{boolean, default_model};
 pub use options::{Device, Global, Properties, Property};
 pub use origin::{Origin, Told};
 
@@ -26,6 +26,8 @@ pub struct CommandLine {
     pub cpu: Option<Cpu>,
     /// `-m`; [`DEFAULT_RAM`] where there is none.
     pub memory: Option<Memory>,
+    /// CPU sockets with a CPU in them (`-smp`); 0 where that is not said.
+    pub sockets: u64,
     /// `-object memory-backend-*`, in order.
     pub backends: Vec<MemoryBackend>,
     /// `-numa node`, in order.

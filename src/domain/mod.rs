@@ -44,6 +44,8 @@ pub struct Domain {
     pub machine: Option<Sourced<String>>,
     /// `<devices><emulator>`.
     pub emulator: Option<Sourced<String>>,
+    /// CPU sockets with a CPU in them: `<vcpu>` over the cores and threads of each.
+    pub sockets: u64,
     /// `<memory>`, in KiB.
     pub memory: Option<Sourced<u64>>,
     /// `<currentMemory>`, in KiB. The balloon does not move memory, so it decides nothing.
@@ -68,6 +70,8 @@ pub struct Domain {
     pub cpu: Option<CpuElement>,
     /// `<pcihole64>` of the root controller, in KiB.
     pub pci_hole64: Option<Sourced<u64>>,
+    /// Whether it is so many bytes that libvirt cannot round them up to KiB and counts none.
+    pub pci_hole64_is_endless: bool,
     /// The PCI controllers, and those without a type, in document order.
     pub controllers: Vec<Controller>,
     /// The first `<iommu>`.
@@ -76,6 +80,8 @@ pub struct Domain {
     pub launch_security: Option<LaunchSecurity>,
     /// `<os firmware>`.
     pub firmware: Option<Sourced<String>>,
+    /// `<os><loader secure>`.
+    pub loader_secure: Option<Span>,
     /// `<features><ioapic driver>`.
     pub ioapic: Option<Sourced<String>>,
     /// Whether `<features>` has `<acpi/>`; QEMU plugs no DIMM without it.

@@ -51,6 +51,7 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
     let mut passthrough_devices = devices.map(passthrough::from_devices).unwrap_or_default();
     passthrough_devices.extend(passthrough::from_raw_args(&raw_args));
     let name = root.child("name");
+    let hole = pci_hole64(devices)?;
     Ok(Domain {
         name: name.map(short_text).transpose()?.map(|name| name.value).unwrap_or_default(),
         uuid: root.child("uuid").map(|e| e.text().trim().to_owned()),
@@ -59,6 +60,7 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         arch: os_type.map_or(Ok(None), |e| attribute(e, "arch"))?,
         machine: os_type.map_or(Ok(None), |e| attribute(e, "machine"))?,
         emulator: root.descend(&["devices", "emulator"]).map(short_text).transpose()?,
+        sockets: sockets(root),
         memory: memory_size(root.child("memory"))?,
         current_memory: memory_size(root.child("currentMemory"))?,
         max_memory: memory_size(root.child("maxMemory"))?,
@@ -70,11 +72,13 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         backing: root.child("memoryBacking").map_or_else(|| Ok(MemoryBacking::default()), memory_backing)?,
         memory_devices: memory_devices(devices)?,
         cpu: cpu.map(read_cpu).transpose()?,
-        pci_hole64: pci_hole64(devices)?,
+        pci_hole64: hole.map(|(hole, _)| hole),
+        pci_hole64_is_endless: hole.is_some_and(|(_, is_endless)| is_endless),
         controllers: devices::controllers(devices)?,
         iommu: devices::iommu(devices)?,
         launch_security: devices::launch_security(root)?,
         firmware: root.child("os").map_or(Ok(None), |os| attribute(os, "firmware"))?,
+        loader_secure: root.descend(&["os", "loader"]).and_then(|loader| loader.attribute("secure")).map(|a| a.span),
         ioapic: root.descend(&["features", "ioapic"]).map_or(Ok(None), |ioapic| attribute(ioapic, "driver"))?,
         acpi: root.descend(&["features", "acpi"]).is_some(),
         passthrough: passthrough_devices,
@@ -134,6 +138,19 @@ fn kib(element: Element<'_>, number: &str, number_span: Span) -> Result<u64> {
         let span = unit.map_or(number_span, |unit| unit.span);
         error(span, format!("size of <{}>: {problem}", element.name()))
     })
+}
+
+/// The CPUs there are from the start over those of a socket (`qemuBuildSmpCommandLine` in libvirt
+/// `src/qemu/qemu_command.c`, `smbios_get_tables` in QEMU `hw/smbios/smbios.c`); what is no number libvirt refuses.
+fn sockets(root: Element<'_>) -> u64 {
+    let number = |text: &str| parse_number(text).ok().filter(|&number| number > 0);
+    let vcpu = root.child("vcpu");
+    let vcpus = vcpu.and_then(|vcpu| vcpu.value("current").and_then(number).or_else(|| number(&vcpu.text())));
+    let topology = root.descend(&["cpu", "topology"]);
+    let part = |name: &str| topology.and_then(|topology| topology.value(name)).and_then(number).unwrap_or(1);
+    let per_socket =
+        ["dies", "clusters", "cores", "threads"].iter().map(|name| part(name)).fold(1, u64::saturating_mul);
+    vcpus.unwrap_or(1).div_ceil(per_socket)
 }
 
 fn cells<'d>(cpu: Option<Element<'d>>) -> impl Iterator<Item = Element<'d>> {
@@ -347,7 +364,7 @@ pub(crate) fn pci_hole64_element(devices: Element<'_>) -> Option<Element<'_>> {
 
 /// `<pcihole64>` of the root controller; libvirt drops it silently from every other
 /// (`virDomainControllerDefParseXML` in `src/conf/domain_conf.c`).
-fn pci_hole64(devices: Option<Element<'_>>) -> Result<Option<Sourced<u64>>> {
+fn pci_hole64(devices: Option<Element<'_>>) -> Result<Option<(Sourced<u64>, bool)>> {
     let Some(hole) = devices.and_then(pci_hole64_element) else { return Ok(None) };
     let text = hole.text();
     if text.is_empty() {
@@ -363,7 +380,11 @@ fn pci_hole64(devices: Option<Element<'_>>) -> Result<Option<Sourced<u64>>> {
         number.checked_mul(scale?).ok_or_else(|| SizeError::TooLarge(number, unit.to_owned()))
     });
     match bytes {
-        Ok(bytes) => Ok(Some(Sourced { value: bytes.div_ceil(1024), span: hole.text_span() })),
+        Ok(bytes) => {
+            // `VIR_DIV_UP` in libvirt `src/internal.h` adds before it divides, and past the end that gives 0.
+            let kib = bytes.checked_add(1023).map(|bytes| bytes / 1024);
+            Ok(Some((Sourced { value: kib.unwrap_or(0), span: hole.text_span() }, kib.is_none())))
+        }
         Err(problem) => error(hole.text_span(), format!("size of <pcihole64>: {problem}")),
     }
 }

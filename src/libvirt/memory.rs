@@ -204,9 +204,10 @@ fn virtio_pmem(device: &MemoryDevice) -> Result<(), Refusal> {
     if !device.has_path {
         return refuse(device.span, "virtio-pmem needs <source><path>");
     }
-    match device.is_shared {
-        true => Ok(()),
-        false => refuse(device.span, "virtio-pmem needs access='shared'"),
+    // Without an access it is shared (`virDomainMemoryDefPostParse`).
+    match device.has_access && !device.is_shared {
+        true => refuse(device.span, "virtio-pmem needs access='shared'"),
+        false => Ok(()),
     }
 }
 

@@ -61,6 +61,7 @@ pub fn write(domain: &Domain, machine: &MachineType, host: &Host) -> Written {
         },
         accelerator,
         cpu,
+        sockets: domain.sockets,
         memory: sizes.as_ref().map(|sizes| sizes.memory),
         globals: pci_hole64(domain, machine.family).into_iter().collect(),
         ..CommandLine::default()

@@ -13,6 +13,12 @@ use crate::version::Version;
 /// The first libvirt measured to take `<iommu model='amd'>`; the last measured without is 11.3.
 const AMD_IOMMU: Version = Version::new(12, 8);
 
+/// The last libvirt measured to refuse `<loader secure>` beside `<os firmware>` is 9.0; 9.2 takes it (`NEWS.rst`).
+const SECURE_WITH_FIRMWARE: Version = Version::new(9, 1);
+
+/// The last libvirt measured to refuse a 64-bit PCI hole of which it cannot count the KiB; 11.3 takes it for 0.
+const ENDLESS_HOLE_REFUSED: Version = Version::new(9, 0);
+
 /// Everything of that kind that a libvirt of that version refuses.
 pub(super) fn refusals(domain: &Domain, family: Family, libvirt: Option<Version>) -> Vec<Refusal> {
     let checks = [
@@ -20,7 +26,8 @@ pub(super) fn refusals(domain: &Domain, family: Family, libvirt: Option<Version>
         cells(domain),
         controllers(domain, family),
         iommu(domain, family, libvirt),
-        firmware(domain),
+        firmware(domain, libvirt),
+        hole(domain, libvirt),
         launch_security(domain, libvirt),
     ];
     checks.into_iter().filter_map(Result::err).collect()
@@ -104,8 +111,23 @@ fn pci_controller(controller: &Controller, domain: &Domain, root: &str) -> Resul
         if named != Some(root) {
             return refuse(span, format!("the PCI root of this machine type is {root}"));
         }
-    } else if index == Some(0) && named.is_some_and(|model| model != root) {
+    } else if index == Some(0) {
         return refuse(span, format!("the PCI controller with index 0 is the root, {root}"));
+    }
+    // Without PCI Express there is no slot for what needs one (`virDomainPCIAddressSetGrow` in
+    // `src/conf/domain_addr.c`).
+    let express = matches!(
+        named,
+        Some(
+            "dmi-to-pci-bridge"
+                | "pcie-to-pci-bridge"
+                | "pcie-root-port"
+                | "pcie-switch-upstream-port"
+                | "pcie-switch-downstream-port"
+        )
+    );
+    if express && root == "pci-root" {
+        return refuse(span, "this machine type has no PCI Express for it");
     }
     let expander = matches!(named, Some("pci-expander-bus" | "pcie-expander-bus"));
     let wrong_root = match named {
@@ -161,12 +183,31 @@ fn iommu(domain: &Domain, family: Family, libvirt: Option<Version>) -> Result<()
 
 /// `qemuFirmwareFillDomain` in `src/qemu/qemu_firmware.c`, `virDomainDefParseBootFirmwareOptions` in
 /// `src/conf/domain_conf.c`.
-fn firmware(domain: &Domain) -> Result<(), Refusal> {
+fn firmware(domain: &Domain, libvirt: Option<Version>) -> Result<(), Refusal> {
     let Some(firmware) = &domain.firmware else { return Ok(()) };
     match firmware.value.as_str() {
+        "efi" | "bios"
+            if libvirt.is_some_and(|libvirt| libvirt < SECURE_WITH_FIRMWARE) && domain.loader_secure.is_some() =>
+        {
+            refuse(
+                domain.loader_secure.unwrap_or(firmware.span),
+                "<loader secure> and <os firmware> exclude one another",
+            )
+        }
         "efi" if !domain.acpi => refuse(firmware.span, "UEFI needs <features><acpi/></features>"),
         "efi" | "bios" => Ok(()),
         other => refuse(firmware.span, format!("there is no firmware {}", crate::text::quoted(other))),
+    }
+}
+
+/// `virDomainControllerDefParseXML` in `src/conf/domain_conf.c`.
+fn hole(domain: &Domain, libvirt: Option<Version>) -> Result<(), Refusal> {
+    let old = libvirt.is_some_and(|libvirt| {
+        (libvirt.major, libvirt.minor) <= (ENDLESS_HOLE_REFUSED.major, ENDLESS_HOLE_REFUSED.minor)
+    });
+    match domain.pci_hole64.filter(|_| old && domain.pci_hole64_is_endless) {
+        Some(hole) => refuse(hole.span, "<pcihole64> is more than libvirt accepts"),
+        None => Ok(()),
     }
 }
 

@@ -4,14 +4,18 @@
 
 pub mod cpu;
 pub mod layout;
+pub mod memory_backend;
 pub mod memory_device;
+pub mod tables;
 
-use crate::command_line::{CommandLine, DEFAULT_RAM, Memory};
+use crate::command_line::{CommandLine, DEFAULT_RAM, Memory, Origin};
 use crate::machine::{Family, MachineType};
 use crate::version::Version;
 use cpu::{Cpu, CpuRefusal, HostCpu};
 use layout::{Layout, LayoutError, LayoutInput};
+use memory_backend::BackendError;
 use memory_device::{Kind, PlacementError, Plugged};
+use tables::TableError;
 
 /// What QEMU builds.
 #[derive(Debug)]
@@ -20,6 +24,10 @@ pub struct Built {
     pub cpu: Result<Cpu, CpuRefusal>,
     /// Why QEMU refuses `-m`, if it does.
     pub memory_refusal: Option<String>,
+    /// The piece of memory that QEMU or KVM refuses, if one does, and the place that decides.
+    pub backend_refusal: Option<(BackendError, Origin)>,
+    /// Why QEMU cannot describe the map to the firmware.
+    pub table_refusal: Option<TableError>,
     /// `pci-hole64-size`, bytes, where it is told one.
     pub pci_hole64_size: Option<u64>,
     /// The map; `None` where QEMU refuses before there is one.
@@ -53,7 +61,17 @@ pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu:
         Some(Ok(layout)) => memory_device::plug(line, layout.device_memory, maxmem.saturating_sub(ram)),
         _ => Ok(Vec::new()),
     };
-    Built { memory_refusal: memory_refusal(line, machine), cpu, pci_hole64_size, layout, plugged }
+    let map = layout.as_ref().and_then(|layout| layout.as_ref().ok());
+    let too_large = || memory_backend::too_large(line, map?, plugged.as_deref().unwrap_or_default());
+    Built {
+        memory_refusal: memory_refusal(line, machine),
+        backend_refusal: memory_backend::refused(line, machine, qemu).or_else(too_large),
+        table_refusal: map.and_then(|map| tables::refused(line, machine, map, ram, qemu)),
+        cpu,
+        pci_hole64_size,
+        layout,
+        plugged,
+    }
 }
 
 /// RAM, the most memory there can be, both in bytes, and the slots.

@@ -38,7 +38,7 @@ const OUTSIDE: &[&str] = &[
     "MSI-X is not supported by interrupt controller",
     "System Management Mode not supported by this hypervisor",
     "sgx epc isn't supported by this QEMU binary",
-    "SEV launch security is not supported with this QEMU binary",
+    "launch security is not supported with this QEMU binary",
     "Unable to find any firmware to satisfy",
     "Unable to find 'efi' firmware",
 ];

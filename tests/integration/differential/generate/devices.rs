@@ -29,7 +29,7 @@ pub fn controllers(rng: &mut Rng, draft: &mut Draft<'_>, without_type: bool) -> 
         };
         let bus = rng.text(&["<target busNr='180'>", "<target busNr='64'>", "<target>"]);
         let _ = write!(xml, "<controller type='pci' index='1' model='{model}'>{bus}{node}</target></controller>");
-        if model == "pcie-expander-bus" && rng.percent(50) {
+        if model == "pcie-expander-bus" && draft.q35() && rng.percent(50) {
             xml += "<controller type='pci' index='2' model='pcie-root-port'>\
                     <address type='pci' domain='0x0000' bus='0x01' slot='0x00' function='0x0'/></controller>";
         }

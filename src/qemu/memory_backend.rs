@@ -1,0 +1,194 @@
+//! Whether QEMU and KVM take the pieces that the guest's memory consists of.
+//!
+//! Sources: QEMU 7.2 to 11.1, `host_memory_backend_memory_complete` and `host_memory_backend_set_size`
+//! (`backends/hostmem.c`), `file_ram_alloc` (`softmmu/physmem.c`, later `system/physmem.c`), `qemu_memfd_create`
+//! (`util/memfd.c`), `virtio_mem_device_realize` (`hw/virtio/virtio-mem.c`).
+
+use super::layout::Layout;
+use super::memory_device::{DEFAULT_ALIGNMENT, FILE_ALIGNMENT, Kind, Plugged};
+use crate::command_line::{
+    Accelerator, BackendKind, CommandLine, Device, MemoryBackend, NodeMemory, Origin, Page, boolean,
+};
+use crate::machine::MachineType;
+use crate::version::Version;
+
+/// The first QEMU measured to want files to be of whole pages (`aligned` in `backends/hostmem-file.c`); 7.2 does not.
+const WHOLE_PAGES: Version = Version::new(10, 0);
+
+/// The last machine types whose virtio-mem need not be inaccessible where it is unplugged (`pc_compat_8_0` and
+/// `pc_compat_6_2` in QEMU `hw/i386/pc.c`).
+const ACCESSIBLE_IF_ANONYMOUS: Version = Version::new(8, 0);
+const ACCESSIBLE: Version = Version::new(6, 2);
+
+/// The bytes of one piece of memory that are too many for KVM: a slot has at most 2^31 - 1 pages
+/// (`KVM_MEM_MAX_NR_PAGES` in Linux `include/linux/kvm_host.h`), and QEMU splits none on x86
+/// (`kvm_set_max_memslot_size` in QEMU `accel/kvm/kvm-all.c` is for s390x).
+pub const TOO_LARGE_FOR_KVM: u64 = 1 << 43;
+
+/// QEMU or KVM refuses a piece of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// `property 'size' of memory-backend-ram doesn't take value '0'`
+    #[error("a piece of memory has no size")]
+    Empty,
+    /// `memory size 0x… must be equal to or larger than page size 0x…`
+    #[error("{size:#x} bytes of memory are less than one page of {page:#x} bytes")]
+    LessThanPage {
+        /// Its bytes.
+        size: u64,
+        /// Bytes in a page.
+        page: u64,
+    },
+    /// `backend 'memory-backend-file' memory size must be multiple of 2 MiB`; of a memfd `failed to resize memfd to …`
+    #[error("{size:#x} bytes of memory are not a multiple of the page, {page:#x} bytes")]
+    NotWholePages {
+        /// Its bytes.
+        size: u64,
+        /// Bytes in a page.
+        page: u64,
+    },
+    /// `alignment 0x… must be multiples of page size 0x…`, `alignment 0x… must be a power of two`
+    #[error("an alignment of {align:#x} bytes is not a power of two or less than the page, {page:#x} bytes")]
+    Alignment {
+        /// `align`, in bytes.
+        align: u64,
+        /// Bytes in a page.
+        page: u64,
+    },
+    /// `'block-size' property has to be at least the page size (0x…)`
+    #[error("the block size of virtio-mem, {block:#x} bytes, is less than the page of its memory, {page:#x} bytes")]
+    BlockLessThanPage {
+        /// `block-size`, in bytes.
+        block: u64,
+        /// Bytes in a page.
+        page: u64,
+    },
+    /// `'dynamic-memslots' property set to 'on' requires 'unplugged-inaccessible' to be 'on'`
+    #[error("dynamic memory slots of virtio-mem need a newer machine type")]
+    DynamicMemslots,
+    /// `KVM_SET_USER_MEMORY_REGION failed … Invalid argument`
+    #[error("{size:#x} bytes of memory in one piece are more than a memory slot of KVM has, 8 TiB less a page")]
+    TooLargeForKvm {
+        /// Its bytes.
+        size: u64,
+    },
+}
+
+/// The first piece of memory that is refused before there is a map, and the place that decides.
+pub fn refused(line: &CommandLine, machine: &MachineType, qemu: Version) -> Option<(BackendError, Origin)> {
+    let backends = line.backends.iter().find_map(|backend| Some((backend_error(backend, qemu)?, backend.size.origin)));
+    backends.or_else(|| {
+        line.devices.iter().find_map(|device| {
+            let origin = device.properties.get("dynamic-memslots").map_or(device.origin, |property| property.origin);
+            Some((virtio_mem_error(line, machine, device)?, origin))
+        })
+    })
+}
+
+/// The first piece of memory in a map that is too large for KVM.
+pub fn too_large(line: &CommandLine, layout: &Layout, plugged: &[Plugged]) -> Option<(BackendError, Origin)> {
+    if line.accelerator != Accelerator::Kvm {
+        return None;
+    }
+    let ram = line.memory.map(|memory| (memory.size.value, memory.size.origin))?;
+    let nodes = line.nodes.iter().filter_map(|node| match &node.memory {
+        NodeMemory::Backend(id) => line.backend(id).map(|backend| (backend.size.value, backend.size.origin)),
+        NodeMemory::Size(bytes) => Some((*bytes, ram.1)),
+        NodeMemory::None => None,
+    });
+    let mut pieces: Vec<(u64, Origin)> = nodes.collect();
+    if pieces.is_empty() {
+        pieces.push(ram);
+    }
+    let mut below = layout.ram_below_4g.size().unwrap_or(0);
+    for (size, _) in &mut pieces {
+        // What lies below 4 GiB is a piece of its own.
+        let low = below.min(*size);
+        below -= low;
+        *size -= low;
+    }
+    let dynamic = |device: usize| line.devices.get(device).is_some_and(has_dynamic_memslots);
+    let devices = plugged.iter().filter(|device| !dynamic(device.device));
+    pieces.extend(devices.map(|device| (device.range.size().unwrap_or(u64::MAX), device.origin)));
+    let (size, origin) = pieces.into_iter().find(|&(size, _)| size >= TOO_LARGE_FOR_KVM)?;
+    Some((BackendError::TooLargeForKvm { size }, origin))
+}
+
+fn backend_error(backend: &MemoryBackend, qemu: Version) -> Option<BackendError> {
+    let (size, page) = (backend.size.value, page(backend));
+    if size == 0 {
+        return Some(BackendError::Empty);
+    }
+    if backend.kind == BackendKind::Ram {
+        return None;
+    }
+    if let Some(align) = backend.align.filter(|align| !align.is_multiple_of(page) || !align.is_power_of_two()) {
+        return Some(BackendError::Alignment { align, page });
+    }
+    let whole = size.is_multiple_of(page);
+    match backend.kind {
+        BackendKind::Memfd if !whole => Some(BackendError::NotWholePages { size, page }),
+        _ if size < page => Some(BackendError::LessThanPage { size, page }),
+        _ if !whole && qemu >= WHOLE_PAGES => Some(BackendError::NotWholePages { size, page }),
+        _ => None,
+    }
+}
+
+fn virtio_mem_error(line: &CommandLine, machine: &MachineType, device: &Device) -> Option<BackendError> {
+    let backend =
+        line.backend(device.properties.value("memdev")?).filter(|_| Kind::of(device) == Some(Kind::VirtioMem))?;
+    // The zero page is shared where memory is anonymous (`virtio_mem_has_shared_zeropage`).
+    let accessible =
+        machine.version <= ACCESSIBLE || machine.version <= ACCESSIBLE_IF_ANONYMOUS && backend.kind == BackendKind::Ram;
+    if has_dynamic_memslots(device) && accessible {
+        return Some(BackendError::DynamicMemslots);
+    }
+    let (block, page) = (device.properties.value("block-size")?.parse::<u64>().ok()?, page(backend));
+    (block < page).then_some(BackendError::BlockLessThanPage { block, page })
+}
+
+fn has_dynamic_memslots(device: &Device) -> bool {
+    device.properties.value("dynamic-memslots").and_then(boolean) == Some(true)
+}
+
+/// Bytes in a page of a backend's memory (`qemu_ram_pagesize`).
+fn page(backend: &MemoryBackend) -> u64 {
+    match (backend.page, backend.kind) {
+        (_, BackendKind::Ram) | (Page::Base, _) => FILE_ALIGNMENT,
+        (Page::DefaultHuge, _) => DEFAULT_ALIGNMENT,
+        (Page::Huge(bytes), _) => bytes.max(FILE_ALIGNMENT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command_line::Told;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Expected values: QEMU 7.2.22, 10.0.13 and 11.1.3 with backends of these sizes on 2 MiB and 1 GiB pages.
+    #[test]
+    fn huge_pages_are_whole() {
+        let origin = Origin::Argument { number: 1, span: crate::xml::Span::new(0, 0) };
+        let refused = |kind, size: u64, page: u64, qemu: &str| {
+            let size = Told { value: size * MIB, origin };
+            let page = Page::Huge(page * MIB);
+            let backend = MemoryBackend { id: "a".to_owned(), kind, size, align: None, page };
+            backend_error(&backend, qemu.parse().expect("a version")).is_some()
+        };
+        for (kind, size, page, old, new) in [
+            (BackendKind::File, 65, 2, false, true),
+            (BackendKind::File, 64, 2, false, false),
+            (BackendKind::File, 1, 2, true, true),
+            (BackendKind::File, 512, 1024, true, true),
+            (BackendKind::File, 1536, 1024, false, true),
+            (BackendKind::Memfd, 65, 2, true, true),
+            (BackendKind::Memfd, 2048, 1024, false, false),
+            (BackendKind::Ram, 65, 2, false, false),
+        ] {
+            assert_eq!(refused(kind, size, page, "7.2.22"), old, "{kind:?} {size} {page}");
+            assert_eq!(refused(kind, size, page, "10.0.13"), new, "{kind:?} {size} {page}");
+        }
+    }
+}
