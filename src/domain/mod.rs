@@ -56,6 +56,9 @@ pub struct Domain {
     pub slots: Option<Sourced<u32>>,
     /// `<cpu><numa>`, whether or not there is a cell in it.
     pub numa: Option<Span>,
+    /// Whether something more than its size is said of the memory of a NUMA cell: by `<numatune><memnode>` or by
+    /// `<numa><interconnects>`.
+    pub has_memory_nodes: bool,
     /// The `<cell id>` of each NUMA cell in document order.
     pub cell_ids: Vec<Option<Sourced<u32>>>,
     /// The `<cell memory>` of each NUMA cell, in KiB, in the order of their ids.
@@ -101,6 +104,10 @@ pub struct Domain {
 pub struct MemoryBacking {
     /// `<source type>`.
     pub source: Option<MemorySource>,
+    /// `<source type='anonymous'>`.
+    pub anonymous: Option<Span>,
+    /// `<allocation mode='ondemand'>`.
+    pub on_demand: Option<Span>,
     /// Whether there is an `<access>`, which makes a file of what would be anonymous memory.
     pub has_access: bool,
     /// The `<page>` elements of `<hugepages>`, or one of the host's default size where there is none.

@@ -66,6 +66,8 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         max_memory: memory_size(root.child("maxMemory"))?,
         slots: root.child("maxMemory").map_or(Ok(None), |e| number_attribute(e, "slots"))?,
         numa: cpu.and_then(|cpu| cpu.child("numa")).map(|numa| numa.start_tag()),
+        has_memory_nodes: root.descend(&["numatune", "memnode"]).is_some()
+            || root.descend(&["cpu", "numa", "interconnects"]).is_some(),
         cell_ids: cells(cpu).map(|cell| number_attribute(cell, "id")).collect::<Result<_>>()?,
         numa_cells: cells_in_order(cpu, cells(cpu).map(numa_cell).collect::<Result<_>>()?),
         cells_with_access: cells_in_order(cpu, cells(cpu).map(|cell| cell.value("memAccess").is_some()).collect()),
@@ -163,7 +165,17 @@ fn memory_backing(backing: Element<'_>) -> Result<MemoryBacking> {
         Some("memfd") => Some(MemorySource::Memfd),
         _ => None,
     };
-    Ok(MemoryBacking { source, has_access: backing.child("access").is_some(), huge_pages: huge_pages(backing)? })
+    let says = |element: &str, attribute: &str, value: &str| {
+        let attribute = backing.child(element).and_then(|element| element.attribute(attribute));
+        attribute.filter(|attribute| attribute.value == value).map(|attribute| attribute.span)
+    };
+    Ok(MemoryBacking {
+        source,
+        anonymous: says("source", "type", "anonymous"),
+        on_demand: says("allocation", "mode", "ondemand"),
+        has_access: backing.child("access").is_some(),
+        huge_pages: huge_pages(backing)?,
+    })
 }
 
 /// The most `<page>` elements, and the most parts of a nodeset, that are looked at: as many as QEMU has NUMA nodes

@@ -12,6 +12,7 @@ use crate::command_line::{
     BackendKind, CommandLine, Device, MemoryBackend, NodeMemory, NumaNode, Origin, Page, Properties, Told,
 };
 use crate::domain::{Domain, MemoryDevice, MemoryModel, MemorySource};
+use crate::machine::MachineType;
 use crate::version::Version;
 
 /// The base page of an x86 host, in KiB.
@@ -26,22 +27,48 @@ const VIRTIO_ADDRESS_SINCE: Version = Version::new(9, 4);
 /// The last libvirt measured to write a backend for a NUMA cell without memory, which QEMU refuses; 12.8 writes none.
 const LAST_WITH_EMPTY_BACKEND: Version = Version::new(11, 3);
 
+/// The last machine type of which a NUMA node may have a size in place of a backend (`numa_mem_supported` in QEMU
+/// `hw/i386/pc_q35.c` and `hw/i386/pc_piix.c`).
+const LAST_WITH_SIZED_NODES: Version = Version::new(5, 0);
+
 /// More cells than QEMU has (`MAX_NODES` in QEMU `include/sysemu/numa.h`) have no pages of their own.
 const MAX_NODES: usize = 128;
 
 /// Writes the memory of a domain whose sizes are these.
-pub(super) fn memory(domain: &Domain, sizes: &Sizes, libvirt: Option<Version>, line: &mut CommandLine) {
+pub(super) fn memory(
+    domain: &Domain,
+    machine: &MachineType,
+    sizes: &Sizes,
+    libvirt: Option<Version>,
+    line: &mut CommandLine,
+) {
     let cell_added = domain.max_memory.is_some_and(|maximum| maximum.value > 0)
         && libvirt.is_none_or(|version| version >= CELL_ADDED);
-    if domain.numa_cells.is_empty() && cell_added {
-        add_node(domain, 0, sizes.memory.size, libvirt, line);
-    } else if domain.numa_cells.is_empty() {
+    let mut cells: Vec<Told<u64>> =
+        domain.numa_cells.iter().zip(&sizes.cells).map(|(cell, &size)| Told::in_xml(size, cell.span)).collect();
+    if cells.is_empty() && cell_added {
+        cells.push(sizes.memory.size);
+    }
+    if cells.is_empty() {
         line.machine.memory_backend = Some(RAM.to_owned());
         let backing = Backing { cell: None, page_kib: None, has_access: false };
         line.backends.push(backend(domain, RAM.to_owned(), sizes.memory.size, &backing));
     }
-    for ((index, cell), &size) in (0..).zip(&domain.numa_cells).zip(&sizes.cells) {
-        add_node(domain, index, Told::in_xml(size, cell.span), libvirt, line);
+    let nodes = (0..).zip(cells).map(|(index, size)| {
+        let backing = Backing { cell: Some(index), page_kib: None, has_access: false };
+        (index, backend(domain, format!("ram-node{index}"), size, &backing))
+    });
+    let nodes: Vec<(u32, MemoryBackend)> = nodes.collect();
+    // Old machine types take sizes in place of backends, and get them unless a backend says more than a size does.
+    let plain = nodes.iter().all(|(_, backend)| backend.kind == BackendKind::Ram) && !domain.has_memory_nodes;
+    if plain && machine.version <= LAST_WITH_SIZED_NODES {
+        let sized = |(index, backend): &(u32, MemoryBackend)| NumaNode {
+            id: u64::from(*index),
+            memory: NodeMemory::Size(backend.size.value),
+        };
+        line.nodes.extend(nodes.iter().map(sized));
+    } else {
+        nodes.into_iter().for_each(|(index, backend)| add_node(index, backend, libvirt, line));
     }
     let mut names = Names::new(domain);
     for (device, &size) in domain.memory_devices.iter().zip(&sizes.devices) {
@@ -49,14 +76,12 @@ pub(super) fn memory(domain: &Domain, sizes: &Sizes, libvirt: Option<Version>, l
     }
 }
 
-fn add_node(domain: &Domain, index: u32, size: Told<u64>, libvirt: Option<Version>, line: &mut CommandLine) {
-    let id = format!("ram-node{index}");
-    let without_memory = size.value == 0 && libvirt.is_none_or(|version| version > LAST_WITH_EMPTY_BACKEND);
-    let memory = if without_memory { NodeMemory::None } else { NodeMemory::Backend(id.clone()) };
+fn add_node(index: u32, backend: MemoryBackend, libvirt: Option<Version>, line: &mut CommandLine) {
+    let without_memory = backend.size.value == 0 && libvirt.is_none_or(|version| version > LAST_WITH_EMPTY_BACKEND);
+    let memory = if without_memory { NodeMemory::None } else { NodeMemory::Backend(backend.id.clone()) };
     line.nodes.push(NumaNode { id: u64::from(index), memory });
     if !without_memory {
-        let backing = Backing { cell: Some(index), page_kib: None, has_access: false };
-        line.backends.push(backend(domain, id, size, &backing));
+        line.backends.push(backend);
     }
 }
 

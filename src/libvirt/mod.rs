@@ -67,7 +67,7 @@ pub fn write(domain: &Domain, machine: &MachineType, host: &Host) -> Written {
         ..CommandLine::default()
     };
     if let Some(sizes) = &sizes {
-        backend::memory(domain, sizes, libvirt, &mut line);
+        backend::memory(domain, machine, sizes, libvirt, &mut line);
     }
     domain.passthrough.iter().for_each(|device| passthrough(device, &mut line));
     Written { line, refusals }

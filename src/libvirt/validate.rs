@@ -23,6 +23,7 @@ const ENDLESS_HOLE_REFUSED: Version = Version::new(9, 0);
 pub(super) fn refusals(domain: &Domain, family: Family, libvirt: Option<Version>) -> Vec<Refusal> {
     let checks = [
         os_type(domain),
+        huge_pages(domain),
         cells(domain),
         controllers(domain, family),
         iommu(domain, family, libvirt),
@@ -38,6 +39,17 @@ fn os_type(domain: &Domain) -> Result<(), Refusal> {
     match domain.os_type.as_ref().is_some_and(|os_type| !os_type.value.is_empty()) {
         true => Ok(()),
         false => refuse(domain.span, "<os> has no <type>"),
+    }
+}
+
+/// `qemuValidateDomainDefMemory` in `src/qemu/qemu_validate.c`.
+fn huge_pages(domain: &Domain) -> Result<(), Refusal> {
+    let backing = &domain.backing;
+    match (backing.on_demand, backing.anonymous) {
+        _ if backing.huge_pages.is_empty() => Ok(()),
+        (Some(span), _) => refuse(span, "huge pages are not allocated on demand"),
+        (_, Some(span)) => refuse(span, "huge pages are not anonymous memory"),
+        (None, None) => Ok(()),
     }
 }
 

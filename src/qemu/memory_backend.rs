@@ -4,12 +4,15 @@
 //! (`backends/hostmem.c`), `file_ram_alloc` (`softmmu/physmem.c`, later `system/physmem.c`), `qemu_memfd_create`
 //! (`util/memfd.c`), `virtio_mem_device_realize` (`hw/virtio/virtio-mem.c`).
 
+use std::collections::HashMap;
+
 use super::layout::Layout;
 use super::memory_device::{DEFAULT_ALIGNMENT, FILE_ALIGNMENT, Kind, Plugged};
 use crate::command_line::{
     Accelerator, BackendKind, CommandLine, Device, MemoryBackend, NodeMemory, Origin, Page, boolean,
 };
 use crate::machine::MachineType;
+use crate::text;
 use crate::version::Version;
 
 /// The first QEMU measured to want files to be of whole pages (`aligned` in `backends/hostmem-file.c`); 7.2 does not.
@@ -32,7 +35,7 @@ pub enum BackendError {
     #[error("a piece of memory has no size")]
     Empty,
     /// `memory size 0x… must be equal to or larger than page size 0x…`
-    #[error("{size:#x} bytes of memory are less than one page of {page:#x} bytes")]
+    #[error("{} of memory are less than a page of {}", text::size(*.size), text::size(*.page))]
     LessThanPage {
         /// Its bytes.
         size: u64,
@@ -40,7 +43,7 @@ pub enum BackendError {
         page: u64,
     },
     /// `backend 'memory-backend-file' memory size must be multiple of 2 MiB`; of a memfd `failed to resize memfd to …`
-    #[error("{size:#x} bytes of memory are not a multiple of the page, {page:#x} bytes")]
+    #[error("{} of memory are not whole pages of {}", text::size(*.size), text::size(*.page))]
     NotWholePages {
         /// Its bytes.
         size: u64,
@@ -48,7 +51,7 @@ pub enum BackendError {
         page: u64,
     },
     /// `alignment 0x… must be multiples of page size 0x…`, `alignment 0x… must be a power of two`
-    #[error("an alignment of {align:#x} bytes is not a power of two or less than the page, {page:#x} bytes")]
+    #[error("an alignment of {} is not a power of two of at least a page, {}", text::size(*.align), text::size(*.page))]
     Alignment {
         /// `align`, in bytes.
         align: u64,
@@ -56,7 +59,7 @@ pub enum BackendError {
         page: u64,
     },
     /// `'block-size' property has to be at least the page size (0x…)`
-    #[error("the block size of virtio-mem, {block:#x} bytes, is less than the page of its memory, {page:#x} bytes")]
+    #[error("the block size of virtio-mem, {}, is less than a page of its memory, {}", text::size(*.block), text::size(*.page))]
     BlockLessThanPage {
         /// `block-size`, in bytes.
         block: u64,
@@ -67,7 +70,7 @@ pub enum BackendError {
     #[error("dynamic memory slots of virtio-mem need a newer machine type")]
     DynamicMemslots,
     /// `KVM_SET_USER_MEMORY_REGION failed … Invalid argument`
-    #[error("{size:#x} bytes of memory in one piece are more than a memory slot of KVM has, 8 TiB less a page")]
+    #[error("{} of memory in one piece are too many: a memory slot of KVM has less than 8 TiB", text::size(*.size))]
     TooLargeForKvm {
         /// Its bytes.
         size: u64,
@@ -78,9 +81,10 @@ pub enum BackendError {
 pub fn refused(line: &CommandLine, machine: &MachineType, qemu: Version) -> Option<(BackendError, Origin)> {
     let backends = line.backends.iter().find_map(|backend| Some((backend_error(backend, qemu)?, backend.size.origin)));
     backends.or_else(|| {
+        let by_id = by_id(line);
         line.devices.iter().find_map(|device| {
             let origin = device.properties.get("dynamic-memslots").map_or(device.origin, |property| property.origin);
-            Some((virtio_mem_error(line, machine, device)?, origin))
+            Some((virtio_mem_error(&by_id, machine, device)?, origin))
         })
     })
 }
@@ -91,10 +95,11 @@ pub fn too_large(line: &CommandLine, layout: &Layout, plugged: &[Plugged]) -> Op
         return None;
     }
     let ram = line.memory.map(|memory| (memory.size.value, memory.size.origin))?;
+    let by_id = by_id(line);
     let nodes = line.nodes.iter().filter_map(|node| match &node.memory {
-        NodeMemory::Backend(id) => line.backend(id).map(|backend| (backend.size.value, backend.size.origin)),
-        NodeMemory::Size(bytes) => Some((*bytes, ram.1)),
-        NodeMemory::None => None,
+        NodeMemory::Backend(id) => by_id.get(id.as_str()).map(|backend| (backend.size.value, backend.size.origin)),
+        // Sizes only share RAM out, which is one piece then.
+        NodeMemory::Size(_) | NodeMemory::None => None,
     });
     let mut pieces: Vec<(u64, Origin)> = nodes.collect();
     if pieces.is_empty() {
@@ -112,6 +117,10 @@ pub fn too_large(line: &CommandLine, layout: &Layout, plugged: &[Plugged]) -> Op
     pieces.extend(devices.map(|device| (device.range.size().unwrap_or(u64::MAX), device.origin)));
     let (size, origin) = pieces.into_iter().find(|&(size, _)| size >= TOO_LARGE_FOR_KVM)?;
     Some((BackendError::TooLargeForKvm { size }, origin))
+}
+
+fn by_id(line: &CommandLine) -> HashMap<&str, &MemoryBackend> {
+    line.backends.iter().rev().map(|backend| (backend.id.as_str(), backend)).collect()
 }
 
 fn backend_error(backend: &MemoryBackend, qemu: Version) -> Option<BackendError> {
@@ -134,9 +143,13 @@ fn backend_error(backend: &MemoryBackend, qemu: Version) -> Option<BackendError>
     }
 }
 
-fn virtio_mem_error(line: &CommandLine, machine: &MachineType, device: &Device) -> Option<BackendError> {
+fn virtio_mem_error(
+    by_id: &HashMap<&str, &MemoryBackend>,
+    machine: &MachineType,
+    device: &Device,
+) -> Option<BackendError> {
     let backend =
-        line.backend(device.properties.value("memdev")?).filter(|_| Kind::of(device) == Some(Kind::VirtioMem))?;
+        by_id.get(device.properties.value("memdev")?).filter(|_| Kind::of(device) == Some(Kind::VirtioMem))?;
     // The zero page is shared where memory is anonymous (`virtio_mem_has_shared_zeropage`).
     let accessible =
         machine.version <= ACCESSIBLE || machine.version <= ACCESSIBLE_IF_ANONYMOUS && backend.kind == BackendKind::Ram;

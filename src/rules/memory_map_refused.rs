@@ -54,8 +54,10 @@ const PAGE: Page = Page {
         ErrorText { by: Program::Qemu, when: "RAM", text: "SMBIOS 2.1 table length 66822 exceeds 65535" },
     ],
     fix: &[
-        Text("With `virsh edit NAME`: make `<pcihole64>` smaller, or choose a newer machine type for that much RAM."),
-        Text("`iova-preflight fix` does not choose: how large a guest is, is not for a program to say."),
+        Text(
+            "`iova-preflight fix` makes the hole as large as it is by default. How much RAM a guest has, it leaves alone:",
+        ),
+        Text("With `virsh edit NAME`: choose a newer machine type for that much RAM, or less RAM."),
     ],
     verify: &[shared::COMMAND_LINE[0], shared::COMMAND_LINE[1]],
 };

@@ -8,7 +8,7 @@ use crate::guest::Guest;
 
 pub(crate) const RULE: Rule = Rule {
     id: "refused-by-libvirt",
-    summary: "libvirt refuses the domain for its memory or CPU settings",
+    summary: "libvirt refuses the domain for its memory, CPU or controllers",
     by: Refuser::Libvirt,
     stops: false,
     check,
@@ -41,7 +41,9 @@ const PAGE: Page = Page {
     )],
     history: &[Text(
         "`<maxMemory>` and memory devices need NUMA cells because it is a cell that memory is plugged into; libvirt \
-         has asked for one since memory hot-plug came. `<maxphysaddr>` came with libvirt 8.7.",
+         asked for one from the start, and since 9.6 adds one to a domain that has none. Slots may be left out since \
+         9.5, and only DIMMs and NVDIMMs take one. `<maxphysaddr>` came with libvirt 8.7. Where the version of libvirt \
+         is not known, nothing is reported that some version takes.",
     )],
     errors: &[
         libvirt(
@@ -75,6 +77,38 @@ const PAGE: Page = Page {
             "bits in the wrong mode",
             "CPU maximum physical address bits number specification cannot be used with mode='passthrough'",
         ),
+        libvirt("a model that libvirt does not know", "Unknown CPU model EPYC-Turin"),
+        libvirt("a model that QEMU lacks, and no fallback", "CPU model 'cpu64-rhel5' is not supported by hypervisor"),
+        libvirt("a word that is none", "Invalid fallback attribute"),
+        libvirt("the wrong emulator", "Emulator '/usr/bin/qemu-system-i386' does not support arch 'x86_64'"),
+        libvirt("huge pages of anonymous memory", "hugepages are not allowed with anonymous memory source"),
+        libvirt("no NUMA cell", "NUMA topology defined without NUMA cells"),
+        libvirt(
+            "NUMA cells with a gap",
+            "Exactly one 'cell' element per guest NUMA cell allowed, non-contiguous ranges or ranges not starting from \
+             0 are not allowed",
+        ),
+        libvirt("a NUMA cell twice", "Duplicate NUMA cell info for cell id '0'"),
+        libvirt("a memory device without a node", "target NUMA node needs to be specified for memory device"),
+        libvirt("a DIMM's address", "Missing required attribute 'slot' in element 'address'"),
+        libvirt("more requested than there is", "requested size must be smaller than or equal to @size (1048576KiB)"),
+        libvirt("less than a block requested", "requested size must be an integer multiple of block size"),
+        libvirt("a root with an index", "pci-root and pcie-root controllers should have index 0"),
+        libvirt(
+            "a root of the other kind",
+            "The PCI controller with index='0' must be model='pcie-root' for this machine type, but model='pci-root' \
+             was found instead",
+        ),
+        libvirt("a controller twice", "Multiple 'pci' controllers with index '0'"),
+        libvirt("a virtual IOMMU on i440fx", "IOMMU device: 'intel' is only supported with Q35 machines"),
+        libvirt("interrupt remapping", "IOMMU interrupt remapping requires split I/O APIC (ioapic driver='qemu')"),
+        libvirt("a domain without a type", "missing domain type attribute"),
+        libvirt("an OS without a type", "an os <type> must be specified"),
+        libvirt(
+            "a controller or launch security without a type",
+            "Missing required attribute 'type' in element 'launchSecurity'",
+        ),
+        libvirt("launch security without a policy", "failed to get launch security policy"),
     ],
     fix: &[
         Text(

@@ -103,7 +103,7 @@ fn pages_name_the_severities_that_occur() {
 }
 
 /// What real programs were seen to print.
-const RECORDED: [&str; 2] = [include_str!("../data/vfio.txt"), golden::RECORD];
+const RECORDED: [&str; 3] = [include_str!("../data/vfio.txt"), include_str!("../data/newer.txt"), golden::RECORD];
 
 /// What real programs print: texts they were seen to print, and the formats they print with.
 struct Evidence {
