@@ -1,13 +1,32 @@
 #!/bin/sh
-# A /etc/libvirt/hooks/qemu for libvirt older than 6.5 that runs iova-preflight-hook before what it did before.
-# Its standard input is the domain XML, which both need: it is kept in a file and given to each.
+# A /etc/libvirt/hooks/qemu for libvirt older than 6.5, which runs only one hook: iova-preflight-hook first, then the
+# hook that was there before, as /etc/libvirt/hooks/qemu.before.
+#
+# Whatever happens to iova-preflight-hook, it stops a guest only by saying so: with exit status 1, when a guest starts,
+# arrives or is restored. On every other operation it is not run, because libvirt kills a running guest whose hook
+# fails on `reconnect`.
+hook=/usr/bin/iova-preflight-hook
+before=/etc/libvirt/hooks/qemu.before
 
-# Without room for the copy the guest goes on unchecked: failing on `reconnect` would kill a running one.
-xml=$(mktemp) || exit 0
-trap 'rm -f "$xml"' EXIT
-cat >"$xml" || exit 0
+# The hook that was there before decides as it did; without one, the guest goes on.
+run_before() {
+    if [ -f "$before" ] && [ -x "$before" ]; then "$before" "$@"; fi
+}
 
-/usr/bin/iova-preflight-hook "$@" <"$xml" || exit 1
+case $2 in prepare | start | migrate | restore) ;; *) run_before "$@"; exit ;; esac
 
-# Here follows the hook that was there, with "$xml" as its standard input, for example:
-# /etc/libvirt/hooks/qemu.before "$@" <"$xml" || exit 1
+# Both hooks need the domain XML on their standard input. It is kept here and not in a file, for which there may be no
+# room. The dot saves the newlines at the end, which the shell would remove.
+xml=$(cat; echo .)
+xml=${xml%.}
+
+# libvirt takes what a hook prints for new XML, so that only the hook before may print.
+printf %s "$xml" | "$hook" "$@" > /dev/null
+status=$?
+[ $status -ne 1 ] || exit 1
+if [ $status -ne 0 ]; then
+    # In the background: a system log that hangs must not hold up the guest.
+    logger -p daemon.err -t iova-preflight "guest $1: $hook failed with status $status; allowing $2 unchecked" \
+        > /dev/null 2>&1 &
+fi
+printf %s "$xml" | run_before "$@"

@@ -7,11 +7,12 @@
 
 use crate::domain::{CpuMode, Domain};
 
+use crate::address::AMD_HT_START;
 use crate::finding::{Finding, Severity};
 use crate::host::Host;
 use crate::policy::{Mode, OnInternalError, Policy};
 use crate::qemu::cpu::{DEFAULT_PHYS_BITS, MAX_PHYS_BITS, has_long_mode};
-use crate::qemu::layout::{AMD_HT_START, Q35_PCI_HOLE64_SIZE};
+use crate::qemu::layout::Q35_PCI_HOLE64_SIZE;
 use crate::rules;
 use crate::text::printable;
 use crate::verdict::{Evaluation, Verdict, evaluate};
@@ -98,7 +99,9 @@ pub fn is_out_of_reach(domain: &Domain) -> bool {
     let may_lack_long_mode = cpu.is_some_and(|cpu| {
         !cpu.features.is_empty() || cpu.model.as_ref().is_some_and(|model| !has_long_mode(&model.value))
     });
-    if asks_for_odd_bits || may_lack_long_mode {
+    // What raw QEMU arguments ask for is read later.
+    let has_raw_arguments = !domain.raw_args.is_empty() || !domain.device_changes.is_empty();
+    if asks_for_odd_bits || may_lack_long_mode || has_raw_arguments {
         return false;
     }
     let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0u64, u64::saturating_add);

@@ -1,13 +1,13 @@
 //! A guest: what libvirt and QEMU make of a domain on a host whose facts are all settled.
 
 use crate::address::GpaRange;
-use crate::command_line::{Accelerator, CommandLine, Memory, Origin};
-use crate::domain::{Domain, PassthroughKind};
+use crate::command_line::{Accelerator, CommandLine, Memory, Origin, Passthrough, PassthroughKind, Told};
+use crate::domain::{Domain, HiddenDma, Unseen};
 use crate::host::{Host, Reserved};
 use crate::libvirt::{Refusal, Written};
 use crate::machine::MachineType;
 use crate::policy::Policy;
-use crate::qemu::cpu::{Cpu, CpuRefusal, HostCpu};
+use crate::qemu::cpu::{CpuRefusal, HostCpu, Vcpu};
 use crate::qemu::layout::{Layout, LayoutError};
 use crate::qemu::memory_backend::BackendError;
 use crate::qemu::memory_device::{PlacementError, Plugged, place_of};
@@ -56,9 +56,11 @@ pub struct Guest<'a> {
     /// What libvirt refuses.
     pub refusals: &'a [Refusal],
     /// The CPU, or why QEMU refuses it; `None` where libvirt refuses.
-    pub cpu: Option<Result<Cpu, CpuRefusal>>,
-    /// `pci-hole64-size`, bytes, where libvirt passes it.
-    pub pci_hole64_size: Option<u64>,
+    pub cpu: Option<Result<Vcpu, CpuRefusal>>,
+    /// RAM without memory devices, in bytes.
+    pub ram: u64,
+    /// `pci-hole64-size`, bytes, where it is told one.
+    pub pci_hole64_size: Option<Told<u64>>,
     /// The map; `None` where libvirt or QEMU refuses before there is one.
     pub layout: Option<Result<Layout, LayoutError>>,
     /// The memory devices in the device memory region, in the order QEMU gets them; or the index in
@@ -70,6 +72,10 @@ pub struct Guest<'a> {
     pub backend_refusal: Option<(BackendError, Origin)>,
     /// Why QEMU cannot describe the map to the firmware.
     pub table_refusal: Option<TableError>,
+    /// The passthrough devices.
+    pub passthrough: Vec<Passthrough>,
+    /// Devices that may be such, which neither the domain nor the command line tells.
+    pub hidden_dma: Vec<HiddenDma>,
     /// Whether DMA has to reach all RAM.
     pub exposure: Exposure,
     /// The ranges in which the host maps nothing for this guest's devices.
@@ -80,30 +86,34 @@ impl<'a> Guest<'a> {
     /// Works the domain out that libvirt has `written` a command line for.
     pub fn new(domain: &'a Domain, written: &'a Written, setting: Setting<'a>, policy: &Policy) -> Self {
         let Written { line, refusals } = written;
-        let Built { cpu, memory_refusal, backend_refusal, table_refusal, pci_hole64_size, layout, plugged } =
+        let Built { cpu, ram, memory_refusal, backend_refusal, table_refusal, pci_hole64_size, layout, plugged } =
             qemu::build(line, setting.machine, setting.cpu, setting.qemu);
         // Of a line that libvirt does not write to its end, QEMU sees nothing.
         let starts = refusals.is_empty();
+        let passthrough = line.passthrough();
         Self {
             domain,
             setting,
             line,
             refusals,
-            cpu: line.cpu.is_some().then_some(cpu),
+            cpu: (starts || line.cpu.is_some()).then_some(cpu),
+            ram,
             pci_hole64_size,
             layout: layout.filter(|_| starts),
             plugged: if starts { plugged } else { Ok(Vec::new()) },
-            memory_refusal: memory_refusal.filter(|_| line.memory.is_some()),
             backend_refusal: backend_refusal.filter(|_| starts),
             table_refusal: table_refusal.filter(|_| starts),
-            exposure: exposure(domain, policy),
-            unmappable: unmappable(domain, setting.host),
+            memory_refusal: memory_refusal.filter(|_| starts || line.memory.is_some()),
+            exposure: exposure(&passthrough, policy.expects_passthrough(&domain.overrides)),
+            unmappable: unmappable(&passthrough, setting.host),
+            passthrough,
+            hidden_dma: hidden_dma(domain, line),
         }
     }
 
     /// What runs the CPU.
     pub fn accelerator(&self) -> Accelerator {
-        self.line.accelerator
+        self.line.accelerator()
     }
 
     /// `-m`, where libvirt writes it.
@@ -114,6 +124,37 @@ impl<'a> Guest<'a> {
     /// The place that says how much RAM there is, where libvirt writes it.
     pub fn ram_span(&self) -> Option<Span> {
         self.line.memory.map(|memory| memory.size.origin.span())
+    }
+
+    /// The place that says how much memory there may be, where one does.
+    pub fn maxmem_span(&self) -> Option<Span> {
+        self.line.memory.and_then(|memory| memory.maxmem).map(|maxmem| maxmem.origin.span())
+    }
+
+    /// The place that names the machine type, or the domain.
+    pub fn machine_span(&self) -> Span {
+        self.line.machine.kind.as_ref().map_or(self.domain.span, |kind| kind.origin.span())
+    }
+
+    /// The place that decides about the CPU's vendor, where one does.
+    pub fn vendor_span(&self) -> Option<Span> {
+        if let Some(vendor) = self.line.cpu_property("vendor") {
+            return Some(vendor.origin.span());
+        }
+        let raw = self.line.cpu.as_ref().map(|cpu| cpu.origin).filter(|&origin| self.is_raw(origin));
+        let written = || self.domain.cpu.as_ref().map(|cpu| cpu.model.as_ref().map_or(cpu.span, |model| model.span));
+        raw.map(Origin::span).or_else(written)
+    }
+
+    /// The raw QEMU argument that decides how wide the CPU's addresses are, where one does.
+    pub fn raw_width_span(&self) -> Option<Span> {
+        let asked = ["phys-bits", "host-phys-bits", "lm"].iter().find_map(|name| self.line.cpu_property(name));
+        let origin = asked.map(|property| property.origin).or(self.line.cpu.as_ref().map(|cpu| cpu.origin))?;
+        self.is_raw(origin).then(|| origin.span())
+    }
+
+    fn is_raw(&self, origin: Origin) -> bool {
+        self.domain.raw_args.iter().any(|argument| Origin::Xml(argument.span) == origin)
     }
 
     /// The place that decides where the memory device with that index in [`CommandLine::devices`] lies.
@@ -127,7 +168,7 @@ impl<'a> Guest<'a> {
     }
 
     /// The CPU, where QEMU makes one.
-    pub fn cpu(&self) -> Option<&Cpu> {
+    pub fn cpu(&self) -> Option<&Vcpu> {
         self.cpu.as_ref().and_then(|cpu| cpu.as_ref().ok())
     }
 
@@ -137,10 +178,17 @@ impl<'a> Guest<'a> {
     }
 }
 
-fn exposure(domain: &Domain, policy: &Policy) -> Exposure {
-    let assumed = policy.expects_passthrough(&domain.overrides);
-    let mediated = domain.passthrough.iter().all(|device| device.kind == PassthroughKind::VfioMdev);
-    match (domain.passthrough.is_empty(), mediated) {
+/// What the domain has of its own, and what raw QEMU arguments add.
+fn hidden_dma(domain: &Domain, line: &CommandLine) -> Vec<HiddenDma> {
+    let processes = line.foreign_processes();
+    let processes =
+        processes.map(|(protocol, origin)| HiddenDma { unseen: Unseen::Process(protocol), span: origin.span() });
+    domain.hidden_dma.iter().cloned().chain(processes).collect()
+}
+
+fn exposure(devices: &[Passthrough], assumed: bool) -> Exposure {
+    let mediated = devices.iter().all(|device| device.kind == PassthroughKind::VfioMdev);
+    match (devices.is_empty(), mediated) {
         (false, false) => Exposure::Present,
         _ if assumed => Exposure::Assumed,
         (false, true) => Exposure::MediatedOnly,
@@ -148,12 +196,11 @@ fn exposure(domain: &Domain, policy: &Policy) -> Exposure {
     }
 }
 
-fn unmappable(domain: &Domain, host: &Host) -> Vec<Reserved> {
-    if domain.passthrough.is_empty() {
+fn unmappable(devices: &[Passthrough], host: &Host) -> Vec<Reserved> {
+    if devices.is_empty() {
         return host.unmappable();
     }
-    let mut all: Vec<Reserved> =
-        domain.passthrough.iter().flat_map(|device| host.unmappable_for(&device.device)).collect();
+    let mut all: Vec<Reserved> = devices.iter().flat_map(|device| host.unmappable_for(&device.device)).collect();
     all.sort_unstable();
     all.dedup();
     all

@@ -78,6 +78,35 @@ impl MachineType {
         self.version >= Version::new(2, 1)
     }
 
+    /// The newest QEMU that has the type, where one that is known lacks it.
+    ///
+    /// `docs/about/removed-features.rst`: "`pc-0.10` up to `pc-1.3` (removed in 4.0 up to 6.0)"; the q35 types before 2.4
+    /// were gone earlier. QEMU 10.0 begins with 2.4, 11.1 with 5.2.
+    pub fn newest_qemu(&self) -> Option<Version> {
+        match self.flavor {
+            Flavor::Upstream | Flavor::Proxmox => {}
+            // RHEL 7 was the last that had the types of RHEL 6.
+            Flavor::Rhel if self.version < Version::new(1, 4) => return Some(Version::new(2, 12)),
+            Flavor::Rhel | Flavor::Ubuntu => return None,
+        }
+        let first = if self.family == Family::Q35 { Version::new(2, 4) } else { Version::new(1, 4) };
+        let removals = [
+            (first, Version::new(5, 2)),
+            (Version::new(2, 4), Version::new(9, 2)),
+            (Version::new(5, 2), Version::new(11, 0)),
+        ];
+        removals.into_iter().find(|&(first_left, _)| self.version < first_left).map(|(_, qemu)| qemu)
+    }
+
+    /// Whether QEMU of this version deprecates the type, by upstream's rule: from 9.1 on, three major versions later
+    /// (`MACHINE_VER_DEPRECATION_MAJOR` in `include/hw/boards.h`). Of types of distributions it is unknown, and taken for
+    /// untrue.
+    pub fn is_deprecated_by(&self, qemu: Version) -> bool {
+        const MAJORS: u32 = 3;
+        let (major, minor) = (self.version.major + MAJORS, self.version.minor);
+        self.flavor == Flavor::Upstream && qemu >= Version::new(9, 1) && (qemu.major, qemu.minor) >= (major, minor)
+    }
+
     /// `gigabyte_align`, from 2.0 on: RAM below 4 GiB of a large i440fx guest ends at 3 GiB, not 3.5.
     pub fn gigabyte_align(&self) -> bool {
         self.version >= Version::new(2, 0)
@@ -157,7 +186,11 @@ const RHEL: [(&str, Version); 20] = [
 
 /// Ubuntu's types with the upstream version they behave like. Sources: `hw/i386/pc_q35.c` and `pc_piix.c` of Ubuntu's
 /// qemu 6.2 and 9.0.
-const UBUNTU: [(&str, Version); 23] = [
+const UBUNTU: [(&str, Version); 27] = [
+    ("trusty", Version::new(2, 0)),
+    ("utopic", Version::new(2, 1)),
+    ("vivid", Version::new(2, 2)),
+    ("wily", Version::new(2, 3)),
     ("xenial", Version::new(2, 5)),
     ("yakkety", Version::new(2, 6)),
     ("zesty", Version::new(2, 8)),
@@ -198,6 +231,8 @@ pub fn resolve(name: &str) -> Resolved {
         (Some(Family::Q35), rest)
     } else if let Some(rest) = name.strip_prefix("pc-i440fx-") {
         (Some(Family::I440fx), rest)
+    } else if let Some(old) = before_1_4(name) {
+        return Resolved::Known(old);
     } else {
         match name {
             "q35" | "ubuntu-q35" => (Some(Family::Q35), ""),
@@ -211,6 +246,30 @@ pub fn resolve(name: &str) -> Resolved {
     }
     let alias = matches!(name, "q35" | "ubuntu-q35" | "pc" | "ubuntu");
     Resolved::Unknown { family, name: name.to_owned(), alias }
+}
+
+/// A type from before QEMU 1.4, when names did not tell the chipset: `pc-0.10` to `pc-1.3`, and those of Red Hat
+/// Enterprise Linux 5 and 6, whose qemu-kvm was 0.12.
+fn before_1_4(name: &str) -> Option<MachineType> {
+    const UPSTREAM: [(u32, u32, u32); 2] = [(0, 10, 15), (1, 0, 3)];
+    const RHEL: [&str; 11] =
+        ["5.4.0", "5.4.4", "5.5.0", "5.6.0", "6.0.0", "6.1.0", "6.2.0", "6.3.0", "6.4.0", "6.5.0", "6.6.0"];
+    let (version, flavor) = if let Some(release) = name.strip_prefix("rhel") {
+        RHEL.contains(&release).then_some((Version::new(0, 12), Flavor::Rhel))?
+    } else {
+        // Ubuntu 12.04 had two more names for pc-1.0.
+        let base = name.strip_prefix("pc-")?;
+        let base = if matches!(base, "1.0-precise" | "1.0-qemu-kvm") { "1.0" } else { base };
+        (listed(base, &UPSTREAM)?, Flavor::Upstream)
+    };
+    Some(MachineType {
+        name: name.to_owned(),
+        family: Family::I440fx,
+        flavor,
+        version,
+        enforces_amd_1tb_hole: false,
+        host_phys_bits_limit: None,
+    })
 }
 
 fn known(name: &str, family: Family, rest: &str) -> Option<MachineType> {
@@ -247,10 +306,16 @@ fn upstream(base: &str) -> Option<Version> {
     if base == "4.0.1" {
         return Some(Version::new(4, 0));
     }
-    let (major, minor) = base.split_once('.')?;
+    // Ubuntu 13.10 had two more names for 1.5.
+    listed(if matches!(base, "1.5-qemu-kvm" | "1.5-saucy") { "1.5" } else { base }, &UPSTREAM)
+}
+
+/// The version `text`, if it is in a list of major versions with the first and last minor version of each.
+fn listed(text: &str, versions: &[(u32, u32, u32)]) -> Option<Version> {
+    let (major, minor) = text.split_once('.')?;
     let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten();
     let (major, minor) = (number(major)?, number(minor)?);
-    UPSTREAM
+    versions
         .iter()
         .any(|&(known, first, last)| known == major && (first..=last).contains(&minor))
         .then(|| Version::new(major, minor))
@@ -350,6 +415,47 @@ mod tests {
     }
 
     #[test]
+    fn old_names_are_old_types() {
+        for (name, newest) in [
+            ("pc-0.10", (5, 2)),
+            ("pc-0.13", (5, 2)),
+            ("pc-1.0-precise", (5, 2)),
+            ("pc-1.3", (5, 2)),
+            ("rhel6.6.0", (2, 12)),
+            ("pc-q35-1.4", (5, 2)),
+            ("pc-i440fx-1.5-saucy", (9, 2)),
+            ("pc-i440fx-2.3", (9, 2)),
+            ("pc-q35-2.4", (11, 0)),
+            ("pc-i440fx-5.1", (11, 0)),
+        ] {
+            let Resolved::Known(machine) = resolve(name) else { panic!("{name} is known") };
+            assert!(!machine.enforces_amd_1tb_hole, "{name}");
+            assert_eq!(machine.newest_qemu(), Some(Version::new(newest.0, newest.1)), "{name}");
+        }
+        assert_eq!(flags("pc-i440fx-trusty"), Some((Family::I440fx, false, None)));
+        for name in ["pc-q35-5.2", "pc-i440fx-11.1", "pc-q35-rhel7.6.0"] {
+            let Resolved::Known(machine) = resolve(name) else { panic!("{name} is known") };
+            assert_eq!(machine.newest_qemu(), None, "{name}");
+        }
+    }
+
+    /// What `-machine help` of Debian's QEMU 10.0.13 and 11.1.3 marks as deprecated.
+    #[test]
+    fn types_are_deprecated_three_major_versions_later() {
+        for (name, qemu, deprecated) in [
+            ("pc-q35-7.0", "10.0.13", true),
+            ("pc-q35-7.1", "10.0.13", false),
+            ("pc-i440fx-2.4", "10.0.13", true),
+            ("pc-q35-8.1", "11.1.3", true),
+            ("pc-i440fx-8.2", "11.1.3", false),
+            ("pc-q35-6.2", "7.2.22", false),
+        ] {
+            let Resolved::Known(machine) = resolve(name) else { panic!("{name} is known") };
+            assert_eq!(machine.is_deprecated_by(qemu.parse().expect("a version")), deprecated, "{name} in {qemu}");
+        }
+    }
+
+    #[test]
     fn what_is_not_known_is_not_guessed() {
         for name in [
             "pc-q35-99.0",
@@ -358,7 +464,8 @@ mod tests {
             "pc-q35-zebra",
             "q35",
             "pc",
-            "pc-0.12",
+            "pc-0.9",
+            "pc-1.4",
             "pc-q35-7.2+x",
             "pc-q35-7",
         ] {

@@ -57,7 +57,7 @@ pub enum PassthroughPolicy {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum MachineUpgrade {
-    /// The oldest type that relocates RAM.
+    /// The oldest type that relocates RAM and that the host's QEMU does not deprecate, if there is one.
     #[default]
     Minimum,
     /// The newest this host's QEMU has.

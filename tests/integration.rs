@@ -5,6 +5,7 @@
 mod common;
 
 mod integration {
+    mod architecture;
     mod ci_pipelines;
     mod corpus;
     mod differential;
@@ -12,6 +13,7 @@ mod integration {
     mod fix_corpus;
     mod fix_files;
     mod folders;
+    mod found_files;
     mod golden;
     mod hook_install;
     mod hook_protocol;
@@ -19,6 +21,7 @@ mod integration {
     mod hostile;
     mod many;
     mod map;
+    mod networks;
     mod packages;
     mod policy;
     mod release;

@@ -48,7 +48,7 @@ ok() { echo "ok: $*"; }
 wait_until() {
     local what=$1
     shift
-    for _ in $(seq 150); do
+    for _ in $(seq 1500); do
         if "$@" > /dev/null 2>&1; then return; fi
         sleep 0.2
     done

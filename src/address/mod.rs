@@ -11,3 +11,7 @@ pub const GIB: u64 = 1 << 30;
 pub(crate) fn round_up(value: u64, unit: u64) -> Option<u64> {
     Some(value.checked_add(unit - 1)? & !(unit - 1))
 }
+
+/// First address of the HyperTransport range (`AMD_HT_START` in QEMU `hw/i386/pc.c`; AMD I/O Virtualization
+/// Technology Specification, 48882, section 2.1.2, table 3).
+pub const AMD_HT_START: u64 = 0xfd_0000_0000;

@@ -1,6 +1,7 @@
 //! `-cpu`, and what becomes of it together with `-global`.
 
-use super::{CommandLine, Origin, Properties, Target};
+use super::value::{boolean, number};
+use super::{CommandLine, Global, Origin, Properties, Property, Target};
 
 /// `-cpu`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,11 +60,7 @@ pub(crate) fn default_model(target: Target) -> Model {
 }
 
 /// The classes every x86 CPU is derived from (QEMU `target/i386/cpu.c`, `hw/core/cpu-common.c`).
-const BASE_CLASSES: [&str; 4] = ["x86_64-cpu", "i386-cpu", "cpu", "device"];
-
-fn is_base_class(class: &str) -> bool {
-    BASE_CLASSES.contains(&class)
-}
+const BASE_CLASSES: [&str; 3] = ["x86_64-cpu", "i386-cpu", "cpu"];
 
 impl CpuOptions {
     /// A model of which nothing else is asked.
@@ -80,28 +77,36 @@ impl CpuOptions {
         }
     }
 
-    /// Sets a property, if it is one that counts here and QEMU takes the value.
-    fn set(&mut self, name: &str, value: &str) {
+    /// Sets a property; `None` where QEMU does not take the value. What does not count here is taken whatever it is.
+    fn set(&mut self, name: &str, value: &str) -> Option<()> {
+        let bits = |text: &str| number(text).and_then(|bits| u32::try_from(bits).ok());
         match name {
             "vendor" => self.vendor = Some(value.to_owned()),
-            "lm" => self.lm = boolean(value).or(self.lm),
-            "pae" => self.pae = boolean(value).or(self.pae),
-            "pse36" => self.pse36 = boolean(value).or(self.pse36),
-            "phys-bits" => self.phys_bits = value.parse().unwrap_or(self.phys_bits),
-            "host-phys-bits" => self.host_phys_bits = boolean(value).or(self.host_phys_bits),
-            "host-phys-bits-limit" => self.host_phys_bits_limit = value.parse().ok().or(self.host_phys_bits_limit),
+            "lm" => self.lm = Some(boolean(value)?),
+            "pae" => self.pae = Some(boolean(value)?),
+            "pse36" => self.pse36 = Some(boolean(value)?),
+            "phys-bits" => self.phys_bits = bits(value)?,
+            "host-phys-bits" => self.host_phys_bits = Some(boolean(value)?),
+            "host-phys-bits-limit" => self.host_phys_bits_limit = Some(bits(value)?),
             _ => {}
         }
+        Some(())
+    }
+
+    /// Whether QEMU takes the value for the property.
+    pub(super) fn reads(name: &str, value: &str) -> bool {
+        Self::plain(Model::Max).set(name, value).is_some()
     }
 }
 
-/// `qapi_bool_parse` in QEMU `qapi/qapi-util.c`.
-pub(crate) fn boolean(value: &str) -> Option<bool> {
-    match value {
-        "on" | "yes" | "true" | "y" => Some(true),
-        "off" | "no" | "false" | "n" => Some(false),
-        _ => None,
-    }
+/// Whether every x86 CPU is derived from a class.
+pub(super) fn is_base_class(class: &str) -> bool {
+    BASE_CLASSES.contains(&class)
+}
+
+/// Whether a class is that of a CPU, or one that CPUs are derived from.
+pub(super) fn is_cpu_class(class: &str) -> bool {
+    is_base_class(class) || class.ends_with("-x86_64-cpu") || class.ends_with("-i386-cpu")
 }
 
 impl CommandLine {
@@ -110,16 +115,24 @@ impl CommandLine {
     pub fn cpu_options(&self) -> CpuOptions {
         let default = || default_model(self.target);
         let mut options = CpuOptions::plain(self.cpu.as_ref().map_or_else(default, |cpu| cpu.model.clone()));
-        let own_class = options.model.class(self.target);
-        for global in &self.globals {
-            if is_base_class(&global.driver) || own_class.as_deref() == Some(global.driver.as_ref()) {
-                options.set(&global.property, &global.value);
-            }
-        }
-        for property in self.cpu.iter().flat_map(|cpu| cpu.properties.iter()) {
-            options.set(&property.name, &property.value);
+        for property in self.cpu_properties(options.model.class(self.target)) {
+            let _ = options.set(&property.name, &property.value);
         }
         options
+    }
+
+    /// What is said of a property of the CPU, where something is.
+    pub fn cpu_property(&self, name: &str) -> Option<&Property> {
+        let class = self.cpu.as_ref().and_then(|cpu| cpu.model.class(self.target));
+        self.cpu_properties(class).filter(|property| property.name == name).last()
+    }
+
+    /// What is said of the CPU, whose class is this, in the order QEMU hears it.
+    fn cpu_properties(&self, class: Option<String>) -> impl Iterator<Item = &Property> {
+        let about =
+            move |global: &&Global| is_base_class(&global.driver) || class.as_deref() == Some(global.driver.as_ref());
+        let globals = self.globals.iter().filter(about).map(|global| &global.property);
+        globals.chain(self.cpu.iter().flat_map(|cpu| cpu.properties.iter()))
     }
 }
 

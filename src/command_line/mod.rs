@@ -1,17 +1,29 @@
 //! What QEMU is told, as a value: the options that decide the guest-physical memory map, the CPU, and which devices
 //! reach the guest's memory.
 //!
-//! [`crate::libvirt`] writes it from a domain, and [`crate::qemu`] builds the guest from it. How QEMU merges options that
-//! are given more than once is settled here.
+//! [`crate::libvirt`] writes it from a domain, QEMU's own arguments are read into it, and [`crate::qemu`] builds the guest
+//! from it. How QEMU merges options that are given more than once is settled here.
+
+use std::collections::HashMap;
 
 mod cpu;
+#[cfg(feature = "cli")]
+mod json;
 mod options;
 mod origin;
+mod parse;
+mod passthrough;
+mod value;
+mod words;
 
+pub(crate) use cpu::default_model;
 pub use cpu::{Cpu, CpuOptions, Model};
-pub(crate) use cpu::{boolean, default_model};
 pub use options::{Device, Global, Properties, Property};
 pub use origin::{Origin, Told};
+pub(crate) use passthrough::MDEV_FOLDER;
+pub use passthrough::{Passthrough, PassthroughKind};
+pub(crate) use value::boolean;
+pub use words::Argument;
 
 /// What QEMU is told.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,8 +32,8 @@ pub struct CommandLine {
     pub target: Target,
     /// `-machine`.
     pub machine: Machine,
-    /// `-accel`.
-    pub accelerator: Accelerator,
+    /// The first `-accel`.
+    pub accelerator: Option<Accelerator>,
     /// `-cpu`; the machine type's default where there is none.
     pub cpu: Option<Cpu>,
     /// `-m`; [`DEFAULT_RAM`] where there is none.
@@ -38,6 +50,19 @@ pub struct CommandLine {
     pub devices: Vec<Device>,
     /// `-netdev` and `-blockdev`, in order.
     pub host_ends: Vec<Device>,
+    /// What may change any of this and is not modelled, in order.
+    pub not_modelled: Vec<NotModelled>,
+}
+
+/// An argument that is not modelled, or that QEMU does not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotModelled {
+    /// The option.
+    pub option: String,
+    /// Its value.
+    pub value: String,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 /// The QEMUs that have `pc` and `q35`.
@@ -62,6 +87,10 @@ pub struct Machine {
     pub acpi: Option<bool>,
     /// `memory-backend=`: the id of the backend that is the RAM.
     pub memory_backend: Option<String>,
+    /// `max-ram-below-4g=`, in bytes.
+    pub max_ram_below_4g: Option<Told<u64>>,
+    /// `accel=`, or `-enable-kvm`.
+    pub accelerator: Option<Accelerator>,
 }
 
 /// What runs the CPU.
@@ -77,7 +106,7 @@ pub enum Accelerator {
 /// `-m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// `size`: RAM without memory devices, in bytes.
+    /// `size`: RAM without memory devices, in bytes; 0 is the same as none.
     pub size: Told<u64>,
     /// `slots`.
     pub slots: Option<Told<u64>>,
@@ -104,7 +133,7 @@ pub struct MemoryBackend {
     /// `align`, in bytes.
     pub align: Option<u64>,
     /// The pages that it consists of.
-    pub page: Page,
+    pub page: PageSize,
 }
 
 /// The kinds of memory backend.
@@ -120,7 +149,7 @@ pub enum BackendKind {
 
 /// The pages of a memory backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Page {
+pub enum PageSize {
     /// Pages of the host's base size.
     Base,
     /// Huge pages of the host's default size.
@@ -155,11 +184,21 @@ impl CommandLine {
         self.backends.iter().find(|backend| backend.id == id)
     }
 
-    /// The last `-global` that says what `property` of an object of one of the `classes` is.
-    pub fn global(&self, classes: &[&str], property: &str) -> Option<&Global> {
-        self.globals
-            .iter()
-            .rev()
-            .find(|global| global.property == property && classes.contains(&global.driver.as_ref()))
+    /// The memory backends by their ids.
+    pub(crate) fn backends_by_id(&self) -> HashMap<&str, &MemoryBackend> {
+        self.backends.iter().rev().map(|backend| (backend.id.as_str(), backend)).collect()
+    }
+
+    /// What runs the CPU (`configure_accelerators` in QEMU `softmmu/vl.c`).
+    pub fn accelerator(&self) -> Accelerator {
+        self.accelerator.or(self.machine.accelerator).unwrap_or_default()
+    }
+
+    /// What the last `-global` says of `property` of an object of one of the `classes`.
+    pub fn global(&self, classes: &[&str], property: &str) -> Option<&Property> {
+        let mut globals = self.globals.iter().rev();
+        let global =
+            globals.find(|global| global.property.name == property && classes.contains(&global.driver.as_ref()));
+        global.map(|global| &global.property)
     }
 }

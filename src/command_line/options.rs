@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Origin;
+use super::value::{number, size};
 
 /// A property and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +14,18 @@ pub struct Property {
     pub value: String,
     /// Where it comes from.
     pub origin: Origin,
+}
+
+impl Property {
+    /// The value as a number.
+    pub fn number(&self) -> Option<u64> {
+        number(&self.value)
+    }
+
+    /// The value as a size in bytes.
+    pub fn size(&self) -> Option<u64> {
+        size(&self.value, 1)
+    }
 }
 
 /// Properties in the order QEMU sets them: of two with one name, the last counts.
@@ -40,6 +53,11 @@ impl Properties {
         self.get(name).map(|property| property.value.as_str())
     }
 
+    /// Takes the property called `name` away.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|property| property.name != name);
+    }
+
     /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Property> {
         self.0.iter()
@@ -57,6 +75,8 @@ pub struct Device {
     pub properties: Properties,
     /// Where it comes from.
     pub origin: Origin,
+    /// Whether it was given as `key=value`; `-set` does not find others.
+    pub settable: bool,
 }
 
 /// A `-global`: a property of every object of a class.
@@ -65,9 +85,5 @@ pub struct Global {
     /// The class, or one that it is derived from.
     pub driver: Cow<'static, str>,
     /// The property.
-    pub property: Cow<'static, str>,
-    /// Its value.
-    pub value: String,
-    /// Where it comes from.
-    pub origin: Origin,
+    pub property: Property,
 }

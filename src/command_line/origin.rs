@@ -3,7 +3,7 @@
 use crate::xml::Span;
 
 /// The place that made something part of the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// A place in the XML of a domain.
     Xml(Span),

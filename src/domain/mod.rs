@@ -11,7 +11,7 @@ pub mod units;
 
 pub use devices::{Controller, Iommu, LaunchSecurity};
 pub use other::{OtherDocument, other_document};
-pub use passthrough::{Passthrough, PassthroughKind};
+pub use passthrough::{HiddenDma, Unseen};
 pub(crate) use read::pci_hole64_element;
 pub use read::{ReadError, read};
 
@@ -87,15 +87,60 @@ pub struct Domain {
     pub loader_secure: Option<Span>,
     /// `<features><ioapic driver>`.
     pub ioapic: Option<Sourced<String>>,
+    /// Whether the root controller is a `pcie-root`.
+    pub pcie: bool,
     /// Whether `<features>` has `<acpi/>`; QEMU plugs no DIMM without it.
     pub acpi: bool,
-    /// Devices whose DMA the host's IOMMU translates.
-    pub passthrough: Vec<Passthrough>,
+    /// Devices whose DMA the host's IOMMU translates, without those that raw QEMU arguments add.
+    pub passthrough: Vec<HostDevice>,
+    /// Devices that may reach guest memory through the host's IOMMU, which the XML does not tell.
+    pub hidden_dma: Vec<HiddenDma>,
+    /// Whether the guest is one of Windows, by the Hyper-V enlightenments it gets or by what its metadata says.
+    pub windows: bool,
     /// The options in `<qemu:commandline>`, in order.
     pub raw_args: Vec<Sourced<String>>,
+    /// The changes in `<qemu:override>`, in order.
+    pub device_changes: Vec<DeviceChange>,
     /// What the domain's own `<metadata>` asks of this tool.
     pub overrides: Overrides,
     /// The element that names the domain; findings about the guest as a whole point to it.
+    pub span: Span,
+}
+
+/// A device of the host's that is given to the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostDevice {
+    /// How it is attached.
+    pub kind: HostDeviceKind,
+    /// A PCI address `0000:41:10.1`, an mdev UUID, or a device path; empty where only libvirt will know it.
+    pub device: String,
+    /// Whether it is a network interface.
+    pub network: bool,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// How a device of the host's is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostDeviceKind {
+    /// A PCI function through VFIO.
+    Pci,
+    /// A mediated device.
+    Mdev,
+    /// A vDPA network device or disk.
+    Vdpa,
+}
+
+/// A `<property>` in `<qemu:override>`: a property of a device that libvirt writes otherwise than it would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceChange {
+    /// The device's alias.
+    pub alias: String,
+    /// The property.
+    pub name: String,
+    /// Its value; `None` takes it away.
+    pub value: Option<String>,
+    /// Where it stands.
     pub span: Span,
 }
 

@@ -1,69 +1,77 @@
 //! Devices that reach guest memory through the host's IOMMU.
 
-use super::Sourced;
 use super::units::parse_number;
+use super::{DeviceChange, HostDevice, HostDeviceKind, Sourced};
 use crate::xml::{Element, Span};
 
-/// The namespace of `<qemu:commandline>` (libvirt `docs/drvqemu.rst`).
+/// The namespace of `<qemu:commandline>` and `<qemu:override>` (libvirt `docs/drvqemu.rst`).
 const QEMU_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 
-/// A device whose DMA goes through VFIO or vDPA.
+/// A device that may reach guest memory through the host's IOMMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Passthrough {
-    /// How it is attached.
-    pub kind: PassthroughKind,
-    /// A PCI address `0000:41:10.1`, an mdev UUID, or a device path; empty where only libvirt will know it.
-    pub device: String,
+pub struct HiddenDma {
+    /// Who knows whether it does.
+    pub unseen: Unseen,
     /// Where it stands.
     pub span: Span,
 }
 
-/// How a passthrough device is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PassthroughKind {
-    /// A PCI function through vfio-pci.
-    VfioPci,
-    /// A mediated device. Without an IOMMU-backed parent its list of valid IOVAs is empty, which allows everything.
-    VfioMdev,
-    /// A vDPA network device or disk.
-    VhostVdpa,
+/// Who knows whether a device reaches guest memory through the host's IOMMU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unseen {
+    /// The process at the other end of a socket, which speaks this protocol: `vhost-user` or `vfio-user`.
+    Process(&'static str),
+    /// The virtual network of this name: one with `<forward mode='hostdev'>` hands out a PCI function at start.
+    Network(String),
 }
 
-impl PassthroughKind {
-    /// The name of the QEMU device.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::VfioPci => "vfio-pci",
-            Self::VfioMdev => "vfio-mdev",
-            Self::VhostVdpa => "vhost-vdpa",
-        }
-    }
+/// The devices under `<devices>` whose back end may hold a VFIO device.
+///
+/// vhost-user devices with a back end of libvirt's own have none: virtiofsd, swtpm, vhost-user-gpu, passt.
+pub(super) fn hidden_in_devices(devices: Element<'_>) -> Vec<HiddenDma> {
+    let hidden = |device: Element<'_>| {
+        let unseen = match (device.name(), device.value("type")?) {
+            ("interface", "vhostuser") => {
+                let passt = device.child("backend").and_then(|backend| backend.value("type")) == Some("passt");
+                (!passt).then_some(Unseen::Process("vhost-user"))?
+            }
+            ("disk", "vhostuser") => Unseen::Process("vhost-user"),
+            // Once the guest runs, libvirt records what the network gave it.
+            ("interface", "network") if device.child("actual").is_none() => {
+                Unseen::Network(device.child("source")?.value("network")?.to_owned())
+            }
+            _ => return None,
+        };
+        Some(HiddenDma { unseen, span: device.start_tag() })
+    };
+    devices.children().filter_map(hidden).collect()
 }
 
 /// The passthrough devices under `<devices>`.
-pub(super) fn from_devices(devices: Element<'_>) -> Vec<Passthrough> {
+pub(super) fn from_devices(devices: Element<'_>) -> Vec<HostDevice> {
     devices.children().filter_map(from_device).collect()
 }
 
-fn from_device(device: Element<'_>) -> Option<Passthrough> {
-    let found = |kind, name: String| Some(Passthrough { kind, device: name, span: device.start_tag() });
+fn from_device(device: Element<'_>) -> Option<HostDevice> {
+    let network = device.name() == "interface";
+    let found = |kind, name: String| Some(HostDevice { kind, device: name, network, span: device.start_tag() });
     let source_device = || device.child("source").and_then(|s| s.value("dev")).unwrap_or_default().to_owned();
     match (device.name(), device.value("type")?) {
         // An explicit legacy or Xen driver has no VFIO behind it.
-        ("hostdev", "pci") if driver_is_vfio(device) => found(PassthroughKind::VfioPci, source_pci(device)),
+        ("hostdev", "pci") if driver_is_vfio(device) => found(HostDeviceKind::Pci, source_pci(device)),
         ("hostdev", "mdev") => {
             let address = device.descend(&["source", "address"]);
             let uuid = address.and_then(|a| a.value("uuid")).unwrap_or_default();
-            found(PassthroughKind::VfioMdev, uuid.to_owned())
+            found(HostDeviceKind::Mdev, uuid.to_owned())
         }
-        ("interface", "hostdev") => found(PassthroughKind::VfioPci, source_pci(device)),
-        ("interface", "vdpa") => found(PassthroughKind::VhostVdpa, source_device()),
+        ("interface", "hostdev") => found(HostDeviceKind::Pci, source_pci(device)),
+        ("interface", "vdpa") => found(HostDeviceKind::Vdpa, source_device()),
         // A network whose forward mode is hostdev hands out a function at start; libvirt then records it here.
         ("interface", "network") => {
             let actual = device.child("actual").filter(|a| a.value("type") == Some("hostdev"))?;
-            found(PassthroughKind::VfioPci, source_pci(actual))
+            found(HostDeviceKind::Pci, source_pci(actual))
         }
-        ("disk", "vhostvdpa") => found(PassthroughKind::VhostVdpa, source_device()),
+        ("disk", "vhostvdpa") => found(HostDeviceKind::Vdpa, source_device()),
         _ => None,
     }
 }
@@ -103,35 +111,26 @@ pub(super) fn raw_args(domain: Element<'_>) -> Vec<Sourced<String>> {
         .collect()
 }
 
-/// The passthrough devices that raw arguments add, in QEMU's plain or JSON notation.
-pub(super) fn from_raw_args(args: &[Sourced<String>]) -> Vec<Passthrough> {
-    args.iter()
-        .filter_map(|arg| {
-            let kind = match driver(&arg.value) {
-                "vfio-pci" | "vfio-pci-nohotplug" => PassthroughKind::VfioPci,
-                "vhost-vdpa" | "vhost-vdpa-device-pci" | "vhost-vdpa-device" => PassthroughKind::VhostVdpa,
-                _ => return None,
+/// The changes in `<qemu:override>`.
+pub(super) fn device_changes(domain: Element<'_>) -> Vec<DeviceChange> {
+    let ours =
+        |element: &Element<'_>, name: &str| element.local_name() == name && element.namespace() == Some(QEMU_NAMESPACE);
+    let overrides = domain.children().filter(|element| ours(element, "override"));
+    let devices = overrides.flat_map(|element| element.children()).filter(|element| ours(element, "device"));
+    let mut changes = Vec::new();
+    for device in devices {
+        let Some(alias) = device.value("alias") else { continue };
+        let frontends = device.children().filter(|element| ours(element, "frontend"));
+        let properties = frontends.flat_map(|element| element.children()).filter(|element| ours(element, "property"));
+        changes.extend(properties.filter_map(|property| {
+            let value = match property.value("type")? {
+                "remove" => None,
+                "bool" => Some(if property.value("value")? == "true" { "on" } else { "off" }.to_owned()),
+                _ => Some(property.value("value")?.to_owned()),
             };
-            let device = ["host", "sysfsdev", "vhostdev"].iter().find_map(|key| property(&arg.value, key));
-            Some(Passthrough { kind, device: device.unwrap_or_default().to_owned(), span: arg.span })
-        })
-        .collect()
-}
-
-/// The driver or type an option value names: `vfio-pci` of `vfio-pci,host=…`, `driver=vfio-pci,…` or
-/// `{"driver":"vfio-pci",…}`.
-fn driver(value: &str) -> &str {
-    property(value, "driver")
-        .or_else(|| property(value, "type"))
-        .unwrap_or_else(|| value.split(',').next().unwrap_or_default())
-}
-
-/// The value of `key` in `a,key=value` or `{"key":"value"}`.
-fn property<'v>(value: &'v str, key: &str) -> Option<&'v str> {
-    if value.trim_start().starts_with('{') {
-        let quoted = format!("\"{key}\"");
-        let (_, rest) = value.split_once(&quoted)?;
-        return rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?.split('"').next();
+            let name = property.value("name")?.to_owned();
+            Some(DeviceChange { alias: alias.to_owned(), name, value, span: property.start_tag() })
+        }));
     }
-    value.split(',').find_map(|part| part.split_once('=').filter(|(name, _)| *name == key).map(|(_, value)| value))
+    changes
 }

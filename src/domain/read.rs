@@ -47,9 +47,6 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
     let os_type = root.descend(&["os", "type"]);
     let cpu = root.child("cpu");
     let devices = root.child("devices");
-    let raw_args = passthrough::raw_args(root);
-    let mut passthrough_devices = devices.map(passthrough::from_devices).unwrap_or_default();
-    passthrough_devices.extend(passthrough::from_raw_args(&raw_args));
     let name = root.child("name");
     let hole = pci_hole64(devices)?;
     Ok(Domain {
@@ -82,12 +79,32 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         firmware: root.child("os").map_or(Ok(None), |os| attribute(os, "firmware"))?,
         loader_secure: root.descend(&["os", "loader"]).and_then(|loader| loader.attribute("secure")).map(|a| a.span),
         ioapic: root.descend(&["features", "ioapic"]).map_or(Ok(None), |ioapic| attribute(ioapic, "driver"))?,
+        pcie: devices.and_then(root_controller).is_some_and(|root| root.value("model") == Some("pcie-root")),
         acpi: root.descend(&["features", "acpi"]).is_some(),
-        passthrough: passthrough_devices,
-        raw_args,
+        passthrough: devices.map(passthrough::from_devices).unwrap_or_default(),
+        hidden_dma: devices.map(passthrough::hidden_in_devices).unwrap_or_default(),
+        windows: is_windows(root),
+        raw_args: passthrough::raw_args(root),
+        device_changes: passthrough::device_changes(root),
         overrides: overrides(root),
         span: name.map_or(root.start_tag(), |e| e.span()),
     })
+}
+
+/// Whether the guest gets Hyper-V enlightenments (`<features><hyperv>`), or libosinfo's metadata name a system of
+/// Microsoft's (`<libosinfo:os id="http://microsoft.com/win/11"/>`).
+fn is_windows(root: Element<'_>) -> bool {
+    let hyperv = root.descend(&["features", "hyperv"]);
+    let enlightened = hyperv.is_some_and(|hyperv| {
+        hyperv.value("mode") == Some("passthrough") || hyperv.children().any(|e| e.value("state") == Some("on"))
+    });
+    let named = || {
+        let all = root.child("metadata").into_iter().flat_map(|metadata| metadata.children());
+        all.filter(|element| element.local_name() == "libosinfo")
+            .flat_map(|libosinfo| libosinfo.children())
+            .any(|os| os.value("id").is_some_and(|id| id.starts_with("http://microsoft.com/win")))
+    };
+    enlightened || named()
 }
 
 /// The longest name, type or path that is read, in bytes; twice what any of them may have in libvirt or a file system.
@@ -368,10 +385,12 @@ fn maxphysaddr(element: Element<'_>) -> Result<MaxPhysAddr> {
 
 /// The `<pcihole64>` that counts.
 pub(crate) fn pci_hole64_element(devices: Element<'_>) -> Option<Element<'_>> {
+    root_controller(devices)?.child("pcihole64")
+}
+
+fn root_controller(devices: Element<'_>) -> Option<Element<'_>> {
     let mut controllers = devices.children_named("controller");
-    let root = controllers
-        .find(|c| c.value("type") == Some("pci") && matches!(c.value("model"), Some("pci-root" | "pcie-root")));
-    root?.child("pcihole64")
+    controllers.find(|c| c.value("type") == Some("pci") && matches!(c.value("model"), Some("pci-root" | "pcie-root")))
 }
 
 /// `<pcihole64>` of the root controller; libvirt drops it silently from every other

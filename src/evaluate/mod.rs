@@ -5,7 +5,10 @@
 
 mod unknown_machine;
 
-use crate::domain::{Domain, PassthroughKind};
+use std::borrow::Cow;
+
+use crate::command_line::{Passthrough, PassthroughKind};
+use crate::domain::{Domain, HiddenDma, HostDevice, HostDeviceKind, Unseen};
 use crate::finding::{Finding, Severity};
 use crate::guest::{Guest, Setting};
 use crate::host::{Host, Iommu, Reserved};
@@ -82,6 +85,8 @@ pub struct Facts {
     pub phys_bits_needed: Option<u32>,
     /// Where memory devices land, in document order: model and range.
     pub memory_devices: Vec<(&'static str, crate::address::GpaRange)>,
+    /// The passthrough devices, those that a network hands out included.
+    pub passthrough: Vec<Passthrough>,
     /// The ranges in which the host maps nothing for this guest's devices.
     pub unmappable: Vec<Reserved>,
 }
@@ -97,20 +102,55 @@ pub(crate) fn diagnose(domain: &Domain, host: &Host, policy: &Policy) -> Diagnos
     if let Some(reason) = foreign(domain) {
         return not_applicable(reason);
     }
-    let requested = domain.machine.as_ref().map_or("pc", |machine| machine.value.as_str());
-    let canonical = host.canonical_machine(requested);
-    match resolve(canonical) {
+    let domain = &*with_pool_functions(domain, host);
+    let written = libvirt::write(domain, host);
+    let requested = written.line.machine.kind.as_ref().map_or("pc", |kind| kind.value.as_str());
+    let question = Question { domain, written: &written, host, policy };
+    let mut diagnosis = match resolve(host.canonical_machine(requested)) {
         Resolved::NotPc(name) => not_applicable(format!("machine type {name} is neither pc nor q35")),
-        Resolved::Known(machine) => known_machine(domain, host, policy, &machine),
+        Resolved::Known(machine) => known_machine(question, &machine),
         Resolved::Unknown { family, name, alias } => {
-            unknown_machine::diagnose(domain, host, policy, &unknown_machine::Unknown { family, name, alias })
+            unknown_machine::diagnose(question, &unknown_machine::Unknown { family, name, alias })
         }
+    };
+    diagnosis.facts.passthrough = written.line.passthrough();
+    diagnosis
+}
+
+/// The domain with a passthrough device for each interface to a network that hands out PCI functions, and without those
+/// to networks that do not.
+fn with_pool_functions<'a>(domain: &'a Domain, host: &Host) -> Cow<'a, Domain> {
+    let hands_out = |hidden: &HiddenDma| match &hidden.unseen {
+        Unseen::Network(name) => host.networks.get(name).copied(),
+        Unseen::Process(_) => None,
+    };
+    if domain.hidden_dma.iter().all(|hidden| hands_out(hidden).is_none()) {
+        return Cow::Borrowed(domain);
     }
+    let mut domain = domain.clone();
+    let (seen, unseen): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut domain.hidden_dma).into_iter().partition(|hidden| hands_out(hidden).is_some());
+    domain.hidden_dma = unseen;
+    let functions = seen.iter().filter(|hidden| hands_out(hidden) == Some(true)).map(|hidden| HostDevice {
+        kind: HostDeviceKind::Pci,
+        device: String::new(),
+        network: true,
+        span: hidden.span,
+    });
+    domain.passthrough.extend(functions);
+    Cow::Owned(domain)
 }
 
 /// Why a domain is none of this tool's business.
 fn foreign(domain: &Domain) -> Option<String> {
     let hypervisor = domain.hypervisor.as_ref().map(|h| h.value.as_str()).unwrap_or_default();
+    if hypervisor == "hyperv" {
+        // `VIR_DOMAIN_VIRT_HYPERV` is QEMU's accelerator mshv since libvirt 11.10; before, and on other drivers, a guest of
+        // Microsoft's hypervisor on Windows.
+        return Some(
+            "a domain of type hyperv, which is QEMU with /dev/mshv since libvirt 11.10; not modelled".to_owned(),
+        );
+    }
     if !matches!(hypervisor, "kvm" | "qemu") {
         return Some(format!("a domain of type {}, not of QEMU", quoted(hypervisor)));
     }
@@ -140,19 +180,30 @@ fn nothing_known(fate: Fate) -> Diagnosis {
     }
 }
 
-fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &MachineType) -> Diagnosis {
+/// What is to be diagnosed.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    domain: &'a Domain,
+    written: &'a Written,
+    host: &'a Host,
+    policy: &'a Policy,
+}
+
+fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
+    let host = question.host;
     let vendor = host.cpu_vendor.as_deref().unwrap_or(AMD);
     let cpu = HostCpu { vendor, phys_bits: host.phys_bits.unwrap_or(HOST_PHYS_BITS[0]) };
-    let qemu = host.qemu.unwrap_or(NEWEST);
+    let newest = machine.newest_qemu().unwrap_or(NEWEST);
+    let qemu = host.qemu.unwrap_or(newest);
     let main = Setting { host, cpu, qemu, machine };
-    let written = libvirt::write(domain, machine, host);
-    let mut diagnosis = run(domain, &written, main, policy);
+    let mut diagnosis = run(question, main);
     let stops = diagnosis.stops();
 
     let mut alternatives: Vec<(&str, Setting<'_>)> = Vec::new();
     if host.qemu.is_none() {
         // No QEMU has machine types of the future, but downstream ones carry their own numbers.
-        let possible = |&&version: &&Version| version >= machine.version || machine.flavor == Flavor::Rhel;
+        let possible =
+            |&&version: &&Version| version <= newest && (version >= machine.version || machine.flavor == Flavor::Rhel);
         let others = QEMU_GENERATIONS.iter().filter(possible);
         alternatives.extend(others.map(|&qemu| ("the QEMU version", Setting { qemu, ..main })));
     }
@@ -165,7 +216,7 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
         alternatives.extend(others.map(|cpu| ("the host's physical address bits", Setting { cpu, ..main })));
     }
     for (fact, setting) in alternatives {
-        let other = run(domain, &written, setting, policy).stops();
+        let other = run(question, setting).stops();
         let sentence =
             format!("depends on {fact}, which {} not known here", if fact.ends_with("bits") { "are" } else { "is" });
         if other != stops && !diagnosis.assumptions.contains(&sentence) {
@@ -175,7 +226,7 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
     // `virHostdevHostSupportsPassthroughVFIO` of libvirt `src/hypervisor/virhostdev.c` wants an IOMMU group. Mediated
     // devices and vDPA have other ways to memory, and what is stopped without a device is stopped with one.
     let groupless = host.iommu == Some(Iommu::None) && host.reserved.is_empty();
-    let pci = domain.passthrough.iter().any(|device| device.kind == PassthroughKind::VfioPci);
+    let pci = question.written.line.passthrough().iter().any(|device| device.kind == PassthroughKind::VfioPci);
     if groupless && pci && !stops {
         let sentence =
             "depends on an IOMMU, and this host has none at work: libvirt refuses to pass a PCI device through";
@@ -190,8 +241,8 @@ fn known_machine(domain: &Domain, host: &Host, policy: &Policy, machine: &Machin
 }
 
 /// Evaluates a domain once every fact is settled.
-fn run(domain: &Domain, written: &Written, setting: Setting<'_>, policy: &Policy) -> Diagnosis {
-    let guest = Guest::new(domain, written, setting, policy);
+fn run(question: Question<'_>, setting: Setting<'_>) -> Diagnosis {
+    let guest = Guest::new(question.domain, question.written, setting, question.policy);
     let mut findings = rules::check(&guest);
     let mut assumptions = Vec::new();
     if let Some(missing) = findings.iter().position(|finding| machine_type_not_available::RULE.found(finding)) {
@@ -224,13 +275,14 @@ fn facts(guest: &Guest<'_>) -> Facts {
         enforces_amd_1tb_hole: Some(machine.enforces_amd_1tb_hole),
         cpu_vendor: guest.cpu().and_then(|cpu| cpu.vendor.clone()),
         phys_bits: guest.cpu().map(|cpu| cpu.phys_bits),
-        ram: memory.map(|memory| memory.size.value),
+        ram: memory.map(|_| guest.ram),
         maxmem: memory.and_then(|memory| memory.maxmem).map(|maxmem| maxmem.value),
         slots: memory.map_or(0, |memory| u32::try_from(memory.slots()).unwrap_or(u32::MAX)),
-        pci_hole64_size: guest.pci_hole64_size,
+        pci_hole64_size: guest.pci_hole64_size.map(|size| size.value),
         layout: guest.layout().cloned(),
         phys_bits_needed: guest.layout().map(|layout| layout.phys_bits_needed),
         memory_devices: guest.plugged.iter().flatten().map(|device| (device.kind.name(), device.range)).collect(),
+        passthrough: Vec::new(),
         unmappable: guest.unmappable.clone(),
     }
 }

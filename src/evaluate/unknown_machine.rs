@@ -1,12 +1,11 @@
 //! A guest whose machine type is not known: an alias on a host whose QEMU is not known, or a name that may be newer than
 //! this program. It is evaluated as an old and as a new type, and what both say is certain.
 
-use super::{Diagnosis, Fate, known_machine, nothing_known};
+use super::{Diagnosis, Fate, Question, known_machine, nothing_known};
 use crate::domain::Domain;
 use crate::finding::{Finding, Severity};
 use crate::host::Host;
 use crate::machine::{FIRST_ENFORCING, Family, Flavor, MachineType, NEWEST};
-use crate::policy::Policy;
 use crate::rules::{machine_type_not_available, unknown_machine_type};
 use crate::text::quoted;
 use crate::version::Version;
@@ -24,7 +23,8 @@ pub(super) struct Unknown {
 /// The newest type that does not move RAM stands for all of them.
 const OLD: Version = Version::new(7, 0);
 
-pub(super) fn diagnose(domain: &Domain, host: &Host, policy: &Policy, unknown: &Unknown) -> Diagnosis {
+pub(super) fn diagnose(question: Question<'_>, unknown: &Unknown) -> Diagnosis {
+    let Question { domain, host, .. } = question;
     // A name that is no alias and not in the list of a host that is known leads nowhere.
     let listed = host.machines.contains(&unknown.name);
     if !unknown.alias && !host.machines.is_empty() && !listed {
@@ -46,8 +46,9 @@ pub(super) fn diagnose(domain: &Domain, host: &Host, policy: &Policy, unknown: &
     };
     // Whatever it is, the host's QEMU has it.
     let host = &Host { machines: vec![unknown.name.clone()], ..host.clone() };
-    let old = known_machine(domain, host, policy, &like(OLD));
-    let new = known_machine(domain, host, policy, &like(NEWEST));
+    let question = Question { host, ..question };
+    let old = known_machine(question, &like(OLD));
+    let new = known_machine(question, &like(NEWEST));
 
     let same_map = new.facts.layout == old.facts.layout;
     let same_fate = new.stops() == old.stops();
@@ -137,6 +138,7 @@ mod tests {
     use super::*;
     use crate::domain;
     use crate::evaluate::diagnose;
+    use crate::policy::Policy;
     use crate::xml::Document;
 
     const HT: &str = "[cpu]\nvendor = 'AuthenticAMD'\nphys_bits = 48\n[iommu]\nkind = 'amd'\n\

@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::libvirt::MAXPHYSADDR_SINCE;
 use crate::machine::{self, Flavor, MachineType, Resolved};
 use crate::policy::{MachineUpgrade, PhysBitsPolicy, Policy};
-use crate::qemu::cpu::DEFAULT_PHYS_BITS;
+use crate::qemu::cpu::{AMD, DEFAULT_PHYS_BITS};
 use crate::qemu::layout::FIRST_RELOCATING_QEMU;
 use crate::rules::{
     self, machine_type_not_available, memory_device_does_not_fit, phys_bits_above_host, phys_bits_out_of_range,
@@ -25,6 +25,8 @@ pub struct Fix {
     pub changes: Vec<Change>,
     /// What it depends on that is not known, if anything. That the guest is stopped without it does not depend on it.
     pub assumption: Option<String>,
+    /// Whether RAM lies above 1 TiB with it, and does not without.
+    pub moves_ram: bool,
 }
 
 impl Fix {
@@ -37,6 +39,8 @@ impl Fix {
                 "a new machine type is a new revision of the virtual hardware: Windows may ask to be activated again",
             );
             sentences.push("saved state and internal snapshots taken before no longer restore");
+        }
+        if self.moves_ram {
             sentences.push("RAM moves above 1 TiB, which some Windows GPU drivers do not work with");
         }
         if has(|change| matches!(change, Change::EmulateBits(_) | Change::PassHostBits)) {
@@ -154,7 +158,8 @@ fn bare_cpu(span: Span) -> CpuElement {
 /// # Errors
 /// A sentence for each rewrite that was tried and does not help, or that the policy does not allow.
 pub(crate) fn plan(domain: &Domain, host: &Host, policy: &Policy, broken: &Diagnosis) -> Result<Fix, Vec<String>> {
-    let mut search = Search { domain, host, policy, tried: Vec::new() };
+    let moved = is_relocated(broken);
+    let mut search = Search { domain, host, policy, moved, tried: Vec::new() };
     // From the guest's side, more address bits are less of a change than a smaller hole, and that less than another
     // machine type.
     let found = search
@@ -176,8 +181,35 @@ struct Search<'a> {
     domain: &'a Domain,
     host: &'a Host,
     policy: &'a Policy,
+    /// Whether RAM lies above 1 TiB already.
+    moved: bool,
     tried: Vec<String>,
 }
+
+/// Whether QEMU moves RAM above 1 TiB.
+fn is_relocated(evaluation: &Diagnosis) -> bool {
+    evaluation.facts.layout.as_ref().is_some_and(|layout| layout.relocated)
+}
+
+/// Whether firmware puts BARs where they are lost, unless the guest has [`BITS_THAT_CLEAR_THE_WINDOW`]: with 40 bits the
+/// window for them is the top eighth of the address space, 896–1024 GiB. A machine type of 7.1 or newer reserves 1012–1024
+/// GiB there for an AMD CPU, and the firmware then takes the eighth below, 768–896 GiB, without a look at RAM
+/// (`pciinit.c` of SeaBIOS 1.16.3 to 1.17.0, `MemDetect.c` of edk2 since 2023.02). Measured with RAM up to 768, 800 and 960
+/// GiB: BARs lie in RAM with SeaBIOS, and have no address with OVMF.
+fn loses_bars(evaluation: &Diagnosis) -> bool {
+    /// Where that window begins.
+    const WINDOW_START: u64 = 768 << 30;
+    let facts = &evaluation.facts;
+    let Some(layout) = facts.layout.as_ref().filter(|layout| !layout.relocated) else { return false };
+    let ends = [layout.ram_above_4g, layout.device_memory].into_iter().flatten().map(|range| range.end);
+    facts.enforces_amd_1tb_hole == Some(true)
+        && facts.cpu_vendor.as_deref() == Some(AMD)
+        && facts.phys_bits.is_some_and(|bits| bits < BITS_THAT_CLEAR_THE_WINDOW)
+        && ends.max().is_some_and(|end| end >= WINDOW_START)
+}
+
+/// The fewest phys-bits with which the firmware's window for BARs lies above 1 TiB.
+const BITS_THAT_CLEAR_THE_WINDOW: u32 = 41;
 
 impl Search<'_> {
     /// Remembers a sentence for the reader, once.
@@ -198,7 +230,8 @@ impl Search<'_> {
     /// The rewrite, if it helps; otherwise remembers why not.
     fn accept(&mut self, changes: Vec<Change>, after: &Diagnosis) -> Option<Fix> {
         if !after.stops() {
-            return Some(Fix { assumption: self.assumption(&changes), changes });
+            let moves_ram = is_relocated(after) && !self.moved;
+            return Some(Fix { assumption: self.assumption(&changes), changes, moves_ram });
         }
         let names: Vec<String> = changes.iter().map(Change::to_string).collect();
         let why = after.findings.iter().find(|finding| finding.severity == Severity::Error);
@@ -218,7 +251,7 @@ impl Search<'_> {
     }
 
     /// Adds phys-bits to `changes`, where `before`, the guest with those changes, lacks them.
-    fn widen(&mut self, mut changes: Vec<Change>, before: &Diagnosis) -> Option<Fix> {
+    fn widen(&mut self, changes: Vec<Change>, before: &Diagnosis) -> Option<Fix> {
         // What another `<maxphysaddr>` may fix.
         let rules = [phys_bits_too_low::RULE, phys_bits_above_host::RULE, phys_bits_out_of_range::RULE];
         if !before.findings.iter().any(|finding| rules.iter().any(|rule| rule.found(finding))) {
@@ -226,18 +259,23 @@ impl Search<'_> {
         }
         // Where QEMU refuses the width itself there is no map yet that would tell what it needs.
         let needed = before.facts.phys_bits_needed.unwrap_or(DEFAULT_PHYS_BITS);
-        if self.policy.phys_bits == PhysBitsPolicy::Never {
-            self.note(format!(
-                "{needed} physical address bits are needed, and the policy does not allow to change them"
-            ));
-            return None;
-        }
-        if let Some(version) = self.host.libvirt.filter(|&version| version < MAXPHYSADDR_SINCE) {
-            self.note(format!("{needed} physical address bits are needed, and libvirt {version} has no <maxphysaddr>"));
-            return None;
-        }
-        if let Some(bits) = self.host.phys_bits.filter(|&bits| bits < needed) {
-            self.note(format!("{needed} physical address bits are needed, and the host has {bits}"));
+        self.widen_to(needed, "", changes)
+    }
+
+    /// Adds at least `needed` phys-bits to `changes`; `reason` says what for, where it is not the size of the map.
+    fn widen_to(&mut self, needed: u32, reason: &str, mut changes: Vec<Change>) -> Option<Fix> {
+        let obstacle = match (self.host.libvirt, self.host.phys_bits) {
+            _ if self.policy.phys_bits == PhysBitsPolicy::Never => {
+                Some("the policy does not allow to change them".to_owned())
+            }
+            (Some(version), _) if version < MAXPHYSADDR_SINCE => {
+                Some(format!("libvirt {version} has no <maxphysaddr>"))
+            }
+            (_, Some(bits)) if bits < needed => Some(format!("the host has {bits}")),
+            _ => None,
+        };
+        if let Some(obstacle) = obstacle {
+            self.note(format!("{needed} physical address bits are needed{reason}, and {obstacle}"));
             return None;
         }
         let emulate = Change::EmulateBits(needed);
@@ -248,12 +286,33 @@ impl Search<'_> {
         for width in widths {
             changes.push(width);
             let after = self.diagnose(&changes);
-            if let Some(fix) = self.accept(changes.clone(), &after) {
-                return Some(fix);
+            let trap = self.trap(&changes, &after);
+            match trap {
+                Some(reason) if needed < BITS_THAT_CLEAR_THE_WINDOW => {
+                    changes.pop();
+                    return self.widen_to(BITS_THAT_CLEAR_THE_WINDOW, &reason, changes);
+                }
+                // The width has no effect on this CPU.
+                Some(reason) => self.note(format!("{needed} physical address bits are needed{reason}")),
+                None => {
+                    if let Some(fix) = self.accept(changes.clone(), &after) {
+                        return Some(fix);
+                    }
+                }
             }
             changes.pop();
         }
         None
+    }
+
+    /// What more phys-bits are needed for, where another machine type among `changes` makes the firmware lose BARs.
+    fn trap(&self, changes: &[Change], after: &Diagnosis) -> Option<String> {
+        let machine = changes.iter().find_map(|change| match change {
+            Change::Machine { to, .. } => Some(to),
+            _ => None,
+        })?;
+        loses_bars(after)
+            .then(|| format!(", because with machine type {machine} and fewer, firmware loses devices' BARs"))
     }
 
     /// The default hole instead of a larger one.
@@ -332,6 +391,9 @@ impl Search<'_> {
             changes.extend(follow);
             moved = self.diagnose(&changes);
         }
+        if let Some(reason) = self.trap(&changes, &moved).filter(|_| !moved.stops()) {
+            return self.widen_to(BITS_THAT_CLEAR_THE_WINDOW, &reason, changes);
+        }
         self.accept(changes.clone(), &moved).or_else(|| self.widen(changes, &moved))
     }
 
@@ -343,16 +405,21 @@ impl Search<'_> {
         let Resolved::Known(current) = machine::resolve(name) else {
             return Err(format!("which machine types are newer than {} is not known", quoted(name)));
         };
-        let mut candidates = machine::enforcing(&current, &self.host.machines, self.host.qemu)
-            .filter(|candidate| candidate.version > current.version);
+        let candidates: Vec<MachineType> = machine::enforcing(&current, &self.host.machines, self.host.qemu)
+            .filter(|candidate| candidate.version > current.version)
+            .collect();
+        let lasting = candidates.iter().filter(|candidate| !self.host.deprecates(candidate));
+        let newest = candidates.iter().max_by_key(|candidate| candidate.version);
         let target = match &self.policy.machine_upgrade {
             MachineUpgrade::Never => {
                 return Err("a newer machine type may help, and the policy does not allow it".to_owned());
             }
-            MachineUpgrade::Minimum => candidates.min_by_key(|candidate| candidate.version),
-            MachineUpgrade::Latest => candidates.max_by_key(|candidate| candidate.version),
-            MachineUpgrade::Named(named) => candidates.find(|candidate| candidate == named),
+            // One that QEMU will remove is better than none.
+            MachineUpgrade::Minimum => lasting.min_by_key(|candidate| candidate.version).or(newest),
+            MachineUpgrade::Latest => newest,
+            MachineUpgrade::Named(named) => candidates.iter().find(|candidate| *candidate == named),
         };
+        let target = target.cloned();
         target.ok_or_else(|| {
             let kind = match current.flavor {
                 Flavor::Upstream => "",
@@ -410,5 +477,112 @@ impl Search<'_> {
             if starts(middle) { good = middle } else { bad = middle }
         }
         Some(good)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::xml::Document;
+
+    const EPYC: &str = "[cpu]\nvendor = 'AuthenticAMD'\nphys_bits = 48\n[iommu]\nkind = 'amd'\n\
+        [[iommu.reserved]]\nstart = 0xfd00000000\nend = 0xffffffffff\ntype = 'reserved'\n";
+
+    /// What is wrong with a guest with a passthrough device, and what helps.
+    fn planned(
+        machine: &str,
+        gib: u64,
+        cpu: &str,
+        host: &str,
+        policy: &str,
+    ) -> (Diagnosis, Result<Vec<String>, Vec<String>>) {
+        let host = Host::from_profile(&format!("{EPYC}{host}")).expect("a profile");
+        let xml = format!(
+            "<domain type='kvm'><name>a</name><memory unit='GiB'>{gib}</memory>\
+             <os><type machine='{machine}'>hvm</type></os>{cpu}\
+             <devices><hostdev type='pci'><source><address bus='1'/></source></hostdev></devices></domain>"
+        );
+        let document = Document::parse(xml.as_bytes()).expect("well-formed");
+        let domain = crate::domain::read(&document).expect("a domain");
+        let policy = Policy::from_toml(policy).expect("a policy");
+        let diagnosis = diagnose(&domain, &host, &policy);
+        let fix = plan(&domain, &host, &policy, &diagnosis);
+        (diagnosis, fix.map(|fix| fix.changes.iter().map(Change::to_string).collect()))
+    }
+
+    fn machine_after(machine: &str, host: &str, policy: &str) -> String {
+        planned(machine, 1200, "<cpu mode='host-passthrough'/>", host, policy).1.expect("a fix").join(", ")
+    }
+
+    #[test]
+    fn a_fix_leads_to_a_type_that_is_not_deprecated() {
+        let listed = |deprecated: &str| {
+            format!(
+                "[qemu]\nversion = '11.1'\nmachines = ['pc-q35-6.2', 'pc-q35-7.1', 'pc-q35-8.1', 'pc-q35-8.2', \
+                 'pc-q35-11.1']\n{deprecated}"
+            )
+        };
+        let some = listed("deprecated = ['pc-q35-6.2', 'pc-q35-7.1', 'pc-q35-8.1']");
+        assert_eq!(machine_after("pc-q35-6.2", &some, ""), "machine pc-q35-6.2 → pc-q35-8.2");
+        // Unknown: upstream's rule, which `-machine help` of QEMU 10.0 and 11.1 agrees with.
+        assert_eq!(machine_after("pc-q35-6.2", &listed(""), ""), "machine pc-q35-6.2 → pc-q35-8.2");
+        let by_version = |version| machine_after("pc-q35-6.2", &format!("[qemu]\nversion = '{version}'"), "");
+        assert_eq!(by_version("11.1.3"), "machine pc-q35-6.2 → pc-q35-8.2");
+        assert_eq!(by_version("10.0.13"), "machine pc-q35-6.2 → pc-q35-7.1");
+        // Known to be none.
+        assert_eq!(machine_after("pc-q35-6.2", &listed("deprecated = []"), ""), "machine pc-q35-6.2 → pc-q35-7.1");
+        // One that will be removed is better than none, and one that the policy names is the operator's choice.
+        let all = listed("deprecated = ['pc-q35-7.1', 'pc-q35-8.1', 'pc-q35-8.2', 'pc-q35-11.1']");
+        assert_eq!(machine_after("pc-q35-6.2", &all, ""), "machine pc-q35-6.2 → pc-q35-11.1");
+        let named = machine_after("pc-q35-6.2", &some, "machine_upgrade = 'pc-q35-7.1'");
+        assert_eq!(named, "machine pc-q35-6.2 → pc-q35-7.1");
+    }
+
+    #[test]
+    fn an_old_name_is_an_old_type() {
+        for name in ["pc-0.13", "pc-1.3", "pc-i440fx-1.4"] {
+            let (diagnosis, fix) = planned(name, 1200, "<cpu mode='host-passthrough'/>", "", "");
+            assert_eq!(diagnosis.facts.enforces_amd_1tb_hole, Some(false), "{name}");
+            assert_eq!(fix, Ok(vec![format!("machine {name} → pc-i440fx-7.1")]), "{name}");
+            assert!(diagnosis.assumptions.is_empty(), "{name}: {:?}", diagnosis.assumptions);
+        }
+        let (removed, _) = planned("pc-0.13", 4, "", "[qemu]\nversion = '7.2.22'", "");
+        assert!(removed.findings.iter().any(|finding| machine_type_not_available::RULE.found(finding)), "{removed:?}");
+    }
+
+    /// What helps a guest whose type QEMU 11.1 has removed.
+    fn upgraded(gib: u64, cpu: &str, host: &str, policy: &str) -> Result<Vec<String>, Vec<String>> {
+        let host = format!("[qemu]\nversion = '11.1.3'\n{host}");
+        planned("pc-q35-4.2", gib, cpu, &host, policy).1
+    }
+
+    /// The window for BARs begins at 768 GiB; up to 766 GiB of RAM a q35 guest ends below it.
+    #[test]
+    fn a_new_machine_type_does_not_make_firmware_lose_bars() {
+        let alone = Ok(vec!["machine pc-q35-4.2 → pc-q35-8.2".to_owned()]);
+        let with = |bits: &str| Ok(vec!["machine pc-q35-4.2 → pc-q35-8.2".to_owned(), format!("maxphysaddr {bits}")]);
+        let epyc = "<cpu><model>EPYC</model></cpu>";
+        assert_eq!(upgraded(766, epyc, "", ""), alone);
+        for gib in [767, 800, 960] {
+            assert_eq!(upgraded(gib, epyc, "", ""), with("emulate 41"), "{gib} GiB");
+        }
+        assert_eq!(upgraded(800, epyc, "", "phys_bits = 'host'"), with("passthrough"));
+        // These have the host's bits, or enough.
+        assert_eq!(upgraded(800, "<cpu mode='host-passthrough'/>", "", ""), alone);
+        let wide = "<cpu><model>EPYC</model><maxphysaddr mode='emulate' bits='42'/></cpu>";
+        assert_eq!(upgraded(800, wide, "", ""), alone);
+        // KVM shows the host's vendor, whatever the model; QEMU reserves nothing for another.
+        let model = |vendor| format!("<cpu><model{vendor}>Skylake-Server</model></cpu>");
+        assert_eq!(upgraded(800, &model(""), "", ""), with("emulate 41"));
+        assert_eq!(upgraded(800, &model(" vendor_id='GenuineIntel'"), "", ""), alone);
+        for (host, policy, why) in [
+            ("", "phys_bits = 'never'", "the policy does not allow"),
+            ("[libvirt]\nversion = '8.0'", "", "libvirt 8.0.0 has no <maxphysaddr>"),
+        ] {
+            let tried = upgraded(800, epyc, host, policy).expect_err("blocked");
+            let says = |words: &str| tried.iter().any(|tried| tried.contains(words));
+            assert!(says(why) && says("firmware loses devices' BARs"), "{tried:?}");
+        }
     }
 }

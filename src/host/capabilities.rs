@@ -40,8 +40,13 @@ impl Host {
 }
 
 fn machines(arch: Element<'_>, host: &mut Host) {
+    let deprecated = host.deprecated.get_or_insert_default();
     for machine in arch.children_named("machine") {
         let name = machine.text().into_owned();
+        // `virCapabilitiesFormatGuestXML` of libvirt `src/conf/capabilities.c`.
+        if machine.value("deprecated") == Some("yes") {
+            deprecated.push(machine.value("canonical").unwrap_or(&name).to_owned());
+        }
         match machine.value("canonical") {
             Some(canonical) => {
                 host.aliases.insert(name, canonical.to_owned());
@@ -61,11 +66,12 @@ mod tests {
         let xml = "<capabilities><host><cpu><arch>x86_64</arch><vendor>AMD</vendor>\
             <maxphysaddr mode='emulate' bits='48'/></cpu><iommu support='yes'/></host>\
             <guest><os_type>hvm</os_type><arch name='x86_64'><emulator>/usr/bin/qemu-system-x86_64</emulator>\
-            <machine canonical='pc-q35-7.2' maxCpus='288'>q35</machine><machine maxCpus='288'>pc-q35-6.2</machine>\
+            <machine canonical='pc-q35-7.2' maxCpus='288'>q35</machine><machine maxCpus='288' deprecated='yes'>pc-q35-6.2</machine>\
             </arch></guest></capabilities>";
         let host = Host::from_libvirt_capabilities(xml.as_bytes()).expect("well-formed");
         assert_eq!((host.cpu_vendor.as_deref(), host.phys_bits, host.iommu), (Some("AuthenticAMD"), Some(48), None));
         assert_eq!(host.machines, ["pc-q35-6.2", "pc-q35-7.2"]);
         assert_eq!(host.aliases["q35"], "pc-q35-7.2");
+        assert_eq!(host.deprecated, Some(vec!["pc-q35-6.2".to_owned()]));
     }
 }

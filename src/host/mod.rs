@@ -3,6 +3,7 @@
 //! Every fact may be unknown. Where a verdict depends on an unknown one, the verdict says so.
 
 mod capabilities;
+mod networks;
 mod profile;
 mod sources;
 #[cfg(feature = "cli")]
@@ -10,16 +11,16 @@ mod write;
 
 use std::collections::BTreeMap;
 
+pub use networks::{Networks, read_network};
 pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
-pub use sources::{Described, Fact, Origin};
+pub use sources::{Described, Fact, FactOrigin};
 #[cfg(feature = "cli")]
 pub use write::Line;
 
 use serde::Serialize;
 
-use crate::address::GpaRange;
-use crate::machine::is_versioned;
-use crate::qemu::layout::AMD_HT_START;
+use crate::address::{AMD_HT_START, GpaRange};
+use crate::machine::{MachineType, is_versioned};
 use crate::text::{self, quoted};
 use crate::version::Version;
 
@@ -46,8 +47,12 @@ pub struct Host {
     pub machines: Vec<String>,
     /// What the aliases mean: `q35` is `pc-q35-7.2`.
     pub aliases: BTreeMap<String, String>,
+    /// Those of [`Self::machines`] that QEMU deprecates; `None` where that is unknown.
+    pub deprecated: Option<Vec<String>>,
     /// libvirt version.
     pub libvirt: Option<Version>,
+    /// libvirt's virtual networks, as far as they are known.
+    pub networks: Networks,
 }
 
 impl Host {
@@ -60,6 +65,15 @@ impl Host {
             return requested;
         }
         self.aliases.get(requested).map_or(requested, String::as_str)
+    }
+
+    /// Whether this host's QEMU deprecates a machine type. Where nobody has listed those that it does, the upstream rule
+    /// decides; types of distributions follow none.
+    pub fn deprecates(&self, machine: &MachineType) -> bool {
+        match &self.deprecated {
+            Some(listed) => listed.contains(&machine.name),
+            None => self.qemu.is_some_and(|qemu| machine.is_deprecated_by(qemu)),
+        }
     }
 }
 
@@ -74,6 +88,8 @@ pub struct Emulator {
     pub machines: Vec<String>,
     /// What the aliases mean.
     pub aliases: BTreeMap<String, String>,
+    /// Those of [`Self::machines`] that it deprecates; `None` where that is unknown.
+    pub deprecated: Option<Vec<String>>,
 }
 
 /// The facts about one host with every QEMU that it has: what a host profile holds.
@@ -106,6 +122,7 @@ impl Profile {
                 qemu: emulator.version,
                 machines: emulator.machines.clone(),
                 aliases: emulator.aliases.clone(),
+                deprecated: emulator.deprecated.clone(),
                 ..self.host.clone()
             },
             None => self.host.clone(),

@@ -124,6 +124,7 @@ struct QemuTable {
     version: Option<toml::Spanned<String>>,
     machines: Vec<String>,
     aliases: BTreeMap<String, String>,
+    deprecated: Option<Vec<String>>,
 }
 
 impl Host {
@@ -167,8 +168,8 @@ impl Profile {
             Ok(reserved)
         };
         let emulator = |qemu: QemuTable| -> Result<Emulator, ProfileError> {
-            let QemuTable { path, version: number, machines, aliases } = qemu;
-            Ok(Emulator { path, version: version(number)?, machines, aliases })
+            let QemuTable { path, version: number, machines, aliases, deprecated } = qemu;
+            Ok(Emulator { path, version: version(number)?, machines, aliases, deprecated })
         };
         let mut reserved = regions(tables.iommu.reserved)?;
         let mut reserved_by_device = BTreeMap::new();

@@ -48,7 +48,7 @@ impl Fact {
 
 /// Where a fact came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum FactOrigin {
     /// A file or an instruction of the CPU.
     Found(String),
     /// Nowhere.
@@ -66,14 +66,14 @@ pub struct Described {
     /// The facts.
     pub profile: Profile,
     /// Where each came from.
-    pub origins: BTreeMap<Fact, Origin>,
+    pub origins: BTreeMap<Fact, FactOrigin>,
     /// Where what is known of each of [`Profile::emulators`] came from, in their order.
     pub emulators: Vec<String>,
 }
 
 impl Described {
     /// Where a fact came from.
-    pub fn origin(&self, fact: Fact) -> Option<&Origin> {
+    pub fn origin(&self, fact: Fact) -> Option<&FactOrigin> {
         self.origins.get(&fact)
     }
 }

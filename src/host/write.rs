@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Described, Emulator, Fact, Host, Iommu, Origin, Reserved};
-use crate::qemu::layout::AMD_HT_START;
+use super::{Described, Emulator, Fact, FactOrigin, Host, Iommu, Reserved};
+use crate::address::AMD_HT_START;
 use crate::text;
 use crate::version::Version;
 
@@ -119,7 +119,7 @@ impl ProfileText<'_> {
 
     fn found(&self, fact: Fact) -> Option<String> {
         match self.described.origin(fact) {
-            Some(Origin::Found(source)) => Some(source.clone()),
+            Some(FactOrigin::Found(source)) => Some(source.clone()),
             _ => None,
         }
     }
@@ -127,7 +127,7 @@ impl ProfileText<'_> {
     /// Says that a fact is missing, why, what follows, and how to get at it.
     fn missing(&mut self, fact: Fact, what: &str) {
         let (why, remedy) = match self.described.origin(fact) {
-            Some(Origin::Missing { why, remedy }) => (why.as_str(), remedy.as_str()),
+            Some(FactOrigin::Missing { why, remedy }) => (why.as_str(), remedy.as_str()),
             _ => ("Nothing tells.", ""),
         };
         for (title, text) in [(what, why), ("", fact.assumption()), ("Remedy:", remedy)] {
@@ -320,6 +320,9 @@ impl ProfileText<'_> {
         if !emulator.machines.is_empty() {
             self.list("machines", emulator.machines.iter().map(|machine| string(machine)));
         }
+        if let Some(deprecated) = &emulator.deprecated {
+            self.list("deprecated", deprecated.iter().map(|machine| string(machine)));
+        }
     }
 
     /// A list, as many to a line as there is room for.
@@ -405,6 +408,7 @@ mod tests {
             path: Some(path.to_owned()),
             version: Some(Version { major: 7, minor: 2, micro: 22 }),
             machines: (0..40).map(|minor| format!("pc-q35-{minor}.0")).collect(),
+            deprecated: Some((0..20).map(|minor| format!("pc-q35-{minor}.0")).collect()),
             aliases: [("q35", "pc-q35-39.0"), ("a b", "pc-q35-0.0"), ("", "x"), ("ü.=[\"'\n", "\u{202e}\\")]
                 .map(|(alias, machine)| (alias.to_owned(), machine.to_owned()))
                 .into(),
@@ -474,7 +478,7 @@ mod tests {
         all
     }
 
-    fn described(profile: Profile, origin: &Origin) -> Described {
+    fn described(profile: Profile, origin: &FactOrigin) -> Described {
         let facts = [Fact::CpuVendor, Fact::PhysBits, Fact::Iommu, Fact::Reserved];
         let facts = facts.into_iter().chain([Fact::Kernel, Fact::Kvm, Fact::Libvirt, Fact::Qemu]);
         // Of the last one, nobody says where it came from.
@@ -489,9 +493,10 @@ mod tests {
     #[test]
     fn what_is_written_reads_as_the_same_host() {
         let hostile = "\n[cpu]\nvendor = 'x'\u{1b}[31m".to_owned();
-        let missing = Origin::Missing { why: hostile.clone(), remedy: hostile.clone() };
+        let missing = FactOrigin::Missing { why: hostile.clone(), remedy: hostile.clone() };
         for profile in hosts() {
-            for origin in [Origin::Found("a file".to_owned()), Origin::Found(hostile.clone()), missing.clone()] {
+            for origin in [FactOrigin::Found("a file".to_owned()), FactOrigin::Found(hostile.clone()), missing.clone()]
+            {
                 let text = text(&described(profile.clone(), &origin));
                 let read = Profile::from_toml(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
                 for path in [None, Some("/usr/bin/qemu-system-x86_64"), Some("/unknown")]
@@ -512,7 +517,7 @@ mod tests {
 
     #[test]
     fn lines_are_short_and_hold_nothing_that_a_terminal_acts_on() {
-        let origin = Origin::Found("/sys/kernel/iommu_groups/*/reserved_regions, 14 groups".to_owned());
+        let origin = FactOrigin::Found("/sys/kernel/iommu_groups/*/reserved_regions, 14 groups".to_owned());
         for profile in hosts() {
             for line in described(profile, &origin).lines() {
                 let shown = line.to_string();
@@ -534,7 +539,7 @@ mod tests {
 
     #[test]
     fn a_missing_fact_says_why_what_follows_and_what_to_do() {
-        let origin = Origin::Missing { why: "Nobody is root.".to_owned(), remedy: "Be root.".to_owned() };
+        let origin = FactOrigin::Missing { why: "Nobody is root.".to_owned(), remedy: "Be root.".to_owned() };
         let text = text(&described(Profile::default(), &origin));
         for fact in [Fact::CpuVendor, Fact::PhysBits, Fact::Iommu, Fact::Kernel, Fact::Kvm, Fact::Libvirt, Fact::Qemu] {
             let start: String = fact.assumption().chars().take(20).collect();

@@ -32,18 +32,14 @@ impl CachedQemu {
         if root.name() != "qemuCaps" || text("arch")? != "x86_64" {
             return None;
         }
-        let mut machines = Vec::new();
-        let mut aliases = BTreeMap::new();
+        let mut machines = Machines::default();
         for machine in root.children_named("machine") {
             let Some(name) = machine.value("name") else { continue };
-            if let Some(alias) = machine.value("alias") {
-                aliases.insert(alias.to_owned(), name.to_owned());
-            }
-            machines.push(name.to_owned());
+            machines.add(name, machine.value("alias"), machine.value("deprecated"));
         }
         let version = |name| text(name).and_then(|number| number.parse().ok()).map(Version::from_libvirt_number);
         let probed = text("qemuctime").and_then(|time| time.parse().ok());
-        Some(Self::new(text("emulator")?, version("version")?, version("selfvers"), probed, machines, aliases))
+        Some(Self::new(text("emulator")?, version("version")?, version("selfvers"), probed, machines))
     }
 
     /// What [`Self::parse`] gives, read by lines: of a file as libvirt writes it, one element a line, up to the last
@@ -52,19 +48,16 @@ impl CachedQemu {
     /// QEMU.
     pub fn skim(text: &str) -> Option<Self> {
         let inside = text.strip_prefix("<qemuCaps>\n")?.trim_ascii_end().strip_suffix("</qemuCaps>")?;
-        let (mut machines, mut aliases) = (Vec::new(), BTreeMap::new());
+        let mut machines = Machines::default();
         let (mut emulator, mut version, mut libvirt, mut probed, mut is_x86) = (None, None, None, None, false);
         // Every line inside one of these elements is indented deeper.
         for line in inside.lines().filter_map(|line| line.strip_prefix("  <")) {
             if let Some(attributes) = line.strip_prefix("machine") {
-                let (name, alias) = (quoted_value(attributes, " name='")?, quoted_value(attributes, " alias='"));
-                if let Some(alias) = alias {
-                    aliases.insert(alias.to_owned(), name.to_owned());
-                }
-                machines.push(name.to_owned());
+                let value = |start| quoted_value(attributes, start);
+                machines.add(value(" name='")?, value(" alias='"), value(" deprecated='"));
                 continue;
             }
-            if !machines.is_empty() {
+            if !machines.names.is_empty() {
                 break;
             }
             let Some((name, rest)) = line.split_once('>') else { continue };
@@ -80,20 +73,17 @@ impl CachedQemu {
             }
         }
         let emulator = emulator.filter(|path| is_x86 && !path.contains('&'))?;
-        Some(Self::new(emulator.to_owned(), version?, libvirt, probed, machines, aliases))
+        Some(Self::new(emulator.to_owned(), version?, libvirt, probed, machines))
     }
 
-    fn new(
-        path: String,
-        version: Version,
-        libvirt: Option<Version>,
-        probed: Option<u64>,
-        mut machines: Vec<String>,
-        aliases: BTreeMap<String, String>,
-    ) -> Self {
-        machines.sort_by(|a, b| numbers(a).cmp(&numbers(b)).then_with(|| a.cmp(b)));
-        machines.dedup();
-        let emulator = Emulator { path: Some(path), version: Some(version), machines, aliases };
+    fn new(path: String, version: Version, libvirt: Option<Version>, probed: Option<u64>, machines: Machines) -> Self {
+        let Machines { mut names, aliases, mut deprecated } = machines;
+        for list in [&mut names, &mut deprecated] {
+            list.sort_by(|a, b| numbers(a).cmp(&numbers(b)).then_with(|| a.cmp(b)));
+            list.dedup();
+        }
+        let deprecated = Some(deprecated);
+        let emulator = Emulator { path: Some(path), version: Some(version), machines: names, aliases, deprecated };
         Self { emulator, libvirt, probed: probed.unwrap_or(0) }
     }
 
@@ -103,6 +93,28 @@ impl CachedQemu {
         host.libvirt = self.libvirt;
         host.machines.clone_from(&self.emulator.machines);
         host.aliases.clone_from(&self.emulator.aliases);
+        host.deprecated.clone_from(&self.emulator.deprecated);
+    }
+}
+
+/// The machine types in a cache file, in the order they come in.
+#[derive(Default)]
+struct Machines {
+    names: Vec<String>,
+    aliases: BTreeMap<String, String>,
+    deprecated: Vec<String>,
+}
+
+impl Machines {
+    /// One more; `deprecated` is the attribute of that name, see `virQEMUCapsFormatMachines`.
+    fn add(&mut self, name: &str, alias: Option<&str>, deprecated: Option<&str>) {
+        if let Some(alias) = alias {
+            self.aliases.insert(alias.to_owned(), name.to_owned());
+        }
+        if deprecated == Some("yes") {
+            self.deprecated.push(name.to_owned());
+        }
+        self.names.push(name.to_owned());
     }
 }
 
@@ -189,13 +201,14 @@ mod tests {
         let cache = b"<qemuCaps>\n  <emulator>/usr/bin/qemu-system-x86_64</emulator>\n  <qemuctime>1795392742</qemuctime>\n  \
             <selfvers>9000000</selfvers>\n  <version>7002022</version>\n  <arch>x86_64</arch>\n  \
             <machine type='kvm' name='pc-q35-7.2' alias='q35'/>\n  <machine type='qemu' name='pc-q35-7.2' alias='q35'/>\n  \
-            <machine type='kvm' name='pc-q35-6.2'/>\n  <machine type='kvm' name='pc-q35-2.10'/>\n  \
+            <machine type='kvm' name='pc-q35-6.2' maxCpus='288' deprecated='yes'/>\n  <machine type='kvm' name='pc-q35-2.10'/>\n  \
             <machine type='kvm' name='pc-q35-2.9'/>\n</qemuCaps>\n";
         let qemu = CachedQemu::parse(cache).expect("a cache file");
         assert_eq!(qemu.emulator.path.as_deref(), Some("/usr/bin/qemu-system-x86_64"));
         assert_eq!(qemu.emulator.version, Some(Version { major: 7, minor: 2, micro: 22 }));
         assert_eq!(qemu.libvirt, Some(Version::new(9, 0)));
         assert_eq!(qemu.emulator.machines, ["pc-q35-2.9", "pc-q35-2.10", "pc-q35-6.2", "pc-q35-7.2"]);
+        assert_eq!(qemu.emulator.deprecated, Some(vec!["pc-q35-6.2".to_owned()]));
         assert_eq!(qemu.emulator.aliases.get("q35").map(String::as_str), Some("pc-q35-7.2"));
         assert_eq!(CachedQemu::parse(b"<qemuCaps><arch>aarch64</arch></qemuCaps>"), None);
         assert_eq!(CachedQemu::parse(b"not xml"), None);

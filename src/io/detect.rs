@@ -6,8 +6,13 @@ use std::path::{Path, PathBuf};
 
 use super::capability_cache::{self, CachedQemu};
 use super::file::read_word;
-use crate::domain::{Domain, Passthrough};
-use crate::host::{DEFAULT_EMULATORS, Described, Fact, Host, Iommu, Origin, Profile, Reserved, parse_reserved_regions};
+use super::networks;
+use crate::command_line::Passthrough;
+use crate::domain::Domain;
+use crate::host::{
+    DEFAULT_EMULATORS, Described, Fact, FactOrigin, Host, Iommu, Profile, Reserved, parse_reserved_regions,
+};
+use crate::libvirt;
 
 /// Where libvirt's system daemon keeps its capability cache.
 const CAPABILITY_CACHE: &str = "var/cache/libvirt/qemu/capabilities";
@@ -38,6 +43,7 @@ pub fn detect(root: &Path) -> Described {
 
     host.kernel = read_word(&root.join(OSRELEASE)).and_then(|release| release.parse().ok());
     origins.insert(Fact::Kernel, found_at(OSRELEASE, host.kernel.is_some()));
+    host.networks = networks::defined(root);
     host.kvm = Some(root.join(KVM).exists());
     origins.insert(Fact::Kvm, found_at(KVM, true));
 
@@ -50,7 +56,7 @@ pub fn detect(root: &Path) -> Described {
     origins.insert(
         Fact::Libvirt,
         match profile.host.libvirt {
-            Some(_) => Origin::Found("from libvirt's cache, see below".to_owned()),
+            Some(_) => FactOrigin::Found("from libvirt's cache, see below".to_owned()),
             None => missing("It is read where [qemu] is, see below.", ""),
         },
     );
@@ -61,7 +67,7 @@ pub fn detect(root: &Path) -> Described {
         let source = shown(root, &file);
         if qemu.emulator.path.as_deref() == default {
             profile.qemu = Some(qemu.emulator);
-            origins.insert(Fact::Qemu, Origin::Found(source));
+            origins.insert(Fact::Qemu, FactOrigin::Found(source));
         } else {
             profile.emulators.push(qemu.emulator);
             sources.push(source);
@@ -75,37 +81,37 @@ fn shown(root: &Path, file: &Path) -> String {
     Path::new("/").join(file.strip_prefix(root).unwrap_or(file)).to_string_lossy().into_owned()
 }
 
-fn missing(why: impl Into<String>, remedy: impl Into<String>) -> Origin {
-    Origin::Missing { why: why.into(), remedy: remedy.into() }
+fn missing(why: impl Into<String>, remedy: impl Into<String>) -> FactOrigin {
+    FactOrigin::Missing { why: why.into(), remedy: remedy.into() }
 }
 
-fn cpu_origin(known: bool, leaf: &str) -> Origin {
+fn cpu_origin(known: bool, leaf: &str) -> FactOrigin {
     if known {
-        return Origin::Found(leaf.to_owned());
+        return FactOrigin::Found(leaf.to_owned());
     }
     missing("CPUID does not tell.", "`lscpu` of the host does.")
 }
 
-fn found_at(path: &str, known: bool) -> Origin {
-    if known { Origin::Found(format!("/{path}")) } else { missing(format!("/{path} does not tell."), "") }
+fn found_at(path: &str, known: bool) -> FactOrigin {
+    if known { FactOrigin::Found(format!("/{path}")) } else { missing(format!("/{path} does not tell."), "") }
 }
 
-fn iommu_origin(root: &Path) -> Origin {
+fn iommu_origin(root: &Path) -> FactOrigin {
     let class = root.join(IOMMU_CLASS);
     let mut names: Vec<String> = drivers(&class).collect();
     names.sort_unstable();
     let path = shown(root, &class);
     match (iommu(root), names.first()) {
         (None, _) => missing(format!("{path} is not there."), "Run this on the host itself, not in a container."),
-        (Some(_), None) => Origin::Found(format!("{path} is empty")),
-        (Some(Iommu::None), Some(other)) => Origin::Found(format!("{path} has only {other}")),
-        (Some(_), Some(name)) if names.len() == 1 => Origin::Found(format!("{path}/{name}")),
-        (Some(_), Some(name)) => Origin::Found(format!("{path}: {name} and {} more", names.len() - 1)),
+        (Some(_), None) => FactOrigin::Found(format!("{path} is empty")),
+        (Some(Iommu::None), Some(other)) => FactOrigin::Found(format!("{path} has only {other}")),
+        (Some(_), Some(name)) if names.len() == 1 => FactOrigin::Found(format!("{path}/{name}")),
+        (Some(_), Some(name)) => FactOrigin::Found(format!("{path}: {name} and {} more", names.len() - 1)),
     }
 }
 
 /// Why the QEMU of guests that name none is not known, where it is not.
-fn cache_trouble(caches: &io::Result<Vec<(PathBuf, CachedQemu)>>) -> Origin {
+fn cache_trouble(caches: &io::Result<Vec<(PathBuf, CachedQemu)>>) -> FactOrigin {
     const LOOK: &str = "`virsh -c qemu:///system capabilities` makes libvirt look and write it down.";
     match caches {
         Ok(caches) if caches.is_empty() => missing(format!("/{CAPABILITY_CACHE} holds no x86 QEMU."), LOOK),
@@ -130,7 +136,8 @@ pub fn host_for_domain(root: &Path, domain: &Domain) -> Host {
         let text = is_address.then(|| read_word(&regions)).flatten()?;
         Some((passthrough.device.clone(), parse_reserved_regions(&text).ok()?))
     };
-    let known: Option<BTreeMap<String, Vec<Reserved>>> = domain.passthrough.iter().map(device).collect();
+    let devices = libvirt::passthrough(domain);
+    let known: Option<BTreeMap<String, Vec<Reserved>>> = devices.iter().map(device).collect();
     (host.reserved, host.reserved_by_device) = match known.filter(|known| !known.is_empty()) {
         Some(by_device) => {
             let all: std::collections::BTreeSet<Reserved> = by_device.values().flatten().copied().collect();
@@ -204,7 +211,7 @@ struct Groups {
 }
 
 impl Groups {
-    fn origin(&self) -> Origin {
+    fn origin(&self) -> FactOrigin {
         let path = format!("/{IOMMU_GROUPS}/*/reserved_regions");
         match (self.count, self.readable) {
             (0, _) => missing(format!("There is no group in /{IOMMU_GROUPS}."), ""),
@@ -212,9 +219,11 @@ impl Groups {
                 format!("None of {count} groups has a readable {path}; Linux has them since 4.11."),
                 "Run this on the host itself, as root.",
             ),
-            (1, _) => Origin::Found(format!("{path}, 1 group")),
-            (count, readable) if count == readable => Origin::Found(format!("{path}, {count} groups")),
-            (count, readable) => Origin::Found(format!("{path}, {readable} of {count} groups; the others do not tell")),
+            (1, _) => FactOrigin::Found(format!("{path}, 1 group")),
+            (count, readable) if count == readable => FactOrigin::Found(format!("{path}, {count} groups")),
+            (count, readable) => {
+                FactOrigin::Found(format!("{path}, {readable} of {count} groups; the others do not tell"))
+            }
         }
     }
 }

@@ -85,7 +85,11 @@ pub fn user() -> Option<u32> {
     std::fs::metadata("/proc/self").ok().map(|folder| folder.uid())
 }
 
-pub(super) fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
+/// Reads at most `limit` bytes and one more of an open file.
+///
+/// # Errors
+/// Those of reading.
+pub fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
     // Without a hint the buffer would grow, and be read into, seven times for a common domain.
     let expected = file.metadata().map_or(0, |metadata| metadata.len()).min(limit as u64);
     let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 1);

@@ -1,7 +1,8 @@
-//! Where the library touches the machine: sysfs, procfs, libvirt's capability cache, the policy, and files of limited size.
+//! Where the library touches the machine: sysfs, procfs, libvirt's capability cache and networks, the policy, and files of limited size.
 
 pub mod capability_cache;
 pub mod detect;
 pub mod file;
+pub mod networks;
 pub mod policy;
 pub mod trust;

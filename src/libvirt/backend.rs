@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use super::memory::{CELL_ADDED, DYNAMIC_MEMSLOTS, Sizes};
 use crate::command_line::{
-    BackendKind, CommandLine, Device, MemoryBackend, NodeMemory, NumaNode, Origin, Page, Properties, Told,
+    BackendKind, CommandLine, Device, MemoryBackend, NodeMemory, NumaNode, Origin, PageSize, Properties, Told,
 };
 use crate::domain::{Domain, MemoryDevice, MemoryModel, MemorySource};
 use crate::machine::MachineType;
@@ -37,7 +37,7 @@ const MAX_NODES: usize = 128;
 /// Writes the memory of a domain whose sizes are these.
 pub(super) fn memory(
     domain: &Domain,
-    machine: &MachineType,
+    machine: Option<&MachineType>,
     sizes: &Sizes,
     libvirt: Option<Version>,
     line: &mut CommandLine,
@@ -61,7 +61,7 @@ pub(super) fn memory(
     let nodes: Vec<(u32, MemoryBackend)> = nodes.collect();
     // Old machine types take sizes in place of backends, and get them unless a backend says more than a size does.
     let plain = nodes.iter().all(|(_, backend)| backend.kind == BackendKind::Ram) && !domain.has_memory_nodes;
-    if plain && machine.version <= LAST_WITH_SIZED_NODES {
+    if plain && machine.is_some_and(|machine| machine.version <= LAST_WITH_SIZED_NODES) {
         let sized = |(index, backend): &(u32, MemoryBackend)| NumaNode {
             id: u64::from(*index),
             memory: NodeMemory::Size(backend.size.value),
@@ -110,7 +110,7 @@ fn memory_device(
     };
     let mut backend = backend(domain, backend_id.clone(), Told::in_xml(size, device.size.span), &backing);
     if matches!(device.model, MemoryModel::Nvdimm | MemoryModel::VirtioPmem) {
-        (backend.kind, backend.page) = (BackendKind::File, Page::Base);
+        (backend.kind, backend.page) = (BackendKind::File, PageSize::Base);
     }
     backend.align = device.align_kib.filter(|&kib| kib > 0).and_then(|kib| kib.checked_mul(1024));
     line.backends.push(backend);
@@ -141,7 +141,7 @@ fn memory_device(
         let name = if virtio { "memaddr" } else { "addr" };
         properties.set(name, address.value, Origin::Xml(address.span));
     }
-    line.devices.push(Device { driver: driver.into(), id: Some(id), properties, origin });
+    line.devices.push(Device { driver: driver.into(), id: Some(id), properties, origin, settable: false });
 }
 
 /// What decides the pages of a piece of memory.
@@ -161,13 +161,13 @@ fn backend(domain: &Domain, id: String, size: Told<u64>, backing: &Backing) -> M
     let kind = match domain.backing.source {
         Some(MemorySource::Memfd) => BackendKind::Memfd,
         Some(MemorySource::File) => BackendKind::File,
-        None if page != Page::Base || has_access => BackendKind::File,
+        None if page != PageSize::Base || has_access => BackendKind::File,
         None => BackendKind::Ram,
     };
     MemoryBackend { id, kind, size, align: None, page }
 }
 
-fn page(domain: &Domain, backing: &Backing) -> Page {
+fn page(domain: &Domain, backing: &Backing) -> PageSize {
     let pages = &domain.backing.huge_pages;
     let of_cell = backing
         .cell
@@ -176,9 +176,9 @@ fn page(domain: &Domain, backing: &Backing) -> Page {
     let general = || pages.iter().rev().find(|page| page.cells.is_none());
     let kib = backing.page_kib.or_else(|| of_cell.or_else(general).map(|page| page.size_kib));
     match kib {
-        None | Some(BASE_PAGE_KIB) => Page::Base,
-        Some(0) => Page::DefaultHuge,
-        Some(kib) => kib.checked_mul(1024).map_or(Page::Base, Page::Huge),
+        None | Some(BASE_PAGE_KIB) => PageSize::Base,
+        Some(0) => PageSize::DefaultHuge,
+        Some(kib) => kib.checked_mul(1024).map_or(PageSize::Base, PageSize::Huge),
     }
 }
 

@@ -10,10 +10,13 @@ mod validate;
 use cpu::Circumstances;
 pub(crate) use cpu::{LIMIT_SINCE, MAXPHYSADDR_SINCE};
 
-use crate::command_line::{Accelerator, CommandLine, Device, Global, Machine, Origin, Properties, Target, Told};
-use crate::domain::{Domain, Passthrough, PassthroughKind};
+use crate::command_line::{
+    Accelerator, Argument, CommandLine, Device, Global, MDEV_FOLDER, Machine, Origin, Passthrough, Properties,
+    Property, Target, Told,
+};
+use crate::domain::{DeviceChange, Domain, HostDevice, HostDeviceKind};
 use crate::host::Host;
-use crate::machine::{Family, Flavor, MachineType};
+use crate::machine::{Family, Flavor, MachineType, Resolved, resolve};
 use crate::xml::Span;
 
 /// libvirt refuses the domain.
@@ -39,16 +42,17 @@ pub struct Written {
     pub refusals: Vec<Refusal>,
 }
 
-/// What the host's libvirt writes for a domain on a machine of that type; one whose version is not known is taken for a
-/// new one, and refuses nothing that another might take.
-pub fn write(domain: &Domain, machine: &MachineType, host: &Host) -> Written {
+/// What the host's libvirt writes for a domain, with the raw QEMU arguments that the domain adds. One whose version is not
+/// known is taken for a new one, and refuses nothing that another might take.
+pub fn write(domain: &Domain, host: &Host) -> Written {
     let libvirt = host.libvirt;
+    let machine = machine(domain, host);
     let mut refusals = validate::refusals(domain, machine.family, libvirt);
     let mut keep = |refusal: Refusal| refusals.push(refusal);
     let kvm = domain.hypervisor.as_ref().is_some_and(|hypervisor| hypervisor.value == "kvm");
     let accelerator = if kvm { Accelerator::Kvm } else { Accelerator::Tcg };
     let target = target(domain).map_err(&mut keep).unwrap_or_default();
-    let rhel = machine.flavor == Flavor::Rhel;
+    let rhel = machine.known.as_ref().is_some_and(|machine| machine.flavor == Flavor::Rhel);
     let circumstances = Circumstances { accelerator, target, libvirt, qemu: host.qemu, rhel };
     let cpu = cpu::cpu(domain.cpu.as_ref(), &circumstances, domain.span).map_err(&mut keep).ok();
     let sizes = memory::sizes(domain, host).map_err(&mut keep).ok();
@@ -57,20 +61,38 @@ pub fn write(domain: &Domain, machine: &MachineType, host: &Host) -> Written {
         machine: Machine {
             kind: domain.machine.as_ref().map(|machine| Told::in_xml(machine.value.clone(), machine.span)),
             acpi: Some(domain.acpi),
-            memory_backend: None,
+            ..Machine::default()
         },
-        accelerator,
+        accelerator: Some(accelerator),
         cpu,
         sockets: domain.sockets,
         memory: sizes.as_ref().map(|sizes| sizes.memory),
-        globals: pci_hole64(domain, machine.family).into_iter().collect(),
+        globals: pci_hole64(domain).into_iter().collect(),
         ..CommandLine::default()
     };
     if let Some(sizes) = &sizes {
-        backend::memory(domain, machine, sizes, libvirt, &mut line);
+        backend::memory(domain, machine.known.as_ref(), sizes, libvirt, &mut line);
     }
-    domain.passthrough.iter().for_each(|device| passthrough(device, &mut line));
+    domain.passthrough.iter().for_each(|device| attach(device, &mut line));
+    domain.device_changes.iter().for_each(|change| change_device(change, &mut line));
+    line.merge(raw_arguments(domain));
     Written { line, refusals }
+}
+
+/// What libvirt knows of the machine type that the domain names.
+struct MachineFacts {
+    family: Option<Family>,
+    /// The type, where its name tells all.
+    known: Option<MachineType>,
+}
+
+fn machine(domain: &Domain, host: &Host) -> MachineFacts {
+    let requested = domain.machine.as_ref().map_or("pc", |machine| machine.value.as_str());
+    match resolve(host.canonical_machine(requested)) {
+        Resolved::Known(machine) => MachineFacts { family: Some(machine.family), known: Some(machine) },
+        Resolved::Unknown { family, .. } => MachineFacts { family, known: None },
+        Resolved::NotPc(_) => MachineFacts { family: None, known: None },
+    }
 }
 
 /// Which QEMU libvirt starts: what `<emulator>` names, or what the architecture has (`virQEMUCapsInitGuest` in libvirt
@@ -87,35 +109,55 @@ fn target(domain: &Domain) -> Result<Target, Refusal> {
     }
 }
 
+/// The passthrough devices of a domain, with those that raw QEMU arguments add.
+pub fn passthrough(domain: &Domain) -> Vec<Passthrough> {
+    let mut line = CommandLine::default();
+    domain.passthrough.iter().for_each(|device| attach(device, &mut line));
+    line.merge(raw_arguments(domain));
+    line.passthrough()
+}
+
+/// libvirt puts them behind everything else (`qemuBuildCommandLine` in libvirt `src/qemu/qemu_command.c`).
+fn raw_arguments(domain: &Domain) -> impl Iterator<Item = Argument<'_>> {
+    domain.raw_args.iter().map(|argument| Argument { text: &argument.value, origin: Origin::Xml(argument.span) })
+}
+
+/// `qemuBuildDeviceCommandlineHandleOverrides` of libvirt `src/qemu/qemu_command.c`.
+fn change_device(change: &DeviceChange, line: &mut CommandLine) {
+    for device in line.devices.iter_mut().filter(|device| device.id.as_ref() == Some(&change.alias)) {
+        device.properties.remove(&change.name);
+        if let Some(value) = &change.value {
+            device.properties.set(change.name.clone(), value, Origin::Xml(change.span));
+        }
+    }
+}
+
 /// `qemuBuildGlobalControllerCommandLine` of libvirt `src/qemu/qemu_command.c`.
-fn pci_hole64(domain: &Domain, family: Family) -> Option<Global> {
+fn pci_hole64(domain: &Domain) -> Option<Global> {
     let hole = domain.pci_hole64?;
-    let driver = match family {
-        Family::Q35 => "q35-pcihost",
-        Family::I440fx => "i440FX-pcihost",
-    };
-    let value = format!("{}K", hole.value);
-    Some(Global { driver: driver.into(), property: "pci-hole64-size".into(), value, origin: Origin::Xml(hole.span) })
+    let driver = if domain.pcie { "q35-pcihost" } else { "i440FX-pcihost" };
+    let (value, origin) = (format!("{}K", hole.value), Origin::Xml(hole.span));
+    Some(Global { driver: driver.into(), property: Property { name: "pci-hole64-size".into(), value, origin } })
 }
 
 /// `qemuBuildPCIHostdevDevProps` and its neighbours in libvirt `src/qemu/qemu_command.c`. Of the names of disks and
 /// networks nothing depends here.
-fn passthrough(device: &Passthrough, line: &mut CommandLine) {
+fn attach(device: &HostDevice, line: &mut CommandLine) {
     let origin = Origin::Xml(device.span);
     let (driver, property) = match device.kind {
-        PassthroughKind::VfioPci => ("vfio-pci", "host"),
-        PassthroughKind::VfioMdev => ("vfio-pci", "sysfsdev"),
-        PassthroughKind::VhostVdpa => ("vhost-vdpa", "vhostdev"),
+        HostDeviceKind::Pci => ("vfio-pci", "host"),
+        HostDeviceKind::Mdev => ("vfio-pci", "sysfsdev"),
+        HostDeviceKind::Vdpa => ("vhost-vdpa", "vhostdev"),
     };
     let mut properties = Properties::new();
     let value = match device.kind {
-        PassthroughKind::VfioMdev => format!("/sys/bus/mdev/devices/{}", device.device),
+        HostDeviceKind::Mdev => format!("{MDEV_FOLDER}{}", device.device),
         _ => device.device.clone(),
     };
     properties.set(property, value, origin);
-    let part = Device { driver: driver.into(), id: None, properties, origin };
+    let part = Device { driver: driver.into(), id: None, properties, origin, settable: false };
     match device.kind {
-        PassthroughKind::VhostVdpa => line.host_ends.push(part),
-        PassthroughKind::VfioPci | PassthroughKind::VfioMdev => line.devices.push(part),
+        HostDeviceKind::Vdpa => line.host_ends.push(part),
+        HostDeviceKind::Pci | HostDeviceKind::Mdev => line.devices.push(part),
     }
 }

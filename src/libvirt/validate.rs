@@ -20,7 +20,7 @@ const SECURE_WITH_FIRMWARE: Version = Version::new(9, 1);
 const ENDLESS_HOLE_REFUSED: Version = Version::new(9, 0);
 
 /// Everything of that kind that a libvirt of that version refuses.
-pub(super) fn refusals(domain: &Domain, family: Family, libvirt: Option<Version>) -> Vec<Refusal> {
+pub(super) fn refusals(domain: &Domain, family: Option<Family>, libvirt: Option<Version>) -> Vec<Refusal> {
     let checks = [
         os_type(domain),
         huge_pages(domain),
@@ -90,10 +90,11 @@ const CONTROLLER_MODELS: [&str; 10] = [
 /// `virDomainControllerDefParseXML` in `src/conf/domain_conf.c`, `virDomainDefRejectDuplicateControllers` in
 /// `src/conf/domain_validate.c`, `qemuValidateDomainDeviceDefControllerPCI` in `src/qemu/qemu_validate.c`,
 /// `qemuDomainAssignPCIAddresses` in `src/qemu/qemu_domain_address.c`.
-fn controllers(domain: &Domain, family: Family) -> Result<(), Refusal> {
+fn controllers(domain: &Domain, family: Option<Family>) -> Result<(), Refusal> {
     let root = match family {
-        Family::Q35 => "pcie-root",
-        Family::I440fx => "pci-root",
+        Some(Family::Q35) => "pcie-root",
+        Some(Family::I440fx) => "pci-root",
+        None => return Ok(()),
     };
     let mut indexes = HashSet::new();
     for controller in &domain.controllers {
@@ -159,12 +160,12 @@ fn pci_controller(controller: &Controller, domain: &Domain, root: &str) -> Resul
 /// `virDomainIOMMUDefParseXML` in `src/conf/domain_conf.c`, `virDomainIOMMUDefValidate` and
 /// `virDomainDefIOMMUValidate` in `src/conf/domain_validate.c`, `qemuValidateDomainDeviceDefIOMMU` in
 /// `src/qemu/qemu_validate.c`.
-fn iommu(domain: &Domain, family: Family, libvirt: Option<Version>) -> Result<(), Refusal> {
+fn iommu(domain: &Domain, family: Option<Family>, libvirt: Option<Version>) -> Result<(), Refusal> {
     let Some(iommu) = &domain.iommu else { return Ok(()) };
     let Some(model) = &iommu.model else { return refuse(iommu.span, "<iommu> has no model") };
     let on = |option: &Option<Sourced<String>>| option.as_ref().is_some_and(|option| option.value == "on");
     match model.value.as_str() {
-        "intel" | "virtio" | "amd" if family != Family::Q35 => {
+        "intel" | "virtio" | "amd" if family == Some(Family::I440fx) => {
             return refuse(model.span, format!("a virtual IOMMU of model {} needs q35", model.value));
         }
         "intel" | "virtio" => {}

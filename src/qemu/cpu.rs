@@ -26,7 +26,7 @@ pub struct HostCpu<'a> {
 
 /// A CPU as the guest sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cpu {
+pub struct Vcpu {
     /// CPUID vendor; `None` for a model whose vendor is not known.
     pub vendor: Option<String>,
     /// Whether it has long mode (CPUID `lm`).
@@ -126,7 +126,7 @@ fn model_vendor(name: &str) -> Option<&'static str> {
     }
 }
 
-impl Cpu {
+impl Vcpu {
     /// The CPU that `options` make on `host`.
     ///
     /// `host_phys_bits_default` is a machine type's own `host-phys-bits=on` with its limit (0: none).
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn realize(options: &CpuOptions, accelerator: Accelerator, qemu: Version) -> Result<(String, u32), CpuRefusal> {
-        Cpu::realize(options, accelerator, Target::X86_64, EPYC_HOST, qemu, None)
+        Vcpu::realize(options, accelerator, Target::X86_64, EPYC_HOST, qemu, None)
             .map(|c| (c.vendor.unwrap_or_default(), c.phys_bits))
     }
 

@@ -5,16 +5,12 @@
 
 use serde::Serialize;
 
-use crate::address::{GIB, GpaRange, round_up};
+use crate::address::{AMD_HT_START, GIB, GpaRange, round_up};
 use crate::machine::{Family, MachineType};
 use crate::version::Version;
 
 /// Where RAM above 4 GiB starts unless it moves (`above_4g_mem_start`).
 pub const ABOVE_4G_START: u64 = 4 * GIB;
-
-/// First address of the HyperTransport range (`AMD_HT_START` in QEMU `hw/i386/pc.c`; AMD I/O Virtualization
-/// Technology Specification, 48882, section 2.1.2, table 3).
-pub const AMD_HT_START: u64 = 0xfd_0000_0000;
 
 /// Where RAM above 4 GiB starts when it moves (`AMD_ABOVE_1TB_START` in QEMU `hw/i386/pc.c`): the address behind the
 /// HyperTransport range.
@@ -50,6 +46,8 @@ pub struct LayoutInput<'a> {
     pub slots: u64,
     /// `pci-hole64-size`, bytes, where it is given.
     pub pci_hole64_size: Option<u64>,
+    /// `max-ram-below-4g`, bytes, where it is given.
+    pub max_ram_below_4g: Option<u64>,
 }
 
 /// The map. Ranges are inclusive at both ends.
@@ -119,6 +117,18 @@ impl Layout {
         })
     }
 
+    /// The largest `-m maxmem` in bytes with which RAM would stay below 1 TiB, with `slots` slots and `ram` bytes of RAM;
+    /// `None` where RAM has not moved, or where it moves without any room for memory devices.
+    pub fn maxmem_that_stays(&self, ram: u64, slots: u64) -> Option<u64> {
+        let above = self.ram_above_4g.filter(|_| self.relocated)?.size()?;
+        let end = round_up(ABOVE_4G_START.checked_add(above)?, GIB)?;
+        let hole = self.pci_hole64.map_or(Some(0), GpaRange::size)?;
+        let room = AMD_HT_START.checked_sub(end.checked_add(hole)?)?;
+        // The types that move RAM have a GiB more for every slot.
+        let room = room.saturating_sub(slots.checked_mul(GIB)?);
+        ram.checked_add(room)
+    }
+
     /// The ranges that hold RAM.
     pub fn ram(&self) -> impl Iterator<Item = GpaRange> {
         std::iter::once(self.ram_below_4g).chain(self.ram_above_4g)
@@ -131,11 +141,18 @@ fn lowmem(input: &LayoutInput<'_>) -> u64 {
     const Q35_LARGE: u64 = 2 * GIB;
     const I440FX_SMALL: u64 = 0xe000_0000;
     const I440FX_LARGE: u64 = 3 * GIB;
+    // 0 is the same as none.
+    let limit = input.max_ram_below_4g.filter(|&limit| limit > 0);
     match input.machine.family {
-        Family::Q35 if input.ram >= Q35_SMALL => Q35_LARGE,
-        Family::Q35 => Q35_SMALL,
-        Family::I440fx if input.ram >= I440FX_SMALL && input.machine.gigabyte_align() => I440FX_LARGE,
-        Family::I440fx => I440FX_SMALL,
+        Family::Q35 => {
+            let lowmem = if input.ram >= Q35_SMALL { Q35_LARGE } else { Q35_SMALL };
+            limit.map_or(lowmem, |limit| limit.min(lowmem))
+        }
+        Family::I440fx => {
+            let lowmem = limit.unwrap_or(I440FX_SMALL);
+            let aligned = input.ram >= lowmem && input.machine.gigabyte_align();
+            if aligned { lowmem.min(I440FX_LARGE) } else { lowmem }
+        }
     }
 }
 
@@ -223,6 +240,7 @@ mod tests {
             maxmem,
             slots,
             pci_hole64_size: hole,
+            max_ram_below_4g: None,
         };
         Layout::plan(&input).expect("fits")
     }

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 
 use super::layout::Layout;
-use super::memory_device::{DEFAULT_ALIGNMENT, FILE_ALIGNMENT, Kind, Plugged};
+use super::memory_device::{DEFAULT_ALIGNMENT, FILE_ALIGNMENT, MemoryDeviceKind, Plugged};
 use crate::command_line::{
-    Accelerator, BackendKind, CommandLine, Device, MemoryBackend, NodeMemory, Origin, Page, boolean,
+    Accelerator, BackendKind, CommandLine, Device, MemoryBackend, NodeMemory, Origin, PageSize, boolean,
 };
 use crate::machine::MachineType;
 use crate::text;
@@ -81,7 +81,7 @@ pub enum BackendError {
 pub fn refused(line: &CommandLine, machine: &MachineType, qemu: Version) -> Option<(BackendError, Origin)> {
     let backends = line.backends.iter().find_map(|backend| Some((backend_error(backend, qemu)?, backend.size.origin)));
     backends.or_else(|| {
-        let by_id = by_id(line);
+        let by_id = line.backends_by_id();
         line.devices.iter().find_map(|device| {
             let origin = device.properties.get("dynamic-memslots").map_or(device.origin, |property| property.origin);
             Some((virtio_mem_error(&by_id, machine, device)?, origin))
@@ -91,11 +91,11 @@ pub fn refused(line: &CommandLine, machine: &MachineType, qemu: Version) -> Opti
 
 /// The first piece of memory in a map that is too large for KVM.
 pub fn too_large(line: &CommandLine, layout: &Layout, plugged: &[Plugged]) -> Option<(BackendError, Origin)> {
-    if line.accelerator != Accelerator::Kvm {
+    if line.accelerator() != Accelerator::Kvm {
         return None;
     }
     let ram = line.memory.map(|memory| (memory.size.value, memory.size.origin))?;
-    let by_id = by_id(line);
+    let by_id = line.backends_by_id();
     let nodes = line.nodes.iter().filter_map(|node| match &node.memory {
         NodeMemory::Backend(id) => by_id.get(id.as_str()).map(|backend| (backend.size.value, backend.size.origin)),
         // Sizes only share RAM out, which is one piece then.
@@ -117,10 +117,6 @@ pub fn too_large(line: &CommandLine, layout: &Layout, plugged: &[Plugged]) -> Op
     pieces.extend(devices.map(|device| (device.range.size().unwrap_or(u64::MAX), device.origin)));
     let (size, origin) = pieces.into_iter().find(|&(size, _)| size >= TOO_LARGE_FOR_KVM)?;
     Some((BackendError::TooLargeForKvm { size }, origin))
-}
-
-fn by_id(line: &CommandLine) -> HashMap<&str, &MemoryBackend> {
-    line.backends.iter().rev().map(|backend| (backend.id.as_str(), backend)).collect()
 }
 
 fn backend_error(backend: &MemoryBackend, qemu: Version) -> Option<BackendError> {
@@ -148,8 +144,9 @@ fn virtio_mem_error(
     machine: &MachineType,
     device: &Device,
 ) -> Option<BackendError> {
-    let backend =
-        by_id.get(device.properties.value("memdev")?).filter(|_| Kind::of(device) == Some(Kind::VirtioMem))?;
+    let backend = by_id
+        .get(device.properties.value("memdev")?)
+        .filter(|_| MemoryDeviceKind::of(device) == Some(MemoryDeviceKind::VirtioMem))?;
     // The zero page is shared where memory is anonymous (`virtio_mem_has_shared_zeropage`).
     let accessible =
         machine.version <= ACCESSIBLE || machine.version <= ACCESSIBLE_IF_ANONYMOUS && backend.kind == BackendKind::Ram;
@@ -167,9 +164,9 @@ fn has_dynamic_memslots(device: &Device) -> bool {
 /// Bytes in a page of a backend's memory (`qemu_ram_pagesize`).
 fn page(backend: &MemoryBackend) -> u64 {
     match (backend.page, backend.kind) {
-        (_, BackendKind::Ram) | (Page::Base, _) => FILE_ALIGNMENT,
-        (Page::DefaultHuge, _) => DEFAULT_ALIGNMENT,
-        (Page::Huge(bytes), _) => bytes.max(FILE_ALIGNMENT),
+        (_, BackendKind::Ram) | (PageSize::Base, _) => FILE_ALIGNMENT,
+        (PageSize::DefaultHuge, _) => DEFAULT_ALIGNMENT,
+        (PageSize::Huge(bytes), _) => bytes.max(FILE_ALIGNMENT),
     }
 }
 
@@ -186,7 +183,7 @@ mod tests {
         let origin = Origin::Argument { number: 1, span: crate::xml::Span::new(0, 0) };
         let refused = |kind, size: u64, page: u64, qemu: &str| {
             let size = Told { value: size * MIB, origin };
-            let page = Page::Huge(page * MIB);
+            let page = PageSize::Huge(page * MIB);
             let backend = MemoryBackend { id: "a".to_owned(), kind, size, align: None, page };
             backend_error(&backend, qemu.parse().expect("a version")).is_some()
         };

@@ -3,10 +3,10 @@
 //! Source: QEMU `hw/mem/memory-device.c` (`memory_device_pre_plug`, `memory_device_get_free_addr`) and
 //! `hw/i386/pc.c` (`pc_memory_pre_plug`), 7.2 to 11.1.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::address::{GpaRange, round_up};
-use crate::command_line::{BackendKind, CommandLine, Device, MemoryBackend, Origin, Page};
+use crate::command_line::{BackendKind, CommandLine, Device, MemoryBackend, Origin, PageSize, Property};
 
 /// The alignment of anonymous memory, and the least for virtio-mem (`QEMU_VMALLOC_ALIGN` in QEMU
 /// `include/qemu/osdep.h`, x86_64 Linux).
@@ -24,7 +24,7 @@ const MAX_DEVICES: usize = 4096;
 
 /// The devices that are plugged into the device memory region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MemoryDeviceKind {
     /// `pc-dimm`.
     Dimm,
     /// `nvdimm`.
@@ -35,7 +35,7 @@ pub enum Kind {
     VirtioPmem,
 }
 
-impl Kind {
+impl MemoryDeviceKind {
     /// The kind of a device; `None` for one that is not a memory device.
     pub fn of(device: &Device) -> Option<Self> {
         match device.driver.as_ref() {
@@ -60,6 +60,16 @@ impl Kind {
     /// Whether it takes up a slot, and needs ACPI.
     pub fn has_slot(self) -> bool {
         matches!(self, Self::Dimm | Self::Nvdimm)
+    }
+
+    /// The classes its properties may be set for with `-global`.
+    fn classes(self) -> &'static [&'static str] {
+        match self {
+            Self::Dimm => &["pc-dimm"],
+            Self::Nvdimm => &["nvdimm", "pc-dimm"],
+            Self::VirtioMem => &["virtio-mem-pci"],
+            Self::VirtioPmem => &["virtio-pmem-pci"],
+        }
     }
 
     fn address_property(self) -> &'static str {
@@ -128,6 +138,20 @@ pub enum PlacementError {
     /// More devices than any QEMU has slots and PCI addresses for.
     #[error("there are {0} memory devices")]
     TooMany(usize),
+    /// `invalid slot# …, should be less than …`
+    #[error("there is no slot {slot} among its {all}")]
+    NoSuchSlot {
+        /// The slot it asks for.
+        slot: u64,
+        /// How many there are.
+        all: u64,
+    },
+    /// `no free slots available`
+    #[error("all slots are taken")]
+    NoFreeSlot,
+    /// `slot … is busy`
+    #[error("slot {0} is taken by another device")]
+    SlotTaken(u64),
     /// `'memdev' property is not set`
     #[error("it has no memory backend")]
     NoBackend,
@@ -145,7 +169,7 @@ pub struct Plugged {
     /// Its index in [`CommandLine::devices`].
     pub device: usize,
     /// The kind.
-    pub kind: Kind,
+    pub kind: MemoryDeviceKind,
     /// Where it lies.
     pub range: GpaRange,
     /// What decides that: its fixed address, or else its size.
@@ -158,21 +182,26 @@ pub struct Plugged {
 /// The index in [`CommandLine::devices`] of the first one QEMU refuses, and why.
 pub fn plug(line: &CommandLine, window: Option<GpaRange>, total: u64) -> Result<Vec<Plugged>, (usize, PlacementError)> {
     let devices = line.devices.iter().enumerate();
-    let devices: Vec<(usize, Kind, &Device)> =
-        devices.filter_map(|(index, device)| Some((index, Kind::of(device)?, device))).collect();
+    let mut devices: Vec<(usize, MemoryDeviceKind, &Device)> =
+        devices.filter_map(|(index, device)| Some((index, MemoryDeviceKind::of(device)?, device))).collect();
+    // Those given as JSON come last (`qemu_create_cli_devices` in QEMU `softmmu/vl.c`).
+    devices.sort_by_key(|(_, _, device)| !device.settable);
     let Some(&(first, ..)) = devices.first() else { return Ok(Vec::new()) };
     if devices.len() > MAX_DEVICES {
         return Err((first, PlacementError::TooMany(devices.len())));
     }
-    let backends: HashMap<&str, &MemoryBackend> =
-        line.backends.iter().rev().map(|backend| (backend.id.as_str(), backend)).collect();
+    let backends = line.backends_by_id();
     let mut requests = Vec::with_capacity(devices.len());
     let mut origins = Vec::with_capacity(devices.len());
+    let mut slots = Slots { all: line.memory.map_or(0, |memory| memory.slots()), taken: HashSet::new(), first_free: 0 };
     for &(index, kind, device) in &devices {
         let backend = device.properties.value("memdev").and_then(|id| backends.get(id));
         let backend = backend.ok_or((index, PlacementError::NoBackend))?;
-        requests.push(request(backend, kind, device).map_err(|error| (index, error))?);
+        requests.push(request(line, backend, kind, device).map_err(|error| (index, error))?);
         origins.push(origin(Some(backend), device));
+        if kind.has_slot() {
+            slots.take(device.properties.get("slot").and_then(Property::number)).map_err(|error| (index, error))?;
+        }
     }
     let Some(window) = window else {
         return Err((first, PlacementError::NotEnoughSpace { used: 0, total }));
@@ -180,6 +209,31 @@ pub fn plug(line: &CommandLine, window: Option<GpaRange>, total: u64) -> Result<
     let ranges = place(window, total, &requests).map_err(|(nth, error)| (devices[nth].0, error))?;
     let plugged = devices.iter().zip(ranges).zip(origins);
     Ok(plugged.map(|((&(device, kind, _), range), origin)| Plugged { device, kind, range, origin }).collect())
+}
+
+/// The slots for DIMMs and NVDIMMs (`pc_dimm_get_free_slot` in QEMU `hw/mem/pc-dimm.c`).
+struct Slots {
+    all: u64,
+    taken: HashSet<u64>,
+    /// All below it are taken.
+    first_free: u64,
+}
+
+impl Slots {
+    /// Takes the slot that is asked for, or the first that is free.
+    fn take(&mut self, asked: Option<u64>) -> Result<(), PlacementError> {
+        let slot = match asked {
+            Some(slot) if slot >= self.all => return Err(PlacementError::NoSuchSlot { slot, all: self.all }),
+            Some(slot) => slot,
+            None => {
+                self.first_free = (self.first_free..self.all)
+                    .find(|slot| !self.taken.contains(slot))
+                    .ok_or(PlacementError::NoFreeSlot)?;
+                self.first_free
+            }
+        };
+        if self.taken.insert(slot) { Ok(()) } else { Err(PlacementError::SlotTaken(slot)) }
+    }
 }
 
 /// What decides where a memory device lies.
@@ -195,23 +249,28 @@ pub fn place_of(line: &CommandLine, device: usize) -> Option<Origin> {
 }
 
 /// What a device asks for.
-fn request(backend: &MemoryBackend, kind: Kind, device: &Device) -> Result<Request, PlacementError> {
-    let number = |name: &str| device.properties.value(name).and_then(|value| value.parse::<u64>().ok());
+fn request(
+    line: &CommandLine,
+    backend: &MemoryBackend,
+    kind: MemoryDeviceKind,
+    device: &Device,
+) -> Result<Request, PlacementError> {
+    let told = |name: &str| device.properties.get(name).or_else(|| line.global(kind.classes(), name));
     let size = backend.size.value;
-    let block = number("block-size").unwrap_or(DEFAULT_ALIGNMENT);
-    if kind == Kind::VirtioMem && !size.is_multiple_of(block) {
+    let block = told("block-size").and_then(Property::size).filter(|&block| block > 0).unwrap_or(DEFAULT_ALIGNMENT);
+    if kind == MemoryDeviceKind::VirtioMem && !size.is_multiple_of(block) {
         return Err(PlacementError::NotInBlocks { block });
     }
-    let address = number(kind.address_property());
+    let address = told(kind.address_property()).and_then(Property::number).filter(|&address| address > 0);
     let alignment = match kind {
-        Kind::VirtioMem => block.max(DEFAULT_ALIGNMENT),
-        Kind::Dimm | Kind::Nvdimm | Kind::VirtioPmem => alignment(backend),
+        MemoryDeviceKind::VirtioMem => block.max(DEFAULT_ALIGNMENT),
+        MemoryDeviceKind::Dimm | MemoryDeviceKind::Nvdimm | MemoryDeviceKind::VirtioPmem => alignment(backend),
     };
-    if kind != Kind::Nvdimm {
+    if kind != MemoryDeviceKind::Nvdimm {
         return Ok(Request { size, alignment, address });
     }
     // The label lies behind the memory, which is rounded down (QEMU `nvdimm_prepare_memory_region`).
-    let label = number("label-size").unwrap_or(0);
+    let label = told("label-size").and_then(Property::size).unwrap_or(0);
     match size.saturating_sub(label) & !(alignment - 1) {
         0 => Err(PlacementError::NothingButLabel { alignment }),
         size => Ok(Request { size, alignment, address }),
@@ -222,9 +281,9 @@ fn request(backend: &MemoryBackend, kind: Kind, device: &Device) -> Result<Reque
 /// what is asked for (`file_ram_alloc`); [`DEFAULT_ALIGNMENT`] of anonymous memory.
 fn alignment(backend: &MemoryBackend) -> u64 {
     let page = match (backend.page, backend.kind) {
-        (Page::Huge(bytes), _) if bytes > FILE_ALIGNMENT && bytes.is_power_of_two() => bytes,
-        (Page::DefaultHuge, _) | (_, BackendKind::Ram) => DEFAULT_ALIGNMENT,
-        (Page::Base | Page::Huge(_), BackendKind::File | BackendKind::Memfd) => FILE_ALIGNMENT,
+        (PageSize::Huge(bytes), _) if bytes > FILE_ALIGNMENT && bytes.is_power_of_two() => bytes,
+        (PageSize::DefaultHuge, _) | (_, BackendKind::Ram) => DEFAULT_ALIGNMENT,
+        (PageSize::Base | PageSize::Huge(_), BackendKind::File | BackendKind::Memfd) => FILE_ALIGNMENT,
     };
     backend.align.filter(|align| align.is_power_of_two()).map_or(page, |align| align.max(page))
 }

@@ -8,28 +8,33 @@ pub mod memory_backend;
 pub mod memory_device;
 pub mod tables;
 
-use crate::command_line::{CommandLine, DEFAULT_RAM, Memory, Origin};
+use std::collections::HashMap;
+
+use crate::address::round_up;
+use crate::command_line::{CommandLine, DEFAULT_RAM, NodeMemory, NumaNode, Origin, Told};
 use crate::machine::{Family, MachineType};
 use crate::version::Version;
-use cpu::{Cpu, CpuRefusal, HostCpu};
+use cpu::{CpuRefusal, HostCpu, Vcpu};
 use layout::{Layout, LayoutError, LayoutInput};
 use memory_backend::BackendError;
-use memory_device::{Kind, PlacementError, Plugged};
+use memory_device::{MemoryDeviceKind, PlacementError, Plugged};
 use tables::TableError;
 
 /// What QEMU builds.
 #[derive(Debug)]
 pub struct Built {
     /// The CPU, or why QEMU refuses it.
-    pub cpu: Result<Cpu, CpuRefusal>,
+    pub cpu: Result<Vcpu, CpuRefusal>,
     /// Why QEMU refuses `-m`, if it does.
     pub memory_refusal: Option<String>,
     /// The piece of memory that QEMU or KVM refuses, if one does, and the place that decides.
     pub backend_refusal: Option<(BackendError, Origin)>,
     /// Why QEMU cannot describe the map to the firmware.
     pub table_refusal: Option<TableError>,
+    /// RAM without memory devices, in bytes.
+    pub ram: u64,
     /// `pci-hole64-size`, bytes, where it is told one.
-    pub pci_hole64_size: Option<u64>,
+    pub pci_hole64_size: Option<Told<u64>>,
     /// The map; `None` where QEMU refuses before there is one.
     pub layout: Option<Result<Layout, LayoutError>>,
     /// The memory devices in the order QEMU plugs them; or the index in [`CommandLine::devices`] of the one it refuses.
@@ -39,12 +44,13 @@ pub struct Built {
 /// Builds the guest that `line` describes.
 pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu: Version) -> Built {
     let cpu =
-        Cpu::realize(&line.cpu_options(), line.accelerator, line.target, host, qemu, machine.host_phys_bits_limit);
+        Vcpu::realize(&line.cpu_options(), line.accelerator(), line.target, host, qemu, machine.host_phys_bits_limit);
     let (ram, maxmem, slots) = memory(line);
+    let memory_refusal = memory_refusal(line, machine, ram);
     let pci_hole64_size = pci_hole64_size(line, machine.family);
     let layout = match &cpu {
-        // QEMU refuses slots without room before it makes a CPU, everything else only after the map is laid out.
-        Ok(cpu) if !slots_without_room(line.memory.as_ref()) => Some(Layout::plan(&LayoutInput {
+        // QEMU refuses the sizes before it makes a CPU, everything else only after the map is laid out.
+        Ok(cpu) if size_refusal(line, ram).is_none() => Some(Layout::plan(&LayoutInput {
             machine,
             qemu,
             amd: cpu.is_amd(),
@@ -53,7 +59,8 @@ pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu:
             ram,
             maxmem,
             slots,
-            pci_hole64_size,
+            pci_hole64_size: pci_hole64_size.map(|size| size.value),
+            max_ram_below_4g: line.machine.max_ram_below_4g.map(|limit| limit.value),
         })),
         _ => None,
     };
@@ -64,7 +71,8 @@ pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu:
     let map = layout.as_ref().and_then(|layout| layout.as_ref().ok());
     let too_large = || memory_backend::too_large(line, map?, plugged.as_deref().unwrap_or_default());
     Built {
-        memory_refusal: memory_refusal(line, machine),
+        ram,
+        memory_refusal,
         backend_refusal: memory_backend::refused(line, machine, qemu).or_else(too_large),
         table_refusal: map.and_then(|map| tables::refused(line, machine, map, ram, qemu)),
         cpu,
@@ -74,48 +82,81 @@ pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu:
     }
 }
 
-/// RAM, the most memory there can be, both in bytes, and the slots.
+/// RAM, the most memory there can be, both in bytes, and the slots (`machine_set_mem` in QEMU `hw/core/machine.c`,
+/// `qemu_resolve_machine_memdev` in `softmmu/vl.c`).
 fn memory(line: &CommandLine) -> (u64, u64, u64) {
-    match &line.memory {
-        Some(memory) => {
-            let ram = memory.size.value;
-            (ram, memory.maxmem.map_or(ram, |maxmem| maxmem.value), memory.slots())
-        }
-        None => (DEFAULT_RAM, DEFAULT_RAM, 0),
-    }
+    let told = line.memory.map(|memory| memory.size.value).filter(|&size| size > 0);
+    let backend = || line.machine.memory_backend.as_ref().and_then(|id| line.backend(id));
+    let ram = told.or_else(|| backend().map(|backend| backend.size.value)).unwrap_or(DEFAULT_RAM);
+    let ram = round_up(ram, RAM_UNIT).unwrap_or(ram);
+    let maxmem = line.memory.and_then(|memory| memory.maxmem);
+    (ram, maxmem.map_or(ram, |maxmem| maxmem.value), line.memory.map_or(0, |memory| memory.slots()))
 }
 
-fn slots_without_room(memory: Option<&Memory>) -> bool {
-    memory.is_some_and(|memory| {
-        memory.slots() > 0 && memory.maxmem.is_some_and(|maxmem| maxmem.value == memory.size.value)
-    })
+/// RAM is rounded up to this many bytes (`machine_set_mem` in QEMU `hw/core/machine.c`).
+const RAM_UNIT: u64 = 8192;
+
+/// Why QEMU refuses the sizes in `-m` (`machine_set_mem` and `machine_run_board_init` in QEMU `hw/core/machine.c`,
+/// `numa_complete_configuration` in `hw/core/numa.c`).
+fn size_refusal(line: &CommandLine, ram: u64) -> Option<String> {
+    if let Some(memory) = &line.memory {
+        match memory.maxmem.map(|maxmem| maxmem.value) {
+            Some(maxmem) if maxmem < ram => {
+                return Some(format!(
+                    "invalid value of maxmem: maximum memory size ({maxmem:#x}) must be at least the initial memory size \
+                     ({ram:#x})"
+                ));
+            }
+            Some(maxmem) if memory.slots() > 0 && maxmem == ram => {
+                return Some("there are memory slots, but <maxMemory> is no more than the initial memory".to_owned());
+            }
+            None if memory.slots.is_some_and(|slots| slots.value > 0) => {
+                return Some("slots specified but no max-size".to_owned());
+            }
+            _ => {}
+        }
+    }
+    let backends = if line.nodes.is_empty() { HashMap::new() } else { line.backends_by_id() };
+    let node = |node: &NumaNode| match &node.memory {
+        NodeMemory::Backend(id) => backends.get(id.as_str()).map_or(0, |backend| backend.size.value),
+        NodeMemory::Size(bytes) => *bytes,
+        NodeMemory::None => 0,
+    };
+    let told = line.nodes.iter().any(|node| node.memory != NodeMemory::None);
+    let total = line.nodes.iter().map(node).fold(0, u64::saturating_add);
+    if told && total != ram {
+        return Some(format!("total memory for NUMA nodes ({total:#x}) should equal RAM size ({ram:#x})"));
+    }
+    let backend = line.machine.memory_backend.as_ref().and_then(|id| line.backend(id));
+    backend
+        .filter(|backend| backend.size.value != ram)
+        .map(|_| "Machine memory size does not match the size of the memory backend".to_owned())
 }
 
 /// The property of the PCI host bridge (QEMU `hw/pci-host/q35.c`, `hw/pci-host/i440fx.c`) and of what it is derived
 /// from.
-fn pci_hole64_size(line: &CommandLine, family: Family) -> Option<u64> {
+fn pci_hole64_size(line: &CommandLine, family: Family) -> Option<Told<u64>> {
     let classes: &[&str] = match family {
-        Family::Q35 => &["q35-pcihost", "pcie-host-bridge", "pci-host-bridge", "sys-bus-device", "device"],
-        Family::I440fx => &["i440FX-pcihost", "pci-host-bridge", "sys-bus-device", "device"],
+        Family::Q35 => &["q35-pcihost", "pcie-host-bridge", "pci-host-bridge"],
+        Family::I440fx => &["i440FX-pcihost", "pci-host-bridge"],
     };
-    let kib = line.global(classes, "pci-hole64-size")?.value.strip_suffix('K')?.parse::<u64>().ok()?;
-    kib.checked_mul(1024)
+    let told = line.global(classes, "pci-hole64-size")?;
+    Some(Told { value: told.size()?, origin: told.origin })
 }
 
-/// QEMU 7.2 to 11.1: `machine_set_mem` and `machine_parse_memory` (`hw/core/machine.c`), `pc_memory_init` and
-/// `pc_memory_pre_plug` (`hw/i386/pc.c`).
-fn memory_refusal(line: &CommandLine, machine: &MachineType) -> Option<String> {
+/// Why QEMU refuses `-m`: QEMU 7.2 to 11.1, `pc_memory_init` and `pc_memory_pre_plug` (`hw/i386/pc.c`).
+fn memory_refusal(line: &CommandLine, machine: &MachineType, ram: u64) -> Option<String> {
+    if let Some(why) = size_refusal(line, ram) {
+        return Some(why);
+    }
     let memory = line.memory.as_ref()?;
     memory.maxmem?;
-    if slots_without_room(Some(memory)) {
-        return Some("there are memory slots, but <maxMemory> is no more than the initial memory".to_owned());
-    }
     if !machine.has_reserved_memory() {
         return Some(format!("machine type {} has no memory hotplug", machine.name));
     }
     if memory.slots() > memory_device::MAX_SLOTS {
         return Some(format!("{} memory slots, QEMU has at most {}", memory.slots(), memory_device::MAX_SLOTS));
     }
-    let dimm = line.devices.iter().any(|device| Kind::of(device).is_some_and(Kind::has_slot));
+    let dimm = line.devices.iter().any(|device| MemoryDeviceKind::of(device).is_some_and(MemoryDeviceKind::has_slot));
     (dimm && line.machine.acpi == Some(false)).then(|| "a DIMM needs <features><acpi/></features>".to_owned())
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::host::{BUILTIN, Builtin, Described, Emulator, Fact, Host, Iommu, Origin, Reserved, builtin};
+use crate::host::{BUILTIN, Builtin, Described, Emulator, Fact, FactOrigin, Host, Iommu, Reserved, builtin};
 use crate::report::json::ReservedReport;
 use crate::version::Version;
 
@@ -76,12 +76,14 @@ struct QemuFacts {
     version: Option<String>,
     machines: Vec<String>,
     aliases: BTreeMap<String, String>,
+    /// Null where it is not known which are.
+    deprecated: Option<Vec<String>>,
 }
 
 impl From<&Emulator> for QemuFacts {
     fn from(emulator: &Emulator) -> Self {
-        let Emulator { path, version, machines, aliases } = emulator.clone();
-        Self { path, version: version.map(|version| version.to_string()), machines, aliases }
+        let Emulator { path, version, machines, aliases, deprecated } = emulator.clone();
+        Self { path, version: version.map(|version| version.to_string()), machines, aliases, deprecated }
     }
 }
 
@@ -128,8 +130,8 @@ impl HostFacts {
 
 fn known<T>(described: &Described, fact: Fact, value: Option<T>) -> Known<T> {
     let (source, missing) = match (described.origin(fact), &value) {
-        (Some(Origin::Found(source)), Some(_)) => (Some(source.clone()), None),
-        (Some(Origin::Missing { why, remedy }), None) => {
+        (Some(FactOrigin::Found(source)), Some(_)) => (Some(source.clone()), None),
+        (Some(FactOrigin::Missing { why, remedy }), None) => {
             let (why, remedy, assumption) = (why.clone(), remedy.clone(), fact.assumption());
             (None, Some(Missing { why, assumption, remedy }))
         }

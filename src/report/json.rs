@@ -319,7 +319,7 @@ impl Details {
                     .map(|&(kind, range)| MemoryDeviceReport { kind, range })
                     .collect(),
             }),
-            passthrough: domain
+            passthrough: facts
                 .passthrough
                 .iter()
                 .map(|p| PassthroughReport { kind: p.kind.name(), device: p.device.clone() })

@@ -1,12 +1,12 @@
 //! What the rules about reserved ranges have in common.
 
-use crate::address::GpaRange;
-use crate::domain::PassthroughKind;
+use crate::address::{AMD_HT_START, GpaRange};
+use crate::command_line::PassthroughKind;
 use crate::finding::{Finding, Severity};
 use crate::guest::{Exposure, Guest};
 use crate::host::Reserved;
 use crate::machine::Flavor;
-use crate::qemu::layout::{AMD_HT_START, FIRST_RELOCATING_QEMU};
+use crate::qemu::layout::FIRST_RELOCATING_QEMU;
 use crate::text;
 
 /// Names a reserved range.
@@ -28,7 +28,7 @@ pub(super) fn severity(guest: &Guest<'_>) -> Severity {
 
 /// What comes of it.
 fn consequence(guest: &Guest<'_>) -> String {
-    let devices = &guest.domain.passthrough;
+    let devices = &guest.passthrough;
     let vdpa = !devices.is_empty() && devices.iter().all(|device| device.kind == PassthroughKind::VhostVdpa);
     let who = if vdpa { "vhost-vdpa" } else { "VFIO" };
     match guest.exposure {
@@ -89,22 +89,20 @@ pub(super) fn cause(guest: &Guest<'_>) -> Option<String> {
 
 /// Points at what the cause is, and at the device that makes it fail.
 pub(super) fn labelled(guest: &Guest<'_>, mut finding: Finding) -> Finding {
-    let domain = guest.domain;
     let machine = guest.setting.machine;
     if !machine.enforces_amd_1tb_hole {
-        if let Some(name) = &domain.machine {
-            finding = finding.with_label(name.span, "does not move RAM above 1 TiB");
+        if let Some(kind) = &guest.line.machine.kind {
+            finding = finding.with_label(kind.origin.span(), "does not move RAM above 1 TiB");
         }
     } else if guest.cpu().is_some_and(|cpu| !cpu.is_amd())
-        && let Some(cpu) = &domain.cpu
+        && let Some(span) = guest.vendor_span()
     {
-        let span = cpu.vendor_id.as_ref().or(cpu.model.as_ref()).map_or(cpu.span, |sourced| sourced.span);
         finding = finding.with_label(span, "not AuthenticAMD");
     }
     // A mediated device does not need it; of the others, one is enough to show.
-    let device = domain.passthrough.iter().find(|device| device.kind != PassthroughKind::VfioMdev);
+    let device = guest.passthrough.iter().find(|device| device.kind != PassthroughKind::VfioMdev);
     if let Some(device) = device.filter(|_| finding.severity == Severity::Error) {
-        finding = finding.with_label(device.span, "needs DMA to all of the guest's memory");
+        finding = finding.with_label(device.origin.span(), "needs DMA to all of the guest's memory");
     }
     finding
 }

@@ -6,6 +6,7 @@ use super::{Refuser, Rule};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::machine::Flavor;
+use crate::version::Version;
 
 pub(crate) const RULE: Rule = Rule {
     id: "machine-type-not-available",
@@ -19,15 +20,25 @@ pub(crate) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let (host, machine) = (guest.setting.host, guest.setting.machine);
-    // The list of a host that is known decides; where there is none, no upstream type is newer than its QEMU.
-    let newer = matches!(machine.flavor, Flavor::Upstream | Flavor::Proxmox)
-        && host.qemu.is_some_and(|qemu| (qemu.major, qemu.minor) < (machine.version.major, machine.version.minor));
-    if host.machines.contains(&machine.name) || (host.machines.is_empty() && !newer) {
-        return;
-    }
-    let span = guest.domain.machine.as_ref().map_or(guest.domain.span, |name| name.span);
+    // The list of a host that is known decides. Where there is none, no upstream type is newer than its QEMU, and none is
+    // there that has been removed.
+    let release = |version: Version| (version.major, version.minor);
+    let unlisted = || {
+        let qemu = host.qemu?;
+        if machine.newest_qemu().is_some_and(|newest| release(qemu) > release(newest)) {
+            return Some(format!("QEMU {qemu} no longer has it"));
+        }
+        let upstream = matches!(machine.flavor, Flavor::Upstream | Flavor::Proxmox);
+        (upstream && release(qemu) < release(machine.version)).then(|| format!("newer than QEMU {qemu}"))
+    };
+    let label = match host.machines.is_empty() {
+        true => unlisted(),
+        false => (!host.machines.contains(&machine.name)).then(|| "the host's QEMU has no such type".to_owned()),
+    };
+    let Some(label) = label else { return };
+    let span = guest.machine_span();
     let message = format!("libvirt refuses the guest: the host's QEMU does not have machine type {}", machine.name);
-    findings.push(Finding::new(RULE.id, Severity::Error, message, span, "the host's QEMU has no such type"));
+    findings.push(Finding::new(RULE.id, Severity::Error, message, span, label));
 }
 
 #[cfg(feature = "cli")]
@@ -53,6 +64,7 @@ const PAGE: Page = Page {
             text: "Emulator '/usr/bin/qemu-system-x86_64' does not support machine type 'pc-q35-99.0'",
         },
         ErrorText { by: Program::Qemu, when: "asked without libvirt", text: "unsupported machine type" },
+        ErrorText { by: Program::Qemu, when: "the same in QEMU 10", text: "unsupported machine type: \"pc-q35-99.0\"" },
     ],
     fix: &[
         Text(

@@ -5,7 +5,7 @@ use super::page::*;
 use super::{Refuser, Rule};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
-use crate::qemu::memory_device::Kind;
+use crate::qemu::memory_device::MemoryDeviceKind;
 
 pub(crate) const RULE: Rule = Rule {
     id: "memory-device-does-not-fit",
@@ -19,12 +19,13 @@ pub(crate) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Err((index, error)) = &guest.plugged else { return };
-    let kind = guest.line.devices.get(*index).and_then(Kind::of).map_or("memory device", Kind::name);
+    let kind =
+        guest.line.devices.get(*index).and_then(MemoryDeviceKind::of).map_or("memory device", MemoryDeviceKind::name);
     let message = format!("QEMU refuses to start: the {kind} has no place, {error}");
     let span = guest.device_span(*index);
     let mut finding = Finding::new(RULE.id, Severity::Error, message, span, "does not fit");
-    if let Some(maximum) = guest.domain.max_memory {
-        finding = finding.with_label(maximum.span, "the room there is");
+    if let Some(maximum) = guest.maxmem_span() {
+        finding = finding.with_label(maximum, "the room there is");
     }
     findings.push(finding);
 }

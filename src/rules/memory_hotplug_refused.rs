@@ -18,7 +18,7 @@ pub(crate) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(why) = &guest.memory_refusal else { return };
-    let span = guest.domain.max_memory.map_or(guest.domain.span, |maximum| maximum.span);
+    let span = guest.maxmem_span().or(guest.ram_span()).unwrap_or(guest.domain.span);
     let message = format!("QEMU refuses to start: {why}");
     findings.push(Finding::new(RULE.id, Severity::Error, message, span, "memory hot-plug is asked for here"));
 }
@@ -42,6 +42,12 @@ const PAGE: Page = Page {
             when: "slots without room",
             text: "invalid value of maxmem: memory slots were specified but maximum memory size (0x40000000) is equal \
                    to the initial memory size (0x40000000)",
+        },
+        ErrorText {
+            by: Program::Qemu,
+            when: "maxMemory below the cells, each rounded up to a MiB",
+            text: "invalid value of maxmem: maximum memory size (0x100000) must be at least the initial memory size \
+                   (0x200000)",
         },
         ErrorText {
             by: Program::Qemu,

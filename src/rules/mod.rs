@@ -2,6 +2,7 @@
 //! reports [`Finding`]s; it does no arithmetic of its own.
 
 mod collision;
+pub(crate) mod dma_not_visible;
 pub(crate) mod hotplug_window_in_reserved_range;
 pub(crate) mod machine_type_not_available;
 pub(crate) mod memory_backend_refused;
@@ -64,7 +65,7 @@ impl Rule {
 }
 
 /// All rules in the order their findings are reported: what stops a guest first, what is good to know last.
-pub static RULES: [Rule; 18] = [
+pub static RULES: [Rule; 19] = [
     unknown_machine_type::RULE,
     refused_by_libvirt::RULE,
     machine_type_not_available::RULE,
@@ -78,6 +79,7 @@ pub static RULES: [Rule; 18] = [
     memory_device_does_not_fit::RULE,
     ram_in_reserved_range::RULE,
     memory_device_in_reserved_range::RULE,
+    dma_not_visible::RULE,
     hotplug_window_in_reserved_range::RULE,
     pci_hole_in_reserved_range::RULE,
     phys_bits_ignored::RULE,

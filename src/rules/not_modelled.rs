@@ -9,7 +9,7 @@ use crate::text::quoted;
 
 pub(crate) const RULE: Rule = Rule {
     id: "not-modelled",
-    summary: "raw QEMU arguments change what is computed here",
+    summary: "raw QEMU arguments that are not modelled may change what is computed here",
     by: Refuser::Nobody,
     stops: false,
     check,
@@ -17,35 +17,14 @@ pub(crate) const RULE: Rule = Rule {
     page: &PAGE,
 };
 
-/// Options that change the memory map, the CPU or the machine (QEMU `qemu-options.hx`).
-const OPTIONS: [&str; 8] = ["-cpu", "-m", "-machine", "-M", "-numa", "-accel", "-enable-kvm", "-readconfig"];
-
-/// Devices that take a place in the device memory region.
-const MEMORY_DEVICES: [&str; 5] = ["pc-dimm", "nvdimm", "virtio-mem-pci", "virtio-pmem-pci", "cxl-type3"];
-
-/// Words in `-global` and `-set` that change the memory map.
-const PROPERTIES: [&str; 4] = ["pci-hole64-size", "phys-bits", "below-4g-mem-size", "-cpu."];
-
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    let args = &guest.domain.raw_args;
-    for (index, arg) in args.iter().enumerate() {
-        // Both dashes mean the same to QEMU.
-        let option = if arg.value.starts_with("--") { &arg.value[1..] } else { &arg.value };
-        let value = args.get(index + 1).map_or("", |next| next.value.as_str());
-        let matters = match option {
-            "-global" | "-set" => PROPERTIES.iter().any(|word| value.contains(word)),
-            "-device" => MEMORY_DEVICES
-                .iter()
-                .any(|device| value.starts_with(device) || value.contains(&format!("\"{device}\""))),
-            _ => OPTIONS.contains(&option),
-        };
-        if matters {
-            let message = format!(
-                "the raw QEMU argument `{option} {}` is not modelled: what is said of this guest leaves it out",
-                quoted(value)
-            );
-            findings.push(Finding::new(RULE.id, Severity::Warning, message, arg.span, "not modelled"));
-        }
+    for argument in &guest.line.not_modelled {
+        let message = format!(
+            "the raw QEMU argument `{} {}` is not modelled: what is said of this guest leaves it out",
+            quoted(&argument.option),
+            quoted(&argument.value)
+        );
+        findings.push(Finding::new(RULE.id, Severity::Warning, message, argument.origin.span(), "not modelled"));
     }
 }
 
@@ -53,14 +32,15 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
-        "The domain passes raw arguments to QEMU (`<qemu:commandline>`) that change the memory map, the CPU or the \
-         machine. What is said of the guest leaves them out and can be wrong, so that all that QEMU or VFIO would \
-         refuse is a warning here and no error, and the hook does not stop the guest for it.",
+        "The domain passes raw arguments to QEMU (`<qemu:commandline>`) that may change the memory map, the CPU or the \
+         machine, and that are not modelled. What is said of the guest leaves them out and can be wrong, so that all \
+         that QEMU or VFIO would refuse is a warning here and no error, and the hook does not stop the guest for it.",
     )],
     cause: &[Text(
-        "QEMU takes the last of two options that say the same, and libvirt puts raw arguments last. So `-cpu`, `-m`, \
-         `-machine`, `-accel`, `-numa`, `-readconfig`, a `-global` or `-set` of phys-bits or pci-hole64-size, or a \
-         memory device, win over what the domain says.",
+        "libvirt puts raw arguments last, and QEMU merges them with what libvirt says. `-cpu`, `-m`, `-machine`, \
+         `-numa`, `-global`, `-object`, `-device` and `<qemu:override>` are read as QEMU reads them. Left out are \
+         `-readconfig`, `-set` of a device that libvirt writes, other accelerators than KVM and TCG, SGX and CXL memory, \
+         values that QEMU does not take, and in the hook options as JSON (`-device {…}`).",
     )],
     history: &[Text(
         "Before libvirt 8.7 had `<maxphysaddr>`, a raw `-cpu` was the only way to physical address bits, and domains \

@@ -24,7 +24,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         let consequence = "a BAR that firmware places there has no peer-to-peer DMA";
         let cause = collision::cause(guest).map_or(consequence.to_owned(), |cause| format!("{consequence}; {cause}"));
         let takes = format!("the hole takes up {}", text::range(hole));
-        let told = guest.domain.pci_hole64.map(|size| size.span);
+        let told = guest.pci_hole64_size.map(|size| size.origin.span());
         let span = told.or(guest.ram_span()).unwrap_or(guest.domain.span);
         let finding = Finding::new(RULE.id, Severity::Warning, title, span, takes).because(cause).about(common);
         findings.push(collision::labelled(guest, finding));
@@ -55,11 +55,18 @@ const PAGE: Page = Page {
              can keep BARs out of it; with older ones it does not.",
         ),
     ],
-    errors: &[ErrorText {
-        by: Program::Qemu,
-        when: "a warning in the guest's log, when the BAR is mapped",
-        text: "failed to vfio_dma_map. pci p2p may not work",
-    }],
+    errors: &[
+        ErrorText {
+            by: Program::Qemu,
+            when: "a warning in the guest's log, when the BAR is mapped",
+            text: "failed to vfio_dma_map. pci p2p may not work",
+        },
+        ErrorText {
+            by: Program::Qemu,
+            when: "the same in QEMU 10",
+            text: "0000:00:10.0: PCI peer-to-peer transactions on BARs are not supported.",
+        },
+    ],
     fix: &[
         Text(
             "A machine type of 7.1 or newer, or a smaller hole, if the devices' BARs fit into it. Nothing has to be \

@@ -45,7 +45,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
              accesses up there fail in the running guest",
             layout.max_gpa, cpu.phys_bits
         );
-        let span = guest.domain.cpu.as_ref().map_or(guest.domain.span, |cpu| cpu.span);
+        let written = guest.domain.cpu.as_ref().map(|cpu| cpu.span);
+        let span = guest.raw_width_span().or(written).unwrap_or(guest.domain.span);
         findings.push(Finding::new(RULE.id, Severity::Warning, message, span, format!("gives {} bits", cpu.phys_bits)));
     }
 }

@@ -33,6 +33,12 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         report(width.span, format!("libvirt {version} drops it, 8.7 is the first that reads it"));
         return;
     }
+    if let Some(bits) = width.bits.filter(|_| guest.raw_width_span().is_some()) {
+        if bits.value != cpu.phys_bits {
+            report(bits.span, "a raw QEMU argument says otherwise".to_owned());
+        }
+        return;
+    }
     match (width.mode, width.bits) {
         (MaxPhysAddrMode::Emulate, Some(bits))
             if kvm && cpu.long_mode && bits.value != 0 && cpu.phys_bits != bits.value =>

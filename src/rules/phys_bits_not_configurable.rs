@@ -21,7 +21,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(Err(CpuRefusal::NotConfigurable)) = guest.cpu else { return };
     let domain = guest.domain;
     let cpu = domain.cpu.as_ref();
-    let span = cpu.and_then(|cpu| cpu.maxphysaddr.as_ref()).map_or(domain.span, |width| width.span);
+    let width = cpu.and_then(|cpu| cpu.maxphysaddr.as_ref()).map(|width| width.span);
+    let span = guest.raw_width_span().or(width).unwrap_or(domain.span);
     let message = "QEMU refuses to start: phys-bits is not user-configurable in 32 bit; the CPU has no long mode";
     let mut finding = Finding::new(RULE.id, Severity::Error, message, span, "the width of a 32-bit CPU is fixed");
     if let Some(model) = cpu.and_then(|cpu| cpu.model.as_ref()) {

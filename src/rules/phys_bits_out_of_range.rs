@@ -21,7 +21,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(Err(CpuRefusal::OutOfRange(bits))) = guest.cpu else { return };
     let domain = guest.domain;
     let width = domain.cpu.as_ref().and_then(|cpu| cpu.maxphysaddr.as_ref());
-    let span = width.map_or(domain.span, |width| width.bits.map_or(width.span, |bits| bits.span));
+    let width = width.map(|width| width.bits.map_or(width.span, |bits| bits.span));
+    let span = guest.raw_width_span().or(width).unwrap_or(domain.span);
     let message = format!(
         "QEMU refuses to start: phys-bits should be between {MIN_PHYS_BITS} and {MAX_PHYS_BITS}  (but is {bits})"
     );
@@ -45,11 +46,14 @@ const PAGE: Page = Page {
          10.0 check both ends. 11.1 checks the lower one only, in other words (`phys-bits should be at least 32 (but \
          is …)`), and aborts under KVM with more than 52.",
     )],
-    errors: &[ErrorText {
-        by: Program::Qemu,
-        when: "at start",
-        text: "phys-bits should be between 32 and 52  (but is 31)",
-    }],
+    errors: &[
+        ErrorText { by: Program::Qemu, when: "at start", text: "phys-bits should be between 32 and 52  (but is 31)" },
+        ErrorText {
+            by: Program::Qemu,
+            when: "the same in QEMU 11.1",
+            text: "phys-bits should be at least 32 (but is 31)",
+        },
+    ],
     fix: &[
         Text("The bits the memory map needs, or those of the host:"),
         shared::FIX_IT,

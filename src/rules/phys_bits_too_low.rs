@@ -36,19 +36,21 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     // As QEMU puts it, so that whoever searches for it comes here.
     let cause = format!("Address space limit {limit:#x} < {:#x} phys-bits too low ({})", layout.max_gpa, cpu.phys_bits);
     let domain = guest.domain;
-    let (span, label) = match &domain.cpu {
-        Some(written) => match &written.maxphysaddr {
-            Some(width) => (width.span, format!("gives {} bits", cpu.phys_bits)),
+    let gives = || format!("gives {} bits", cpu.phys_bits);
+    let (span, label) = match (guest.raw_width_span(), &domain.cpu) {
+        (Some(argument), _) => (argument, gives()),
+        (None, Some(written)) => match &written.maxphysaddr {
+            Some(width) => (width.span, gives()),
             None => (written.span, format!("gives {} bits, no <maxphysaddr> asks for more", cpu.phys_bits)),
         },
-        None => (domain.span, format!("without <cpu> there are {} bits", cpu.phys_bits)),
+        (None, None) => (domain.span, format!("without <cpu> there are {} bits", cpu.phys_bits)),
     };
     let mut finding = Finding::new(RULE.id, Severity::Error, title, span, label).because(cause);
-    if let Some(maximum) = domain.max_memory.filter(|_| layout.device_memory.is_some()) {
-        finding = finding.with_label(maximum.span, "counts, and a GiB for each slot");
+    if let Some(maximum) = guest.maxmem_span().filter(|_| layout.device_memory.is_some()) {
+        finding = finding.with_label(maximum, "counts, and a GiB for each slot");
     }
-    if let Some(hole) = domain.pci_hole64 {
-        finding = finding.with_label(hole.span, "the 64-bit PCI hole counts too");
+    if let Some(hole) = guest.pci_hole64_size {
+        finding = finding.with_label(hole.origin.span(), "the 64-bit PCI hole counts too");
     }
     findings.push(finding);
 }

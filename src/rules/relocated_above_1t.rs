@@ -3,9 +3,10 @@
 #[cfg(feature = "cli")]
 use super::page::*;
 use super::{Refuser, Rule};
+use crate::address::{AMD_HT_START, GIB};
+use crate::command_line::{Memory, Origin, Passthrough, PassthroughKind};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
-use crate::qemu::layout::AMD_HT_START;
 use crate::text;
 
 pub(crate) const RULE: Rule = Rule {
@@ -19,28 +20,59 @@ pub(crate) const RULE: Rule = Rule {
 };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    let (Some(layout), Some(span)) = (guest.layout(), guest.ram_span()) else { return };
+    let Some(layout) = guest.layout() else { return };
     let Some(ram) = layout.ram_above_4g.filter(|_| layout.relocated) else { return };
+    let range = text::range(ram);
+    let device = guest.passthrough.iter().find(|device| is_maybe_gpu(guest, device));
+    let (severity, title) = match device.filter(|_| guest.domain.windows) {
+        Some(_) => (Severity::Warning, format!("a GPU driver in this Windows guest may fail: RAM is moved to {range}")),
+        None => (Severity::Note, format!("QEMU moves the RAM above 4 GiB to {range}")),
+    };
+    // What would keep it where it is.
+    let maximum = guest.maxmem_span().filter(|_| layout.device_memory.is_some());
+    let slots = guest.memory().map_or(0, Memory::slots);
+    let plugged: u64 = guest.plugged.iter().flatten().filter_map(|device| device.range.size()).sum();
+    let stays = layout.maxmem_that_stays(guest.ram, slots).filter(|&most| most >= guest.ram.saturating_add(plugged));
+    let reason = match (maximum, stays) {
+        (Some(_), Some(most)) if most >= guest.ram.saturating_add(GIB) => {
+            let slots = if slots == 1 { "1 slot".to_owned() } else { format!("{slots} slots") };
+            let most = text::size(most / GIB * GIB);
+            format!("only for memory hot-plug; a <maxMemory> of up to {most} with {slots} would keep it below 1 TiB")
+        }
+        (Some(_), Some(_)) => "only for memory hot-plug; without it, or with fewer slots, it would stay".to_owned(),
+        _ => "so that none of it lies just below 1 TiB".to_owned(),
+    };
+    let mut cause = match severity {
+        Severity::Note => format!("some Windows GPU drivers do not work with RAM up there; QEMU moves it {reason}"),
+        _ => format!("NVIDIA drivers report Code 43 with RAM up there; QEMU moves it {reason}"),
+    };
     let needless = guest.setting.host.knows_reserved()
         && !guest.unmappable.iter().any(|r| r.range.start <= AMD_HT_START && r.range.end >= AMD_HT_START);
-    let title = format!("QEMU moves the RAM above 4 GiB to {}", text::range(ram));
-    let mut cause = "some Windows GPU drivers do not work with RAM up there".to_owned();
     if needless {
         cause += "; this host reserves nothing there, but QEMU cannot tell";
     }
-    let mut finding = Finding::new(RULE.id, Severity::Note, title, span, "moved above 1 TiB").because(cause).about(ram);
-    if let Some(maximum) = guest.domain.max_memory.filter(|_| layout.device_memory.is_some()) {
-        finding = finding.with_label(maximum.span, "counts, and a GiB for each slot");
+    let span = guest.ram_span().unwrap_or(guest.domain.span);
+    let mut finding = Finding::new(RULE.id, severity, title, span, "moved above 1 TiB").because(cause).about(ram);
+    if let Some(maximum) = maximum {
+        finding = finding.with_label(maximum, "counted in full, plus 1 GiB per slot");
     }
     findings.push(finding);
 }
 
+/// Whether a passthrough device may be a GPU; a network interface is none, nor is what speaks virtio over vDPA.
+fn is_maybe_gpu(guest: &Guest<'_>, device: &Passthrough) -> bool {
+    let mut networks = guest.domain.passthrough.iter().filter(|device| device.network);
+    let is_network = networks.any(|network| Origin::Xml(network.span) == device.origin);
+    !is_network && device.kind != PassthroughKind::VhostVdpa
+}
+
 #[cfg(feature = "cli")]
 const PAGE: Page = Page {
-    severities: &[Severity::Note],
+    severities: &[Severity::Warning, Severity::Note],
     meaning: &[Text(
-        "Good to know: QEMU moves all of the guest's RAM above 4 GiB to 1 TiB, so that nothing lies in the range that \
-         AMD hosts reserve. This is what is meant to happen, and the guest is well.",
+        "QEMU moves all of the guest's RAM above 4 GiB to 1 TiB, so that nothing lies in the range that AMD hosts \
+         reserve. This is expected, and usually no action is needed. It is a warning for a Windows guest with a device \
+         that may be a GPU: NVIDIA's drivers have been reported to give up with Code 43 there.",
     )],
     cause: &[
         shared::THE_RANGE,
@@ -56,13 +88,14 @@ const PAGE: Page = Page {
         Text(
             "Two things have been seen to come of it. Addresses above 1 TiB need at least 41 physical address bits \
              (see phys-bits-too-low). And NVIDIA drivers in Windows guests have been reported to give up with Code 43 \
-             when RAM lies up there.",
+             when RAM lies up there (RHEL-98247). A guest counts as one of Windows if it gets Hyper-V enlightenments \
+             (`<features><hyperv>`) or if libosinfo's metadata say so.",
         ),
     ],
     errors: &[],
     fix: &[Text(
-        "Nothing. If a driver in the guest does not bear it, keep the map below 1012 GiB: a smaller `<maxMemory>`, \
-         fewer slots, or a smaller `<pcihole64>`. With `virsh edit NAME`; the guest picks it up at its next cold \
+        "Nothing, unless a driver in the guest does not work with it. Then keep the map below 1012 GiB: a smaller \
+         `<maxMemory>`, fewer slots, or a smaller `<pcihole64>`. With `virsh edit NAME`; the guest picks it up at its next cold \
          start.",
     )],
     verify: &[

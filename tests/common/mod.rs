@@ -11,10 +11,12 @@ use iova_preflight::host::BUILTIN;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 /// Says that a real part is missing. Where every part is there by definition (`CI` is set), that
 /// is a failure. Written to stderr directly, because the test harness swallows `eprintln!`.
@@ -22,6 +24,47 @@ pub fn skip(why: &str) {
     let line = format!("SKIPPED: {why}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
     assert!(std::env::var("CI").unwrap_or_default().is_empty(), "a real part is missing under CI: {why}");
+}
+
+/// How long anything may take before it counts as hung. Not a measure of speed: on a busy machine things take a hundred
+/// times as long as on an idle one.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Waits until something holds.
+#[track_caller]
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits for the end of a program that must not hang.
+#[track_caller]
+pub fn end_of(child: &mut Child) -> ExitStatus {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("wait for the program") {
+            return status;
+        }
+        if start.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("hung: not done after {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Opens a named pipe when a program reads from it, so when that is done with the inputs before.
+#[track_caller]
+pub fn open_when_read(pipe: &Path) -> File {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let pipe = pipe.to_owned();
+    // Opening blocks, for ever if the program never does its part.
+    std::thread::spawn(move || sender.send(File::options().write(true).open(pipe)));
+    receiver.recv_timeout(PATIENCE).expect("the program opens the pipe").expect("open the pipe")
 }
 
 /// A line for the reader that the test harness does not swallow.

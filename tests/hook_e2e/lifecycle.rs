@@ -22,7 +22,7 @@ fn a_running_guest_survives_every_restart_of_libvirtd() {
         world.set_policy(policy);
         world.restart_libvirtd();
         let reconnects = || world.operations("10-recorder", "db").iter().filter(|o| *o == "reconnect begin").count();
-        super::world::wait_for("libvirtd to find the guest", || reconnects() == restarts + 1);
+        crate::common::wait_for("libvirtd to find the guest", || reconnects() == restarts + 1);
         assert_eq!(world.state("db"), "paused");
         assert_eq!(world.qemu("db"), Some(qemu), "the guest is another one");
         // libvirtd talks to it.

@@ -1,8 +1,11 @@
 //! Hooks of others, and many guests at once.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::start::assert_stopped;
 use super::world::World;
 use crate::common::guest::Guest;
+use crate::common::wait_for;
 
 #[test]
 fn hooks_of_others_keep_working() {
@@ -32,6 +35,40 @@ fn hooks_of_others_keep_working() {
     world.add_hook("qemu.d/20-never", "#!/bin/sh\necho 'never on a Sunday' >&2\nexit 1\n");
     let error = world.start("web").expect_error();
     assert!(error.contains("never on a Sunday") && !error.contains("iova-preflight: "), "{error}");
+}
+
+#[test]
+fn a_running_guest_survives_a_chain_whose_program_is_gone() {
+    let Some(world) = World::new("chain") else { return };
+    let chain = include_str!("../../hooks/chain.sh");
+    world.add_hook("qemu", &chain.replace("hook=/usr/bin/iova-preflight-hook", "hook=/run/iova-preflight-hook"));
+    world.add_recorder("qemu.before");
+    world.tool(&["hook", "uninstall"]).expect_ok();
+    std::fs::copy(world.path("/etc/libvirt/hooks/iova-preflight-hook"), world.path("/run/iova-preflight-hook"))
+        .expect("copied");
+
+    // The control: with the program, the chain stops a guest.
+    let bad = Guest::huge("bad", "pc-q35-6.2").with_hostdev();
+    let error = world.define_and_start(&bad).expect_error();
+    assert!(error.contains("iova-preflight: guest bad: "), "{error}");
+    world.define_and_start(&Guest::small("web")).expect_ok();
+    let qemu = world.qemu("web").expect("QEMU runs");
+    let reconnects = || world.operations("qemu.before", "web").iter().filter(|o| *o == "reconnect begin").count();
+
+    let program = world.path("/run/iova-preflight-hook");
+    std::fs::remove_file(&program).expect("removed");
+    for (restarts, broken) in [None, Some("#!/nonexistent\n"), Some("#!/bin/sh\nexit 1\n")].into_iter().enumerate() {
+        if let Some(text) = broken {
+            std::fs::write(&program, text).expect("written");
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("mode");
+        }
+        world.restart_libvirtd();
+        wait_for("libvirtd to find the guest", || reconnects() == restarts + 1);
+        assert_eq!(world.state("web"), "paused", "{broken:?}");
+        assert_eq!(world.qemu("web"), Some(qemu), "the guest is another one: {broken:?}");
+    }
+    std::fs::remove_file(&program).expect("removed");
+    world.define_and_start(&Guest::small("mail")).expect_ok();
 }
 
 #[test]

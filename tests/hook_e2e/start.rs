@@ -143,6 +143,6 @@ fn a_hook_installed_later_is_run_after_a_reload() {
     world.install_hook();
     world.reload_libvirtd();
     // Nothing shows when libvirtd is done with the reload.
-    super::world::wait_for("the hook to be run", || world.start("db").stderr.contains("50-iova-preflight db"));
+    crate::common::wait_for("the hook to be run", || world.start("db").stderr.contains("50-iova-preflight db"));
     assert_stopped(world.start("db"), "db", "prepare");
 }

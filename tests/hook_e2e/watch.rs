@@ -6,9 +6,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use super::start::assert_stopped;
-use super::watcher::Watcher;
-use super::world::{World, wait_for};
+use super::watcher::{BACKUPS, Watcher};
+use super::world::World;
 use crate::common::guest::Guest;
+use crate::common::wait_for;
 
 const REWRITE: &str = "[watch]\nrewrite = true\n";
 
@@ -61,8 +62,8 @@ fn what_was_stopped_starts_at_the_first_attempt() {
             (Some("pass"), Some(true))
         );
     }
-    let (_, status, took) = watcher.stop();
-    assert!(status == Some(0) && took < Duration::from_secs(3), "{status:?} {took:?}");
+    let (_, status) = watcher.stop();
+    assert_eq!(status, Some(0));
 }
 
 #[test]
@@ -118,7 +119,7 @@ fn hundreds_are_fixed_once_each_in_constant_memory() {
         let detail = |detail: &str| of_guest.iter().filter(|line| line.ends_with(detail)).count();
         assert_eq!((of_guest.len(), detail("Defined Added"), detail("Defined Updated")), (2, 1, 1), "{of_guest:?}");
     }
-    let (said, status, _) = watcher.stop();
+    let (said, status) = watcher.stop();
     assert_eq!(status, Some(0));
     let redefined = said.iter().filter(|line| line.contains("is redefined")).count();
     assert_eq!(said.len(), redefined + 2, "one line each, the first and the last: {said:#?}");
@@ -131,21 +132,33 @@ fn a_libvirtd_that_goes_is_waited_for() {
     let watcher = Watcher::ready(&world, REWRITE);
     assert_eq!(watcher.count(&["<3>", "it is asked again until it answers"]), 1);
     world.start_daemons();
-    let (first, second) = (many("a", 100), many("b", 100));
-    world.define_all(&first);
-    wait_for("some", || count(&world, &first, "pc-q35-7.1") > 10);
-    world.kill_libvirtd();
-    assert!(!is_fixed(&world, &first), "libvirtd was killed in the middle");
-    world.start_libvirtd();
-    wait_for("the rest", || is_fixed(&world, &first));
+    let mut guests = Vec::new();
+    // Until libvirtd is killed in the middle.
+    for batch in 0.. {
+        let new = many(&format!("a{batch}x"), 100);
+        world.define_all(&new);
+        wait_for("some", || count(&world, &new, "pc-q35-7.1") > 10);
+        world.kill_libvirtd();
+        let in_the_middle = !is_fixed(&world, &new);
+        world.start_libvirtd();
+        guests.extend(new);
+        if in_the_middle {
+            break;
+        }
+    }
+    wait_for("the rest", || is_fixed(&world, &guests));
+    let deaths = guests.len() / 100;
     world.restart_libvirtd();
-    world.define_all(&second);
-    wait_for("those of the new daemon", || is_fixed(&world, &second));
-    watcher.wait_until_told("STATUS=200 guests, 0 fixable, 0 blocked");
+    let new = many("b", 100);
+    world.define_all(&new);
+    wait_for("those of the new daemon", || is_fixed(&world, &new));
+    guests.extend(new);
+    watcher.wait_until_told(&format!("STATUS={} guests, 0 fixable, 0 blocked", guests.len()));
     let replaced = replaced(&watcher);
     // Of the one that was being written when the daemon died, the old definition may have been kept twice.
-    assert!(replaced.len() == 200 && replaced.values().sum::<usize>() <= 201, "{replaced:?}");
-    let (_, status, _) = watcher.stop();
+    let times: usize = replaced.values().sum();
+    assert!(replaced.len() == guests.len() && times <= guests.len() + deaths, "{replaced:?}");
+    let (_, status) = watcher.stop();
     assert_eq!(status, Some(0));
 }
 
@@ -175,7 +188,7 @@ fn what_others_define_at_the_same_time_is_not_lost() {
     wait_for("the last edits", || is_fixed(&world, &guests));
     std::thread::sleep(Duration::from_secs(1));
     assert!(is_fixed(&world, &guests));
-    let (said, ..) = watcher.stop();
+    let (said, _) = watcher.stop();
     let noticed: Vec<&String> = said.iter().filter(|line| line.contains("at the moment it was rewritten")).collect();
     crate::common::note(&format!(
         "watch: {} of {} edits came at the very moment of a rewrite",
@@ -201,15 +214,86 @@ fn whoever_writes_it_back_each_time_is_not_fought_forever() {
         wait_for("the rewrite", || is_fixed(&world, std::slice::from_ref(&guest)));
         std::thread::sleep(Duration::from_millis(250));
     }
-    for _ in 0..3 {
+    world.define(&guest);
+    watcher.wait_until_said(&["left alone for some minutes"]);
+    for _ in 0..2 {
         world.define(&guest);
         std::thread::sleep(Duration::from_millis(250));
     }
     assert!(!is_fixed(&world, &[guest]));
-    let (said, ..) = watcher.stop();
+    let (said, _) = watcher.stop();
     let gives_up = said.iter().filter(|line| line.contains("left alone for some minutes")).count();
     let redefined = said.iter().filter(|line| line.contains("is redefined")).count();
     assert_eq!((redefined, gives_up), (10, 1), "{said:#?}");
+}
+
+/// Undefining a guest and defining it again is no way to fill the disk with what was replaced.
+#[test]
+fn a_budget_survives_undefine() {
+    /// Rewrites in quick succession, and those that come back while this takes: one in five minutes.
+    const MOST: usize = 10 + 1;
+    let Some(world) = World::new("watch-undefine") else { return };
+    let watcher = Watcher::ready(&world, REWRITE);
+    let guest = broken("db");
+    for _ in 0..30 {
+        world.define(&guest);
+        // Long enough for a rewrite; one that does not come is not waited for.
+        std::thread::sleep(Duration::from_millis(250));
+        world.virsh(&["undefine", &guest.name]).expect_ok();
+    }
+    world.define(&guest);
+    watcher.wait_until_said(&["guest db: fixable", "left alone for some minutes"]);
+    let kept = watcher.backups().len();
+    let (said, ..) = watcher.stop();
+    let redefined = said.iter().filter(|line| line.contains("is redefined")).count();
+    crate::common::note(&format!("watch: {redefined} of 30 definitions of one guest were rewritten, {kept} are kept"));
+    assert!(kept == redefined && (8..=MOST).contains(&kept), "{kept} {redefined} {said:#?}");
+}
+
+/// Whatever fills the folder, `watch` rewrites nothing more and says so; once there is room, it goes on.
+#[test]
+fn what_is_kept_is_bounded() {
+    /// Of `ROOM` in `watch/service.rs`.
+    const FILES: usize = 4096;
+    const BYTES: u64 = 256 * 1024 * 1024;
+    let Some(world) = World::new("watch-full") else { return };
+    let folder = world.path(BACKUPS);
+    std::fs::create_dir_all(&folder).expect("made");
+    let fill = |files: usize, bytes: u64| {
+        for number in 0..files {
+            std::fs::write(folder.join(format!("old-{number}.xml")), "").expect("written");
+        }
+        let large = std::fs::File::create(folder.join("old-large.xml")).expect("made");
+        large.set_len(bytes).expect("without taking any room");
+    };
+    let empty = || {
+        std::fs::read_dir(&folder).expect("listed").flatten().for_each(|file| {
+            std::fs::remove_file(file.path()).expect("removed");
+        })
+    };
+    for (name, files, bytes) in [("files", FILES - 1, 0), ("bytes", 0, BYTES)] {
+        fill(files, bytes);
+        let before = std::fs::read_dir(&folder).expect("listed").count();
+        let watcher = Watcher::ready(&world, REWRITE);
+        let (first, second) = (broken(&format!("{name}1")), broken(&format!("{name}2")));
+        world.define_all(&[first.clone(), second.clone()]);
+        for guest in [&first, &second] {
+            watcher.wait_until_said(&[
+                "<3>",
+                &format!("guest {}: fixable", guest.name),
+                "it is left as it is",
+                "is full",
+            ]);
+        }
+        assert_eq!(count(&world, &[first.clone(), second.clone()], "pc-q35-7.1"), 0);
+        assert_eq!(std::fs::read_dir(&folder).expect("listed").count(), before);
+        empty();
+        world.define(&first);
+        watcher.wait_until_said(&[&format!("guest {} is redefined", first.name)]);
+        let (_, status) = watcher.stop();
+        assert_eq!(status, Some(0));
+        empty();
+    }
 }
 
 #[test]
@@ -226,7 +310,7 @@ fn without_rewrite_it_only_reports() {
     watcher.wait_until_said(&["<6>guest dry: warn: "]);
     world.define(&broken("db"));
     watcher.wait_until_told("STATUS=4 guests, 1 fixable, 0 blocked");
-    let (said, status, _) = watcher.stop();
+    let (said, status) = watcher.stop();
     assert_eq!((status, said.len()), (Some(0), 4), "each is said once: {said:#?}");
     assert_eq!(count(&world, &[broken("db")], "pc-q35-6.2"), 1);
 
@@ -259,11 +343,10 @@ fn the_service_manager_is_told_how_things_are() {
     wait_for("signs of life", || beats(&watcher) >= before + 3);
     // A daemon that hangs keeps the service from looking, and not from ending.
     world.signal_daemon("STOP");
-    let status = watcher.told();
-    assert!(status.contains(&"STATUS=0 guests, 0 fixable, 0 blocked".to_owned()), "{status:?}");
-    let (said, status, took) = watcher.stop();
+    watcher.wait_until_told("STATUS=0 guests, 0 fixable, 0 blocked");
+    let (said, status) = watcher.stop();
     world.signal_daemon("CONT");
-    assert!(status == Some(0) && took < Duration::from_secs(7), "{status:?} {took:?} {said:#?}");
+    assert_eq!(status, Some(0), "{said:#?}");
 }
 
 #[test]

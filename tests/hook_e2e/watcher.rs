@@ -5,9 +5,10 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::world::{World, wait_for};
+use super::world::World;
+use crate::common::{end_of, wait_for};
 
 /// A running service, and the service manager's end of its socket. It is ended with this value.
 pub struct Watcher<'a> {
@@ -18,7 +19,7 @@ pub struct Watcher<'a> {
 }
 
 /// Where the service keeps what it replaces, as root.
-const BACKUPS: &str = "/var/lib/libvirt/backups";
+pub const BACKUPS: &str = "/var/lib/libvirt/backups";
 
 impl<'a> Watcher<'a> {
     /// Starts the service under this policy.
@@ -114,14 +115,13 @@ impl<'a> Watcher<'a> {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
-    /// Ends it with SIGTERM; gives what it said, its exit status and how long that took.
-    pub fn stop(mut self) -> (Vec<String>, Option<i32>, Duration) {
+    /// Ends it with SIGTERM; gives what it said and its exit status. Fails if it does not end.
+    pub fn stop(mut self) -> (Vec<String>, Option<i32>) {
         let pid = self.pid().to_string();
-        let begin = Instant::now();
         let status = self.world.program("kill").args(["-s", "TERM", &pid]).status().expect("run kill");
         assert!(status.success());
-        let status = self.nsenter.wait().expect("its end").code();
-        (self.said(), status, begin.elapsed())
+        let status = end_of(&mut self.nsenter).code();
+        (self.said(), status)
     }
 }
 

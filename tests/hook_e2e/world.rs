@@ -4,13 +4,12 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::common::guest::Guest;
 use crate::common::namespace::{Namespace, SystemLog};
-use crate::common::{skip, work_dir};
+use crate::common::{skip, wait_for, work_dir};
 
 /// Where libvirt keeps what it learned about each QEMU. Asking QEMU again takes seconds.
 const CAPABILITIES: &str = "/var/cache/libvirt/qemu/capabilities";
@@ -20,9 +19,6 @@ const HOOK: &str = "/etc/libvirt/hooks/iova-preflight-hook";
 
 /// A foreign hook that writes down how it is called, in a file of its own name, and how much XML it got.
 const RECORDER: &str = "#!/bin/sh\necho \"$2 $3 $1 $(wc -c | tr -d ' ')\" >> \"/run/calls-$(basename \"$0\")\"\n";
-
-/// How long anything may take that does not take long.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The daemons of one test and what is around them. All of it ends with this value.
 #[derive(Debug)]
@@ -132,7 +128,8 @@ impl World {
         let hook = std::env::var_os("IOVA_PREFLIGHT_HOOK").map_or_else(|| built.to_owned(), PathBuf::from);
         std::fs::copy(&hook, self.namespace.path(HOOK)).unwrap_or_else(|e| panic!("{}: {e}", hook.display()));
         let mut install = self.namespace.command(env!("CARGO_BIN_EXE_iova-preflight"));
-        self.run(install.args(["hook", "install", "--program", HOOK])).expect_ok();
+        // What cargo builds is linked dynamically, which has to be asked for.
+        self.run(install.args(["hook", "install", "--force", "--program", HOOK])).expect_ok();
     }
 
     /// Puts a program of someone else's below libvirt's hook folder.
@@ -361,16 +358,6 @@ impl Drop for World {
             let log = std::fs::read_to_string(self.namespace.path("/var/log/libvirt/libvirtd.log"));
             eprintln!("libvirtd.log:\n{}", log.unwrap_or_default());
         }
-    }
-}
-
-/// Waits until something holds.
-#[track_caller]
-pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

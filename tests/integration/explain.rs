@@ -1,7 +1,7 @@
 //! `explain`: the pages that are committed are those of the program, and what they quote is what is really printed.
 
 use super::golden;
-use crate::common::{check, every_host, generated, note, samples, skip, work_dir};
+use crate::common::{PATIENCE, check, every_host, generated, note, samples, skip, work_dir};
 use iova_preflight::explain::{index, markdown};
 use iova_preflight::rules::page::Block;
 use iova_preflight::rules::{RULES, Rule};
@@ -103,7 +103,10 @@ fn pages_name_the_severities_that_occur() {
 }
 
 /// What real programs were seen to print.
-const RECORDED: [&str; 3] = [include_str!("../data/vfio.txt"), include_str!("../data/newer.txt"), golden::RECORD];
+const RECORDED: [&str; 3] = [include_str!("../data/vfio.txt"), REFUSALS, golden::RECORD];
+
+/// The same of refused starts on three stacks, and formats of newer programs than the installed ones.
+const REFUSALS: &str = include_str!("../data/refusals.txt");
 
 /// What real programs print: texts they were seen to print, and the formats they print with.
 struct Evidence {
@@ -114,7 +117,8 @@ struct Evidence {
 
 impl Evidence {
     fn collect() -> Self {
-        let mut evidence = Self { formats: Vec::new(), missing: Vec::new() };
+        let formats = REFUSALS.lines().filter_map(|line| line.strip_prefix("format: ")).map(str::to_owned).collect();
+        let mut evidence = Self { formats, missing: Vec::new() };
         let libraries = "/usr/lib/x86_64-linux-gnu";
         for (what, file) in [
             ("QEMU", "/usr/bin/qemu-system-x86_64".to_owned()),
@@ -206,7 +210,11 @@ fn the_commands_that_show_a_refusal_show_it() {
     }
     let mut shown = 0;
     for (rule, line) in RULES.iter().flat_map(|rule| refusals(rule).map(move |line| (rule, line))) {
-        let output = Command::new("timeout").arg("60").args(line.split(' ')).output().expect("run QEMU");
+        let output = Command::new("timeout")
+            .arg(PATIENCE.as_secs().to_string())
+            .args(line.split(' '))
+            .output()
+            .expect("run QEMU");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{line}\n{stderr}");
         let fixed = |text: &str| text.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default().to_owned();

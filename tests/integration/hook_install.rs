@@ -2,6 +2,7 @@
 
 use crate::common::work_dir;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -119,7 +120,7 @@ fn a_foreign_hook_is_never_touched() {
     root.write(SOLE, script, 0o755);
     let (status, text) = root.install();
     assert_eq!(status, 2);
-    assert!(text.contains("left as it is") && text.contains(PROGRAM) && text.contains("\"$@\""), "{text}");
+    assert!(text.contains("left as it is") && text.starts_with(include_str!("../../hooks/chain.sh")), "{text}");
     root.hook(&["uninstall"]);
     assert_eq!(fs::read_to_string(root.path(SOLE)).expect("still there"), script);
 
@@ -133,6 +134,161 @@ fn a_foreign_hook_is_never_touched() {
     symlink("/usr/bin/other", root.path(LINK)).expect("a link");
     assert_eq!(root.install().0, 2);
     assert_eq!(root.target(LINK).as_deref(), Some(Path::new("/usr/bin/other")));
+}
+
+/// What stands around a chain: the script, our program, and the hook that was there before.
+struct Chain {
+    root: Root,
+    script: String,
+}
+
+impl Chain {
+    /// The script as it is shipped.
+    fn shipped(root: Root) -> Self {
+        Self { root, script: include_str!("../../hooks/chain.sh").to_owned() }
+    }
+
+    /// The script as `hook install` prints it beside somebody else's hook.
+    fn printed(root: Root) -> Self {
+        root.with_libvirt(6_004_000);
+        root.write(SOLE, "#!/bin/sh\n", 0o755);
+        let (_, text) = root.install();
+        let (script, _) = text.rsplit_once("iova-preflight: ").expect("the advice after the script");
+        let script = script.to_owned();
+        Self { root, script }
+    }
+
+    /// Runs it for an operation; gives the exit status and what the hook before got and was called with, if it was.
+    fn run(&self, operation: &str, environment: &[(&str, &str)]) -> (Option<i32>, Option<String>) {
+        let place = |text: &str, name: &str, file: &str| {
+            let line = format!("{name}={file}\n");
+            assert!(text.contains(&line), "{text}");
+            text.replace(
+                &line,
+                &format!("{name}={}\n", self.root.path(file.rsplit('/').next().expect("a name")).display()),
+            )
+        };
+        let script = place(&self.script, "hook", PROGRAM);
+        self.root.write("chain", &place(&script, "before", "/etc/libvirt/hooks/qemu.before"), 0o755);
+        let _ = fs::remove_file(self.root.path("got"));
+        let mut child = Command::new(self.root.path("chain"))
+            .args(["db", operation, "begin", "-"])
+            .env("GOT", self.root.path("got"))
+            .envs(environment.iter().copied())
+            .stdin(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("runs");
+        // A script that reads nothing closes the pipe.
+        let _ = child.stdin.take().expect("a pipe").write_all(b"<domain/>\n\n");
+        let status = child.wait().expect("ends").code();
+        (status, fs::read_to_string(self.root.path("got")).ok())
+    }
+}
+
+/// Every operation of libvirt 9.0's hook for QEMU (`virHookQemuOpTypeToString`, src/util/virhook.c), and one that is to
+/// come.
+const OPERATIONS: [&str; 10] =
+    ["start", "stopped", "prepare", "release", "migrate", "started", "reconnect", "attach", "restore", "new"];
+
+/// The operations on which the hook decides.
+const DECIDING: [&str; 4] = ["prepare", "start", "migrate", "restore"];
+
+/// Writes down its arguments and its input.
+const BEFORE: &str = "#!/bin/sh\necho \"$*\" > \"$GOT\"\ncat >> \"$GOT\"\nexit ${BEFORE:-0}\n";
+
+#[test]
+fn a_chain_stops_a_guest_only_when_the_hook_says_so() {
+    let chains = [Chain::shipped(Root::new("chain-shipped")), Chain::printed(Root::new("chain-printed"))];
+    let broken =
+        ["#!/nonexistent\n", "\u{7f}ELF", "#!/bin/sh\nkill -9 $$\n", "#!/bin/sh\nexit 2\n", "#!/bin/sh\nexit 127\n"];
+    for chain in chains {
+        for operation in OPERATIONS {
+            let _ = fs::remove_file(chain.root.path("iova-preflight-hook"));
+            let _ = fs::remove_file(chain.root.path("qemu.before"));
+            assert_eq!(chain.run(operation, &[]), (Some(0), None), "{operation}: neither is there");
+            chain.root.write("qemu.before", BEFORE, 0o755);
+            let all = Some(format!("db {operation} begin -\n<domain/>\n\n"));
+            assert_eq!(chain.run(operation, &[]), (Some(0), all.clone()), "{operation}: the program is gone");
+            assert_eq!(
+                chain.run(operation, &[("BEFORE", "7")]),
+                (Some(7), all.clone()),
+                "{operation}: the other's status"
+            );
+            // No place for files.
+            assert_eq!(
+                chain.run(operation, &[("TMPDIR", "/nonexistent")]),
+                (Some(0), all.clone()),
+                "{operation}: TMPDIR"
+            );
+            for program in broken {
+                chain.root.write("iova-preflight-hook", program, 0o755);
+                assert_eq!(chain.run(operation, &[]), (Some(0), all.clone()), "{operation}: {program}");
+            }
+            chain.root.write("iova-preflight-hook", "#!/bin/sh\n", 0o644);
+            assert_eq!(chain.run(operation, &[]), (Some(0), all.clone()), "{operation}: not executable");
+            chain.root.write("iova-preflight-hook", "#!/bin/sh\necho '<other/>'\ncat > /dev/null\nexit 1\n", 0o755);
+            let refused = if DECIDING.contains(&operation) { (Some(1), None) } else { (Some(0), all) };
+            assert_eq!(chain.run(operation, &[]), refused, "{operation}: refused");
+        }
+    }
+}
+
+#[test]
+fn a_chain_tells_the_system_log_which_guest_goes_on_unchecked() {
+    let chain = Chain::shipped(Root::new("chain-log"));
+    let path = format!("{}:{}", chain.root.path("").display(), std::env::var("PATH").expect("a PATH"));
+    let log = chain.root.path("log");
+    // Renamed once it is complete: the chain does not wait for it.
+    let logger = format!("#!/bin/sh\necho \"$*\" > '{0}.new' && mv '{0}.new' '{0}'\n", log.display());
+    chain.root.write("logger", &logger, 0o755);
+    assert_eq!(chain.run("start", &[("PATH", &path)]), (Some(0), None));
+    while !log.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let said = fs::read_to_string(log).expect("readable");
+    assert!(said.starts_with("-p daemon.err -t iova-preflight guest db: "), "{said}");
+    assert!(said.ends_with("failed with status 127; allowing start unchecked\n"), "{said}");
+}
+
+#[test]
+fn a_chain_gives_the_hook_the_xml_as_it_came_and_passes_on_what_the_other_prints() {
+    let chain = Chain::shipped(Root::new("chain-xml"));
+    chain.root.write("iova-preflight-hook", &BEFORE.replace("$GOT", "$OURS"), 0o755);
+    chain.root.write("qemu.before", "#!/bin/sh\ntr d D\n", 0o755);
+    let ours = chain.root.path("ours");
+    let ours = ours.to_str().expect("UTF-8");
+    assert_eq!(chain.run("restore", &[("OURS", ours)]).0, Some(0));
+    assert_eq!(fs::read_to_string(ours).expect("written"), "db restore begin -\n<domain/>\n\n");
+    let xml = "<domain/>\n".repeat(3 << 20);
+    fs::write(chain.root.path("xml"), &xml).expect("written");
+    let output = Command::new(chain.root.path("chain"))
+        .args(["db", "restore", "begin", "-"])
+        .env("OURS", "/dev/null")
+        .stdin(fs::File::open(chain.root.path("xml")).expect("opens"))
+        .output()
+        .expect("runs");
+    assert!(
+        output.status.success() && output.stdout == xml.replace('d', "D").as_bytes(),
+        "{} bytes",
+        output.stdout.len()
+    );
+}
+
+#[test]
+fn whoever_uninstalls_is_told_of_hooks_that_go_on_mentioning_it() {
+    let root = Root::new("mentions");
+    root.install();
+    root.write(
+        "etc/libvirt/hooks/qemu.d/10-other",
+        "#!/bin/sh\n/usr/bin/iova-preflight-hook \"$@\" || exit 1\n",
+        0o755,
+    );
+    root.write("etc/libvirt/hooks/qemu.d/20-unconcerned", "#!/bin/sh\n", 0o755);
+    let (status, text) = root.hook(&["uninstall"]);
+    assert_eq!(status, 0);
+    assert!(text.contains("qemu.d/10-other mentions iova-preflight-hook"), "{text}");
+    assert!(!text.contains("20-unconcerned"), "{text}");
 }
 
 #[test]
@@ -153,6 +309,72 @@ fn a_program_libvirt_could_not_run_is_refused() {
     assert_eq!(root.hook(&["install", "--program", "iova-preflight-hook"]).0, 2);
     assert_eq!(root.hook(&["install", "--program", "/bin/true"]).0, 2);
     assert_eq!(root.target(LINK), None);
+}
+
+/// A program that needs nothing but the kernel: an ELF header without program headers (elf(5)).
+fn linked_statically() -> Vec<u8> {
+    let mut header = vec![0; 64];
+    header[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    header
+}
+
+#[test]
+fn a_program_that_others_can_change_is_not_installed_unasked() {
+    let root = Root::new("changeable");
+    let program = root.path(PROGRAM.trim_start_matches('/'));
+    root.write("usr/bin/iova-preflight-hook", "", 0o755);
+    fs::write(&program, linked_statically()).expect("written");
+    let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+    let folder = root.path("usr/bin");
+    for (path, bad, good) in [(&program, 0o757, 0o755), (&program, 0o775, 0o755), (&folder, 0o777, 0o755)] {
+        mode(path, bad);
+        let (status, text) = root.install();
+        assert!(status == 2 && text.contains("can be changed by others than root"), "{text}");
+        assert!(text.contains("--force") && root.target(LINK).is_none(), "{text}");
+        mode(path, good);
+    }
+    assert_eq!(root.install().0, 0);
+    let (status, text) = root.hook(&["status"]);
+    assert!(status == 0 && !text.contains("FAIL"), "{text}");
+
+    // All that libvirt and the hook go by is looked at alike.
+    root.write("etc/iova-preflight/policy.toml", "", 0o644);
+    let all = [
+        "usr/bin/iova-preflight-hook",
+        "usr/bin",
+        "etc/libvirt/hooks/qemu.d",
+        "etc/libvirt/hooks",
+        "etc/iova-preflight",
+        "etc/iova-preflight/policy.toml",
+        "etc",
+    ];
+    for below in all {
+        mode(&root.path(below), 0o777);
+        let (status, text) = root.hook(&["status"]);
+        let named = root.path(below).display().to_string();
+        let fails = |line: &str| line.starts_with("FAIL") && line.contains(&named) && line.contains("others than root");
+        assert!(status == 1 && text.lines().any(fails), "{below}:\n{text}");
+        mode(&root.path(below), 0o755);
+    }
+    assert_eq!(root.hook(&["status"]).0, 0);
+    mode(&folder, 0o777);
+    assert_eq!(root.hook(&["uninstall"]).0, 0);
+    assert_eq!(root.hook(&["install", "--force", "--program", PROGRAM]).0, 0);
+    assert_eq!(root.target(LINK).as_deref(), Some(Path::new(PROGRAM)));
+}
+
+#[test]
+fn a_program_with_libraries_that_may_be_missing_is_not_installed_unasked() {
+    let root = Root::new("dynamic");
+    root.write("usr/bin/iova-preflight-hook", "", 0o755);
+    // What cargo builds is linked dynamically, unlike what `hooks/build` does.
+    fs::copy(env!("CARGO_BIN_EXE_iova-preflight"), root.path("usr/bin/iova-preflight-hook")).expect("copied");
+    let (status, text) = root.install();
+    assert!(status == 2 && text.contains("linked dynamically") && text.contains("--force"), "{text}");
+    assert_eq!(root.target(LINK), None);
+    assert_eq!(root.hook(&["install", "--force", "--program", PROGRAM]).0, 0);
+    let (status, text) = root.hook(&["status"]);
+    assert!(status == 1 && text.contains("FAIL /usr/bin/iova-preflight-hook is linked dynamically"), "{text}");
 }
 
 #[test]
@@ -206,7 +428,8 @@ fn status_says_what_the_policy_has_the_hook_do() {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
         command.args(["hook", "--root"]).arg(&root).args(arguments).output().expect("runs")
     };
-    assert!(run(&["install", "--program", "/usr/bin/iova-preflight-hook"]).status.success());
+    // What cargo builds is linked dynamically.
+    assert!(run(&["install", "--force", "--program", "/usr/bin/iova-preflight-hook"]).status.success());
     let policy = root.join("etc/iova-preflight/policy.toml");
     std::fs::create_dir_all(policy.parent().expect("a folder")).expect("folders");
     for (text, expected) in [

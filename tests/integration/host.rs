@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use iova_preflight::domain;
-use iova_preflight::host::{Described, Fact, Iommu, Origin, Profile};
+use iova_preflight::host::{Described, Fact, FactOrigin, Iommu, Profile};
 use iova_preflight::io::detect::detect;
 use iova_preflight::policy::Policy;
 use iova_preflight::report::host_facts::HostFacts;
@@ -204,14 +204,14 @@ fn devices_and_emulators_keep_their_own_facts() {
 
 fn why(described: &Described, fact: Fact) -> (String, String) {
     match described.origin(fact) {
-        Some(Origin::Missing { why, remedy }) => (why.clone(), remedy.clone()),
+        Some(FactOrigin::Missing { why, remedy }) => (why.clone(), remedy.clone()),
         other => panic!("{fact:?}: {other:?}"),
     }
 }
 
 fn source(described: &Described, fact: Fact) -> &str {
     match described.origin(fact) {
-        Some(Origin::Found(source)) => source,
+        Some(FactOrigin::Found(source)) => source,
         other => panic!("{fact:?}: {other:?}"),
     }
 }
@@ -315,8 +315,8 @@ fn on_a(vendor: &str, root: &Root) -> Described {
     let mut described = root.detect();
     described.profile.host.cpu_vendor = Some(vendor.to_owned());
     described.profile.host.phys_bits = Some(48);
-    described.origins.insert(Fact::CpuVendor, Origin::Found("CPUID leaf 0".to_owned()));
-    described.origins.insert(Fact::PhysBits, Origin::Found("CPUID leaf 0x80000008".to_owned()));
+    described.origins.insert(Fact::CpuVendor, FactOrigin::Found("CPUID leaf 0".to_owned()));
+    described.origins.insert(Fact::PhysBits, FactOrigin::Found("CPUID leaf 0x80000008".to_owned()));
     described
 }
 

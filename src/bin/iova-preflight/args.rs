@@ -136,7 +136,7 @@ pub(crate) struct FixArgs {
     #[arg(long, conflicts_with = "in_place")]
     pub diff: bool,
 
-    /// Rewrite the files; each is replaced in one step and keeps its mode and owner
+    /// Rewrite the files; each is replaced in one step and keeps mode, owner, access control list and label
     #[arg(short, long)]
     pub in_place: bool,
 
@@ -232,6 +232,10 @@ pub(crate) enum HookCommand {
         /// The hook program; the one beside this program, or else in /usr/bin
         #[arg(long, value_name = "PATH")]
         program: Option<PathBuf>,
+
+        /// Link even a program that others than root can change, or that is not linked statically
+        #[arg(long)]
+        force: bool,
     },
     /// Remove the link
     Uninstall,

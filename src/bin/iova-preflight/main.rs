@@ -8,6 +8,8 @@ mod input;
 mod outcome;
 mod output;
 mod parallel;
+mod place;
+mod stderr;
 #[cfg(feature = "libvirt")]
 mod watch;
 
@@ -18,7 +20,6 @@ use clap::Parser;
 use args::{Cli, Command};
 use commands::{check, explain, fix, hook as hook_command, host, map, packages, watch as watch_command};
 use outcome::Outcome;
-use output::stderr;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

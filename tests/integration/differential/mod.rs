@@ -8,6 +8,7 @@ mod draw;
 mod fixes;
 mod generate;
 pub mod oracle;
+mod raw;
 
 use crate::common::{Differences, Profile, check, expect, note, skip, work_dir};
 use draw::Rng;

@@ -1,5 +1,6 @@
 //! The real programs: what libvirt makes of a domain, and what QEMU builds from that.
 
+use crate::common::PATIENCE;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
@@ -13,9 +14,6 @@ const EMULATOR: &str = "/usr/bin/qemu-system-x86_64";
 const OTHER_EMULATOR: &str = "/usr/bin/qemu-system-i386";
 const ONE_TIB: u64 = 1 << 40;
 const GIB: u64 = 1 << 30;
-
-/// Longer than QEMU ever takes to set up a stopped machine.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Longer than libvirtd takes to learn what its QEMUs can do.
 const START: Duration = Duration::from_secs(120);
@@ -276,10 +274,10 @@ fn relevant(line: &[String]) -> Vec<String> {
         let Some(value) = words.next_if(|word| !word.starts_with('-')) else {
             continue;
         };
-        let keep = match option.as_str() {
-            "-machine" | "-accel" | "-cpu" | "-m" | "-numa" | "-smp" | "-global" => true,
-            "-object" => value.contains("memory-backend"),
-            "-device" => DEVICES.iter().any(|driver| value.contains(&format!("\"driver\":\"{driver}"))),
+        let keep = match option.trim_start_matches('-') {
+            "machine" | "M" | "accel" | "cpu" | "m" | "numa" | "smp" | "global" | "set" => true,
+            "object" => value.contains("memory-backend"),
+            "device" => DEVICES.iter().any(|driver| value.contains(driver)),
             _ => false,
         };
         if keep {

@@ -3,6 +3,7 @@
 //! HyperTransport range unless a machine type of QEMU 7.1 or newer moves what is above 4 GiB to
 //! 1 TiB; then RAM and PCI hole end between 2 TiB and 4 TiB, which takes 42 bits.
 
+mod attackers;
 mod diffs;
 mod interruptions;
 mod places;

@@ -7,16 +7,12 @@ mod streams;
 mod values;
 mod xml;
 
-use crate::common::work_dir;
+use crate::common::{end_of, work_dir};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-/// How long a call may take before it counts as hung. Not a measure of speed.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The longest message, its path not counted: quoted values are cut.
 const LONGEST_MESSAGE: usize = 400;
@@ -176,15 +172,6 @@ impl Running {
         Self { child, stdout, stderr }
     }
 
-    /// Waits until the program reads from a named pipe, so until it is done with the inputs before.
-    fn wait_until_it_opens(&mut self, pipe: &Path) -> std::fs::File {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let pipe = pipe.to_owned();
-        // Opening blocks, for ever if the program never does its part.
-        std::thread::spawn(move || sender.send(std::fs::OpenOptions::new().write(true).open(pipe)));
-        wait_until(&mut self.child, |_| receiver.try_recv().ok()).expect("open the pipe")
-    }
-
     /// The most memory that was resident at any time so far, in KiB.
     fn peak_kib(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
@@ -199,29 +186,9 @@ impl Running {
         let input = input.to_vec();
         // It may stop reading before the end.
         let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
-        let status = wait(&mut self.child);
+        let status = end_of(&mut self.child);
         writer.join().expect("the writer does not panic");
         Run { status, stdout: self.stdout.end(), stderr: self.stderr.end() }
-    }
-}
-
-/// Waits for the end of a program that must not hang.
-fn wait(child: &mut Child) -> ExitStatus {
-    wait_until(child, |child| child.try_wait().expect("wait for the program"))
-}
-
-fn wait_until<T>(child: &mut Child, mut done: impl FnMut(&mut Child) -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(result) = done(child) {
-            return result;
-        }
-        if start.elapsed() > PATIENCE {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("hung: not done after {PATIENCE:?}");
-        }
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Documents that are too large, or as large as is read.
 
 use super::{GOOD, Running, check, check_command, make_pipe, run};
-use crate::common::work_dir;
+use crate::common::{open_when_read, work_dir};
 use iova_preflight::xml::MAX_NODES;
 use std::io::Write;
 use std::path::Path;
@@ -140,8 +140,8 @@ fn large_documents_take_little_memory_and_give_short_messages() {
         assert!(document.len() <= 4 << 20, "{name}: {} bytes, more than is read", document.len());
         let path = folder.join(format!("{name}.xml"));
         std::fs::write(&path, &document).expect("write a file");
-        let mut child = Running::start(check_command().args([&path, &pipe]));
-        let mut writer = child.wait_until_it_opens(&pipe);
+        let child = Running::start(check_command().args([&path, &pipe]));
+        let mut writer = open_when_read(&pipe);
         let peak = child.peak_kib();
         writer.write_all(GOOD.as_bytes()).expect("write the last input");
         drop(writer);

@@ -1,7 +1,7 @@
 //! What reaches the terminal, and streams that are closed or full.
 
-use super::{GOOD, REALISTIC, check_command, run, wait};
-use crate::common::{skip, work_dir};
+use super::{GOOD, REALISTIC, check_command, run};
+use crate::common::{end_of, skip, work_dir};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -96,7 +96,7 @@ fn a_reader_that_leaves_is_no_error() {
         let stdout = child.stdout.take().expect("a pipe");
         BufReader::with_capacity(64, stdout).read_line(&mut first).expect("a line");
         assert!(!first.is_empty(), "{format}: nothing on stdout");
-        let status = wait(&mut child);
+        let status = end_of(&mut child);
         let mut stderr = String::new();
         child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("read stderr");
         assert!(matches!(status.code(), Some(0 | 1)), "{format}: {status:?}, {stderr}");

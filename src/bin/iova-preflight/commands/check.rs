@@ -14,11 +14,11 @@ use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
 use crate::input::{Batch, Folders, Input};
 use crate::outcome::Outcome;
-use crate::output::human::{Look, Printer};
+use crate::output::human::{PageStyle, Printer};
 use crate::output::progress::Progress;
-use crate::output::stderr::complain;
 use crate::output::terminal;
 use crate::parallel;
+use crate::stderr::complain;
 
 /// Evaluates every input and prints the verdicts.
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
@@ -131,7 +131,7 @@ fn quiet(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize) -> Result<Outc
 }
 
 fn human(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize, verbose: bool) -> Result<Outcome> {
-    let look = Look::new(verbose);
+    let style = PageStyle::new(verbose);
     let mut printer = Printer::new(io::stdout().lock(), terminal::columns());
     let mut run = CheckRun::new(&batches, policy, jobs);
     for Batch { source, inputs } in batches {
@@ -139,7 +139,7 @@ fn human(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize, verbose: bool)
         run.each(
             &source,
             inputs,
-            |evaluated| look.page(evaluated),
+            |evaluated| style.page(evaluated),
             |page| match page {
                 Ok(page) => printer.guest(page),
                 Err((name, error)) => printer.unreadable(&name, &error.to_string()),

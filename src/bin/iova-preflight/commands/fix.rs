@@ -1,11 +1,10 @@
 //! `iova-preflight fix`.
 
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, fchown};
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use iova_preflight::fix::rewrite::rewrite;
+use iova_preflight::io::file::open_regular;
 use iova_preflight::report::diff::unified_diff;
 use iova_preflight::verdict::Verdict;
 
@@ -17,7 +16,8 @@ use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
 use crate::outcome::Outcome;
 use crate::output::fix::{Said, explain_block, explain_fix, print_diff};
-use crate::output::stderr::{self, complain};
+use crate::place::{Place, open_found};
+use crate::stderr::{self, complain};
 
 /// Rewrites every input that a rewrite helps.
 pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         notices.clear();
     }
     for input in Input::expand(&args.common.paths) {
-        let target = Target::of(&input, args);
+        let (input, target) = open(input, args);
         evaluator.each(
             input,
             |evaluated| {
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
                 outcome = outcome.max(match fix(evaluated, &target) {
                     Ok(outcome) => outcome,
                     // Standard output is gone for every input, a file only for this one.
-                    Err(error) if !matches!(target, Target::File(_)) => return Err(error),
+                    Err(error) if !matches!(target, Target::Place(_)) => return Err(error),
                     Err(error) => {
                         stderr::line(&format!("{error:#}"));
                         Outcome::Failed
@@ -83,17 +83,34 @@ enum Target {
     /// Nowhere: only the exit status is wanted.
     Nowhere,
     /// Back into its file.
-    File(std::path::PathBuf),
+    Place(Place),
 }
 
-impl Target {
-    fn of(input: &Input, args: &FixArgs) -> Self {
-        match input {
-            Input::Stdin if !args.diff => Self::Stdout,
-            Input::File(path) | Input::Found { path, .. } if args.in_place => Self::File(path.clone()),
-            _ if args.common.quiet && !args.diff => Self::Nowhere,
-            _ => Self::Diff,
-        }
+/// What is read, and where it goes. Of files, only regular ones can be fixed.
+fn open(input: Input, args: &FixArgs) -> (Input, Target) {
+    let elsewhere = if args.common.quiet && !args.diff { Target::Nowhere } else { Target::Diff };
+    let (path, folder) = match input {
+        Input::Stdin if !args.diff => return (input, Target::Stdout),
+        Input::File(path) => (path, None),
+        Input::Found { path, folder } => (path, Some(folder)),
+        other => return (other, elsewhere),
+    };
+    let opened = if args.in_place {
+        let place = match &folder {
+            Some(folder) => Place::found(folder, &path),
+            None => Place::named(&path),
+        };
+        place.and_then(|place| Ok((place.file()?, Target::Place(place))))
+    } else {
+        let file = match &folder {
+            Some(folder) => open_found(folder, &path),
+            None => open_regular(&path, 0),
+        };
+        file.map(|file| (file, elsewhere))
+    };
+    match opened {
+        Ok((file, target)) => (Input::Open { path, folder, file }, target),
+        Err(error) => (Input::Unreadable(path, error), Target::Nowhere),
     }
 }
 
@@ -119,30 +136,9 @@ fn fix(evaluated: &Evaluated<'_>, target: &Target) -> Result<Outcome> {
             Ok(Outcome::Stopped)
         }
         Target::Nowhere => Ok(Outcome::Stopped),
-        Target::File(path) => {
-            replace_file(path, after.as_bytes()).with_context(|| path.display().to_string())?;
+        Target::Place(place) => {
+            place.replace(after.as_bytes()).with_context(|| evaluated.name.to_owned())?;
             Ok(Outcome::Clean)
         }
     }
-}
-
-/// Replaces a file in one step: whoever reads it sees the old or the new one, whole, whatever happens meanwhile.
-fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    // A link stays a link, to a new file.
-    let path = path.canonicalize()?;
-    let metadata = std::fs::metadata(&path)?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let mut file = tempfile::Builder::new().prefix(".iova-preflight-").tempfile_in(folder)?;
-    file.write_all(content)?;
-    if metadata.uid() != std::fs::metadata(file.path())?.uid()
-        || metadata.gid() != std::fs::metadata(file.path())?.gid()
-    {
-        fchown(file.as_file(), Some(metadata.uid()), Some(metadata.gid()))?;
-    }
-    // Behind the change of owner, which clears some of its bits.
-    file.as_file().set_permissions(metadata.permissions())?;
-    file.as_file().sync_all()?;
-    file.persist(&path)?;
-    // The name is on the disk only when the folder is.
-    std::fs::File::open(folder)?.sync_all()
 }

@@ -20,8 +20,8 @@ use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
 use crate::outcome::Outcome;
-use crate::output::stderr::complain;
-use crate::output::{stderr, terminal};
+use crate::output::terminal;
+use crate::stderr::{self, complain};
 
 /// Draws the memory map of one guest.
 pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {

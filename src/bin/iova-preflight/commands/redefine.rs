@@ -29,7 +29,7 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     use crate::input::Input;
     use crate::input::evaluator::Evaluator;
     use crate::output::fix::{Said, explain_block, explain_fix, print_diff};
-    use crate::output::stderr::{self, complain};
+    use crate::stderr::{self, complain};
 
     let source = host_of(uri, name, args.common.host.as_deref())?;
     let mut definition = Definition::open(uri, name)?;
@@ -62,7 +62,8 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     )?;
     let Some(new) = new.filter(|_| !args.dry_run) else { return Ok(evaluator.outcome) };
 
-    let redefinition = Redefinition { source: &source, policy, backup: args.backup.as_deref(), force: args.force };
+    let redefinition =
+        Redefinition { source: &source, policy, backup: args.backup.as_deref(), force: args.force, room: None };
     let redefined = redefinition.make(&mut definition, &old, &new).map_err(|failure| {
         let force = if matches!(failure, Failure::Obstacle(_)) { "; --force redefines it all the same" } else { "" };
         anyhow!("guest {name}: {:#}{force}", anyhow::Error::from(failure))

@@ -9,7 +9,7 @@ use super::live::{Inventory, inventories};
 use crate::input::host::HostSource;
 use crate::input::{Batch, Input};
 use crate::outcome::Outcome;
-use crate::output::stderr;
+use crate::stderr;
 
 /// The guests of every libvirt in `uris`. One that does not answer is named on standard error.
 pub(crate) fn batches(uris: &[String], domain: Option<&str>, host: Option<&Path>) -> Result<(Vec<Batch>, Outcome)> {
@@ -46,11 +46,13 @@ fn batch(inventory: Inventory, host: Option<&Path>) -> Result<Batch> {
 }
 
 fn source(inventory: Inventory, host: Option<&Path>) -> Result<HostSource> {
-    match host {
-        Some(_) => HostSource::choose(host),
-        None if inventory.is_local => Ok(HostSource::this()),
-        None => Ok(HostSource::told(&inventory.uri, inventory.host)),
-    }
+    let networks = inventory.host.networks.clone();
+    let source = match host {
+        Some(_) => HostSource::choose(host)?,
+        None if inventory.is_local => HostSource::this(),
+        None => HostSource::told(&inventory.uri, inventory.host),
+    };
+    Ok(source.with_networks(networks))
 }
 
 /// The host of the libvirt at `uri`, which has a guest called `name`: the one in the profile `host`, if there is one.

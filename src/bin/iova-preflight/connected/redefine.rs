@@ -18,6 +18,9 @@ pub(crate) enum Failure {
     /// Something that was saved with the old definition would be lost.
     #[error("it is left as it is: {0}")]
     Obstacle(&'static str),
+    /// There is no room to keep the old definition, and why.
+    #[error("it is left as it is: {0}")]
+    Full(String),
     /// There is no place to keep the old definition.
     #[error("it is left as it is: what it was cannot be kept")]
     NotKept(#[source] anyhow::Error),

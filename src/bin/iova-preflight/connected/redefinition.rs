@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use iova_preflight::domain;
 use iova_preflight::policy::Policy;
+use iova_preflight::text::size;
 use iova_preflight::verdict::evaluate;
 use iova_preflight::xml::Document;
 
@@ -32,6 +33,38 @@ pub(crate) struct Redefinition<'a> {
     pub backup: Option<&'a Path>,
     /// Whether saved state may be lost.
     pub force: bool,
+    /// How much may be kept, if that is limited.
+    pub room: Option<Room>,
+}
+
+/// How much may be in the folder for replaced definitions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Files.
+    pub files: usize,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Room {
+    /// Why no file of `len` bytes fits in there any more; `None` if it fits.
+    fn lacks(self, folder: &Path, len: usize) -> Result<Option<String>> {
+        let (mut files, mut bytes) = (0, 0);
+        for entry in std::fs::read_dir(folder)? {
+            // Removed meanwhile, it takes no room.
+            let Ok(metadata) = entry?.metadata() else { continue };
+            (files, bytes) = (files + 1, bytes + metadata.len());
+        }
+        let fits = files < self.files && bytes.saturating_add(len as u64) <= self.bytes;
+        Ok((!fits).then(|| {
+            let (folder, most) = (folder.display(), size(self.bytes));
+            format!(
+                "{folder} is full, as at most {} replaced definitions of {most} in all are kept; remove those that are \
+                 not needed any more",
+                self.files
+            )
+        }))
+    }
 }
 
 impl Redefinition<'_> {
@@ -44,7 +77,12 @@ impl Redefinition<'_> {
         if let Some(obstacle) = obstacle.filter(|_| !self.force) {
             return Err(Failure::Obstacle(obstacle));
         }
-        let backup = back_up(self.backup, definition, old).map_err(Failure::NotKept)?;
+        let folder = self.folder().map_err(Failure::NotKept)?;
+        let lacks = self.room.map(|room| room.lacks(&folder, old.len())).transpose().map_err(Failure::NotKept)?;
+        if let Some(why) = lacks.flatten() {
+            return Err(Failure::Full(why));
+        }
+        let backup = back_up(&folder, definition, old).map_err(Failure::NotKept)?;
         match redefine(definition, old, new, |now| self.accepted(now)) {
             Ok(now) => Ok(Redefined { now, backup }),
             Err(failure) => {
@@ -55,6 +93,14 @@ impl Redefinition<'_> {
                 Err(failure)
             }
         }
+    }
+
+    /// The folder for replaced definitions, made if it is missing.
+    fn folder(&self) -> Result<PathBuf> {
+        let folder = self.backup.map_or_else(default_folder, |folder| Ok(folder.to_owned()))?;
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.with_context(|| folder.display().to_string())?;
+        Ok(folder)
     }
 
     /// Whether a guest may start with this definition.
@@ -70,17 +116,15 @@ impl Redefinition<'_> {
 
 /// Keeps a definition in a file of its own, which is never overwritten and which only its owner can read: it may
 /// hold passwords.
-fn back_up(folder: Option<&Path>, definition: &Definition, xml: &str) -> Result<PathBuf> {
+fn back_up(folder: &Path, definition: &Definition, xml: &str) -> Result<PathBuf> {
     let (name, uuid) = (definition.name()?, definition.uuid()?);
-    let folder = folder.map_or_else(default_folder, |folder| Ok(folder.to_owned()))?;
     let context = || folder.display().to_string();
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(context)?;
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
     let name: String = name.chars().take(100).map(plain).collect();
     let mut file = tempfile::Builder::new()
         .prefix(&format!("{}-{uuid}-", name.trim_start_matches('.')))
         .suffix(".xml")
-        .tempfile_in(&folder)
+        .tempfile_in(folder)
         .with_context(context)?;
     file.write_all(xml.as_bytes()).with_context(context)?;
     file.as_file().sync_all().with_context(context)?;

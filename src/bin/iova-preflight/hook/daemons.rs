@@ -7,7 +7,7 @@ use std::process::Command;
 use iova_preflight::io::capability_cache;
 use iova_preflight::version::Version;
 
-use super::places::{Place, programs};
+use super::places::{HookPlace, programs};
 
 /// How a daemon is told to look at its hooks again.
 const RELOAD: &str = "systemctl try-reload-or-restart libvirtd virtqemud (or kill -HUP the daemon)";
@@ -33,7 +33,7 @@ pub(crate) fn libvirt_version(root: &Path) -> Option<Version> {
 ///
 /// A daemon looks for hooks when it starts or is reloaded, and remembers only whether there are any (libvirt
 /// `src/util/virhook.c`). Whether it was reloaded since cannot be seen from outside.
-pub(crate) fn reload_advice(root: &Path, place: &Place) -> Option<String> {
+pub(crate) fn reload_advice(root: &Path, place: &HookPlace) -> Option<String> {
     let daemons = daemons(root);
     let (name, started) = daemons.iter().min_by_key(|(_, started)| *started)?;
     let oldest = programs(root, place)

@@ -19,14 +19,14 @@ const QEMU_D_SINCE: Version = Version::new(6, 5);
 
 /// Where the hook goes, below a root folder.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct HookPlace {
     /// The link.
     pub link: PathBuf,
     /// Whether it is libvirt's only hook for QEMU, as before 6.5.
     pub sole: bool,
 }
 
-impl Place {
+impl HookPlace {
     /// The folder of the link.
     pub fn folder(&self) -> &Path {
         self.link.parent().unwrap_or(&self.link)
@@ -45,16 +45,16 @@ pub(crate) enum Present {
 }
 
 /// Both places a hook can be, the one in `qemu.d` first.
-pub(crate) fn places(root: &Path) -> [Place; 2] {
+pub(crate) fn places(root: &Path) -> [HookPlace; 2] {
     let hooks = root.join(HOOKS);
     [
-        Place { link: hooks.join("qemu.d/50-iova-preflight"), sole: false },
-        Place { link: hooks.join("qemu"), sole: true },
+        HookPlace { link: hooks.join("qemu.d/50-iova-preflight"), sole: false },
+        HookPlace { link: hooks.join("qemu"), sole: true },
     ]
 }
 
 /// The place that this libvirt reads.
-pub(crate) fn place(root: &Path) -> Place {
+pub(crate) fn place(root: &Path) -> HookPlace {
     let [in_folder, sole] = places(root);
     if libvirt_version(root).is_some_and(|version| version < QEMU_D_SINCE) { sole } else { in_folder }
 }
@@ -75,7 +75,7 @@ pub(crate) fn present(link: &Path) -> Result<Present> {
 }
 
 /// Every program that libvirt runs as a hook for QEMU.
-pub(super) fn programs(root: &Path, place: &Place) -> Vec<PathBuf> {
+pub(super) fn programs(root: &Path, place: &HookPlace) -> Vec<PathBuf> {
     let [in_folder, sole] = places(root);
     let mut hooks = vec![sole.link];
     if !place.sole {

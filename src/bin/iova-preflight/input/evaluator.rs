@@ -1,8 +1,11 @@
 //! One input after the other: read, evaluated for a host under a policy.
 
+use std::path::Path;
+
 use anyhow::Result;
-use iova_preflight::domain::{self, Domain};
+use iova_preflight::domain::{self, Domain, Unseen};
 use iova_preflight::host::Host;
+use iova_preflight::io::networks;
 use iova_preflight::policy::Policy;
 use iova_preflight::report::Unreadable;
 use iova_preflight::verdict::{Evaluation, evaluate};
@@ -19,6 +22,11 @@ pub(crate) struct Evaluated<'a> {
     pub domain: &'a Domain,
     pub evaluation: &'a Evaluation,
     pub host: &'a Host,
+}
+
+/// Whether what the guest gets depends on a virtual network.
+fn needs_networks(domain: &Domain) -> bool {
+    domain.hidden_dma.iter().any(|hidden| matches!(hidden.unseen, Unseen::Network(_)))
 }
 
 /// Evaluates inputs and remembers the worst outcome.
@@ -48,6 +56,7 @@ impl<'a> Evaluator<'a> {
         if let Some(folder) = &folder {
             self.folders.found(folder);
         }
+        let path = input.path().map(Path::to_owned);
         let bytes = match input.read() {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -77,7 +86,10 @@ impl<'a> Evaluator<'a> {
                 return Ok(());
             }
         };
-        let host = self.source.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
+        let mut host = self.source.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
+        if let Some(path) = path.filter(|_| needs_networks(&domain)) {
+            host.networks.extend(networks::beside(&path));
+        }
         let evaluation = evaluate(&domain, &host, self.policy);
         if evaluation.verdict.stops() {
             self.outcome = self.outcome.max(Outcome::Stopped);

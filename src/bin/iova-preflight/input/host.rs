@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
+#[cfg(feature = "libvirt")]
+use iova_preflight::host::Networks;
 use iova_preflight::host::{self, BUILTIN, Host, Iommu, Profile};
 use iova_preflight::io::detect::detect;
 use iova_preflight::io::file::read_file_limited;
+use iova_preflight::io::networks;
 
 /// The longest profile that is read, in bytes.
 const MAX_PROFILE_BYTES: usize = 1024 * 1024;
@@ -41,6 +44,8 @@ impl HostSource {
         if let Some(wanted) = wanted {
             let name = wanted.display().to_string();
             if let Some(host) = wanted.to_str().and_then(host::builtin) {
+                // It stands for a kind of host, and the guests may well be those of this one.
+                let host = Host { networks: networks::defined(Path::new("/")), ..host };
                 return Ok(Self { notice: format!("host: built-in profile {name}"), name, profile: host.into() });
             }
             let names: Vec<&str> = BUILTIN.iter().map(|builtin| builtin.name).collect();
@@ -59,9 +64,17 @@ impl HostSource {
         }
         let name = "amd-epyc";
         let host = host::builtin(name).ok_or_else(|| anyhow!("no built-in profile {name}"))?;
+        let host = Host { networks: this.host.networks, ..host };
         let notice =
             format!("host: built-in profile {name}, as this host has no AMD IOMMU at work (--host chooses another)");
         Ok(Self { name: name.to_owned(), notice, profile: host.into() })
+    }
+
+    /// The same host with the networks that libvirt tells of.
+    #[cfg(feature = "libvirt")]
+    pub fn with_networks(mut self, networks: Networks) -> Self {
+        self.profile.host.networks = networks;
+        self
     }
 
     /// The host as a domain sees it that is run by `emulator`.

@@ -8,10 +8,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use iova_preflight::io::file::{read_file_limited, read_limited};
+use iova_preflight::io::file::{read_file_limited, read_limited, read_open};
 use iova_preflight::xml::MAX_BYTES;
 use walkdir::WalkDir;
 
+use crate::place::open_found;
 use host::HostSource;
 
 /// Guests and the host they are evaluated for.
@@ -33,6 +34,15 @@ pub(crate) enum Input {
         path: PathBuf,
         /// The folder, as it was named.
         folder: Arc<Path>,
+    },
+    /// A file that is open: how it was named, the folder it was found in if it was, and the file.
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The folder, as it was named.
+        folder: Option<Arc<Path>>,
+        /// The same, open.
+        file: std::fs::File,
     },
     /// A path that leads to no file, and why.
     Unreadable(PathBuf, io::Error),
@@ -77,10 +87,18 @@ impl Input {
     pub fn name(&self) -> String {
         match self {
             Self::Stdin => "-".to_owned(),
-            Self::File(path) | Self::Found { path, .. } | Self::Unreadable(path, _) => {
+            Self::File(path) | Self::Found { path, .. } | Self::Open { path, .. } | Self::Unreadable(path, _) => {
                 path.to_string_lossy().into_owned()
             }
             Self::Live(name, _) => name.clone(),
+        }
+    }
+
+    /// The file, where it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::Found { path, .. } => Some(path),
+            _ => None,
         }
     }
 
@@ -88,6 +106,7 @@ impl Input {
     pub fn folder(&self) -> Option<Arc<Path>> {
         match self {
             Self::Found { folder, .. } => Some(folder.clone()),
+            Self::Open { folder, .. } => folder.clone(),
             _ => None,
         }
     }
@@ -96,7 +115,9 @@ impl Input {
     pub fn read(self) -> io::Result<Vec<u8>> {
         match self {
             Self::Stdin => read_limited(io::stdin().lock(), MAX_BYTES),
-            Self::File(path) | Self::Found { path, .. } => read_file_limited(&path, MAX_BYTES),
+            Self::File(path) => read_file_limited(&path, MAX_BYTES),
+            Self::Found { path, folder } => read_open(open_found(&folder, &path)?, MAX_BYTES),
+            Self::Open { file, .. } => read_open(file, MAX_BYTES),
             Self::Unreadable(_, error) => Err(error),
             Self::Live(_, xml) => Ok(xml),
         }

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use iova_preflight::io::policy::{self, PATH, PolicyFileError, path_below, read_operators};
 use iova_preflight::policy::Policy;
 
-use crate::output::stderr;
+use crate::stderr;
 
 /// What `--policy` takes for the default policy.
 const NONE: &str = "none";

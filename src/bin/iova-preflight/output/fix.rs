@@ -6,8 +6,8 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use iova_preflight::text::printable;
 
-use super::stderr;
 use crate::input::evaluator::Evaluated;
+use crate::stderr;
 
 /// Says why nothing helps.
 pub(crate) fn explain_block(evaluated: &Evaluated<'_>) {

@@ -3,5 +3,4 @@
 pub(crate) mod fix;
 pub(crate) mod human;
 pub(crate) mod progress;
-pub(crate) mod stderr;
 pub(crate) mod terminal;

@@ -30,6 +30,10 @@ const BURST: u32 = 10;
 /// How long it takes until a guest gets one more.
 const REFILL: Duration = Duration::from_secs(300);
 
+/// How many guests are remembered that have no definition any more and were rewritten lately. libvirt defines fewer than
+/// that in the time after which they are forgotten, unless somebody fills the agenda on purpose.
+const REMEMBERED: usize = 10_000;
+
 /// A text in a few bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint(u64);
@@ -68,6 +72,9 @@ pub(super) enum Permission {
 /// What is remembered of a guest.
 #[derive(Debug)]
 struct Entry {
+    /// Whether it has a definition. Otherwise only its budget counts: whoever undefines a guest and defines it again does
+    /// not get a new one.
+    is_there: bool,
     /// When it is looked at.
     due: Option<Instant>,
     /// When it was defined first since it was looked at.
@@ -97,6 +104,7 @@ struct Rewrite {
 impl Entry {
     fn new(now: Instant) -> Self {
         Self {
+            is_there: true,
             due: None,
             defined: None,
             hopeless: None,
@@ -105,6 +113,16 @@ impl Entry {
             said: None,
             verdict: None,
         }
+    }
+
+    /// Its definition is gone.
+    fn leave(&mut self) {
+        (self.is_there, self.due, self.defined, self.rewrite, self.verdict) = (false, None, None, None, None);
+    }
+
+    /// Whether there is a reason to remember it.
+    fn matters(&mut self, now: Instant) -> bool {
+        self.is_there || !self.has_budget(now) || self.budget.0 < BURST
     }
 
     fn has_budget(&mut self, now: Instant) -> bool {
@@ -142,6 +160,7 @@ impl Agenda {
     /// A guest was defined.
     pub fn defined(&mut self, uuid: &str, now: Instant) {
         let guest = self.guests.entry(uuid.to_owned()).or_insert_with(|| Entry::new(now));
+        guest.is_there = true;
         let first = *guest.defined.get_or_insert(now);
         guest.due = Some((now + QUIET).min(first + PATIENCE));
         if let Some(rewrite) = &mut guest.rewrite {
@@ -150,16 +169,34 @@ impl Agenda {
     }
 
     /// A guest has no definition any more.
-    pub fn gone(&mut self, uuid: &str) {
-        self.guests.remove(uuid);
+    pub fn gone(&mut self, uuid: &str, now: Instant) {
+        let Some(guest) = self.guests.get_mut(uuid) else { return };
+        guest.leave();
+        if !guest.matters(now) {
+            self.guests.remove(uuid);
+        }
+        if self.guests.len() > REMEMBERED {
+            let remembered = self.guests.iter().filter(|(_, guest)| !guest.is_there);
+            if remembered.clone().count() > REMEMBERED {
+                let oldest = remembered.min_by_key(|(_, guest)| guest.budget.1).map(|(uuid, _)| uuid.clone());
+                oldest.and_then(|uuid| self.guests.remove(&uuid));
+            }
+        }
     }
 
     /// These are all guests, and each is to be looked at.
     pub fn all(&mut self, uuids: Vec<String>, now: Instant) {
         let uuids: BTreeSet<String> = uuids.into_iter().collect();
-        self.guests.retain(|uuid, _| uuids.contains(uuid));
+        self.guests.retain(|uuid, guest| {
+            if !uuids.contains(uuid) {
+                guest.leave();
+            }
+            guest.matters(now)
+        });
         for uuid in uuids {
-            self.guests.entry(uuid).or_insert_with(|| Entry::new(now)).due.get_or_insert(now);
+            let guest = self.guests.entry(uuid).or_insert_with(|| Entry::new(now));
+            guest.is_there = true;
+            guest.due.get_or_insert(now);
         }
     }
 
@@ -206,6 +243,14 @@ impl Agenda {
         Permission::Granted
     }
 
+    /// The guest was not rewritten after all, for a reason that has nothing to do with it.
+    pub fn not_rewritten(&mut self, uuid: &str) {
+        if let Some(guest) = self.guests.get_mut(uuid) {
+            guest.budget.0 = (guest.budget.0 + 1).min(BURST);
+            guest.rewrite = None;
+        }
+    }
+
     /// A guest was rewritten, and this is its definition now.
     pub fn rewritten(&mut self, uuid: &str, definition: Fingerprint) {
         if let Some(rewrite) = self.guests.get_mut(uuid).and_then(|guest| guest.rewrite.as_mut()) {
@@ -237,7 +282,8 @@ impl Agenda {
     /// How many guests there are of each kind.
     pub fn tally(&self) -> Tally {
         let count = |wanted| self.guests.values().filter(|guest| guest.verdict == Some(wanted)).count();
-        Tally { guests: self.guests.len(), fixable: count(Verdict::Fixable), blocked: count(Verdict::Blocked) }
+        let guests = self.guests.values().filter(|guest| guest.is_there).count();
+        Tally { guests, fixable: count(Verdict::Fixable), blocked: count(Verdict::Blocked) }
     }
 }
 
@@ -283,7 +329,7 @@ mod tests {
         agenda.all(vec!["c".to_owned(), "a".to_owned()], then);
         assert_eq!(agenda.tally().guests, 2);
         assert_eq!(agenda.next(then), Next::Look("a".to_owned()));
-        agenda.gone("c");
+        agenda.gone("c", then);
         assert_eq!(agenda.next(then), Next::Idle);
     }
 
@@ -362,6 +408,48 @@ mod tests {
         }
         // Ten at once, and then one more for each of eleven times five minutes.
         assert_eq!(granted, 10 + 11);
+    }
+
+    #[test]
+    fn a_budget_survives_that_the_guest_is_undefined() {
+        let now = Instant::now();
+        let mut agenda = one(now);
+        let mut granted = 0;
+        for round in 0..50 {
+            let then = now + ms(round * 100);
+            match may(&mut agenda, OLD, then) {
+                Permission::Granted => granted += 1,
+                other => assert_eq!(other, Permission::Exhausted),
+            }
+            // Heard as an event, or found out after libvirt was away.
+            if round % 2 == 0 {
+                agenda.gone("a", then);
+            } else {
+                agenda.all(Vec::new(), then);
+            }
+            assert_eq!(agenda.tally(), Tally::default());
+            assert_eq!(agenda.next(then + ms(60)), Next::Idle);
+            agenda.defined("a", then + ms(60));
+            assert_eq!(agenda.next(then + ms(90)), Next::Look("a".to_owned()));
+        }
+        assert_eq!(granted, BURST);
+        // Once there is nothing to remember, nothing is.
+        agenda.gone("a", now + REFILL * (BURST + 1));
+        assert!(agenda.guests.is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let now = Instant::now();
+        let mut agenda = Agenda::default();
+        for number in 0..=REMEMBERED as u64 {
+            let (uuid, then) = (number.to_string(), now + ms(number));
+            agenda.defined(&uuid, then);
+            assert_eq!(agenda.may_rewrite(&uuid, Fingerprint::of(OLD), then), Permission::Granted);
+            agenda.gone(&uuid, then);
+        }
+        assert_eq!(agenda.guests.len(), REMEMBERED);
+        assert!(!agenda.guests.contains_key("0"), "the one that was rewritten first is forgotten first");
     }
 
     #[test]

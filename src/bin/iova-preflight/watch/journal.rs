@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use crate::output::stderr;
+use crate::stderr;
 
 /// Priorities of sd-daemon(3), those of syslog(3).
 #[derive(Debug, Clone, Copy)]

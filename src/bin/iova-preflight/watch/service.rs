@@ -19,7 +19,7 @@ use crate::args::WatchArgs;
 use crate::connected::live::events::{self, Event};
 use crate::connected::live::{Definition, Session};
 use crate::connected::redefine::{Definitions, Failure};
-use crate::connected::redefinition::Redefinition;
+use crate::connected::redefinition::{Redefinition, Room};
 use crate::input::Input;
 use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
@@ -28,6 +28,10 @@ use crate::outcome::Outcome;
 
 /// How often every guest is looked at without a reason: a device that is added to a definition is no event.
 const ROUND: Duration = Duration::from_secs(600);
+
+/// How much is kept of what was replaced: every guest of a large host, several times. Whoever may define guests could fill
+/// the disk otherwise.
+const ROOM: Room = Room { files: 4096, bytes: 256 * 1024 * 1024 };
 
 /// A wait that is shorter than this is part of the work.
 const SOON: Duration = Duration::from_secs(1);
@@ -182,7 +186,7 @@ impl Service<'_> {
                     Wakeup::Libvirt(of, _) if of != generation => {}
                     Wakeup::Libvirt(_, Event::Closed) => return Over::Lost(None),
                     Wakeup::Libvirt(_, Event::Defined(uuid)) => self.agenda.defined(&uuid, Instant::now()),
-                    Wakeup::Libvirt(_, Event::Undefined(uuid)) => self.agenda.gone(&uuid),
+                    Wakeup::Libvirt(_, Event::Undefined(uuid)) => self.agenda.gone(&uuid, Instant::now()),
                 }
                 // There is something to do; what else is waiting is heard first.
                 wait = Instant::now();
@@ -193,11 +197,13 @@ impl Service<'_> {
     /// Puts every guest on the agenda, and looks at the host.
     fn begin_round(&mut self, session: &Session, now: Instant) -> Result<HostSource> {
         let (host, is_local) = session.host()?;
+        let networks = host.networks.clone();
         let source = match self.args.host.as_deref() {
             Some(host) => HostSource::choose(Some(host))?,
             None if is_local => HostSource::this(),
             None => HostSource::told(&self.args.connect, host),
         };
+        let source = source.with_networks(networks);
         self.agenda.all(session.guests()?, now);
         Ok(source)
     }
@@ -217,7 +223,7 @@ impl Service<'_> {
     /// Evaluates a guest, and rewrites it where that is wanted.
     fn look(&mut self, session: &Session, source: &HostSource, uuid: &str) -> Result<()> {
         let Some(mut definition) = session.definition(uuid)? else {
-            self.agenda.gone(uuid);
+            self.agenda.gone(uuid, Instant::now());
             return Ok(());
         };
         let name = definition.name()?;
@@ -294,7 +300,7 @@ impl Service<'_> {
     /// Rewrites a guest, and says how that ended.
     fn rewrite(&mut self, case: &mut Case<'_>, name: &str, new: &str, changes: &str, helps: &str) -> Result<()> {
         let (source, backup) = (case.source, self.args.backup.as_deref());
-        let redefinition = Redefinition { source, policy: self.policy, backup, force: false };
+        let redefinition = Redefinition { source, policy: self.policy, backup, force: false, room: Some(ROOM) };
         match redefinition.make(case.definition, case.xml, new) {
             Ok(redefined) => {
                 self.agenda.rewritten(case.uuid, Fingerprint::of(&redefined.now));
@@ -309,6 +315,9 @@ impl Service<'_> {
             Err(Failure::ChangedMeanwhile | Failure::Overtaken) => Ok(()),
             Err(failure @ (Failure::Unreadable(_) | Failure::NotReadBack(_))) => Err(failure.into()),
             Err(failure) => {
+                if matches!(failure, Failure::Full(_)) {
+                    self.agenda.not_rewritten(case.uuid);
+                }
                 if failure.is_final() {
                     self.agenda.hopeless(case.uuid, Fingerprint::of(case.xml));
                 }

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::args::{HookArgs, HookCommand};
+use crate::hook::chain;
 use crate::hook::daemons::reload_advice;
-use crate::hook::owners::is_executable;
+use crate::hook::owners::{Loader, below, changeable, is_executable, loader};
 use crate::hook::places::{PROGRAM, Present, place, places, present};
 use crate::outcome::Outcome;
+use crate::stderr;
 
 /// Where packages put it. libvirtd's AppArmor profile lets hooks run programs from here.
 const DEFAULT_PROGRAM: &str = "/usr/bin/iova-preflight-hook";
@@ -21,12 +23,12 @@ pub(crate) fn run(args: &HookArgs) -> Result<Outcome> {
     let root = args.root.as_deref().unwrap_or(Path::new("/"));
     let mut out = anstream::stdout().lock();
     match &args.command {
-        HookCommand::Install { program } => {
+        HookCommand::Install { program, force } => {
             let program = match program {
                 Some(program) => program.clone(),
                 None => default_program(),
             };
-            install(root, &program, &mut out)
+            install(root, &program, *force, &mut out)
         }
         HookCommand::Uninstall => uninstall(root, &mut out),
         HookCommand::Status => status::run(root, &mut out),
@@ -42,7 +44,7 @@ fn default_program() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(DEFAULT_PROGRAM))
 }
 
-fn install(root: &Path, program: &Path, out: &mut impl Write) -> Result<Outcome> {
+fn install(root: &Path, program: &Path, force: bool, out: &mut impl Write) -> Result<Outcome> {
     if !program.is_absolute() {
         bail!("{}: the path of the hook program must be absolute, libvirt runs it from /", program.display());
     }
@@ -52,15 +54,33 @@ fn install(root: &Path, program: &Path, out: &mut impl Write) -> Result<Outcome>
     if root == Path::new("/") && !is_executable(program) {
         bail!("{}: not an executable file", program.display());
     }
+    // Below another folder it may come later: packages are unpacked in any order.
+    if !force && below(root, program).exists() {
+        const FORCE: &str = "; --force installs it all the same";
+        if let Some(why) = changeable(root, program)? {
+            bail!("{why}{FORCE}");
+        }
+        if loader(root, program)? == Loader::Dynamic {
+            bail!(
+                "{} is linked dynamically, so that a missing library would stop every guest{FORCE}",
+                program.display()
+            );
+        }
+    }
     let place = place(root);
     let link = place.link.display();
     match present(&place.link)? {
-        Present::Foreign if place.sole => bail!(
-            "{link} is another program's hook and is left as it is; this libvirt runs only one. To run both, let it \
-             keep its standard input and call\n  {} \"$@\"\nwith a copy of it, and exit with its status if that is not 0",
-            program.display()
+        Present::Foreign if place.sole => {
+            write!(out, "{}", chain::script(program))?;
+            bail!(
+                "{link} is another program's hook and is left as it is; this libvirt runs only one. To run both, rename \
+                 it to qemu.before and put the script from standard output in its place, owned by root, mode 0755"
+            )
+        }
+        Present::Foreign => bail!(
+            "{link} is not a link to {PROGRAM} and is left as it is; move it out of that folder first, where libvirt \
+             runs every program"
         ),
-        Present::Foreign => bail!("{link} is not a link to {PROGRAM} and is left as it is; move it away first"),
         Present::Ours(target) if target == program => {
             writeln!(out, "{link} is in place already")?;
         }
@@ -96,6 +116,12 @@ fn uninstall(root: &Path, out: &mut impl Write) -> Result<Outcome> {
     }
     if !removed {
         writeln!(out, "the hook is not installed")?;
+    }
+    for hook in chain::mentions(root) {
+        stderr::line(&format!(
+            "iova-preflight: warning: {} mentions {PROGRAM}; make sure that it lets guests go on without it",
+            hook.display()
+        ));
     }
     Ok(Outcome::Clean)
 }

@@ -9,8 +9,8 @@ use iova_preflight::io::policy;
 use iova_preflight::policy::Mode;
 
 use crate::hook::daemons::{is_running, libvirt_version, reload_advice};
-use crate::hook::owners::{is_executable, is_safely_owned};
-use crate::hook::places::{Place, Present, place, present};
+use crate::hook::owners::{Loader, below, changeable, is_executable, loader};
+use crate::hook::places::{HookPlace, Present, place, present};
 use crate::input::policy::operators_policy;
 use crate::outcome::Outcome;
 
@@ -49,7 +49,7 @@ pub(crate) fn run(root: &Path, out: &mut impl Write) -> Result<Outcome> {
         }
     };
     if let Some(program) = program {
-        checks.program(root, &program)?;
+        checks.program(root, &place, &program)?;
         checks.policy(root)?;
         checks.daemon(root, &place)?;
     }
@@ -74,21 +74,26 @@ impl<W: Write> Checks<'_, W> {
         Ok(())
     }
 
-    fn program(&mut self, root: &Path, program: &Path) -> Result<()> {
-        let below_root = program.strip_prefix("/").map_or_else(|_| program.to_owned(), |relative| root.join(relative));
+    fn program(&mut self, root: &Path, place: &HookPlace, program: &Path) -> Result<()> {
         let shown = program.display();
-        if !is_executable(&below_root) {
+        if !is_executable(&below(root, program)) {
             return self.line(Grade::Fail, &format!("{shown} is not an executable file"));
         }
         self.line(Grade::Pass, &format!("{shown} is executable"))?;
-        if is_safely_owned(&below_root) {
-            self.line(Grade::Pass, &format!("{shown} can be changed by root only"))?;
-        } else {
-            self.line(
-                Grade::Fail,
-                &format!("{shown} can be changed by others than root, and libvirt runs it as root"),
-            )?;
+        // By way of the link, which belongs to what libvirt follows.
+        let link = Path::new("/").join(place.link.strip_prefix(root).unwrap_or(&place.link));
+        match changeable(root, &link)? {
+            None => {
+                self.line(Grade::Pass, &format!("{shown}, the link and their folders can be changed by root only"))?
+            }
+            Some(why) => self.line(Grade::Fail, &why)?,
         }
+        let (grade, linked) = match loader(root, program)? {
+            Loader::Kernel => (Grade::Pass, "is linked statically"),
+            Loader::Dynamic => (Grade::Fail, "is linked dynamically: a missing library would stop every guest"),
+            Loader::Interpreter => (Grade::Note, "is not an ELF program: a missing interpreter would stop every guest"),
+        };
+        self.line(grade, &format!("{shown} {linked}"))?;
         if root.join("sys/kernel/security/apparmor/profiles").exists() {
             let allowed =
                 program.parent().is_some_and(|folder| APPARMOR_FOLDERS.iter().any(|known| folder == Path::new(known)));
@@ -118,7 +123,7 @@ impl<W: Write> Checks<'_, W> {
         }
     }
 
-    fn daemon(&mut self, root: &Path, place: &Place) -> Result<()> {
+    fn daemon(&mut self, root: &Path, place: &HookPlace) -> Result<()> {
         if !is_running(root) {
             return self.line(Grade::Note, "no libvirtd or virtqemud is running; the next one will know of the hook");
         }

@@ -7,8 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use iova_preflight::host::Host;
+use iova_preflight::host::{Host, Networks, read_network};
 use iova_preflight::version::Version;
+use iova_preflight::xml::Document;
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::ErrorNumber;
@@ -108,7 +109,16 @@ fn describe(connection: &Connect) -> Result<Host> {
     let mut host = Host::from_libvirt_capabilities(connection.capabilities()?.as_bytes())?;
     host.libvirt = connection.lib_version().ok().map(Version::from_libvirt_number);
     host.qemu = connection.hyp_version().ok().map(Version::from_libvirt_number);
+    host.networks = networks(connection);
     Ok(host)
+}
+
+/// The virtual networks, none where libvirt has no network driver.
+fn networks(connection: &Connect) -> Networks {
+    let all = connection.list_all_networks(0).unwrap_or_default();
+    // A network may be gone by the time it is asked for.
+    let xml = all.iter().filter_map(|network| network.xml_desc(0).ok());
+    xml.filter_map(|xml| read_network(&Document::parse(xml.as_bytes()).ok()?)).collect()
 }
 
 /// `driver:///path` without a host or another transport.

@@ -15,7 +15,7 @@ use anyhow::Result;
 use iova_preflight::text::{printable, wrapped};
 use iova_preflight::verdict::Verdict;
 
-pub(crate) use page::{GuestPage, Look};
+pub(crate) use page::{GuestPage, PageStyle};
 use table::Table;
 
 /// Prints guests one after the other and counts them.

@@ -17,7 +17,7 @@ use crate::input::evaluator::Evaluated;
 use crate::output::terminal;
 
 /// How guests are shown.
-pub(crate) struct Look {
+pub(crate) struct PageStyle {
     verbose: bool,
     /// Where sentences are broken, if anywhere.
     columns: Option<usize>,
@@ -35,7 +35,7 @@ pub(crate) struct GuestPage {
     pub(super) rules: Vec<&'static str>,
 }
 
-impl Look {
+impl PageStyle {
     /// For this terminal; `verbose` shows what is merely good to know, too.
     pub fn new(verbose: bool) -> Self {
         let renderer = Renderer::styled().term_width(terminal::columns());

@@ -1,0 +1,48 @@
+//! Hooks of others that run ours.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use iova_preflight::decision::shell_word;
+use iova_preflight::io::file::open_regular;
+
+use super::places::{PROGRAM, places, programs};
+
+/// Runs the hook and then the one that was there before, if libvirt runs only one.
+const SCRIPT: &str = include_str!("../../../../hooks/chain.sh");
+
+/// Where [`SCRIPT`] expects the hook.
+const USUAL_PROGRAM: &str = "hook=/usr/bin/iova-preflight-hook\n";
+
+/// The script that runs `program` and then the hook that was there before.
+pub(crate) fn script(program: &Path) -> String {
+    SCRIPT.replacen(USUAL_PROGRAM, &format!("hook={}\n", shell_word(&program.display().to_string())), 1)
+}
+
+/// The hooks below `root` that name our program and are not links to it.
+pub(crate) fn mentions(root: &Path) -> Vec<PathBuf> {
+    /// Bytes. A script is shorter.
+    const MOST: u64 = 1 << 20;
+    let mentions = |hook: &PathBuf| {
+        let mut text = Vec::new();
+        // What cannot be read is not known to mention it.
+        let read = open_regular(hook, 0).and_then(|file| file.take(MOST).read_to_end(&mut text));
+        read.is_ok() && text.windows(PROGRAM.len()).any(|window| window == PROGRAM.as_bytes())
+    };
+    let [in_folder, _] = places(root);
+    let mut hooks = programs(root, &in_folder);
+    hooks.sort();
+    hooks.retain(mentions);
+    hooks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_runs_the_program_it_is_made_for() {
+        let script = script(Path::new("/opt/it's/iova-preflight-hook"));
+        assert!(script.contains("\nhook='/opt/it'\\''s/iova-preflight-hook'\n"), "{script}");
+    }
+}

@@ -1,0 +1,227 @@
+//! Files that stay the same ones from the moment they are opened, whatever others put in their place meanwhile.
+
+mod replace;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+
+use iova_preflight::io::file::{open_regular, user};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
+use rustix::io::Errno;
+
+/// How many links may lead from one to the next (`MAXSYMLINKS` in the kernel's `include/linux/namei.h`).
+const MAX_LINKS: usize = 40;
+
+/// How a folder is opened that is only gone through.
+#[cfg(target_os = "linux")]
+const THROUGH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+#[cfg(not(target_os = "linux"))]
+const THROUGH: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// How a file is opened: it is the file of that name, and nobody waits for what is none.
+const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+/// `S_IWOTH`.
+const EVERYBODY_WRITES: u32 = 0o002;
+
+/// A regular file that is open, and where it is.
+#[derive(Debug)]
+pub(crate) struct Place {
+    file: File,
+    folder: OwnedFd,
+    name: OsString,
+    opened: Stat,
+}
+
+impl Place {
+    /// Opens the file that somebody named. Links on the way to it are followed if they are root's or this user's.
+    ///
+    /// # Errors
+    /// It cannot be opened, is not a regular file, or a link of another user leads to it.
+    pub fn named(path: &Path) -> io::Result<Self> {
+        let (folder, name) = match resolve(path) {
+            Ok((folder, Some(name))) => (folder, name),
+            Ok((_, None)) => return Err(io::ErrorKind::IsADirectory.into()),
+            Err(error) => {
+                // Of what has no place, as /dev/stdin has none, it is told what it is.
+                open_regular(path, 0)?;
+                return Err(error);
+            }
+        };
+        Self::at(folder, name)
+    }
+
+    /// Opens a file that was found in `folder`, which somebody named: no link below that is followed.
+    ///
+    /// # Errors
+    /// It cannot be opened, is not a regular file, a link of another user leads to `folder`, or anybody may have put it
+    /// there.
+    pub fn found(folder: &Path, path: &Path) -> io::Result<Self> {
+        let top = match resolve(folder)? {
+            (above, Some(name)) => openat(above, &name, THROUGH | OFlags::NOFOLLOW, Mode::empty()).map_err(explain)?,
+            (top, None) => top,
+        };
+        let owner = fstat(&top)?.st_uid;
+        let (here, name) = descend(top, folder, path)?;
+        let place = Self::at(here, name)?;
+        may_belong_there(&place.opened, &fstat(&place.folder)?, owner)?;
+        Ok(place)
+    }
+
+    fn at(folder: OwnedFd, name: OsString) -> io::Result<Self> {
+        let file = open_file(&folder, &name)?;
+        let opened = fstat(&file)?;
+        Ok(Self { file, folder, name, opened })
+    }
+
+    /// Another handle of the same file.
+    pub fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+}
+
+/// Opens a file for reading that was found in `folder`, which somebody named: no link below that is followed.
+///
+/// # Errors
+/// It cannot be opened, is not a regular file, or anybody may have put it there.
+pub(crate) fn open_found(folder: &Path, path: &Path) -> io::Result<File> {
+    let top = openat(CWD, folder, THROUGH, Mode::empty())?;
+    let owner = fstat(&top)?.st_uid;
+    let (here, name) = descend(top, folder, path)?;
+    let file = open_file(&here, &name)?;
+    may_belong_there(&fstat(&file)?, &fstat(&here)?, owner)?;
+    Ok(file)
+}
+
+/// The folder and the name of `path`, which is below `folder`, without following a link.
+fn descend(top: OwnedFd, folder: &Path, path: &Path) -> io::Result<(OwnedFd, OsString)> {
+    let below = path.strip_prefix(folder).map_err(io::Error::other)?;
+    let (Some(name), Some(parents)) = (below.file_name(), below.parent()) else {
+        return Err(io::ErrorKind::IsADirectory.into());
+    };
+    let mut here = top;
+    for parent in parents {
+        here = openat(&here, parent, THROUGH | OFlags::NOFOLLOW, Mode::empty()).map_err(explain)?;
+    }
+    Ok((here, name.to_owned()))
+}
+
+fn open_file(folder: &OwnedFd, name: &OsString) -> io::Result<File> {
+    let file = File::from(openat(folder, name, FILE, Mode::empty()).map_err(explain)?);
+    match FileType::from_raw_mode(fstat(&file)?.st_mode) {
+        FileType::RegularFile => Ok(file),
+        FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
+        FileType::Fifo => Err(io::Error::other("a pipe, not a regular file")),
+        _ => Err(io::Error::other("a device, not a regular file")),
+    }
+}
+
+/// Where everybody may put files, a file has to belong to root, to this user or to the owner of its folder or of the one
+/// that was named (as `fs.protected_regular` of Linux has it).
+fn may_belong_there(file: &Stat, folder: &Stat, named: u32) -> io::Result<()> {
+    let owner = file.st_uid;
+    let trusted = [0, folder.st_uid, named].contains(&owner) || Some(owner) == user();
+    if trusted || folder.st_mode & EVERYBODY_WRITES == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "belongs to user {owner} in a folder that everybody may write to; name it to read it"
+    )))
+}
+
+fn explain(error: Errno) -> io::Error {
+    match error {
+        Errno::LOOP | Errno::MLINK => io::Error::other("a symbolic link, which is not followed"),
+        // What open(2) says of a socket.
+        Errno::NXIO => io::Error::other("not a regular file"),
+        error => error.into(),
+    }
+}
+
+/// What a name in a folder is.
+enum Look {
+    /// A link, whose it is and where it leads.
+    Link(u32, PathBuf),
+    /// Anything else.
+    Other,
+}
+
+/// Looks at one name without following it.
+#[cfg(target_os = "linux")]
+fn look(folder: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<Look> {
+    // One handle for both, so that owner and target are those of one link.
+    let here = openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = fstat(&here)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        return Ok(Look::Other);
+    }
+    let target = readlinkat(&here, "", Vec::new())?;
+    Ok(Look::Link(stat.st_uid, OsString::from_vec(target.into_bytes()).into()))
+}
+
+/// Looks at one name without following it.
+#[cfg(not(target_os = "linux"))]
+fn look(folder: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<Look> {
+    use rustix::fs::{AtFlags, statat};
+    let stat = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        return Ok(Look::Other);
+    }
+    let target = readlinkat(folder, name, Vec::new())?;
+    if !is_same(&stat, &statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?) {
+        return Err(io::Error::other("somebody is changing it"));
+    }
+    Ok(Look::Link(stat.st_uid, OsString::from_vec(target.into_bytes()).into()))
+}
+
+/// The folder of what `path` leads to, and its name in there; no name if it is a folder like `/` or `..`. Links are
+/// followed one by one, and only those of root and of this user.
+fn resolve(path: &Path) -> io::Result<(OwnedFd, Option<OsString>)> {
+    let mut here = openat(CWD, ".", THROUGH, Mode::empty())?;
+    let mut ahead = parts(path);
+    let mut links = 0;
+    while let Some(part) = ahead.pop() {
+        match Path::new(&part).components().next() {
+            Some(Component::RootDir) => here = openat(CWD, "/", THROUGH, Mode::empty())?,
+            Some(Component::ParentDir) => here = openat(&here, "..", THROUGH, Mode::empty())?,
+            Some(Component::Normal(name)) => match look(&here, name)? {
+                Look::Link(owner, target) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Errno::LOOP.into());
+                    }
+                    if owner != 0 && Some(owner) != user() {
+                        let name = name.to_string_lossy();
+                        return Err(io::Error::other(format!(
+                            "{name} is a symbolic link of user {owner}, which is not followed"
+                        )));
+                    }
+                    ahead.extend(parts(&target));
+                }
+                Look::Other if ahead.is_empty() => return Ok((here, Some(name.to_owned()))),
+                Look::Other => {
+                    here = openat(&here, name, THROUGH | OFlags::NOFOLLOW, Mode::empty()).map_err(explain)?
+                }
+            },
+            _ => {}
+        }
+    }
+    Ok((here, None))
+}
+
+/// The parts of a path, the first last.
+fn parts(path: &Path) -> Vec<OsString> {
+    path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
+}
+
+/// Whether a file is the same, and unchanged.
+fn is_same(before: &Stat, now: &Stat) -> bool {
+    let identity = |stat: &Stat| {
+        (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec)
+    };
+    identity(before) == identity(now)
+}

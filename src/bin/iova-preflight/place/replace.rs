@@ -1,0 +1,154 @@
+//! Replacing what is in a place.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, openat, renameat, statat, unlinkat};
+use rustix::io::Errno;
+use xattr::FileExt;
+
+use super::{Place, is_same};
+
+/// Extended attributes that the kernel computes from the content, or that say what it was (`security/integrity`).
+const OF_THE_CONTENT: [&[u8]; 2] = [b"security.ima", b"security.evm"];
+
+/// The bits of a mode that chmod(2) sets.
+const PERMISSIONS: u32 = 0o7777;
+
+impl Place {
+    /// Replaces the file in one step: whoever reads it sees the old or the new one, whole, whatever happens meanwhile.
+    /// Mode, owner, access control list, security label and other extended attributes stay.
+    ///
+    /// # Errors
+    /// Something would be lost or cannot be written, or somebody changed the file or put another one in its place since
+    /// it was opened. In all of these cases nothing is replaced.
+    pub fn replace(&self, content: &[u8]) -> io::Result<()> {
+        self.assert_unchanged()?;
+        let links = self.opened.st_nlink;
+        if links > 1 {
+            let why = format!("{links} hard links lead to this file, and a rewrite would change one of them only");
+            return Err(io::Error::other(why));
+        }
+        self.assert_writable()?;
+        let mut new = Temporary::new(&self.folder)?;
+        new.file.write_all(content)?;
+        self.dress(&new.file)?;
+        new.file.sync_all()?;
+        self.assert_unchanged()?;
+        new.become_file(&self.name)?;
+        // The name is on the disk only when the folder is. One that may not be listed cannot be opened for that.
+        match openat(&self.folder, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(folder) => Ok(fsync(folder)?),
+            Err(Errno::ACCESS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the name still leads to the file that was opened, and that is as it was.
+    fn assert_unchanged(&self) -> io::Result<()> {
+        let named = statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW);
+        let same = named.is_ok_and(|now| is_same(&self.opened, &now)) && is_same(&self.opened, &fstat(&self.file)?);
+        if same { Ok(()) } else { Err(io::Error::other("somebody changed this file meanwhile; it is left as it is")) }
+    }
+
+    /// Whoever may not write to a file does not replace it either, although the folder would allow that.
+    fn assert_writable(&self) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match openat(&self.folder, &self.name, flags, Mode::empty()) {
+            Ok(_) => Ok(()),
+            Err(Errno::ACCESS) => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the file is read-only; `chmod u+w` allows a rewrite",
+            )),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes the new file look as the old one: to whom it belongs, and who may do what with it.
+    fn dress(&self, new: &File) -> io::Result<()> {
+        let (old, now) = (&self.opened, fstat(new)?);
+        if (old.st_uid, old.st_gid) != (now.st_uid, now.st_gid) {
+            fchown(new, Some(Uid::from_raw(old.st_uid)), Some(Gid::from_raw(old.st_gid)))
+                .map_err(|error| lost("its owner", error.into()))?;
+        }
+        // While only its owner may open it: an access control list first, and what it does not have on top.
+        let (kept, given) = (attributes(&self.file)?, attributes(new)?);
+        for name in given.keys().filter(|name| !kept.contains_key(*name)) {
+            new.remove_xattr(name).map_err(|error| lost(&name.to_string_lossy(), error))?;
+        }
+        for (name, value) in kept.iter().filter(|(name, value)| given.get(*name) != Some(value)) {
+            new.set_xattr(name, value).map_err(|error| lost(&name.to_string_lossy(), error))?;
+        }
+        // After the change of owner, which clears some of the bits.
+        Ok(fchmod(new, Mode::from_raw_mode(old.st_mode & PERMISSIONS))?)
+    }
+}
+
+fn lost(what: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what} cannot be kept: {error}"))
+}
+
+/// The extended attributes of a file that are to be kept.
+fn attributes(file: &File) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
+    let names = match file.list_xattr() {
+        Ok(names) => names,
+        Err(error) if error.raw_os_error() == Some(libc::ENOTSUP) => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error),
+    };
+    let mut attributes = BTreeMap::new();
+    for name in names.filter(|name| !OF_THE_CONTENT.contains(&name.as_bytes())) {
+        if let Some(value) = file.get_xattr(&name)? {
+            attributes.insert(name, value);
+        }
+    }
+    Ok(attributes)
+}
+
+/// A new file that is gone again unless it becomes one that stays.
+struct Temporary<'a> {
+    file: File,
+    folder: &'a OwnedFd,
+    name: Option<OsString>,
+}
+
+impl<'a> Temporary<'a> {
+    fn new(folder: &'a OwnedFd) -> io::Result<Self> {
+        /// How many names are tried.
+        const ATTEMPTS: u64 = 100;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Keyed anew for each: nobody knows the name beforehand.
+        let random = RandomState::new();
+        for attempt in 0..ATTEMPTS {
+            let name = OsString::from(format!(".iova-preflight-{:016x}", random.hash_one(attempt)));
+            match openat(folder, &name, flags, Mode::RUSR | Mode::WUSR) {
+                Ok(file) => return Ok(Self { file: file.into(), folder, name: Some(name) }),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// Takes the place of the file `name`.
+    fn become_file(mut self, name: &OsString) -> io::Result<()> {
+        if let Some(temporary) = &self.name {
+            renameat(self.folder, temporary, self.folder, name)?;
+            self.name = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            // Left behind, it is one file too many, no more.
+            let _ = unlinkat(self.folder, name, AtFlags::empty());
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! QEMU's arguments, read into a [`CommandLine`] as QEMU merges them.
+//!
+//! Sources: QEMU 7.2 to 11.1, `qemu_init` (`softmmu/vl.c`, later `system/vl.c`), `parse_memory_options`,
+//! `qemu_global_option` (`softmmu/qdev-monitor.c`), `x86_cpu_parse_featurestr` (`target/i386/cpu.c`), `parse_numa_node`
+//! (`hw/core/numa.c`).
+
+use super::cpu::{is_base_class, is_cpu_class};
+use super::value::{boolean, number, size};
+use super::words::{Argument, Pair, last, pairs};
+use super::{
+    Accelerator, BackendKind, CommandLine, Cpu, CpuOptions, Device, Global, Memory, MemoryBackend, Model, NodeMemory,
+    NotModelled, NumaNode, PageSize, Properties, Property, Told,
+};
+
+const MIB: u64 = 1 << 20;
+
+/// Options without a value (`qemu-options.hx` of QEMU 2.12 to 11.1).
+const WITHOUT_VALUE: [&str; 40] = [
+    "S",
+    "alt-grab",
+    "async-teardown",
+    "audio-help",
+    "ctrl-grab",
+    "curses",
+    "daemonize",
+    "enable-fips",
+    "enable-kvm",
+    "enable-sync-profile",
+    "full-screen",
+    "h",
+    "help",
+    "mem-prealloc",
+    "no-acpi",
+    "no-fd-bootchk",
+    "no-hpet",
+    "no-kvm-irqchip",
+    "no-kvm-pit-reinjection",
+    "no-quit",
+    "no-reboot",
+    "no-shutdown",
+    "no-user-config",
+    "nodefaults",
+    "nographic",
+    "old-param",
+    "one-insn-per-tb",
+    "only-migratable",
+    "portrait",
+    "preconfig",
+    "s",
+    "sdl",
+    "semihosting",
+    "singlestep",
+    "snapshot",
+    "usb",
+    "version",
+    "win2k-hack",
+    "xen-attach",
+    "xen-domid-restrict",
+];
+
+/// Parts of `-machine` that change the memory map and are not modelled: SGX and CXL memory, and `-m` in other words.
+const UNREADABLE_MACHINE: [&str; 4] = ["sgx-epc", "cxl", "cxl-fmw", "memory"];
+
+/// Classes of so many kinds of object that QEMU refuses to start where one of them does not have the property.
+const GENERAL_CLASSES: [&str; 5] = ["object", "device", "sys-bus-device", "pci-device", "virtio-pci"];
+
+/// Devices with memory of their own that are not modelled.
+const UNREADABLE_DEVICES: [&str; 3] = ["cxl-", "pxb-cxl", "hv-balloon"];
+
+impl CommandLine {
+    /// Reads the arguments that come after what there is already.
+    pub fn merge<'a>(&mut self, arguments: impl IntoIterator<Item = Argument<'a>>) {
+        let mut arguments = arguments.into_iter().peekable();
+        while let Some(option) = arguments.next() {
+            // Both dashes mean the same to QEMU; what has none is a disk.
+            let Some(name) = option.text.strip_prefix('-') else { continue };
+            let name = name.strip_prefix('-').unwrap_or(name);
+            let value = if WITHOUT_VALUE.contains(&name) { None } else { arguments.next() };
+            self.option(name, &option, value.as_ref());
+        }
+        self.check_cpu_class();
+    }
+
+    /// What a `-global` of a certain model does to libvirt's host-model depends on the model that libvirt finds.
+    fn check_cpu_class(&mut self) {
+        if self.cpu.as_ref().is_some_and(|cpu| cpu.model == Model::HostModel) {
+            let of_a_model = |global: &&Global| is_cpu_class(&global.driver) && !is_base_class(&global.driver);
+            let entries = self.globals.iter().filter(of_a_model).map(|global| NotModelled {
+                option: "-global".to_owned(),
+                value: format!("{}.{}={}", global.driver, global.property.name, global.property.value),
+                origin: global.property.origin,
+            });
+            self.not_modelled.extend(entries);
+        }
+    }
+
+    fn option(&mut self, name: &str, option: &Argument<'_>, value: Option<&Argument<'_>>) {
+        let Some(value) = value else {
+            match name {
+                "enable-kvm" => self.machine.accelerator = Some(Accelerator::Kvm),
+                "no-acpi" => self.machine.acpi = Some(false),
+                _ => {}
+            }
+            return;
+        };
+        match name {
+            "machine" | "M" => self.machine_option(option, value),
+            "accel" => {
+                let pairs = pairs(value, "accel");
+                match last(&pairs, "accel").and_then(|first| accelerator(&first.value)) {
+                    // Of several, QEMU tries the first.
+                    Some(first) => self.accelerator = self.accelerator.or(Some(first)),
+                    None => self.not_modelled(option, value),
+                }
+            }
+            "cpu" => self.cpu_option(option, value),
+            "m" => self.memory_option(option, value),
+            "numa" => self.numa_option(option, value),
+            "global" => self.global_option(option, value),
+            "set" => self.set_option(option, value),
+            "object" => self.structured(option, value, "qom-type", Self::object),
+            "device" => self.structured(option, value, "driver", Self::device),
+            "netdev" | "nic" => self.structured(option, value, "type", Self::host_end),
+            "blockdev" => self.structured(option, value, "driver", Self::host_end),
+            // It may hold any other option.
+            "readconfig" => self.not_modelled(option, value),
+            _ => {}
+        }
+    }
+
+    fn not_modelled(&mut self, option: &Argument<'_>, value: &Argument<'_>) {
+        let entry = NotModelled { option: option.text.to_owned(), value: value.text.to_owned(), origin: value.origin };
+        self.not_modelled.push(entry);
+    }
+
+    /// The options that QEMU also reads as JSON.
+    fn structured(
+        &mut self,
+        option: &Argument<'_>,
+        value: &Argument<'_>,
+        implied: &str,
+        take: fn(&mut Self, Vec<Pair>, &Argument<'_>) -> Option<()>,
+    ) {
+        let pairs = if value.text.starts_with('{') { json(value) } else { Some(pairs(value, implied)) };
+        let pairs = pairs.map(|mut pairs| {
+            // Whatever the key is called, it is the kind of the thing.
+            pairs.iter_mut().filter(|pair| pair.key == implied).for_each(|pair| pair.key.clear());
+            pairs
+        });
+        if pairs.and_then(|pairs| take(self, pairs, value)).is_none() {
+            self.not_modelled(option, value);
+        }
+    }
+
+    fn machine_option(&mut self, option: &Argument<'_>, value: &Argument<'_>) {
+        for Pair { key, value: text, origin } in pairs(value, "type") {
+            let known = match key.as_str() {
+                "type" => {
+                    self.machine.kind = Some(Told { value: text, origin });
+                    Some(())
+                }
+                "acpi" => boolean(&text).map(|on| self.machine.acpi = Some(on)),
+                "memory-backend" => {
+                    self.machine.memory_backend = Some(text);
+                    Some(())
+                }
+                "max-ram-below-4g" => {
+                    size(&text, 1).map(|value| self.machine.max_ram_below_4g = Some(Told { value, origin }))
+                }
+                "accel" => accelerator(&text).map(|first| self.machine.accelerator = Some(first)),
+                "cxl" if boolean(&text) == Some(false) => Some(()),
+                key if UNREADABLE_MACHINE.contains(&key.split('.').next().unwrap_or_default()) => None,
+                _ => Some(()),
+            };
+            if known.is_none() {
+                self.not_modelled(option, value);
+            }
+        }
+    }
+
+    /// The last `-cpu` is the only one.
+    fn cpu_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>) {
+        let mut parts = argument.text.split(',');
+        let model = match parts.next().unwrap_or_default() {
+            "host" => Model::Host,
+            "max" => Model::Max,
+            name => Model::Named(name.to_owned()),
+        };
+        let mut properties = Properties::new();
+        let (mut plus, mut minus) = (Vec::new(), Vec::new());
+        for part in parts.filter(|part| !part.is_empty()) {
+            if let Some(name) = part.strip_prefix('+') {
+                plus.push((name, part));
+            } else if let Some(name) = part.strip_prefix('-') {
+                minus.push((name, part));
+            } else {
+                let (name, value) = part.split_once('=').unwrap_or((part, "on"));
+                properties.set(name.replace('_', "-"), value, argument.origin_of(part));
+            }
+        }
+        // These come after all others, and the minus last (`x86_cpu_expand_features`).
+        for (features, value) in [(plus, "on"), (minus, "off")] {
+            for (name, part) in features {
+                properties.set(name.replace('_', "-"), value, argument.origin_of(part));
+            }
+        }
+        if !properties.iter().all(|property| CpuOptions::reads(&property.name, &property.value)) {
+            self.not_modelled(option, argument);
+        }
+        self.cpu = Some(Cpu { model, properties, origin: argument.origin });
+    }
+
+    fn memory_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>) {
+        let told = |value: u64, pair: &Pair| Told { value, origin: pair.origin };
+        let pairs = pairs(argument, "size");
+        let default = Memory { size: Told { value: 0, origin: argument.origin }, slots: None, maxmem: None };
+        let mut memory = self.memory.unwrap_or(default);
+        for pair in &pairs {
+            let known = match pair.key.as_str() {
+                // What ends with a digit is MiB here, and bytes in maxmem.
+                "size" => size(&pair.value, MIB).map(|bytes| memory.size = told(bytes, pair)),
+                "maxmem" => size(&pair.value, 1).map(|bytes| memory.maxmem = Some(told(bytes, pair))),
+                "slots" => number(&pair.value).map(|slots| memory.slots = Some(told(slots, pair))),
+                _ => None,
+            };
+            if known.is_none() {
+                self.not_modelled(option, argument);
+            }
+        }
+        self.memory = Some(memory);
+    }
+
+    fn numa_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>) {
+        let pairs = pairs(argument, "type");
+        if last(&pairs, "type").is_none_or(|kind| kind.value != "node") {
+            return;
+        }
+        let next = u64::try_from(self.nodes.len()).ok();
+        let id = last(&pairs, "nodeid").map_or(next, |id| number(&id.value));
+        let memory = match (last(&pairs, "memdev"), last(&pairs, "mem")) {
+            (Some(backend), _) => Some(NodeMemory::Backend(backend.value.clone())),
+            (None, Some(mem)) => size(&mem.value, MIB).map(NodeMemory::Size),
+            (None, None) => Some(NodeMemory::None),
+        };
+        match (id, memory) {
+            (Some(id), Some(memory)) => self.nodes.push(NumaNode { id, memory }),
+            _ => self.not_modelled(option, argument),
+        }
+    }
+
+    fn global_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>) {
+        let short = argument.text.split_once('=').and_then(|(name, value)| {
+            let (driver, property) = name.split_once('.')?;
+            Some((driver.to_owned(), property.to_owned(), value.to_owned()))
+        });
+        let (driver, property, value) = match short {
+            Some(short) => short,
+            None => {
+                let pairs = pairs(argument, "");
+                let part = |key: &str| last(&pairs, key).map(|pair| pair.value.clone());
+                match (part("driver"), part("property"), part("value")) {
+                    (Some(driver), Some(property), Some(value)) => (driver, property, value),
+                    _ => return self.not_modelled(option, argument),
+                }
+            }
+        };
+        let readable = CpuOptions::reads(&property, &value) || !is_cpu_class(&driver);
+        if !readable || !reads(&property, &value) || GENERAL_CLASSES.contains(&driver.as_str()) {
+            self.not_modelled(option, argument);
+        }
+        let property = Property { name: property.into(), value, origin: argument.origin };
+        self.globals.push(Global { driver: driver.into(), property });
+    }
+
+    /// Changes a device that was given as `key=value`; others are not found by QEMU either.
+    fn set_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>) {
+        let parts = argument.text.split_once('=').and_then(|(path, value)| {
+            let mut path = path.splitn(3, '.');
+            Some((path.next()?, path.next()?, path.next()?, value))
+        });
+        match parts {
+            Some(("device", id, property, value)) => {
+                let device = self.devices.iter_mut().find(|device| device.id.as_deref() == Some(id));
+                match device.filter(|device| device.settable) {
+                    Some(device) => device.properties.set(property.to_owned(), value, argument.origin),
+                    None => self.not_modelled(option, argument),
+                }
+            }
+            Some(("memory" | "numa" | "accel", ..)) | None => self.not_modelled(option, argument),
+            Some(_) => {}
+        }
+    }
+
+    fn object(&mut self, pairs: Vec<Pair>, _: &Argument<'_>) -> Option<()> {
+        let kind = match last(&pairs, "")?.value.as_str() {
+            "memory-backend-ram" => BackendKind::Ram,
+            "memory-backend-file" => BackendKind::File,
+            // Shared memory without a file is mapped as a memfd is.
+            "memory-backend-memfd" | "memory-backend-shm" => BackendKind::Memfd,
+            other if other.starts_with("memory-backend-") => return None,
+            _ => return Some(()),
+        };
+        let bytes = last(&pairs, "size")?;
+        let size = Told { value: size(&bytes.value, 1)?, origin: bytes.origin };
+        let align = last(&pairs, "align").map_or(Some(None), |align| self::size(&align.value, 1).map(Some))?;
+        let page = match kind {
+            BackendKind::Ram => PageSize::Base,
+            BackendKind::File => last(&pairs, "mem-path").map_or(PageSize::Base, |path| page_in(&path.value)),
+            BackendKind::Memfd => {
+                let huge = last(&pairs, "hugetlb").map_or(Some(false), |huge| boolean(&huge.value))?;
+                let bytes = last(&pairs, "hugetlbsize").map_or(Some(0), |bytes| self::size(&bytes.value, 1))?;
+                match (huge, bytes) {
+                    (false, _) => PageSize::Base,
+                    (true, 0) => PageSize::DefaultHuge,
+                    (true, bytes) => PageSize::Huge(bytes),
+                }
+            }
+        };
+        let id = last(&pairs, "id").map(|id| id.value.clone()).unwrap_or_default();
+        self.backends.push(MemoryBackend { id, kind, size, align, page });
+        Some(())
+    }
+
+    fn device(&mut self, pairs: Vec<Pair>, argument: &Argument<'_>) -> Option<()> {
+        let device = thing(pairs, argument)?;
+        let unreadable = UNREADABLE_DEVICES.iter().any(|driver| device.driver.starts_with(driver));
+        let readable = device.properties.iter().all(|property| reads(&property.name, &property.value));
+        self.devices.push(device);
+        (readable && !unreadable).then_some(())
+    }
+
+    fn host_end(&mut self, pairs: Vec<Pair>, argument: &Argument<'_>) -> Option<()> {
+        let end = thing(pairs, argument)?;
+        self.host_ends.push(end);
+        Some(())
+    }
+}
+
+/// Whether QEMU takes the value for a property of a memory device or of the PCI host bridge; no other device that counts
+/// has properties of these names.
+fn reads(property: &str, value: &str) -> bool {
+    match property {
+        "memaddr" => number(value).is_some(),
+        "label-size" | "block-size" | "requested-size" | "pci-hole64-size" => size(value, 1).is_some(),
+        _ => true,
+    }
+}
+
+/// The first of accelerators that colons separate; QEMU tries it first.
+fn accelerator(names: &str) -> Option<Accelerator> {
+    match names.split(':').next() {
+        Some("kvm") => Some(Accelerator::Kvm),
+        Some("tcg") => Some(Accelerator::Tcg),
+        _ => None,
+    }
+}
+
+/// What there is of a kind, with an id and properties.
+fn thing(pairs: Vec<Pair>, argument: &Argument<'_>) -> Option<Device> {
+    let driver = last(&pairs, "")?.value.clone();
+    let id = last(&pairs, "id").map(|id| id.value.clone());
+    let mut properties = Properties::new();
+    for pair in pairs.into_iter().filter(|pair| !matches!(pair.key.as_str(), "" | "id")) {
+        properties.set(pair.key, pair.value, pair.origin);
+    }
+    let settable = !argument.text.starts_with('{');
+    Some(Device { driver: driver.into(), id, properties, origin: argument.origin, settable })
+}
+
+/// The pages of the file system that a file of a memory backend lies on, as its path tells by the names that libvirt,
+/// Proxmox and systemd have for the places where huge pages are mounted: `/dev/hugepages`, `/dev/hugepages1G`,
+/// `/run/hugepages/kvm/1048576kB`.
+fn page_in(path: &str) -> PageSize {
+    let mut parts = path.split('/').skip_while(|part| !part.starts_with("hugepages") && !part.starts_with("hugetlbfs"));
+    let Some(mount) = parts.next() else { return PageSize::Base };
+    let bytes = |text: &str| size(text.trim_end_matches('B'), 1).filter(|&bytes| bytes > 0);
+    let named = bytes(mount.trim_start_matches(|c: char| !c.is_ascii_digit()));
+    let below = || parts.find_map(|part| part.strip_suffix("kB").and_then(|kib| size(kib, 1 << 10)));
+    named.or_else(below).map_or(PageSize::DefaultHuge, PageSize::Huge)
+}
+
+#[cfg(feature = "cli")]
+fn json(argument: &Argument<'_>) -> Option<Vec<Pair>> {
+    super::json::pairs(argument)
+}
+
+/// The hook reads no JSON: its tree stays tiny.
+#[cfg(not(feature = "cli"))]
+fn json(_: &Argument<'_>) -> Option<Vec<Pair>> {
+    None
+}

@@ -1,0 +1,106 @@
+//! Devices that reach guest memory through the host's IOMMU.
+
+use super::{CommandLine, Device, Origin};
+
+/// A device whose DMA goes through VFIO or vDPA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passthrough {
+    /// How it is attached.
+    pub kind: PassthroughKind,
+    /// A PCI address `0000:41:10.1`, an mdev UUID, or a device path; empty where only libvirt will know it.
+    pub device: String,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// How a passthrough device is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassthroughKind {
+    /// A PCI function through vfio-pci.
+    VfioPci,
+    /// A mediated device. Without an IOMMU-backed parent its list of valid IOVAs is empty, which allows everything.
+    VfioMdev,
+    /// A vDPA network device or disk.
+    VhostVdpa,
+}
+
+impl PassthroughKind {
+    /// The name of the QEMU device.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::VfioPci => "vfio-pci",
+            Self::VfioMdev => "vfio-mdev",
+            Self::VhostVdpa => "vhost-vdpa",
+        }
+    }
+}
+
+/// Where the host keeps mediated devices.
+pub(crate) const MDEV_FOLDER: &str = "/sys/bus/mdev/devices/";
+
+impl CommandLine {
+    /// The passthrough devices, in the order of the places they come from.
+    pub fn passthrough(&self) -> Vec<Passthrough> {
+        let ends = self.host_ends.iter().filter_map(host_end);
+        let mut devices: Vec<Passthrough> = self.devices.iter().filter_map(device).chain(ends).collect();
+        devices.sort_by_key(|device| device.origin);
+        devices
+    }
+}
+
+impl CommandLine {
+    /// The devices that a process of somebody else's serves, each with the protocol that it speaks. What else speaks
+    /// vhost-user is served by programs without devices of their own.
+    pub(crate) fn foreign_processes(&self) -> impl Iterator<Item = (&'static str, Origin)> {
+        self.devices.iter().chain(&self.host_ends).filter_map(|device| {
+            let protocol = match device.driver.as_ref() {
+                "vfio-user-pci" => "vfio-user",
+                "vhost-user" => "vhost-user",
+                name if name.starts_with("vhost-user-blk") || name.starts_with("vhost-user-scsi") => "vhost-user",
+                _ => return None,
+            };
+            Some((protocol, device.origin))
+        })
+    }
+}
+
+/// QEMU `hw/vfio/pci.c`, `hw/virtio/vdpa-dev-pci.c`.
+fn device(device: &Device) -> Option<Passthrough> {
+    let value = |name: &str| device.properties.value(name);
+    let found = |kind, device_name: String| Some(Passthrough { kind, device: device_name, origin: device.origin });
+    match device.driver.as_ref() {
+        "vfio-pci" | "vfio-pci-nohotplug" => {
+            let path = value("sysfsdev").unwrap_or_default();
+            if let Some(uuid) = path.strip_prefix(MDEV_FOLDER) {
+                return found(PassthroughKind::VfioMdev, uuid.to_owned());
+            }
+            let address = value("host").unwrap_or_else(|| path.rsplit('/').next().unwrap_or_default());
+            found(PassthroughKind::VfioPci, whole_address(address))
+        }
+        driver if driver.starts_with("vhost-vdpa-device") => {
+            found(PassthroughKind::VhostVdpa, value("vhostdev").unwrap_or_default().to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// A `-netdev` of vDPA, or a `-blockdev` with one somewhere inside.
+fn host_end(end: &Device) -> Option<Passthrough> {
+    const DISK: &str = "virtio-blk-vhost-vdpa";
+    let value = |name: &str| end.properties.value(name).map(str::to_owned);
+    let device = match end.driver.as_ref() {
+        "vhost-vdpa" => value("vhostdev"),
+        DISK => value("path"),
+        _ => {
+            let mut inside = end.properties.iter().filter(|property| property.value == DISK);
+            let parent = inside.find_map(|property| property.name.strip_suffix(".driver"))?;
+            value(&format!("{parent}.path"))
+        }
+    };
+    Some(Passthrough { kind: PassthroughKind::VhostVdpa, device: device.unwrap_or_default(), origin: end.origin })
+}
+
+/// A PCI address with its domain, which QEMU takes for 0 where it is left out.
+fn whole_address(address: &str) -> String {
+    if address.matches(':').count() == 1 { format!("0000:{address}") } else { address.to_owned() }
+}

@@ -1,0 +1,103 @@
+//! `dma-not-visible`.
+
+#[cfg(feature = "cli")]
+use super::page::*;
+use super::{Refuser, Rule};
+use crate::domain::Unseen;
+use crate::finding::{Finding, Severity};
+use crate::guest::{Exposure, Guest};
+use crate::text::{self, quoted};
+
+pub(crate) const RULE: Rule = Rule {
+    id: "dma-not-visible",
+    summary: "a device may reach guest memory by DMA, and the domain does not say whether it does",
+    by: Refuser::Nobody,
+    stops: false,
+    check,
+    #[cfg(feature = "cli")]
+    page: &PAGE,
+};
+
+fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
+    // Where DMA has to reach all memory, the other rules say what is wrong.
+    if matches!(guest.exposure, Exposure::Present | Exposure::Assumed) {
+        return;
+    }
+    let plugged = guest.plugged.iter().flatten().map(|device| device.range);
+    let memory = guest.layout().into_iter().flat_map(|layout| layout.ram()).chain(plugged);
+    let Some((common, reserved)) = memory.flat_map(|range| guest.collisions(range).collect::<Vec<_>>()).next() else {
+        return;
+    };
+    let range = text::range(reserved.range);
+    for hidden in &guest.hidden_dma {
+        let (title, cause, label) = match &hidden.unseen {
+            Unseen::Process(protocol) => (
+                format!("DMA through this {protocol} device may fail: guest memory lies in a reserved range, {range}"),
+                format!(
+                    "the process at the other end of the socket may map guest memory for a device of its own; if it \
+                     does, as DPDK's vDPA drivers do, set passthrough = \"{ASSUME}\" in the policy"
+                ),
+                format!("what serves the {protocol} socket is not known"),
+            ),
+            Unseen::Network(name) => (
+                format!("the guest may fail to start: network {} may give it a PCI function", quoted(name)),
+                format!(
+                    "guest memory lies in a reserved range, {range}, and the network could not be looked up. Use \
+                     --connect; or, if its forward mode is hostdev, set passthrough = \"{ASSUME}\" in the policy"
+                ),
+                "not found among libvirt's networks".to_owned(),
+            ),
+        };
+        let finding = Finding::new(RULE.id, Severity::Warning, title, hidden.span, label);
+        findings.push(finding.because(cause).about(common));
+    }
+}
+
+/// The value of `passthrough` in the policy for guests whose devices are not seen.
+const ASSUME: &str = "assume";
+
+#[cfg(feature = "cli")]
+const PAGE: Page = Page {
+    severities: &[Severity::Warning],
+    meaning: &[Text(
+        "The guest has memory where the host's IOMMU accepts no DMA mappings. The domain has no passthrough device, but \
+         one that may turn out to be the same: whether it is, only a process or a network that the domain names can \
+         tell. If it is, the guest does not start, or its device does not work.",
+    )],
+    cause: &[
+        shared::THE_RANGE,
+        Text(
+            "A vhost-user back end gets the guest's memory and may give it to a device of its own through VFIO. DPDK's \
+             vDPA drivers do, at the guest-physical addresses, as a passthrough device would; Open vSwitch and other \
+             back ends without such a device do not. QEMU has no part in it: the error is in the log of the back end, \
+             and the guest starts with a device that does not work.",
+        ),
+        Text(
+            "An `<interface type='network'>` whose network has `<forward mode='hostdev'>` gets a virtual function of a \
+             network card each time the guest starts. It is a passthrough device like any other. Networks are looked \
+             up in the libvirt of `--connect`, in `/etc/libvirt/qemu/networks` of this host unless `--host` names a \
+             profile in a file, and in the folder `networks` beside the domain's file. The rule speaks only of one that \
+             is not found.",
+        ),
+    ],
+    history: &[shared::KERNEL],
+    errors: &[],
+    fix: &[
+        Text(
+            "Find out what the device is. If it is served through VFIO, say that guests have passthrough devices, in \
+             `/etc/iova-preflight/policy.toml`:",
+        ),
+        Shell("passthrough = \"assume\""),
+        Text("Or of one guest, in its domain:"),
+        Xml("<metadata>\n\
+             \x20 <policy xmlns='urn:iova-preflight:policy:1' passthrough='assume'/>\n\
+             </metadata>"),
+        Text("`iova-preflight fix` then does for it what it does for a guest with a passthrough device."),
+    ],
+    verify: &[
+        Text("Whether a network hands out PCI functions:"),
+        Shell("virsh net-dumpxml NETWORK | grep '<forward'"),
+        Text("Which processes hold VFIO devices, one of which may serve the socket:"),
+        Shell("sudo lsof /dev/vfio/*"),
+    ],
+};
