@@ -289,7 +289,6 @@ fn emulator(rng: &mut Rng, draft: &Draft<'_>) -> String {
     format!("<emulator>/usr/bin/{program}</emulator>")
 }
 
-/// The features that a host needs for these are its own affair: they are the same to the map.
 #[cfg(test)]
 mod tests {
     use super::*;

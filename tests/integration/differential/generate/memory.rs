@@ -85,9 +85,8 @@ pub fn devices(rng: &mut Rng, draft: &mut Draft<'_>) {
         });
     }
     if draft.wanted.contains("dimm-address") || rng.percent(30) {
-        for _ in 0..rng.between(1, 3) {
-            kinds.push("dimm");
-        }
+        let dimms = usize::try_from(rng.between(1, 3)).expect("a few");
+        kinds.extend(std::iter::repeat_n("dimm", dimms));
     }
     for kind in kinds {
         device(rng, draft, kind);
