@@ -310,8 +310,7 @@ impl FixSearch<'_> {
             Change::Machine { to, .. } => Some(to),
             _ => None,
         })?;
-        loses_bars(after)
-            .then(|| format!(", because with machine type {machine} and fewer, firmware loses devices' BARs"))
+        loses_bars(after).then(|| format!(" with machine type {machine} (with fewer, firmware loses devices' BARs)"))
     }
 
     /// The default hole instead of a larger one.
