@@ -20,6 +20,10 @@ fn the_commands_of_the_pages_work() {
     let guest = Guest::with_dimm_in_hole("NAME");
     world.define(&guest);
     std::fs::write(world.files().join("guest.xml"), guest.xml()).expect("write the domain");
+    let network = "<network><name>NETWORK</name><forward mode='hostdev'><pf dev='eth0'/></forward></network>";
+    let file = world.files().join("network.xml");
+    std::fs::write(&file, network).expect("write the network");
+    world.virsh(&["net-define", file.to_str().expect("UTF-8")]).expect_ok();
     let mut ran = 0;
     for rule in &RULES {
         for block in rule.page.fix.iter().chain(rule.page.verify) {

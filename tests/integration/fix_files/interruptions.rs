@@ -6,8 +6,14 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// Runs that are killed, evenly spread over the time that one takes.
-const KILLS: u32 = 150;
+/// Moments at which a run is killed, evenly spread over the time that one takes.
+const MOMENTS: u32 = 150;
+
+/// From one of them to the next that is tried: all have their turn.
+const STRIDE: u32 = 67;
+
+/// As many runs that were killed at work are enough.
+const ENOUGH: usize = 50;
 
 /// Files large enough that being written takes a while.
 fn large(text: &str) -> String {
@@ -34,17 +40,20 @@ fn whenever_it_is_killed_every_file_is_whole() {
     let (mut killed, mut partly, mut temporaries) = (0, 0, 0);
     let mut whole_run = Duration::MAX;
     // On a busy machine it may take many before one is killed at work.
-    for number in (0..KILLS).cycle().take(100 * KILLS as usize) {
-        if number == 0 {
-            if killed > 0 && partly > 0 {
+    for number in 0..100 * MOMENTS {
+        if number % MOMENTS == 0 {
+            if partly > 0 {
                 break;
             }
             // The fastest of a few: later ones would mostly find a run that has ended.
             whole_run = (0..3).map(|_| time_of_a_run()).min().expect("three");
         }
+        if partly >= ENOUGH {
+            break;
+        }
         let paths = reset();
         let mut child = start();
-        std::thread::sleep(whole_run * number / KILLS);
+        std::thread::sleep(whole_run * (number * STRIDE % MOMENTS) / MOMENTS);
         child.kill().expect("kill it");
         killed += usize::from(child.wait().expect("wait for iova-preflight").code().is_none());
         let rewritten = paths.iter().filter(|path| is_new(path, &old, &new)).count();
