@@ -6,6 +6,10 @@
 //! [`xml`] → [`domain`] → [`libvirt`] → [`command_line`] → [`qemu`] → [`guest`] → [`rules`] → [`evaluate`] → [`fix`] → [`report`]
 //!
 //! All of it is pure: text in, values out. What touches the machine is in [`io`].
+//!
+//! Arithmetic is checked: a size or an address that passes 64 bits is a finding and not a wrong number.
+
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 pub mod address;
 pub mod command_line;
