@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034 # set for whoever sources it
 # What makes the same source the same program, wherever it is built: sourced by hooks/build and packaging/build in the
 # folder of Cargo.toml.
 #

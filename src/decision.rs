@@ -5,6 +5,10 @@
 //! `src/util/virhook.c`). On `reconnect` a refusal kills a running guest, so that nothing but a known list of
 //! operations is ever looked at.
 
+mod run;
+
+pub use run::{BrokenPolicy, Level, Outcome, Outside, XmlProblem, run};
+
 use crate::domain::{CpuMode, Domain};
 
 use crate::address::AMD_HT_START;
@@ -83,9 +87,19 @@ fn uuid_digits(text: &str) -> Option<[u8; 32]> {
     digits.next().is_none().then_some(found)
 }
 
-/// Whether a guest is too small to reach the HyperTransport range or the end of 40 address bits, whatever its machine
-/// type and its host. Such a guest is decided without another look at the machine.
-pub fn is_out_of_reach(domain: &Domain) -> bool {
+/// Whether a guest is too small to reach the HyperTransport range or the end of 40 address bits, and has no device for
+/// which the host may reserve anything else, whatever its machine type and its host. Such a guest is decided without
+/// another look at the machine.
+pub fn is_out_of_reach(domain: &Domain, policy: &Policy) -> bool {
+    domain.passthrough.is_empty() && !policy.expects_passthrough(&domain.overrides) && is_small(domain)
+}
+
+/// Whether the memory map ends before the HyperTransport range and the end of 40 address bits.
+fn is_small(domain: &Domain) -> bool {
+    // A raw argument may make any machine of it.
+    if !domain.raw_args.is_empty() || !domain.device_changes.is_empty() {
+        return false;
+    }
     const KIB: u64 = 1024;
     const GIB_IN_KIB: u64 = 1 << 20;
     let cpu = domain.cpu.as_ref();
@@ -124,7 +138,8 @@ pub fn decide(operation: Operation, domain: &Domain, host: &Host, policy: &Polic
     // Of two reasons, that the devices cannot reach the memory says more than that QEMU wants more bits.
     let worst = stopping.iter().find(|finding| rules::is_collision(finding)).or(stopping.first());
     let Some(worst) = worst else {
-        return Decision::Allow { log: warning(operation, name, &evaluation) };
+        let log = warning(operation, name, &evaluation).or_else(|| uncertain(operation, name, domain, &evaluation));
+        return Decision::Allow { log };
     };
     let unexpanded = domain.cpu.as_ref().is_some_and(|cpu| cpu.mode == CpuMode::HostModel);
     if operation == Operation::Prepare && unexpanded {
@@ -172,6 +187,15 @@ fn warning(operation: Operation, name: &str, evaluation: &Evaluation) -> Option<
     }
     let finding = evaluation.findings.iter().find(|finding| finding.severity > Severity::Note)?;
     let line = format!("guest {name}: {}: {}", finding.rule, finding.message());
+    Some(printable(&line).into_owned())
+}
+
+/// What is not certain to start is logged once, too, if it is large enough for that to matter.
+fn uncertain(operation: Operation, name: &str, domain: &Domain, evaluation: &Evaluation) -> Option<String> {
+    if operation == Operation::Prepare || evaluation.assumptions.is_empty() || is_small(domain) {
+        return None;
+    }
+    let line = format!("guest {name} is allowed, but whether it starts {}", evaluation.assumptions.join(" and "));
     Some(printable(&line).into_owned())
 }
 
@@ -277,7 +301,10 @@ mod tests {
     fn what_is_not_certain_is_logged_and_allowed() {
         let domain = domain("db", ENOUGH_BITS, "pc-q35-6.2", HUGE, HOSTDEV);
         let unknown = Host { iommu: None, reserved: Vec::new(), ..epyc() };
-        assert!(matches!(decide(Operation::Start, &domain, &unknown, &Policy::default()), Decision::Allow { .. }));
+        let Decision::Allow { log } = decide(Operation::Start, &domain, &unknown, &Policy::default()) else {
+            panic!("stopped")
+        };
+        assert!(log.as_ref().is_some_and(|line| line.contains("guest db") && line.contains("depends on")), "{log:?}");
         let warn = Policy { mode: Mode::Warn, ..Policy::default() };
         assert!(matches!(decide(Operation::Start, &domain, &epyc(), &warn), Decision::Allow { log: Some(_) }));
     }
@@ -293,11 +320,14 @@ mod tests {
 
     #[test]
     fn small_guests_are_out_of_reach_and_large_ones_are_not() {
-        let reach = |cpu: &str, memory: &str, devices: &str| is_out_of_reach(&domain("x", cpu, "pc", memory, devices));
-        assert!(reach("", "<memory unit='GiB'>64</memory>", HOSTDEV));
-        assert!(reach("", "<memory unit='GiB'>900</memory>", HOSTDEV));
-        assert!(!reach("", "<memory unit='GiB'>979</memory>", HOSTDEV));
-        assert!(!reach("", "<maxMemory slots='19' unit='GiB'>960</maxMemory><memory unit='GiB'>4</memory>", HOSTDEV));
+        let reach = |cpu: &str, memory: &str, devices: &str| {
+            is_out_of_reach(&domain("x", cpu, "pc", memory, devices), &Policy::default())
+        };
+        assert!(reach("", "<memory unit='GiB'>64</memory>", ""));
+        assert!(reach("", "<memory unit='GiB'>900</memory>", ""));
+        assert!(!reach("", "<memory unit='GiB'>900</memory>", HOSTDEV));
+        assert!(!reach("", "<memory unit='GiB'>979</memory>", ""));
+        assert!(!reach("", "<maxMemory slots='19' unit='GiB'>960</maxMemory><memory unit='GiB'>4</memory>", ""));
         assert!(!reach(
             "",
             "<memory unit='GiB'>900</memory>",

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::domain::Overrides;
 use crate::machine::{MachineType, Resolved, resolve};
-use crate::text::quoted;
+use crate::text::{printable, quoted};
 use crate::xml::Location;
 
 /// The operator's policy. Every key is optional.
@@ -190,7 +190,7 @@ impl Policy {
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
         toml::from_str(text).map_err(|e| PolicyError {
             location: Location::of(text.as_bytes(), e.span().map_or(0, |span| span.start)),
-            message: e.message().replace('\n', " "),
+            message: printable(&e.message().replace('\n', " ")).into_owned(),
         })
     }
 
@@ -327,6 +327,8 @@ mod tests {
             Policy::from_toml("machine_upgrade = 'pc-q35-8.2'"),
             Ok(Policy { machine_upgrade: MachineUpgrade::Named(machine), .. }) if machine.name == "pc-q35-8.2"
         ));
+        let error = Policy::from_toml("passthrough = \"a\\tssume\\u001b[31m\"").expect_err("unknown value");
+        assert!(error.message.contains("a\\tssume") && !error.message.contains(char::is_control), "{error:?}");
         let error = Policy::from_toml("\n\nmode = 'perhaps'\n").expect_err("unknown value");
         assert_eq!((error.location.line, error.location.column), (3, 8));
     }

@@ -164,4 +164,24 @@ mod tests {
             );
         }
     }
+
+    /// QEMU compares the end of the map with the phys-bits whether or not there is an IOMMU (`pc_memory_init`).
+    #[test]
+    fn what_qemu_refuses_does_not_depend_on_the_iommu() {
+        let unknown = Host { iommu: None, reserved: Vec::new(), ..builtin("amd-epyc").expect("built in") };
+        let host = Host { qemu: Some(Version::new(7, 2)), ..unknown };
+        let evaluation = |bits: u32, devices: &str| {
+            let xml = format!(
+                "<domain type='qemu'><name>a</name><memory unit='GiB'>1200</memory><os><type machine='pc-q35-7.2'>hvm</type></os>\
+                 <cpu><maxphysaddr mode='emulate' bits='{bits}'/></cpu><devices>{devices}</devices></domain>"
+            );
+            let document = Document::parse(xml.as_bytes()).expect("well-formed");
+            evaluate(&domain::read(&document).expect("a domain"), &host, &Policy::default())
+        };
+        for devices in ["", CARD] {
+            let refused = evaluation(40, devices);
+            assert!(refused.verdict.stops() && refused.assumptions.is_empty(), "{refused:?}");
+            assert!(!evaluation(42, devices).assumptions.is_empty());
+        }
+    }
 }

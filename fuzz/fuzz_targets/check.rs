@@ -14,7 +14,7 @@ use iova_preflight::qemu::layout::Layout;
 use iova_preflight::machine::{Resolved, resolve};
 use iova_preflight::report::json::GuestReport;
 use iova_preflight::report::picture::{self, Picture};
-use iova_preflight::report::sarif::Builder;
+use iova_preflight::report::sarif::LogBuilder;
 use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::xml::{Document, Element, Location, Span, XmlError};
 use libfuzzer_sys::fuzz_target;
@@ -154,7 +154,7 @@ fn check_fix(document: &Document<'_>, evaluation: &Evaluation, host: &Host, poli
 
 /// Every fix in the log, made by lines and columns alone, gives what the rewrite gives.
 fn check_sarif(document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) {
-    let mut builder = Builder::default();
+    let mut builder = LogBuilder::default();
     builder.guest("domain.xml", document, domain, evaluation);
     let log = serde_json::to_value(builder.finish(0)).expect("JSON");
     let results = log["runs"][0]["results"].as_array().expect("results");

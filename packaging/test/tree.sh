@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by what runs in a tree: the tree, its libvirtd, and what is asked of them.
 set -eu
 

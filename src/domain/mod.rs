@@ -5,11 +5,13 @@
 
 mod other;
 mod passthrough;
+mod printed;
 mod read;
 pub mod units;
 
 pub use other::{OtherDocument, other_document};
 pub use passthrough::{HiddenDma, Unseen};
+pub use printed::{MAX_PRINTED_BYTES, PrintedDomain, TooLong};
 pub(crate) use read::pci_hole64_element;
 pub use read::{ReadError, read};
 

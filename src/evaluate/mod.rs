@@ -17,7 +17,9 @@ use crate::machine::{Family, Flavor, MachineType, NEWEST, Resolved, resolve};
 use crate::policy::Policy;
 use crate::qemu::cpu::{AMD, HostCpu};
 use crate::qemu::layout::Layout;
-use crate::rules::{self, machine_type_not_available, not_modelled};
+use crate::rules::{
+    self, machine_type_not_available, memory_device_in_reserved_range, not_modelled, ram_in_reserved_range,
+};
 use crate::text::quoted;
 use crate::version::Version;
 
@@ -232,7 +234,12 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
             "depends on an IOMMU, and this host has none at work: libvirt refuses to pass a PCI device through";
         diagnosis.assumptions.push(sentence.to_owned());
     }
-    if !host.knows_reserved() {
+    // Whatever it reserves, QEMU refuses what it refuses.
+    let by_range = |finding: &Finding| {
+        ram_in_reserved_range::RULE.found(finding) || memory_device_in_reserved_range::RULE.found(finding)
+    };
+    let refused = diagnosis.findings.iter().any(|finding| finding.severity == Severity::Error && !by_range(finding));
+    if !host.knows_reserved() && !refused {
         diagnosis
             .assumptions
             .push("depends on the ranges the host's IOMMU reserves, which are not known here".to_owned());

@@ -99,7 +99,8 @@ pub fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
 
 /// The text of a small file of the kernel's, without white space around it; `None` where it cannot be read.
 pub(super) fn read_word(path: &Path) -> Option<String> {
-    let bytes = read_file_limited(path, 64 * 1024).ok()?;
+    // sysfs is full of links; what they lead to is a file.
+    let bytes = read_limited(open_regular(path, 0).ok()?, 64 * 1024).ok()?;
     Some(String::from_utf8(bytes).ok()?.trim().to_owned())
 }
 

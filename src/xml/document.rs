@@ -6,9 +6,23 @@ use std::collections::{HashMap, HashSet};
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use super::wellformed::{self, MAX_DEPTH, MAX_NODES, XmlError};
+use super::wellformed::{self, MAX_BYTES, MAX_DEPTH, MAX_NODES, XmlError};
 use super::{Location, Span};
 use crate::text::{printable, quoted};
+
+/// How much of a document is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes.
+    pub bytes: usize,
+    /// Elements, attributes and pieces of text, together.
+    pub nodes: usize,
+}
+
+impl Limits {
+    /// What is read of a file, which may be anything.
+    pub const FILE: Self = Self { bytes: MAX_BYTES, nodes: MAX_NODES };
+}
 
 /// A well-formed XML document. Nothing of the source is copied but values that contain references.
 #[derive(Debug)]
@@ -41,8 +55,8 @@ struct AttributeData<'a> {
 #[derive(Debug)]
 struct TextData {
     span: Span,
-    /// The character, where the text is a reference to one.
-    reference: Option<char>,
+    /// Whether there are references in it.
+    has_references: bool,
 }
 
 /// An element of a [`Document`].
@@ -66,13 +80,20 @@ impl<'a> Document<'a> {
     ///
     /// # Errors
     /// Whatever makes libvirt's parser refuse it (not well-formed, nested deeper than [`MAX_DEPTH`]), and what no
-    /// domain needs: a document type declaration, another encoding than UTF-8, more than
-    /// [`MAX_BYTES`](super::MAX_BYTES).
+    /// domain needs: a document type declaration, another encoding than UTF-8, more than [`Limits::FILE`] has.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, XmlError> {
-        let (body, mark_len) = wellformed::decode(bytes)?;
+        Self::parse_within(bytes, Limits::FILE)
+    }
+
+    /// Parses a whole document that may have as much as `limits` say.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_within(bytes: &'a [u8], limits: Limits) -> Result<Self, XmlError> {
+        let (body, mark_len) = wellformed::decode(bytes, limits.bytes)?;
         // Offsets are counted from the first byte of the source, byte order mark included.
         let source = std::str::from_utf8(bytes).unwrap_or(body);
-        TreeBuilder::new(source, body, mark_len).run()
+        TreeBuilder::new(source, body, mark_len, limits.nodes).run()
     }
 
     /// The source text, byte order mark included.
@@ -165,16 +186,15 @@ impl<'d> Element<'d> {
     pub fn text(&self) -> Cow<'d, str> {
         let mut parts = self.text_parts().peekable();
         let Some(first) = parts.next() else { return Cow::Borrowed("") };
-        if first.reference.is_none() && parts.peek().is_none() {
-            return Cow::Borrowed(self.slice(first.span));
+        let value = |part: &TextData| match self.slice(part.span) {
+            raw if part.has_references => wellformed::text_value(raw),
+            raw => Cow::Borrowed(raw),
+        };
+        if parts.peek().is_none() {
+            return value(first);
         }
-        let mut text = String::new();
-        for part in std::iter::once(first).chain(parts) {
-            match part.reference {
-                Some(c) => text.push(c),
-                None => text.push_str(self.slice(part.span)),
-            }
-        }
+        let mut text = value(first).into_owned();
+        parts.for_each(|part| text.push_str(&value(part)));
         Cow::Owned(text)
     }
 
@@ -212,6 +232,7 @@ struct TreeBuilder<'a> {
     document: Document<'a>,
     body: &'a str,
     mark_len: usize,
+    max_nodes: usize,
     open: Vec<usize>,
     scopes: Scopes<'a>,
 }
@@ -248,7 +269,7 @@ impl<'a> Scopes<'a> {
 }
 
 impl<'a> TreeBuilder<'a> {
-    fn new(source: &'a str, body: &'a str, mark_len: usize) -> Self {
+    fn new(source: &'a str, body: &'a str, mark_len: usize, max_nodes: usize) -> Self {
         let document = Document {
             source,
             elements: Vec::new(),
@@ -257,7 +278,7 @@ impl<'a> TreeBuilder<'a> {
             // The first namespace is the empty one: `xmlns=""` takes an element out of all namespaces.
             namespaces: vec![Cow::Borrowed("")],
         };
-        Self { document, body, mark_len, open: Vec::new(), scopes: Scopes::default() }
+        Self { document, body, mark_len, max_nodes, open: Vec::new(), scopes: Scopes::default() }
     }
 
     fn error(&self, offset: usize, message: impl Into<Cow<'static, str>>) -> XmlError {
@@ -274,8 +295,9 @@ impl<'a> TreeBuilder<'a> {
                 .map_err(|error| self.error(self.offset(reader.error_position()), shortened(&error)))?;
             let span = Span::new(start, self.offset(reader.buffer_position()));
             let document = &self.document;
-            if document.elements.len() + document.attributes.len() + document.texts.len() > MAX_NODES {
-                return Err(self.error(start, format!("more than {MAX_NODES} elements, attributes and texts")));
+            if document.elements.len() + document.attributes.len() + document.texts.len() > self.max_nodes {
+                let message = format!("more than {} elements, attributes and texts", self.max_nodes);
+                return Err(self.error(start, message));
             }
             match event {
                 Event::Start(tag) => self.start(&tag, span, false)?,
@@ -399,8 +421,19 @@ impl<'a> TreeBuilder<'a> {
                 None => Ok(()),
             };
         }
-        self.document.texts.push(TextData { span, reference: None });
+        self.text(span, false);
         Ok(())
+    }
+
+    /// Adds text, to what is there already if it touches it: a text of nothing but references is one text.
+    fn text(&mut self, span: Span, has_references: bool) {
+        match self.document.texts.last_mut() {
+            Some(last) if last.span.end == span.start => {
+                last.span.end = span.end;
+                last.has_references |= has_references;
+            }
+            _ => self.document.texts.push(TextData { span, has_references }),
+        }
     }
 
     fn cdata(&mut self, span: Span) -> Result<(), XmlError> {
@@ -408,7 +441,7 @@ impl<'a> TreeBuilder<'a> {
             return Err(self.error(span.start, "text outside the outermost element"));
         }
         let inside = Span::new(span.start + "<![CDATA[".len(), span.end - "]]>".len());
-        self.document.texts.push(TextData { span: inside, reference: None });
+        self.document.texts.push(TextData { span: inside, has_references: false });
         Ok(())
     }
 
@@ -416,8 +449,8 @@ impl<'a> TreeBuilder<'a> {
         if self.open.is_empty() {
             return Err(self.error(span.start, "text outside the outermost element"));
         }
-        let c = wellformed::entity(name).map_err(|message| self.error(span.start, message))?;
-        self.document.texts.push(TextData { span, reference: Some(c) });
+        wellformed::entity(name).map_err(|message| self.error(span.start, message))?;
+        self.text(span, true);
         Ok(())
     }
 

@@ -14,8 +14,8 @@ pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// outermost element) stops there unless told otherwise, and libvirt does not tell it otherwise.
 pub const MAX_DEPTH: usize = 257;
 
-/// The most elements, attributes and pieces of text that are read, together. A domain with a thousand devices has a
-/// third of it; without a limit, 4 MiB of the shortest elements would take a hundred MiB of memory.
+/// The most elements, attributes and pieces of text that are read of a file, together. A domain with a thousand devices
+/// has a third of it; without a limit, 4 MiB of the shortest elements would take a hundred MiB of memory.
 pub const MAX_NODES: usize = 64 * 1024;
 
 /// Why a text is not a well-formed XML document, and where.
@@ -35,10 +35,10 @@ impl XmlError {
 }
 
 /// Checks size, encoding and characters, and gives the text without its byte order mark and the length of that mark.
-pub(super) fn decode(bytes: &[u8]) -> Result<(&str, usize), XmlError> {
-    if bytes.len() > MAX_BYTES {
-        let message = "longer than 4 MiB, more than libvirt accepts as a domain";
-        return Err(XmlError::new(&bytes[..=MAX_BYTES], MAX_BYTES, message));
+pub(super) fn decode(bytes: &[u8], max_bytes: usize) -> Result<(&str, usize), XmlError> {
+    if bytes.len() > max_bytes {
+        let message = format!("longer than {} MiB, more than libvirt accepts as a domain", max_bytes >> 20);
+        return Err(XmlError::new(&bytes[..=max_bytes], max_bytes, message));
     }
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) || looks_like_utf16(bytes) {
         return Err(XmlError::new(bytes, 0, "UTF-16 text; domain XML is read as UTF-8 only"));
@@ -92,7 +92,7 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 /// One attribute of a start tag, as ranges of the tag's inside.
-pub(super) struct RawAttribute {
+pub(crate) struct RawAttribute {
     /// Where the name stands.
     pub name: Range<usize>,
     /// Where the value stands, without its quotes.
@@ -106,7 +106,7 @@ pub(super) struct RawAttribute {
 ///
 /// # Errors
 /// The offset in `inside` and what is wrong there.
-pub(super) fn attributes(inside: &str, mut at: usize) -> Result<Vec<RawAttribute>, (usize, &'static str)> {
+pub(crate) fn attributes(inside: &str, mut at: usize) -> Result<Vec<RawAttribute>, (usize, &'static str)> {
     let bytes = inside.as_bytes();
     let skip_space = |mut at: usize| {
         while bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
@@ -175,11 +175,25 @@ pub(super) fn entity(name: &str) -> Result<char, Cow<'static, str>> {
     code.and_then(char::from_u32).filter(|&c| is_xml_char(c)).ok_or_else(|| "not a valid character reference".into())
 }
 
+/// The text that a well-formed text with references stands for.
+pub(super) fn text_value(raw: &str) -> Cow<'_, str> {
+    let mut value = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some((before, after)) = rest.split_once('&') {
+        let (name, behind) = after.split_once(';').unwrap_or((after, ""));
+        value.push_str(before);
+        value.extend(entity(name));
+        rest = behind;
+    }
+    value.push_str(rest);
+    Cow::Owned(value)
+}
+
 /// The value an attribute has after entities are resolved and white space is normalised.
 ///
 /// # Errors
 /// The offset in `raw` and what is wrong there.
-pub(super) fn attribute_value(raw: &str) -> Result<Cow<'_, str>, (usize, Cow<'static, str>)> {
+pub(crate) fn attribute_value(raw: &str) -> Result<Cow<'_, str>, (usize, Cow<'static, str>)> {
     if !raw.contains(['&', '\t', '\n', '\r']) {
         return Ok(Cow::Borrowed(raw));
     }

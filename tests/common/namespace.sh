@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The first process of a test's own PID, mount and network namespace: gives it private copies of every folder that
 # libvirt and the hook write to or read facts from, says its PID as the machine outside counts, and lives until
 # its standard input ends. With it ends every process in the namespace and every mount.

@@ -4,23 +4,29 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use crate::common::guest::Guest;
 use crate::common::namespace::Namespace;
 use crate::common::{skip, work_dir};
 
-const HOOK: &str = env!("CARGO_BIN_EXE_iova-preflight-hook");
+/// The hook of this build, or the one that `IOVA_PREFLIGHT_HOOK` names: the static one that is shipped, say.
+static HOOK: LazyLock<String> = LazyLock::new(|| {
+    let built = env!("CARGO_BIN_EXE_iova-preflight-hook");
+    std::env::var("IOVA_PREFLIGHT_HOOK").unwrap_or_else(|_| built.to_owned())
+});
 
 /// The operations at which a guest can be stopped.
 const DECIDING: [&str; 4] = ["prepare", "start", "migrate", "restore"];
 
-/// Longer than the hook's own limit: a second, or a few where the machine is busy with other things.
-const SOON: Duration = Duration::from_secs(10);
+/// Longer than anything takes that is waited for, however busy the machine is.
+const AT_LAST: Duration = Duration::from_secs(180);
 
 /// Where the hook runs.
 struct Place(Option<Namespace>);
@@ -90,7 +96,7 @@ impl Place {
 
     /// Calls the hook as libvirt does.
     fn hook(&self, name: &str, operation: &str, input: &[u8]) -> Run {
-        self.feed(self.command(HOOK).args([name, operation, "begin", "-"]), input)
+        self.feed(self.command(&HOOK).args([name, operation, "begin", "-"]), input)
     }
 }
 
@@ -110,7 +116,7 @@ impl Run {
         assert!(matches!(status.code(), Some(0 | 1)), "{status} {:?}: {}", status.signal(), self.stderr());
         assert!(self.output.stdout.is_empty(), "something on stdout");
         assert!(!self.stderr().contains("panicked"), "{}", self.stderr());
-        assert!(self.took < SOON, "took {:?}", self.took);
+        assert!(self.took < AT_LAST, "took {:?}", self.took);
         status.code() == Some(0)
     }
 
@@ -151,7 +157,7 @@ fn only_four_operations_can_stop_a_guest() {
         assert!(line.starts_with("iova-preflight: guest db: ") && line.contains("virsh edit db"), "{line}");
         place.hook("web", operation, &fine()).assert_passed();
         for sub_operation in ["end", "", "Begin", "begin "] {
-            let mut command = place.command(HOOK);
+            let mut command = place.command(&HOOK);
             place.feed(command.args(["db", operation, sub_operation, "-"]), &doomed()).assert_passed();
         }
     }
@@ -190,7 +196,7 @@ fn any_arguments_are_survived() {
         vec![junk(), "prepare".into(), junk(), "-".into()],
     ];
     for args in &calls {
-        assert!(place.feed(place.command(HOOK).args(args), &doomed()).assert_sane(), "{args:?}");
+        assert!(place.feed(place.command(&HOOK).args(args), &doomed()).assert_sane(), "{args:?}");
     }
     // These are calls of libvirt's, as far as can be seen.
     for (name, extra) in [(OsString::from(&long), vec![]), (junk(), vec![]), ("db".into(), words(&["-", "-", "more"]))]
@@ -199,8 +205,8 @@ fn any_arguments_are_survived() {
             .into_iter()
             .chain(extra.iter().map(|e| e.as_os_str()))
             .collect();
-        place.feed(place.command(HOOK).args(&args), &doomed()).assert_stopped();
-        place.feed(place.command(HOOK).args(&args), &fine()).assert_passed();
+        place.feed(place.command(&HOOK).args(&args), &doomed()).assert_stopped();
+        place.feed(place.command(&HOOK).args(&args), &fine()).assert_passed();
     }
 }
 
@@ -306,7 +312,7 @@ fn closed_and_useless_descriptors_do_not_matter() {
     let Some(place) = Place::any("descriptors") else { return };
     let shell = |redirections: &str, input: &[u8]| {
         let script = format!("exec \"$0\" db prepare begin - {redirections}");
-        place.feed(place.command("sh").args(["-c", &script, HOOK]), input)
+        place.feed(place.command("sh").args(["-c", &script, &HOOK]), input)
     };
     shell("<&-", &[]).assert_passed();
     shell("< /", &[]).assert_passed();
@@ -320,47 +326,375 @@ fn closed_and_useless_descriptors_do_not_matter() {
     shell("> /dev/full", &doomed()).assert_stopped();
 }
 
-/// Calls the hook with a standard input that nobody writes to and nobody closes.
-fn hang(command: &mut Command) -> Run {
+/// What is written to the hook's standard input, and when.
+enum Input {
+    /// Nothing, and it stays open.
+    Nothing,
+    /// A byte every two seconds.
+    Trickle(Vec<u8>),
+    /// Half of it, and the rest after this time.
+    Pause(Vec<u8>, Duration),
+    /// A domain whose `<metadata>` does not end.
+    Endless,
+}
+
+/// Calls the hook through a command that ends in it.
+fn wait_for(command: &mut Command, input: &Input) -> Run {
     let start = Instant::now();
     let mut child = spawn(command.stdin(Stdio::piped()));
-    let open = child.stdin.take();
-    let output = child.wait_with_output().expect("wait for the hook");
-    drop(open);
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let output = std::thread::scope(|scope| {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let wait = move |time| matches!(ended.recv_timeout(time), Err(std::sync::mpsc::RecvTimeoutError::Timeout));
+        scope.spawn(move || match input {
+            Input::Nothing => {
+                wait(AT_LAST);
+                drop(stdin);
+            }
+            Input::Trickle(bytes) => {
+                let mut bytes = bytes.iter();
+                while bytes.next().is_some_and(|byte| stdin.write_all(&[*byte]).is_ok()) && wait(Duration::from_secs(2))
+                {
+                }
+            }
+            Input::Pause(bytes, time) => {
+                let (first, rest) = bytes.split_at(bytes.len() / 2);
+                let _ = stdin.write_all(first).and_then(|()| {
+                    wait(*time);
+                    stdin.write_all(rest)
+                });
+            }
+            Input::Endless => {
+                let piece = b"<a>x</a>".repeat(8192);
+                let _ = stdin.write_all(b"<domain type='kvm'><name>db</name><metadata>");
+                while stdin.write_all(&piece).is_ok() {}
+            }
+        });
+        let output = child.wait_with_output().expect("wait for the hook");
+        drop(end);
+        output
+    });
     Run { output, took: start.elapsed() }
 }
 
-#[track_caller]
-fn assert_took_a_second(run: &Run) {
-    assert!(run.took > Duration::from_millis(900), "gave up after {:?}", run.took);
-}
-
+/// By the clock it waits 30 seconds for a byte, and 120 for everything; a second that a busy machine takes is none of
+/// its own. All of these wait at the same time.
 #[test]
-fn it_does_not_wait_for_a_domain_that_never_comes() {
-    let Some((place, set_policy)) = Place::own("hung") else { return };
-    let log = place.namespace().system_log();
-    let run = hang(place.command(HOOK).args(["db", "prepare", "begin", "-"]));
-    run.assert_passed();
-    assert_took_a_second(&run);
-    let lines = log.lines();
-    assert!(matches!(&lines[..], [line] if line.starts_with("<27>iova-preflight-hook")), "{lines:?}");
-
+fn it_waits_for_its_input_but_not_for_ever() {
+    let Some((allow, _)) = Place::own("hung-allow") else { return };
+    let Some((block, set_policy)) = Place::own("hung-block") else { return };
     set_policy("on_internal_error = 'block'\n");
-    let run = hang(place.command(HOOK).args(["db", "start", "begin", "-"]));
-    let line = run.assert_stopped();
-    assert_took_a_second(&run);
-    assert!(line.contains("internal error") && line.contains("no decision"), "{line}");
-
-    // At operations that cannot stop a guest there is nothing to wait for.
-    let run = hang(place.command(HOOK).args(["db", "reconnect", "begin", "-"]));
-    run.assert_passed();
-    assert!(run.took < Duration::from_millis(900), "waited {:?}", run.took);
+    let (allow_log, block_log) = (allow.namespace().system_log(), block.namespace().system_log());
+    let call = |place: &Place, name: &str, input: Input| {
+        wait_for(place.command(&HOOK).args([name, "prepare", "begin", "-"]), &input)
+    };
+    let signals = |name: &str, option: &str| {
+        let words = [option, &HOOK, name, "prepare", "begin", "-"];
+        wait_for(allow.command("env").args(words), &Input::Nothing)
+    };
+    let waited = |run: &Run, seconds: u64| {
+        // It may be late on a busy machine, but never early.
+        assert!(run.took > Duration::from_millis(seconds * 1000 - 100), "gave up after {:?}", run.took);
+    };
+    std::thread::scope(|scope| {
+        for (name, option) in [
+            ("g1", "--block-signal=ALRM"),
+            ("g2", "--ignore-signal=ALRM"),
+            ("g3", "--block-signal"),
+            ("g4", "--ignore-signal"),
+        ] {
+            scope.spawn(move || {
+                let run = signals(name, option);
+                run.assert_passed();
+                waited(&run, 30);
+            });
+        }
+        scope.spawn(|| {
+            let run = call(&allow, "g5", Input::Nothing);
+            run.assert_passed();
+            waited(&run, 30);
+        });
+        scope.spawn(|| {
+            let run = call(&block, "g6", Input::Nothing);
+            let line = run.assert_stopped();
+            assert!(line.contains("internal error") && line.contains("no decision") && line.contains("g6"), "{line}");
+            waited(&run, 30);
+        });
+        scope.spawn(|| {
+            let run = call(&allow, "g7", Input::Trickle(doomed()));
+            run.assert_passed();
+            waited(&run, 120);
+        });
+        scope.spawn(|| {
+            let run = call(&block, "g8", Input::Trickle(doomed()));
+            assert!(run.assert_stopped().contains("no decision"));
+            waited(&run, 120);
+        });
+        scope.spawn(|| {
+            call(&allow, "db", Input::Pause(doomed(), Duration::from_secs(12))).assert_stopped();
+        });
+        // At operations that cannot stop a guest there is nothing to wait for.
+        scope.spawn(|| {
+            let run = wait_for(allow.command(&HOOK).args(["g9", "reconnect", "begin", "-"]), &Input::Nothing);
+            run.assert_passed();
+            assert!(run.took < Duration::from_secs(30), "waited {:?}", run.took);
+        });
+    });
+    let named = |lines: Vec<String>, names: &[&str]| {
+        for name in names {
+            let of_this = |line: &&String| line.contains(&format!("guest {name} "));
+            let found: Vec<&String> = lines.iter().filter(of_this).collect();
+            assert!(found.len() == 1 && found[0].starts_with("<27>") && found[0].contains("no decision"), "{lines:?}");
+        }
+    };
+    named(allow_log.lines(), &["g1", "g2", "g3", "g4", "g5", "g7"]);
+    named(block_log.lines(), &["g6", "g8"]);
 }
 
 #[test]
-fn it_does_not_wait_for_files_that_never_come_either() {
-    let Some((place, set_policy)) = Place::own("hung-files") else { return };
-    // Opening a pipe waits for a writer, who never comes.
+fn it_takes_two_seconds_of_the_cpu_and_no_more() {
+    let Some((place, set_policy)) = Place::own("cpu-time") else { return };
+    let log = place.namespace().system_log();
+    let call = || wait_for(place.command(&HOOK).args(["db", "prepare", "begin", "-"]), &Input::Endless);
+    call().assert_passed();
+    let lines = log.lines();
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert!(line.starts_with("<27>") && line.contains("guest db ") && line.contains("2 seconds of CPU time"), "{line}");
+    set_policy("on_internal_error = 'block'\n");
+    assert!(call().assert_stopped().contains("guest db is stopped"));
+}
+
+/// What a guest's owner can write into `<metadata>`, as libvirt prints it.
+fn metadata() -> Vec<(&'static str, String)> {
+    let elements = |count: usize| (0..count).map(|n| format!("<a{n} b='{n}'/>")).collect::<String>();
+    let attributes: String = (0..70_000).map(|n| format!(" a{n}='{n}'")).collect();
+    let namespaces: String = (0..70_000).map(|n| format!("<p{n}:a xmlns:p{n}='u{n}'/>")).collect();
+    let policy = |asked: &str| format!("<p:policy xmlns:p='urn:iova-preflight:policy:1' {asked}/>");
+    // libvirt indents by two blanks, up to 60, and prints `>` as four bytes.
+    let indented = format!("{}<a/>\n", " ".repeat(60)).repeat(700_000);
+    vec![
+        ("an override that is none", policy("passthrough='x'")),
+        ("an override that is empty", policy("passthrough=''")),
+        ("an override of an undefined entity", policy("passthrough='&undefined;'")),
+        ("an override that loosens", policy("passthrough='present'")),
+        ("two overrides", policy("passthrough='present'") + &policy("passthrough='x'")),
+        ("70 000 elements", elements(70_000)),
+        ("70 000 attributes", format!("<a{attributes}/>")),
+        ("70 000 namespaces", namespaces),
+        ("4 MiB of >", format!("<a>{}</a>", "&gt;".repeat(4 << 20))),
+        ("44 MiB of indentation", indented),
+        ("4 MiB of \"", format!("<a b='{}'/>", "&quot;".repeat(4 << 20))),
+        ("10 000 levels", format!("{}{}", "<a>".repeat(10_000), "</a>".repeat(10_000))),
+        ("an undefined entity", "&undefined;<a b='&undefined;'/>".to_owned()),
+        ("a section", "<![CDATA[</metadata><name>x</name><memory>1</memory>]]>".to_owned()),
+        ("a comment", "<!-- </metadata><memory>1</memory> -->".to_owned()),
+        ("an instruction", "<?a </metadata><memory>1</memory>?>".to_owned()),
+        ("metadata", "<metadata><memory>1</memory></metadata><domain><memory>1</memory></domain>".to_owned()),
+    ]
+}
+
+fn with_metadata(guest: &Guest, tag: &str, inside: &str) -> Vec<u8> {
+    let xml = guest.xml();
+    let at = xml.find("<memory").expect("a place");
+    [&xml[..at], "<metadata", tag, ">", inside, "</metadata>\n  ", &xml[at..]].concat().into_bytes()
+}
+
+#[test]
+fn a_guests_metadata_cannot_switch_the_check_off() {
+    let Some((place, set_policy)) = Place::own("metadata") else { return };
+    let log = place.namespace().system_log();
+    let (doomed, fine) = (Guest::huge("db", "pc-q35-7.2").with_phys_bits(40), Guest::small("web"));
+    set_policy("passthrough = 'assume'\non_internal_error = 'block'\n");
+    for (what, inside) in metadata() {
+        let line = place.hook("db", "prepare", &with_metadata(&doomed, "", &inside)).assert_stopped();
+        assert!(line.contains("phys-bits"), "{what}: {line}");
+        // Nor does it stop a guest.
+        place.hook("web", "prepare", &with_metadata(&fine, "", &inside)).assert_passed();
+        let lines = log.lines();
+        assert!(lines.iter().all(|line| line.starts_with("<28>")), "{what}: {lines:?}");
+        let ignored = lines.iter().filter(|line| line.contains("metadata") && line.contains("ignored"));
+        assert_eq!(ignored.count(), if what.contains("override") { 2 } else { 0 }, "{what}: {lines:?}");
+    }
+    let attributes: String = (0..70_000).map(|n| format!(" a{n}='{n}'")).collect();
+    place.hook("db", "prepare", &with_metadata(&doomed, &attributes, "")).assert_stopped();
+}
+
+#[test]
+fn an_override_tightens_and_loosens_only_where_the_policy_says_so() {
+    let Some((place, set_policy)) = Place::own("overrides") else { return };
+    let in_hole = Guest::huge("db", "pc-q35-6.2");
+    let call = |asked: &str| {
+        let policy = format!("<p:policy xmlns:p='urn:iova-preflight:policy:1' passthrough='{asked}'/>");
+        place.hook("db", "prepare", &with_metadata(&in_hole, "", &policy))
+    };
+    for policy in ["", "overrides = 'tighten'\n", "overrides = 'honour'\n"] {
+        set_policy(policy);
+        call("assume").assert_stopped();
+        call("present").assert_passed();
+    }
+    set_policy("overrides = 'ignore'\n");
+    call("assume").assert_passed();
+    for (policy, loosens) in [("", false), ("overrides = 'ignore'\n", false), ("overrides = 'honour'\n", true)] {
+        set_policy(&format!("passthrough = 'assume'\n{policy}"));
+        call("assume").assert_stopped();
+        if loosens {
+            call("present").assert_passed();
+        } else {
+            call("present").assert_stopped();
+        }
+    }
+}
+
+/// A text of a guest's own is as long as a definition may be, and six times that once it is printed.
+#[test]
+fn a_guests_title_cannot_switch_the_check_off() {
+    let Some(place) = Place::any("title") else { return };
+    // A program that is not optimised takes too long for all of it.
+    let most = if std::env::var_os("IOVA_PREFLIGHT_HOOK").is_some() { 4 << 20 } else { 200_000 };
+    for text in ["&quot;".repeat(most), "&amp;x".repeat(most / 4)] {
+        let xml = String::from_utf8(doomed()).expect("UTF-8");
+        let xml = xml.replace("<memory", &format!("<title>{text}</title><memory"));
+        place.hook("db", "prepare", xml.as_bytes()).assert_stopped();
+    }
+    // Elements that libvirt keeps, as many as a definition can have.
+    let tags = "<tag id='1'/>\n".repeat(most.min(300_000) / 4);
+    let xml = String::from_utf8(doomed()).expect("UTF-8");
+    let xml = xml.replace("</devices>", &format!("<interface type='user'><vlan>{tags}</vlan></interface></devices>"));
+    place.hook("db", "prepare", xml.as_bytes()).assert_stopped();
+}
+
+#[test]
+fn a_guest_named_like_an_exempt_uuid_is_not_exempt() {
+    let Some((place, set_policy)) = Place::own("named-like") else { return };
+    let uuid = "c7a5fdbd-edaf-9455-926a-d65c16db1809";
+    for exempt in [uuid.to_owned(), uuid.to_uppercase(), uuid.replace('-', "")] {
+        set_policy(&format!("exempt = ['{exempt}']\n"));
+        for name in [uuid.to_owned(), exempt.clone()] {
+            let xml = Guest::huge(&name, "pc-q35-7.2").with_phys_bits(40).xml();
+            place.hook(&name, "prepare", xml.as_bytes()).assert_stopped();
+        }
+        let with_uuid = String::from_utf8(doomed()).expect("UTF-8");
+        let with_uuid = with_uuid.replace("<memory", &format!("<uuid>{uuid}</uuid><memory"));
+        place.hook("db", "prepare", with_uuid.as_bytes()).assert_passed();
+    }
+}
+
+/// What nobody reads is not waited for, and what was decided stands.
+#[test]
+fn a_blocked_standard_error_changes_nothing() {
+    let Some((place, set_policy)) = Place::own("blocked-stderr") else { return };
+    let _log = place.namespace().system_log();
+    let full_pipe = || {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        // What a pipe holds (pipe(7)).
+        writer.write_all(&[0; 65_536]).expect("it is empty");
+        (OwnedFd::from(reader), OwnedFd::from(writer))
+    };
+    let full_socket = || {
+        let (reader, mut writer) = std::os::unix::net::UnixStream::pair().expect("a socket");
+        writer.set_nonblocking(true).expect("for now");
+        while writer.write(&[0; 4096]).is_ok() {}
+        writer.set_nonblocking(false).expect("as it was");
+        (OwnedFd::from(reader), OwnedFd::from(writer))
+    };
+    let closed_pipe = || {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        (OwnedFd::from(writer.try_clone().expect("another")), OwnedFd::from(writer))
+    };
+    for policy in ["", "on_internal_error = 'block'\n"] {
+        set_policy(policy);
+        for full in [&full_pipe as &dyn Fn() -> (OwnedFd, OwnedFd), &full_socket, &closed_pipe] {
+            for (input, stopped) in [(doomed(), true), (b"<a".to_vec(), !policy.is_empty()), (fine(), false)] {
+                let (_reader, writer) = full();
+                let mut command = place.command(&HOOK);
+                command.args(["db", "prepare", "begin", "-"]).stdin(Stdio::piped()).stderr(Stdio::from(writer));
+                let mut child = command.stdout(Stdio::piped()).spawn().expect("run the hook");
+                child.stdin.take().expect("a pipe").write_all(&input).expect("it is read");
+                let output = child.wait_with_output().expect("wait for the hook");
+                assert_eq!(output.status.code(), Some(i32::from(stopped)), "{policy}");
+            }
+        }
+    }
+}
+
+/// Signals that were sent before the hook was, and while it waits: none of them is the clock.
+#[test]
+fn no_signal_lets_a_guest_go() {
+    let Some(place) = Place::any("stray-signals") else { return };
+    let signals = "HUP INT QUIT USR1 USR2 PIPE ALRM TERM XCPU XFSZ VTALRM PROF IO PWR TSTP TTIN TTOU";
+    let shell = |script: &str| place.feed(place.command("sh").args(["-c", script, &HOOK, signals]), &doomed());
+    let blocked = "for s in $1; do kill -s $s $$; done; exec \"$0\" db prepare begin -";
+    let option = "--block-signal";
+    place.feed(place.command("env").args([option, "sh", "-c", blocked, &HOOK, signals]), &doomed()).assert_stopped();
+    // It blocks signals once it is ready for them.
+    shell(
+        "exec 3<&0; (sleep 1; cat <&3) | \"$0\" db prepare begin - & hook=$!; \
+         until grep -q '^SigBlk:.*[1-9a-f]' /proc/$hook/status; do :; done; \
+         for s in $1; do kill -s $s $hook; done; kill -s CONT $hook; wait $hook",
+    )
+    .assert_stopped();
+}
+
+/// The program alone, as it is shipped: what a dynamic one needs before it begins is not for this test.
+#[test]
+fn whatever_is_short_ends_in_a_decision_or_in_a_line() {
+    let Some((place, set_policy)) = Place::own("limits") else { return };
+    if std::env::var_os("IOVA_PREFLIGHT_HOOK").is_none() {
+        return skip("hook_protocol limits: IOVA_PREFLIGHT_HOOK names no static hook; hooks/build makes one");
+    }
+    let log = place.namespace().system_log();
+    // Whoever may raise limits does, so that nobody is to be told apart from him.
+    let limited = |limits: &str, input: &[u8]| {
+        let mut words = vec!["--bounding-set=-sys_resource", "prlimit"];
+        words.extend(limits.split(' '));
+        words.extend(["--", &HOOK, "db", "prepare", "begin", "-"]);
+        place.feed(place.command("setpriv").args(words), input)
+    };
+    for limits in [
+        "--as=4194304",
+        "--data=1000000",
+        "--stack=65536",
+        "--stack=32768",
+        "--nofile=4",
+        "--nofile=3",
+        "--nofile=2",
+        "--cpu=1",
+        "--fsize=0",
+        "--sigpending=0",
+        "--nproc=0",
+        "--memlock=0",
+        "--as=4194304 --stack=65536 --nofile=3 --cpu=1 --fsize=0 --sigpending=0",
+    ] {
+        limited(limits, &doomed()).assert_stopped();
+        limited(limits, &fine()).assert_passed();
+    }
+    log.lines();
+    let title = format!("<title>{}</title><memory", "x".repeat(4 << 20));
+    let large = String::from_utf8(doomed()).expect("UTF-8").replace("<memory", &title).into_bytes();
+    for (limits, input) in [("--as=4194304", &large), ("--data=2000000", &large), ("--stack=16384", &doomed())] {
+        set_policy("");
+        let run = limited(limits, input);
+        let (passed, lines) = (run.assert_sane(), log.lines());
+        assert!(lines.len() == 1 && lines[0].contains("guest db"), "{limits}: {lines:?}");
+        assert!(!passed || lines[0].contains("internal error"), "{limits}: {lines:?}");
+        set_policy("on_internal_error = 'block'\n");
+        limited(limits, input).assert_stopped();
+        log.lines();
+    }
+    // No descriptor is left for the policy, but that of the input is good for the line.
+    set_policy("");
+    limited("--nofile=1", &doomed()).assert_passed();
+    let lines = log.lines();
+    assert!(lines.len() == 1 && lines[0].contains("guest db") && lines[0].contains("policy.toml"), "{lines:?}");
+}
+
+/// Facts that cannot be read are unknown. What depends on them is not certain, and is said.
+#[test]
+fn a_host_that_tells_nothing_lets_a_guest_go_and_is_named() {
+    let Some((place, set_policy)) = Place::own("no-facts") else { return };
+    let log = place.namespace().system_log();
+    // Opening a pipe would wait for a writer, who never comes.
     let make_pipe = |inside: &str| {
         let path = place.namespace().path(inside);
         std::fs::remove_file(&path).expect("remove the file");
@@ -369,44 +703,20 @@ fn it_does_not_wait_for_files_that_never_come_either() {
     make_pipe("/sys/kernel/iommu_groups/0/reserved_regions");
     set_policy("on_internal_error = 'block'\n");
     let in_hole = Guest::huge("db", "pc-q35-6.2").with_hostdev().xml();
-    let run = place.hook("db", "prepare", in_hole.as_bytes());
-    assert!(run.assert_stopped().contains("no decision"), "{run:?}");
+    // It is said once, where the XML is final.
+    place.hook("db", "prepare", in_hole.as_bytes()).assert_passed();
+    place.hook("db", "start", in_hole.as_bytes()).assert_passed();
+    let lines = log.lines();
+    assert!(matches!(&lines[..], [line] if line.contains("guest db") && line.contains("depends on")), "{lines:?}");
+    // What QEMU refuses is refused on any host.
+    place.hook("db", "prepare", &doomed()).assert_stopped();
+    log.lines();
 
     // A policy has to be a regular file: anything else is an error at once.
     make_pipe("/etc/iova-preflight/policy.toml");
-    let log = place.namespace().system_log();
     place.hook("db", "prepare", &doomed()).assert_passed();
     let lines = log.lines();
     assert!(matches!(&lines[..], [line] if line.contains("policy.toml: a pipe, not a regular file")), "{lines:?}");
-}
-
-#[test]
-fn a_caller_cannot_take_the_time_limit_away() {
-    let Some(place) = Place::any("signals") else { return };
-    for option in ["--block-signal=ALRM", "--ignore-signal=ALRM", "--block-signal", "--ignore-signal"] {
-        let run = hang(place.command("env").args([option, HOOK, "db", "prepare", "begin", "-"]));
-        run.assert_passed();
-        assert_took_a_second(&run);
-    }
-}
-
-#[test]
-fn a_domain_that_trickles_in_is_not_waited_for() {
-    let Some(place) = Place::any("trickle") else { return };
-    let start = Instant::now();
-    let mut child = spawn(place.command(HOOK).args(["db", "prepare", "begin", "-"]).stdin(Stdio::piped()));
-    let mut stdin = child.stdin.take().expect("a pipe");
-    for byte in doomed() {
-        // It ends by a closed pipe.
-        if stdin.write_all(&[byte]).is_err() || child.try_wait().expect("wait for the hook").is_some() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    drop(stdin);
-    let run = Run { output: child.wait_with_output().expect("wait for the hook"), took: start.elapsed() };
-    run.assert_passed();
-    assert_took_a_second(&run);
 }
 
 #[test]
@@ -493,6 +803,6 @@ fn a_system_log_that_nobody_reads_is_not_waited_for() {
     for _ in 0..30 {
         let run = place.hook("db", "prepare", &doomed());
         run.assert_stopped();
-        assert!(run.took < Duration::from_millis(900), "waited {:?}", run.took);
+        assert!(run.took < Duration::from_secs(30), "waited {:?}", run.took);
     }
 }
