@@ -105,7 +105,7 @@ pub(crate) fn diagnose(domain: &Domain, host: &Host, policy: &Policy) -> Diagnos
         return not_applicable(reason);
     }
     let domain = &*with_pool_functions(domain, host);
-    let written = libvirt::write(domain, host.libvirt);
+    let written = libvirt::write(domain, host);
     let requested = written.line.machine.kind.as_ref().map_or("pc", |kind| kind.value.as_str());
     let question = Question { domain, written: &written, host, policy };
     let mut diagnosis = match resolve(host.canonical_machine(requested)) {

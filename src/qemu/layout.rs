@@ -64,6 +64,12 @@ pub struct Layout {
     pub device_memory: Option<GpaRange>,
     /// The 64-bit PCI hole; none where its size is 0.
     pub pci_hole64: Option<GpaRange>,
+    /// Where that hole starts.
+    #[serde(skip)]
+    pub pci_hole64_start: u64,
+    /// Its size in bytes.
+    #[serde(skip)]
+    pub pci_hole64_size: u64,
     /// The highest address QEMU counts as used (`pc_max_used_gpa`).
     pub max_gpa: u64,
     /// The fewest phys-bits that reach `max_gpa`.
@@ -104,6 +110,8 @@ impl Layout {
             ram_above_4g: GpaRange::with_size(builder.above_start, builder.above_size),
             device_memory: builder.device_memory()?.and_then(|(start, size)| GpaRange::with_size(start, size)),
             pci_hole64: GpaRange::with_size(builder.pci_hole64_start()?, builder.pci_hole64_size()),
+            pci_hole64_start: builder.pci_hole64_start()?,
+            pci_hole64_size: builder.pci_hole64_size(),
             max_gpa,
             phys_bits_needed: u64::BITS - max_gpa.leading_zeros(),
         })

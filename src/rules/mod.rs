@@ -5,9 +5,11 @@ mod collision;
 pub(crate) mod dma_not_visible;
 pub(crate) mod hotplug_window_in_reserved_range;
 pub(crate) mod machine_type_not_available;
+pub(crate) mod memory_backend_refused;
 pub(crate) mod memory_device_does_not_fit;
 pub(crate) mod memory_device_in_reserved_range;
 pub(crate) mod memory_hotplug_refused;
+pub(crate) mod memory_map_refused;
 pub(crate) mod not_modelled;
 #[cfg(feature = "cli")]
 pub mod page;
@@ -63,11 +65,13 @@ impl Rule {
 }
 
 /// All rules in the order their findings are reported: what stops a guest first, what is good to know last.
-pub static RULES: [Rule; 17] = [
+pub static RULES: [Rule; 19] = [
     unknown_machine_type::RULE,
     refused_by_libvirt::RULE,
     machine_type_not_available::RULE,
     memory_hotplug_refused::RULE,
+    memory_backend_refused::RULE,
+    memory_map_refused::RULE,
     phys_bits_not_configurable::RULE,
     phys_bits_out_of_range::RULE,
     phys_bits_above_host::RULE,

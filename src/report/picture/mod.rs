@@ -316,6 +316,8 @@ mod tests {
                 ram_above_4g: GpaRange::with_size(above * GIB, 1198 * GIB),
                 device_memory: None,
                 pci_hole64: GpaRange::with_size(ram_end, 32 * GIB),
+                pci_hole64_start: ram_end,
+                pci_hole64_size: 32 * GIB,
                 max_gpa: ram_end + 32 * GIB - 1,
                 phys_bits_needed: 41 + u32::from(relocated),
             }),
