@@ -13,6 +13,16 @@ pub(crate) fn round_up(value: u64, unit: u64) -> Option<u64> {
     Some(value.checked_add(below)? & !below)
 }
 
+/// Rounds down to a multiple of `unit`, a power of two.
+pub(crate) fn round_down(value: u64, unit: u64) -> u64 {
+    value & !unit.saturating_sub(1)
+}
+
+/// The sum; one that passes 64 bits is the largest number, which is above every limit.
+pub(crate) fn total(parts: impl IntoIterator<Item = u64>) -> u64 {
+    parts.into_iter().fold(0, u64::saturating_add)
+}
+
 /// The last address that this many bits reach.
 pub fn last_address(bits: u32) -> u64 {
     match 1u64.checked_shl(bits) {

@@ -3,7 +3,7 @@
 #[cfg(feature = "cli")]
 use super::page::*;
 use super::{Refuser, Rule};
-use crate::address::{AMD_HT_START, GIB};
+use crate::address::{AMD_HT_START, GIB, total};
 use crate::command_line::{Memory, Origin, Passthrough, PassthroughKind};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
@@ -32,7 +32,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let maximum = guest.maxmem_span().filter(|_| layout.device_memory.is_some());
     let slots = guest.memory().map_or(0, Memory::slots);
     let sizes = guest.plugged.iter().flatten().filter_map(|device| device.range.size());
-    let plugged = sizes.fold(0, u64::saturating_add);
+    let plugged = total(sizes);
     let stays = layout.maxmem_that_stays(guest.ram, slots).filter(|&most| most >= guest.ram.saturating_add(plugged));
     let reason = match (maximum, stays) {
         (Some(_), Some(most)) if most >= guest.ram.saturating_add(GIB) => {

@@ -8,6 +8,7 @@ use iova_preflight::command_line::{
     Argument, CommandLine, Device, MemoryBackend, Model, NodeMemory, PageSize, PassthroughKind, Property,
 };
 use iova_preflight::domain::{Domain, HiddenDma, Unseen};
+use iova_preflight::host::Host;
 use iova_preflight::qemu::cpu::{AMD, HostCpu, Vcpu};
 use iova_preflight::qemu::memory_device::MemoryDeviceKind;
 use iova_preflight::version::Version;
@@ -73,8 +74,9 @@ fn written(path: &Path) -> Option<(Domain, CommandLine)> {
     let xml = std::fs::read(path).expect("read a domain");
     let document = Document::parse(&xml).ok()?;
     let domain = domain::read(&document).ok()?;
+    let host = Host { libvirt: Some(LIBVIRT), qemu: Some(QEMU), ..Host::default() };
     let x86 = domain.arch.as_ref().is_none_or(|arch| matches!(arch.value.as_str(), "x86_64" | "i686"));
-    let line = libvirt::write(&domain, "11.3".parse().ok()).line;
+    let line = libvirt::write(&domain, &host).line;
     x86.then_some((domain, line))
 }
 
@@ -105,7 +107,10 @@ fn split(text: &str) -> Vec<String> {
     words
 }
 
-/// The QEMU that the recorded lines are for.
+/// The libvirt whose lines they are.
+const LIBVIRT: Version = Version::new(11, 3);
+
+/// The QEMU that they are for.
 const QEMU: Version = Version::new(9, 2);
 
 /// All that `qemu` reads of a line; `ours` is the one that is written here.
@@ -123,7 +128,7 @@ fn facts_of(line: &CommandLine, ours: &CommandLine) -> BTreeMap<String, String> 
     }
     for (name, vendor) in [("cpu.amd", AMD), ("cpu.intel", "GenuineIntel")] {
         let host = HostCpu { vendor, phys_bits: 48 };
-        tell(name, format!("{:?}", Vcpu::realize(&options, line.accelerator(), host, QEMU, None)));
+        tell(name, format!("{:?}", Vcpu::realize(&options, line.accelerator(), line.target, host, QEMU, None)));
     }
     let Some(memory) = line.memory else { return facts };
     tell("memory", format!("{:?}", (memory.size.value, memory.slots(), memory.maxmem.map(|maxmem| maxmem.value))));

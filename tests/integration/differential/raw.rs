@@ -113,7 +113,8 @@ const OVERRIDES: [(&str, &str, &str, &str); 4] = [
 #[test]
 fn raw_arguments_are_merged_as_qemu_merges_them() {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let oracle = match Oracle::find(None) {
+    let work = work_dir("raw-arguments");
+    let oracle = match Oracle::start(Path::new("/"), &work) {
         Ok(oracle) => oracle,
         Err(why) => return skip(&format!("no real libvirt and QEMU to compare with: {why}")),
     };
@@ -121,7 +122,6 @@ fn raw_arguments_are_merged_as_qemu_merges_them() {
         Ok(guard) => guard,
         Err(why) => return skip(&format!("guests larger than this machine cannot be started: {why}")),
     };
-    let work = work_dir("raw-arguments");
     let files = domains(&work);
     let (vendor, phys_bits) = host_cpu();
     let profile = work.join("host.toml");
@@ -140,7 +140,7 @@ fn raw_arguments_are_merged_as_qemu_merges_them() {
     for file in &files {
         let name = file.file_name().expect("a file").to_string_lossy();
         let guest = &guests[name.as_ref()];
-        let line = Oracle::command_line(file).unwrap_or_else(|why| panic!("libvirt refuses {name}: {why}"));
+        let line = oracle.command_line(file).unwrap_or_else(|why| panic!("libvirt refuses {name}: {why}"));
         let built = oracle.layout(&line);
         let error = built["error"].as_str().unwrap_or_default();
         if OUTSIDE.iter().any(|part| error.contains(part)) {
