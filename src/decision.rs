@@ -7,7 +7,7 @@
 
 mod run;
 
-pub use run::{BrokenPolicy, Level, Outcome, Outside, XmlProblem, run};
+pub use run::{BrokenPolicy, HookOutcome, Level, Outside, XmlProblem, run};
 
 use crate::domain::{CpuMode, Domain};
 

@@ -31,6 +31,7 @@ impl Severity {
 
 /// A place in the XML with a few words on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Label {
     /// The place.
     pub span: Span,
@@ -40,6 +41,7 @@ pub struct Label {
 
 /// What one rule found.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// The rule's name.
     pub rule: &'static str,

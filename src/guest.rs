@@ -17,7 +17,7 @@ use crate::version::Version;
 use crate::xml::Span;
 
 /// Everything that has to be known to say what QEMU builds. Unknown facts have been settled by
-/// [`crate::evaluate`], which remembers that it did.
+/// [`mod@crate::evaluate`], which remembers that it did.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting<'a> {
     /// The host.

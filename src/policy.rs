@@ -10,6 +10,7 @@ use crate::xml::Location;
 /// The operator's policy. Every key is optional.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Policy {
     /// What the hook does about a guest that would fail.
     pub mode: Mode,
@@ -167,6 +168,7 @@ impl OverridePolicy {
 /// `[watch]`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct WatchPolicy {
     /// Whether definitions that can be fixed are.
     pub rewrite: bool,

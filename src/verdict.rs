@@ -45,6 +45,7 @@ impl Verdict {
 
 /// All there is to say about a guest.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// The verdict.
     pub verdict: Verdict,

@@ -30,6 +30,7 @@ mod integration {
     mod sarif;
     mod schema;
     mod security;
+    mod shown;
     mod snapshots;
     mod terminal;
     mod wellformed;

@@ -4,8 +4,8 @@
 
 use std::sync::LazyLock;
 
-use iova_preflight::domain::{self, Domain};
 use iova_preflight::decision::{Decision, Operation, decide, is_exempt, is_out_of_reach, salvage_on_internal_error};
+use iova_preflight::domain::{self, Domain};
 use iova_preflight::host::{Host, builtin};
 use iova_preflight::policy::{OnInternalError, Policy};
 use iova_preflight::xml::Document;
@@ -13,7 +13,11 @@ use libfuzzer_sys::fuzz_target;
 
 /// Hosts on which guests are stopped, one for each kind of QEMU, and one of which nothing is known.
 static HOSTS: LazyLock<Vec<Host>> = LazyLock::new(|| {
-    let epyc = |qemu: &str| Host { qemu: qemu.parse().ok(), ..builtin("amd-epyc").expect("a built-in profile") };
+    let epyc = |qemu: &str| {
+        let mut host = builtin("amd-epyc").expect("a built-in profile");
+        host.qemu = qemu.parse().ok();
+        host
+    };
     vec![epyc("7.2"), epyc("6.2"), epyc("11.1"), Host::default()]
 });
 

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use iova_preflight::decision::{
-    BrokenPolicy, Level, Operation, Outcome, Outside, XmlProblem, run, salvage_on_internal_error,
+    BrokenPolicy, Level, Operation, HookOutcome, Outside, XmlProblem, run, salvage_on_internal_error,
 };
 use iova_preflight::domain::{self, Domain, TooLong};
 use iova_preflight::verdict::evaluate;
@@ -247,7 +247,7 @@ impl Call {
 }
 
 /// What holds of every outcome.
-fn check_outcome(outcome: &Outcome, call: &Call, told: OnInternalError) {
+fn check_outcome(outcome: &HookOutcome, call: &Call, told: OnInternalError) {
     assert_eq!(outcome.blocked, outcome.message.is_some(), "{outcome:?}");
     for line in outcome.log.iter().map(|(_, line)| line).chain(&outcome.message) {
         assert!(!line.is_empty() && line.len() < 16 * 1024 && !line.contains(char::is_control), "{line:?}");
@@ -269,7 +269,7 @@ fn shown(name: &str) -> String {
     printable(&name.chars().take(200).collect::<String>()).into_owned()
 }
 
-fn is_named(outcomes: &[Outcome], call: &Call, name: &str) -> bool {
+fn is_named(outcomes: &[HookOutcome], call: &Call, name: &str) -> bool {
     let names = [shown(&call.name), shown(name)];
     outcomes.iter().flat_map(|outcome| &outcome.log).any(|(_, line)| names.iter().any(|name| line.contains(name)))
 }
@@ -283,7 +283,7 @@ fn is_left_alone(policy: &Policy, call: &Call, name: &str) -> bool {
 
 #[allow(clippy::too_many_arguments, reason = "one for each part of the input")]
 fn check_promise(
-    outcomes: &[Outcome],
+    outcomes: &[HookOutcome],
     call: &Call,
     policy: &[u8],
     reserved: &[u8],
@@ -330,7 +330,7 @@ fn check_promise(
 }
 
 /// What a look at the whole document and every fact says is what the hook does, whatever it left out.
-fn check_against_the_whole(outcomes: &[Outcome], call: &Call, policy: &Policy, xml: &[u8], root: &Path) {
+fn check_against_the_whole(outcomes: &[HookOutcome], call: &Call, policy: &Policy, xml: &[u8], root: &Path) {
     let Ok(document) = Document::parse(xml) else { return };
     let Ok(domain) = domain::read(&document) else { return };
     if call.fails_after.is_some() || is_left_alone(policy, call, &domain.name) {

@@ -4,10 +4,10 @@
 
 use std::sync::LazyLock;
 
-use iova_preflight::verdict::evaluate;
 use iova_preflight::domain::{self, Domain};
 use iova_preflight::host::{Described, Host, Profile};
 use iova_preflight::policy::Policy;
+use iova_preflight::verdict::evaluate;
 use iova_preflight::xml::{Document, Location};
 use libfuzzer_sys::fuzz_target;
 
@@ -49,7 +49,10 @@ fn assert_written(profile: &Profile) {
         for device in before.reserved_by_device.keys().map(String::as_str).chain(["0000:ff:00.0"]) {
             assert_eq!(before.unmappable_for(device), after.unmappable_for(device), "{device:?}\n{text}");
         }
-        let without = |host: Host| Host { reserved_by_device: Default::default(), ..host };
+        let without = |mut host: Host| {
+            host.reserved_by_device.clear();
+            host
+        };
         assert_eq!(without(before), without(after), "{path:?}\n{text}");
     }
 }

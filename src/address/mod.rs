@@ -34,3 +34,6 @@ pub fn last_address(bits: u32) -> u64 {
 /// First address of the HyperTransport range (`AMD_HT_START` in QEMU `hw/i386/pc.c`; AMD I/O Virtualization
 /// Technology Specification, 48882, section 2.1.2, table 3).
 pub const AMD_HT_START: u64 = 0xfd_0000_0000;
+
+/// Where RAM above 4 GiB starts unless it moves (`above_4g_mem_start` in QEMU `hw/i386/pc.c`).
+pub const ABOVE_4G_START: u64 = 4 * GIB;

@@ -16,6 +16,7 @@ pub struct Cpu {
 
 /// The model in `-cpu`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "libvirt calls it host-model")]
 pub enum Model {
     /// A named model.
     Named(String),

@@ -63,7 +63,7 @@ pub enum Level {
 
 /// What comes of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct HookOutcome {
     /// Whether the guest is stopped.
     pub blocked: bool,
     /// The line for standard error, which `virsh start` shows.
@@ -72,7 +72,7 @@ pub struct Outcome {
     pub log: Vec<(Level, String)>,
 }
 
-impl Outcome {
+impl HookOutcome {
     fn silent() -> Self {
         Self { blocked: false, message: None, log: Vec::new() }
     }
@@ -92,23 +92,23 @@ impl Outcome {
 }
 
 /// Decides about the guest `name`, as libvirt calls it.
-pub fn run(operation: Operation, name: &str, outside: &mut dyn Outside) -> Outcome {
+pub fn run(operation: Operation, name: &str, outside: &mut dyn Outside) -> HookOutcome {
     let policy = match outside.policy() {
         Ok(policy) => policy,
         Err(BrokenPolicy { problem, on_internal_error }) => {
             outside.on_internal_error(on_internal_error);
-            return Outcome::of_failure(name, &problem, on_internal_error);
+            return HookOutcome::of_failure(name, &problem, on_internal_error);
         }
     };
     outside.on_internal_error(policy.on_internal_error);
     if policy.mode == Mode::Off || is_exempt(&policy, name, None) {
-        return Outcome::silent();
+        return HookOutcome::silent();
     }
     look(operation, outside, &policy)
-        .unwrap_or_else(|problem| Outcome::of_failure(name, &problem, policy.on_internal_error))
+        .unwrap_or_else(|problem| HookOutcome::of_failure(name, &problem, policy.on_internal_error))
 }
 
-fn look(operation: Operation, outside: &mut dyn Outside, policy: &Policy) -> Result<Outcome, String> {
+fn look(operation: Operation, outside: &mut dyn Outside, policy: &Policy) -> Result<HookOutcome, String> {
     let mut printed = PrintedDomain::default();
     outside.xml(&mut |piece| printed.push(piece)).map_err(|problem| problem.to_string())?;
     let document = Document::parse_within(printed.kept(), LIMITS)
@@ -117,9 +117,9 @@ fn look(operation: Operation, outside: &mut dyn Outside, policy: &Policy) -> Res
         .map_err(|error| format!("domain XML:{}: {error}", printed.place(document.location(error.span.start))))?;
     domain.overrides = printed.overrides().clone();
     if is_exempt(policy, &domain.name, domain.uuid.as_deref()) {
-        return Ok(Outcome::silent());
+        return Ok(HookOutcome::silent());
     }
-    let mut outcome = Outcome::silent();
+    let mut outcome = HookOutcome::silent();
     if let Some(refused) = policy.refused_override(&domain.overrides) {
         let line = format!("guest {}: {refused}", printable(&shortened(&domain.name)));
         outcome.log.push((Level::Warning, line));
@@ -181,7 +181,7 @@ mod tests {
 
     const HOSTDEV: &str = "<hostdev type='pci'><source><address bus='0x41'/></source></hostdev>";
 
-    fn run_with(policy: &str, xml: String) -> (Outcome, [usize; 3]) {
+    fn run_with(policy: &str, xml: String) -> (HookOutcome, [usize; 3]) {
         let mut world = World { policy, xml, asked: [0; 3] };
         let outcome = run(Operation::Prepare, "db", &mut world);
         (outcome, world.asked)
@@ -189,9 +189,9 @@ mod tests {
 
     #[test]
     fn no_more_is_asked_for_than_decides() {
-        assert_eq!(run_with("mode = 'off'", String::new()), (Outcome::silent(), [1, 0, 0]));
-        assert_eq!(run_with("exempt = ['db']", String::new()), (Outcome::silent(), [1, 0, 0]));
-        assert_eq!(run_with("", guest(16, "", "")), (Outcome::silent(), [1, 1, 0]));
+        assert_eq!(run_with("mode = 'off'", String::new()), (HookOutcome::silent(), [1, 0, 0]));
+        assert_eq!(run_with("exempt = ['db']", String::new()), (HookOutcome::silent(), [1, 0, 0]));
+        assert_eq!(run_with("", guest(16, "", "")), (HookOutcome::silent(), [1, 1, 0]));
         let (outcome, asked) = run_with("", guest(1200, "", HOSTDEV));
         assert_eq!((outcome.blocked, asked), (true, [1, 1, 1]));
     }
@@ -217,7 +217,7 @@ mod tests {
         }
         let (outcome, _) =
             run_with("passthrough = 'assume'\noverrides = 'honour'", guest(1200, &policy("present"), ""));
-        assert_eq!(outcome, Outcome::silent());
+        assert_eq!(outcome, HookOutcome::silent());
         let (outcome, _) = run_with("overrides = 'ignore'", guest(1200, &policy("assume"), ""));
         assert!(!outcome.blocked && outcome.log.len() == 1, "{outcome:?}");
     }

@@ -1,7 +1,7 @@
 //! What a libvirt domain XML says about memory, CPU and devices, with the place of every word.
 //!
-//! Only what decides the guest-physical memory map is read. Nothing is interpreted here: see [`crate::libvirt`] for
-//! what libvirt makes of it and [`crate::qemu`] for what QEMU builds then.
+//! Only what decides the guest-physical memory map is read. Nothing is interpreted here: see `libvirt` for
+//! what libvirt makes of it and `qemu` for what QEMU builds then.
 
 mod devices;
 mod other;
@@ -31,6 +31,7 @@ pub struct Sourced<T> {
 
 /// A domain, as written.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Domain {
     /// `<name>`; empty where there is none.
     pub name: String,
@@ -50,8 +51,6 @@ pub struct Domain {
     pub sockets: u64,
     /// `<memory>`, in KiB.
     pub memory: Option<Sourced<u64>>,
-    /// `<currentMemory>`, in KiB. The balloon does not move memory, so it decides nothing.
-    pub current_memory: Option<Sourced<u64>>,
     /// `<maxMemory>`, in KiB.
     pub max_memory: Option<Sourced<u64>>,
     /// `<maxMemory slots>`.
@@ -193,6 +192,7 @@ impl NodeSet {
 
 /// A `<memory model=…>` device.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct MemoryDevice {
     /// The model.
     pub model: MemoryModel,
@@ -262,6 +262,7 @@ impl MemoryModel {
 
 /// The first `<cpu>`.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct CpuElement {
     /// `mode`; `custom` where it is missing.
     pub mode: CpuMode,
@@ -336,6 +337,7 @@ pub enum MaxPhysAddrMode {
 
 /// What `<metadata>` asks of this tool, in the namespace [`METADATA_NAMESPACE`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Overrides {
     /// `passthrough='assume'`: evaluate the guest as if it had a passthrough device, because one is hot-plugged later.
     pub assume_passthrough: Option<bool>,

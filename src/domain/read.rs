@@ -59,7 +59,6 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         emulator: root.descend(&["devices", "emulator"]).map(short_text).transpose()?,
         sockets: sockets(root),
         memory: memory_size(root.child("memory"))?,
-        current_memory: memory_size(root.child("currentMemory"))?,
         max_memory: memory_size(root.child("maxMemory"))?,
         slots: root.child("maxMemory").map_or(Ok(None), |e| number_attribute(e, "slots"))?,
         numa: cpu.and_then(|cpu| cpu.child("numa")).map(|numa| numa.start_tag()),

@@ -62,6 +62,7 @@ impl Diagnosis {
 
 /// What QEMU is asked for and builds. Unknown facts are `None`.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Facts {
     /// The machine type after aliases are resolved.
     pub machine: Option<String>,

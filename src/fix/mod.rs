@@ -20,6 +20,7 @@ use crate::xml::Span;
 
 /// A rewrite that helps.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fix {
     /// Its parts, in the order they were tried.
     pub changes: Vec<Change>,
@@ -56,6 +57,7 @@ impl Fix {
 
 /// A part of a rewrite.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change {
     /// Another `<os><type machine>`.
     Machine {
@@ -159,7 +161,7 @@ fn bare_cpu(span: Span) -> CpuElement {
 /// A sentence for each rewrite that was tried and does not help, or that the policy does not allow.
 pub(crate) fn plan(domain: &Domain, host: &Host, policy: &Policy, broken: &Diagnosis) -> Result<Fix, Vec<String>> {
     let moved = is_relocated(broken);
-    let mut search = Search { domain, host, policy, moved, tried: Vec::new() };
+    let mut search = FixSearch { domain, host, policy, moved, tried: Vec::new() };
     // From the guest's side, more address bits are less of a change than a smaller hole, and that less than another
     // machine type.
     let found = search
@@ -177,7 +179,7 @@ pub(crate) fn plan(domain: &Domain, host: &Host, policy: &Policy, broken: &Diagn
     Err(search.tried)
 }
 
-struct Search<'a> {
+struct FixSearch<'a> {
     domain: &'a Domain,
     host: &'a Host,
     policy: &'a Policy,
@@ -211,7 +213,7 @@ fn loses_bars(evaluation: &Diagnosis) -> bool {
 /// The fewest phys-bits with which the firmware's window for BARs lies above 1 TiB.
 const BITS_THAT_CLEAR_THE_WINDOW: u32 = 41;
 
-impl Search<'_> {
+impl FixSearch<'_> {
     /// Remembers a sentence for the reader, once.
     fn note(&mut self, sentence: String) {
         if !self.tried.contains(&sentence) {
@@ -311,8 +313,7 @@ impl Search<'_> {
             Change::Machine { to, .. } => Some(to),
             _ => None,
         })?;
-        loses_bars(after)
-            .then(|| format!(", because with machine type {machine} and fewer, firmware loses devices' BARs"))
+        loses_bars(after).then(|| format!(" with machine type {machine} (with fewer, firmware loses devices' BARs)"))
     }
 
     /// The default hole instead of a larger one.

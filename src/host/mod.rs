@@ -15,7 +15,7 @@ pub use networks::{Networks, read_network};
 pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
 pub use sources::{Described, Fact, FactOrigin};
 #[cfg(feature = "cli")]
-pub use write::Line;
+pub use write::ProfileLine;
 
 use serde::Serialize;
 
@@ -26,6 +26,7 @@ use crate::version::Version;
 
 /// The facts about one host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Host {
     /// CPU vendor as CPUID leaf 0 spells it, 12 characters; KVM shows it to guests.
     pub cpu_vendor: Option<String>,
@@ -79,6 +80,7 @@ impl Host {
 
 /// One QEMU binary.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Emulator {
     /// Its path, as `<emulator>` names it.
     pub path: Option<String>,
@@ -94,6 +96,7 @@ pub struct Emulator {
 
 /// The facts about one host with every QEMU that it has: what a host profile holds.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Profile {
     /// What holds for every guest.
     pub host: Host,
@@ -138,6 +141,7 @@ impl From<Host> for Profile {
 
 /// Kinds of IOMMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Iommu {
     /// AMD-Vi.
     Amd,
@@ -187,6 +191,7 @@ impl Reserved {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub enum ReservedKind {
     /// `direct`: identity-mapped for firmware's use of one device.
     Direct,

@@ -25,7 +25,7 @@ const FIRST_HT_IGNORING_KERNEL: Version = Version::new(6, 16);
 
 /// A line of a profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Line {
+pub enum ProfileLine {
     /// Nothing.
     Blank,
     /// A comment, without its `#`.
@@ -40,7 +40,7 @@ pub enum Line {
     More(String),
 }
 
-impl Line {
+impl ProfileLine {
     /// What stands before the comment, padded where there is one; and the comment.
     pub fn parts(&self) -> (String, Option<&str>) {
         let (text, note) = match self {
@@ -55,7 +55,7 @@ impl Line {
     }
 }
 
-impl fmt::Display for Line {
+impl fmt::Display for ProfileLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.parts() {
             (text, Some(note)) => write!(f, "{text}# {note}"),
@@ -67,7 +67,7 @@ impl fmt::Display for Line {
 impl Described {
     /// The host profile, line by line. It is TOML that [`super::Profile::from_toml`] reads, and a guest gets the same verdict
     /// with what is read as on the host itself.
-    pub fn lines(&self) -> Vec<Line> {
+    pub fn lines(&self) -> Vec<ProfileLine> {
         let mut page = ProfileText { described: self, lines: Vec::new() };
         page.comment(
             "A host profile: `iova-preflight check --host FILE` evaluates guests for this host on any machine. Comments \
@@ -86,7 +86,7 @@ impl Described {
 
 struct ProfileText<'a> {
     described: &'a Described,
-    lines: Vec<Line>,
+    lines: Vec<ProfileLine>,
 }
 
 impl ProfileText<'_> {
@@ -95,23 +95,23 @@ impl ProfileText<'_> {
     }
 
     fn comment(&mut self, text: &str) {
-        self.lines.extend(text::wrapped(&text::printable(text), COLUMNS - 2).into_iter().map(Line::Comment));
+        self.lines.extend(text::wrapped(&text::printable(text), COLUMNS - 2).into_iter().map(ProfileLine::Comment));
     }
 
     fn table(&mut self, name: &str, note: Option<&str>) {
-        self.lines.push(Line::Blank);
-        self.lines.push(Line::Table(name.to_owned(), note.map(|note| text::printable(note).into_owned())));
+        self.lines.push(ProfileLine::Blank);
+        self.lines.push(ProfileLine::Table(name.to_owned(), note.map(|note| text::printable(note).into_owned())));
     }
 
     /// A key with where its value came from, beside it or, where that is too long, above it.
     fn entry(&mut self, key: &str, value: String, note: Option<String>) {
         // Paths come from elsewhere, and a line break in one would end the comment.
         let note = note.map(|note| text::printable(&note).into_owned());
-        let line = Line::Entry(key.to_owned(), value, note);
+        let line = ProfileLine::Entry(key.to_owned(), value, note);
         match line {
-            Line::Entry(key, value, Some(note)) if line_length(&key, &value, &note) > COLUMNS => {
+            ProfileLine::Entry(key, value, Some(note)) if line_length(&key, &value, &note) > COLUMNS => {
                 self.comment(&note);
-                self.lines.push(Line::Entry(key, value, None));
+                self.lines.push(ProfileLine::Entry(key, value, None));
             }
             line => self.lines.push(line),
         }
@@ -135,7 +135,7 @@ impl ProfileText<'_> {
             let lines = text::wrapped(&format!("{title} {text}"), COLUMNS - 4);
             for (number, line) in lines.into_iter().enumerate().filter(|_| !text.is_empty()) {
                 let indent = if number == 0 { "" } else { "  " };
-                self.lines.push(Line::Missing(format!("{indent}{line}")));
+                self.lines.push(ProfileLine::Missing(format!("{indent}{line}")));
             }
         }
     }
@@ -190,7 +190,7 @@ impl ProfileText<'_> {
     fn reserved(&mut self) {
         let everywhere = self.host().unmappable();
         if let Some(source) = self.found(Fact::Reserved) {
-            self.lines.push(Line::Blank);
+            self.lines.push(ProfileLine::Blank);
             self.comment(&format!("Where VFIO maps no guest memory ({source}):"));
         }
         for reserved in self.host().reserved.clone() {
@@ -201,7 +201,7 @@ impl ProfileText<'_> {
         }
         let amd = self.host().iommu == Some(Iommu::Amd);
         if amd && !everywhere.iter().any(covers_ht) {
-            self.lines.push(Line::Blank);
+            self.lines.push(ProfileLine::Blank);
             let why = match self.host().kernel.is_none_or(|kernel| kernel >= FIRST_HT_IGNORING_KERNEL) {
                 true => ": this IOMMU has HTRangeIgnore, which Linux uses since 6.16",
                 false => "",
@@ -213,7 +213,7 @@ impl ProfileText<'_> {
         }
         let others = self.groups_of_their_own(&everywhere);
         if !others.is_empty() {
-            self.lines.push(Line::Blank);
+            self.lines.push(ProfileLine::Blank);
             self.comment("The IOMMU groups of these devices reserve something else; only that counts for them:");
         }
         for (regions, devices) in others {
@@ -286,7 +286,7 @@ impl ProfileText<'_> {
             }
             None => {
                 // Not an empty table: it would stand for the emulators that are not known, too.
-                self.lines.push(Line::Blank);
+                self.lines.push(ProfileLine::Blank);
                 let what = match self.described.profile.emulators.is_empty() {
                     true => "[qemu] is missing:",
                     false => "[qemu], for guests that name no <emulator>, is missing:",
@@ -337,9 +337,9 @@ impl ProfileText<'_> {
         self.entry(key, "[".to_owned(), None);
         let words = items.iter().map(|item| format!("{item},"));
         for line in text::filled(words, COLUMNS.saturating_sub(INDENT.len())) {
-            self.lines.push(Line::More(format!("{INDENT}{line}")));
+            self.lines.push(ProfileLine::More(format!("{INDENT}{line}")));
         }
-        self.lines.push(Line::More("]".to_owned()));
+        self.lines.push(ProfileLine::More("]".to_owned()));
     }
 }
 
@@ -365,7 +365,7 @@ fn inline(reserved: Reserved) -> String {
 }
 
 fn line_length(key: &str, value: &str, note: &str) -> usize {
-    let line = Line::Entry(key.to_owned(), value.to_owned(), Some(note.to_owned()));
+    let line = ProfileLine::Entry(key.to_owned(), value.to_owned(), Some(note.to_owned()));
     line.to_string().chars().count()
 }
 

@@ -42,8 +42,9 @@ pub fn path_below(root: &Path) -> PathBuf {
 /// # Errors
 /// It cannot be read, is not a regular file, or others than root can change it or the way to it.
 pub fn read_operators(root: &Path) -> io::Result<Option<Vec<u8>>> {
-    match changeable_by_others(root, Path::new(PATH)) {
-        Ok(None) => read_open(open_regular(&path_below(root), 0)?, MAX_BYTES).map(Some),
+    let path = path_below(root);
+    match std::fs::metadata(&path).and_then(|_| changeable_by_others(root, Path::new(PATH))) {
+        Ok(None) => read_open(open_regular(&path, 0)?, MAX_BYTES).map(Some),
         Ok(Some(changeable)) => Err(io::Error::other(format!("others than root can change {}", changeable.display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -5,12 +5,9 @@
 
 use serde::Serialize;
 
-use crate::address::{AMD_HT_START, GIB, GpaRange, last_address, round_up};
+use crate::address::{ABOVE_4G_START, AMD_HT_START, GIB, GpaRange, last_address, round_up};
 use crate::machine::{Family, MachineType};
 use crate::version::Version;
-
-/// Where RAM above 4 GiB starts unless it moves (`above_4g_mem_start`).
-pub const ABOVE_4G_START: u64 = 4 * GIB;
 
 /// Where RAM above 4 GiB starts when it moves (`AMD_ABOVE_1TB_START` in QEMU `hw/i386/pc.c`): the address behind the
 /// HyperTransport range.
@@ -53,6 +50,7 @@ pub struct LayoutInput<'a> {
 /// The map. Ranges are inclusive at both ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Layout {
     /// Whether RAM above 4 GiB moves to 1 TiB.
     pub relocated: bool,
@@ -92,7 +90,7 @@ impl Layout {
     ///
     /// # Errors
     /// [`LayoutError`].
-    pub fn plan(input: &LayoutInput<'_>) -> Result<Self, LayoutError> {
+    pub(crate) fn plan(input: &LayoutInput<'_>) -> Result<Self, LayoutError> {
         let lowmem = lowmem(input);
         let below = GpaRange::with_size(0, input.ram.min(lowmem)).ok_or(LayoutError::NoMemory)?;
         let mut builder = Builder { input, above_size: input.ram.saturating_sub(lowmem), above_start: ABOVE_4G_START };

@@ -69,7 +69,8 @@ pub(super) fn cause(guest: &Guest<'_>) -> Option<String> {
         return None;
     }
     let (machine, cpu) = (guest.setting.machine, guest.cpu()?);
-    if guest.setting.qemu < FIRST_RELOCATING_QEMU {
+    // A version that is only assumed is no cause.
+    if guest.setting.host.qemu.is_some_and(|qemu| qemu < FIRST_RELOCATING_QEMU) {
         Some(format!("QEMU {} never moves RAM out of the way, 7.1 is the first that does", guest.setting.qemu))
     } else if !machine.enforces_amd_1tb_hole {
         let older = match machine.flavor {

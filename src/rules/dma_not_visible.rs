@@ -42,8 +42,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
             Unseen::Network(name) => (
                 format!("the guest may fail to start: network {} may give it a PCI function", quoted(name)),
                 format!(
-                    "guest memory lies in a reserved range, {range}, and the network could not be looked up. Use \
-                     --connect; or, if its forward mode is hostdev, set passthrough = \"{ASSUME}\" in the policy"
+                    "guest memory lies in a reserved range, {range}, and the network was not found (--connect looks it \
+                     up in libvirt). If its forward mode is hostdev, set passthrough = \"{ASSUME}\" in the policy"
                 ),
                 "not found among libvirt's networks".to_owned(),
             ),

@@ -76,6 +76,11 @@ const PAGE: Page = Page {
              qemu-system-x86_64 -machine help",
         ),
         Text("Or a newer QEMU on the host."),
+        Text(
+            "A guest with an AMD CPU of 40 physical address bits whose memory ends above 768 GiB needs 41 bits with a \
+             type of 7.1 or newer, and `iova-preflight fix` adds them: with 40, current firmware puts the devices' BARs \
+             into the guest's RAM, or gives them no address.",
+        ),
     ],
     verify: &[
         Text("Whether the host has the type, and what an alias stands for:"),

@@ -1,4 +1,4 @@
-//! The rules, one file each: what it checks, whether that may stop a guest, and its page. A rule looks at a [`Guest`] and
+//! The rules, one file each: what it checks, whether that may stop a guest, and its page. A rule looks at a `Guest` and
 //! reports [`Finding`]s; it does no arithmetic of its own.
 
 mod collision;
@@ -90,7 +90,7 @@ pub static RULES: [Rule; 19] = [
 /// The most findings of one rule that are reported one by one.
 const MAX_PER_RULE: usize = 16;
 
-/// The rule that speaks before there is a [`Guest`]: the flags of the machine type are not known.
+/// The rule that speaks before there is a `Guest`: the flags of the machine type are not known.
 pub const UNKNOWN_MACHINE_TYPE: &str = unknown_machine_type::RULE.id;
 
 /// The rule of this name.

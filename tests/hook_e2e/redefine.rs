@@ -19,8 +19,13 @@ type Ended = (i32, String, String);
 
 /// Runs `iova-preflight` against the world's libvirtd for the host that the namespace shows.
 fn tool(world: &World, words: &[&str]) -> Ended {
-    let policy = world.files().join("assume.toml");
-    std::fs::write(&policy, ASSUME).expect("written");
+    tool_under(world, ASSUME, words)
+}
+
+/// The same under another policy.
+fn tool_under(world: &World, text: &str, words: &[&str]) -> Ended {
+    let policy = world.files().join("policy-of-the-tool.toml");
+    std::fs::write(&policy, text).expect("written");
     let output = Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
         .args(words)
         .args(["--host", "amd-epyc", "--policy"])
@@ -129,4 +134,39 @@ fn one_libvirt_that_does_not_answer_does_not_hide_another() {
     assert!(status == 2 && error.contains(nowhere) && said.contains("pass"), "{said}{error}");
     let (status, _, error) = tool(&world, &["check", "--connect", world.uri(), "--domain", "nobody"]);
     assert!(status == 2 && error.contains("nobody"), "{error}");
+}
+
+/// Whether a network hands out PCI functions is looked up in the libvirt that the guest is in.
+#[test]
+fn a_network_that_hands_out_functions_is_looked_up() {
+    let Some(world) = World::new("networks") else { return };
+    let define = |kind: &str, xml: &str| {
+        let file = world.files().join("new.xml");
+        std::fs::write(&file, xml).expect("written");
+        world.virsh(&[kind, file.to_str().expect("UTF-8")]).expect_ok();
+    };
+    for (name, forward) in [("pool", "mode='hostdev'"), ("bridge", "mode='bridge'")] {
+        let end = if name == "pool" { "<pf dev='lo'/></forward>" } else { "</forward><bridge name='br0'/>" };
+        define("net-define", &format!("<network><name>{name}</name><forward {forward}>{end}</network>"));
+        define(
+            "define",
+            &format!(
+                "<domain type='kvm'><name>on-{name}</name><memory unit='GiB'>1200</memory><vcpu>1</vcpu>\
+                 <os><type arch='x86_64' machine='pc-q35-6.2'>hvm</type></os><cpu mode='host-passthrough'/>\
+                 <devices><interface type='network'><source network='{name}'/></interface></devices></domain>"
+            ),
+        );
+    }
+    let said = |guest: &str| {
+        let (_, document, _) = tool_under(
+            &world,
+            "passthrough = 'present'\n",
+            &["check", "--format", "json", "--connect", world.uri(), "--domain", guest],
+        );
+        let document: Value = serde_json::from_str(&document).expect("JSON");
+        let guest = &document["guests"][0];
+        (guest["verdict"].clone(), guest["passthrough"].as_array().map(Vec::len))
+    };
+    assert_eq!(said("on-pool"), ("fixable".into(), Some(1)));
+    assert_eq!(said("on-bridge"), ("warn".into(), Some(0)));
 }

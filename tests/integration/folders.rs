@@ -189,3 +189,31 @@ fn what_virsh_prints_is_passed_over() {
     write(&folder, "domain.xml", &virsh(&["dumpxml", "test"]).expect("the domain"));
     assert_eq!(run(&["check"], &folder).status.code(), Some(0));
 }
+
+/// Whoever may not read a part of a folder is not told that all is well.
+#[test]
+fn a_folder_that_may_not_be_read_is_an_error() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = work_dir("folders-closed");
+    write(&folder, "network.xml", "<network/>");
+    write(&folder, "secret/domain.xml", &domain(true));
+    let closed = std::fs::Permissions::from_mode(0o000);
+    std::fs::set_permissions(folder.join("secret"), closed).expect("close the folder");
+    // root reads it all the same.
+    let nobody = ["--reuid=65534", "--clear-groups", env!("CARGO_BIN_EXE_iova-preflight")];
+    let is_root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").expect("a process")) == 0;
+    for command in ["check", "fix"] {
+        let arguments = [command, "--policy", "none", "--host", "amd-epyc"];
+        let mut program = Command::new(if is_root { "setpriv" } else { nobody[2] });
+        program.args(nobody.iter().filter(|_| is_root)).args(arguments).arg(&folder);
+        let output = program.output().expect("run iova-preflight");
+        if output.status.code() == Some(127) {
+            skip("no other user can run the program");
+            break;
+        }
+        assert_eq!(output.status.code(), Some(2), "{command}: {}", stderr(&output));
+        assert!(stderr(&output).contains("secret"), "{command}: {}", stderr(&output));
+    }
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.join("secret"), open).expect("open the folder");
+}

@@ -276,6 +276,19 @@ fn a_chain_gives_the_hook_the_xml_as_it_came_and_passes_on_what_the_other_prints
 }
 
 #[test]
+fn a_program_that_apparmor_keeps_from_libvirtd_is_not_installed_unasked() {
+    let root = Root::new("apparmor");
+    root.write("sys/kernel/security/apparmor/profiles", "libvirtd (enforce)\n", 0o444);
+    let program = "/opt/iova-preflight-hook";
+    let (status, text) = root.hook(&["install", "--program", program]);
+    assert!(status == 2 && text.contains("kills those that run when libvirtd is restarted"), "{text}");
+    assert_eq!(root.target(LINK), None);
+    assert_eq!(root.hook(&["install", "--force", "--program", program]).0, 0);
+    assert_eq!(root.target(LINK).as_deref(), Some(Path::new(program)));
+    assert_eq!(root.install().0, 0);
+}
+
+#[test]
 fn whoever_uninstalls_is_told_of_hooks_that_go_on_mentioning_it() {
     let root = Root::new("mentions");
     root.install();

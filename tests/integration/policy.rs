@@ -147,6 +147,14 @@ fn the_policy_may_be_a_link_where_all_of_it_is_roots() {
     chown(target.parent().expect("a folder"), Some(0), None).expect("an owner");
     assert_eq!(json(&machine, &[])["policy"], POLICY);
 
+    // Where there is no policy, nobody can change it, whatever the folder.
+    let folder = path.parent().expect("a folder");
+    std::fs::remove_file(&path).expect("removed");
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).expect("a mode");
+    assert_eq!(json(&machine, &[])["policy"], Value::Null);
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    symlink("here", &path).expect("a link");
+
     // One that leads nowhere is none, and what is not a file is an error.
     replace_by_link("nowhere");
     assert_eq!(json(&machine, &[])["policy"], Value::Null);

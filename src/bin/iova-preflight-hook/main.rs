@@ -13,7 +13,9 @@ mod process;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use iova_preflight::decision::{BrokenPolicy, Operation, Outcome, Outside, XmlProblem, run, salvage_on_internal_error};
+use iova_preflight::decision::{
+    BrokenPolicy, HookOutcome, Operation, Outside, XmlProblem, run, salvage_on_internal_error,
+};
 use iova_preflight::domain::{Domain, TooLong};
 use iova_preflight::host::Host;
 use iova_preflight::io::detect::host_for_domain;
@@ -36,7 +38,8 @@ fn hook() -> ! {
     // A panic is an internal error like any other; its text is for nobody.
     std::panic::set_hook(Box::new(|_| {}));
     let outcome = catch_unwind(AssertUnwindSafe(|| run(operation, name, &mut System)));
-    let outcome = outcome.unwrap_or_else(|_| Outcome::of_failure(name, "it panicked", process::on_internal_error()));
+    let outcome =
+        outcome.unwrap_or_else(|_| HookOutcome::of_failure(name, "it panicked", process::on_internal_error()));
     // From here on nothing changes what becomes of the guest.
     process::decided(outcome.blocked);
     for (level, line) in &outcome.log {

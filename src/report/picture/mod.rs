@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 pub use svg::svg;
 pub use terminal::text;
 
-use crate::address::{AMD_HT_START, GIB, GpaRange};
+use crate::address::{ABOVE_4G_START, AMD_HT_START, GIB, GpaRange};
 use crate::evaluate::Facts;
 use crate::host::{Reserved, ReservedKind};
-use crate::qemu::layout::{ABOVE_4G_START, Layout};
+use crate::qemu::layout::Layout;
 use crate::text::{quoted, size};
 
 /// What lies at an address.

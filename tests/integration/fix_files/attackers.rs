@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{code, command, fixable, fixed, names, read, run, stderr, write};
+use super::{code, command, fixable, fixed, names, read, run, stderr, stdout, write};
 use crate::common::{note, skip, work_dir};
 
 /// Somebody who is not root.
@@ -127,6 +127,29 @@ fn whoever_may_not_write_to_a_file_does_not_replace_it() {
     assert_eq!((read(&path), names(&folder)), (fixable(), vec!["a.xml".to_owned()]));
 }
 
+/// As in a container whose image holds the files: to open one for writing there makes another one of it.
+#[test]
+fn a_file_in_the_image_of_a_container_is_replaced() {
+    let folder = work_dir("fix-overlay");
+    write(&folder, "lower/a.xml", &fixable());
+    let script = "mount -t tmpfs tmpfs \"$1/mount\" && mkdir \"$1\"/mount/upper \"$1\"/mount/work \"$1\"/mount/all || exit 77\n\
+                  layers=lowerdir=$1/lower,upperdir=$1/mount/upper,workdir=$1/mount/work\n\
+                  mount -t overlay -o \"$layers\" overlay \"$1/mount/all\" && cd \"$1/mount/all\" || exit 77\n\
+                  shift; \"$@\" -q -i a.xml && cat a.xml";
+    std::fs::create_dir(folder.join("mount")).expect("a folder");
+    let fix = command();
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&folder);
+    let Ok(output) = shell.arg(fix.get_program()).args(fix.get_args()).output() else {
+        return skip("unshare is not there");
+    };
+    if !is_root() || output.status.code() == Some(77) {
+        return skip("no overlay can be mounted here");
+    }
+    assert_eq!((code(&output), stdout(&output)), (0, fixed()), "{}", stderr(&output));
+    assert_eq!(read(&folder.join("lower/a.xml")), fixable());
+}
+
 #[test]
 fn what_is_not_a_file_is_an_error_at_once() {
     let folder = work_dir("fix-not-files");
@@ -174,12 +197,22 @@ fn where_everybody_may_put_files_those_of_others_are_not_found() {
     assert_eq!(std::fs::metadata(&theirs).expect("there").uid(), SOMEBODY);
 }
 
+/// Ends what goes on beside a test, however that ends.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Swaps what is in a place again and again while `run` runs, after pauses that are different each time: a run takes a few
 /// milliseconds, and is met at every step of it.
 fn while_swapped(place: &Path, one: &(dyn Fn(&Path) + Sync), other: &(dyn Fn(&Path) + Sync), run: impl FnOnce()) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let swapper = scope.spawn(|| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| {
             let aside = place.with_extension("aside");
             for round in (0..).take_while(|_| !stop.load(Ordering::Relaxed)) {
                 for (make, pause) in [(one, round * 7 % 11), (other, round * 3 % 4)] {
@@ -190,8 +223,6 @@ fn while_swapped(place: &Path, one: &(dyn Fn(&Path) + Sync), other: &(dyn Fn(&Pa
             }
         });
         run();
-        stop.store(true, Ordering::Relaxed);
-        swapper.join().expect("the swapper ends");
     });
 }
 
@@ -243,6 +274,7 @@ fn a_folder_that_becomes_a_link_meanwhile_is_never_followed() {
     let (place, aside) = (folder.join("theirs/sub"), folder.join("theirs/aside"));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 std::fs::rename(folder.join("theirs/real"), &place).expect("a folder");
@@ -260,6 +292,5 @@ fn a_folder_that_becomes_a_link_meanwhile_is_never_followed() {
                 assert_eq!(std::fs::metadata(&victim).expect("there").ino(), before);
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }

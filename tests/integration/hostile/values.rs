@@ -31,7 +31,6 @@ fn wrong_numbers_are_named_with_their_place() {
             case("unit-half", unit("Ki"), "2:17", "unknown unit"),
             case("unit-direction", unit("\u{202e}BiK"), "2:17", "\\u{202e}BiK"),
             case("unit-prefix", unit("Z"), "2:17", "unknown unit"),
-            case("current", inside("<currentMemory>x</currentMemory>"), "2:18", "not a whole number"),
             case("maximum", inside("<maxMemory slots='1'>x</maxMemory>"), "2:24", "not a whole number"),
             case("slots-word", inside("<maxMemory slots='x'>1</maxMemory>"), "2:21", "not a number"),
             case("slots-negative", inside("<maxMemory slots='-1'>1</maxMemory>"), "2:21", "not a number"),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
-use iova_preflight::host::{BUILTIN, Host, Iommu, Line, builtin};
+use iova_preflight::host::{BUILTIN, Host, Iommu, ProfileLine, builtin};
 use iova_preflight::io::detect::detect;
 use iova_preflight::report::host_facts::{HostFacts, Profiles};
 use iova_preflight::report::json;
@@ -45,14 +45,14 @@ fn json(out: &mut impl Write, document: &impl Serialize) -> Result<()> {
 }
 
 /// A line of the profile: what is for people only stands back, tables stand out.
-fn print(out: &mut impl Write, line: &Line) -> Result<()> {
+fn print(out: &mut impl Write, line: &ProfileLine) -> Result<()> {
     let (text, note) = line.parts();
     match line {
-        Line::Table(..) => write!(out, "{BOLD}{text}{BOLD:#}")?,
+        ProfileLine::Table(..) => write!(out, "{BOLD}{text}{BOLD:#}")?,
         _ => write!(out, "{text}")?,
     }
     if let Some(note) = note {
-        let style = if matches!(line, Line::Missing(_)) { MISSING } else { DIM };
+        let style = if matches!(line, ProfileLine::Missing(_)) { MISSING } else { DIM };
         write!(out, "{style}# {note}{style:#}")?;
     }
     writeln!(out)?;

@@ -4,8 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
+use iova_preflight::Version;
 use iova_preflight::io::capability_cache;
-use iova_preflight::version::Version;
 
 use super::places::{HookPlace, programs};
 

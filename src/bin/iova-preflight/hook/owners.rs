@@ -29,6 +29,17 @@ pub(crate) fn changeable(root: &Path, path: &Path) -> Result<Option<String>> {
     }))
 }
 
+/// Folders from which libvirtd's AppArmor profile lets hooks run programs (`/usr/bin/* PUx` and the like in
+/// `usr.sbin.libvirtd`).
+pub(crate) const APPARMOR_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/sbin", "/usr/lib/libvirt", "/etc/libvirt/hooks"];
+
+/// Whether AppArmor keeps libvirtd from running this program; `None` without AppArmor.
+pub(crate) fn apparmor_refuses(root: &Path, program: &Path) -> Option<bool> {
+    let allowed =
+        || program.parent().is_some_and(|folder| APPARMOR_FOLDERS.iter().any(|known| folder == Path::new(known)));
+    root.join("sys/kernel/security/apparmor/profiles").exists().then(|| !allowed())
+}
+
 /// What starts this program.
 ///
 /// # Errors

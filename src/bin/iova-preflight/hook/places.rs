@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use iova_preflight::version::Version;
+use iova_preflight::Version;
 
 use super::daemons::libvirt_version;
 use super::owners::is_executable;

@@ -43,9 +43,9 @@ impl HostSource {
     pub fn choose(wanted: Option<&Path>) -> Result<Self> {
         if let Some(wanted) = wanted {
             let name = wanted.display().to_string();
-            if let Some(host) = wanted.to_str().and_then(host::builtin) {
+            if let Some(mut host) = wanted.to_str().and_then(host::builtin) {
                 // It stands for a kind of host, and the guests may well be those of this one.
-                let host = Host { networks: networks::defined(Path::new("/")), ..host };
+                host.networks = networks::defined(Path::new("/"));
                 return Ok(Self { notice: format!("host: built-in profile {name}"), name, profile: host.into() });
             }
             let names: Vec<&str> = BUILTIN.iter().map(|builtin| builtin.name).collect();
@@ -63,8 +63,8 @@ impl HostSource {
             return Ok(Self::detected(this));
         }
         let name = "amd-epyc";
-        let host = host::builtin(name).ok_or_else(|| anyhow!("no built-in profile {name}"))?;
-        let host = Host { networks: this.host.networks, ..host };
+        let mut host = host::builtin(name).ok_or_else(|| anyhow!("no built-in profile {name}"))?;
+        host.networks = this.host.networks;
         let notice =
             format!("host: built-in profile {name}, as this host has no AMD IOMMU at work (--host chooses another)");
         Ok(Self { name: name.to_owned(), notice, profile: host.into() })

@@ -97,7 +97,7 @@ impl Input {
     /// The file, where it is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::File(path) | Self::Found { path, .. } => Some(path),
+            Self::File(path) | Self::Found { path, .. } | Self::Open { path, .. } => Some(path),
             _ => None,
         }
     }

@@ -8,7 +8,9 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, openat, renameat, statat, unlinkat};
+use rustix::fs::{
+    Access, AtFlags, Gid, Mode, OFlags, Uid, accessat, fchmod, fchown, fstat, fsync, openat, renameat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use xattr::FileExt;
 
@@ -58,9 +60,9 @@ impl Place {
 
     /// Whoever may not write to a file does not replace it either, although the folder would allow that.
     fn assert_writable(&self) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match openat(&self.folder, &self.name, flags, Mode::empty()) {
-            Ok(_) => Ok(()),
+        // Asked for and not tried: to open a file for writing makes another one of it on an overlay file system.
+        match accessat(&self.folder, &self.name, Access::WRITE_OK, AtFlags::EACCESS) {
+            Ok(()) => Ok(()),
             Err(Errno::ACCESS) => Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 "the file is read-only; `chmod u+w` allows a rewrite",

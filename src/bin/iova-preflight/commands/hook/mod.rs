@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::args::{HookArgs, HookCommand};
 use crate::hook::chain;
 use crate::hook::daemons::reload_advice;
-use crate::hook::owners::{Loader, below, changeable, is_executable, loader};
+use crate::hook::owners::{APPARMOR_FOLDERS, Loader, apparmor_refuses, below, changeable, is_executable, loader};
 use crate::hook::places::{PROGRAM, Present, place, places, present};
 use crate::outcome::Outcome;
 use crate::stderr;
@@ -54,9 +54,17 @@ fn install(root: &Path, program: &Path, force: bool, out: &mut impl Write) -> Re
     if root == Path::new("/") && !is_executable(program) {
         bail!("{}: not an executable file", program.display());
     }
+    const FORCE: &str = "; --force installs it all the same";
+    if !force && apparmor_refuses(root, program) == Some(true) {
+        bail!(
+            "{}: libvirtd's AppArmor profile allows programs in {} only, and a hook that cannot be run stops every guest \
+             and kills those that run when libvirtd is restarted{FORCE}",
+            program.display(),
+            APPARMOR_FOLDERS.join(", ")
+        );
+    }
     // Below another folder it may come later: packages are unpacked in any order.
     if !force && below(root, program).exists() {
-        const FORCE: &str = "; --force installs it all the same";
         if let Some(why) = changeable(root, program)? {
             bail!("{why}{FORCE}");
         }

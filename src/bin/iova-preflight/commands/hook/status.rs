@@ -9,14 +9,10 @@ use iova_preflight::io::policy;
 use iova_preflight::policy::Mode;
 
 use crate::hook::daemons::{is_running, libvirt_version, reload_advice};
-use crate::hook::owners::{Loader, below, changeable, is_executable, loader};
+use crate::hook::owners::{APPARMOR_FOLDERS, Loader, apparmor_refuses, below, changeable, is_executable, loader};
 use crate::hook::places::{HookPlace, Present, place, present};
 use crate::input::policy::operators_policy;
 use crate::outcome::Outcome;
-
-/// Folders from which libvirtd's AppArmor profile lets hooks run programs (`/usr/bin/* PUx` and the like in
-/// `usr.sbin.libvirtd`).
-const APPARMOR_FOLDERS: [&str; 3] = ["/usr/bin", "/usr/sbin", "/usr/lib/libvirt"];
 
 /// How one check ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,13 +90,11 @@ impl<W: Write> Checks<'_, W> {
             Loader::Interpreter => (Grade::Note, "is not an ELF program: a missing interpreter would stop every guest"),
         };
         self.line(grade, &format!("{shown} {linked}"))?;
-        if root.join("sys/kernel/security/apparmor/profiles").exists() {
-            let allowed =
-                program.parent().is_some_and(|folder| APPARMOR_FOLDERS.iter().any(|known| folder == Path::new(known)));
-            let folders = APPARMOR_FOLDERS.join(", ");
-            if allowed {
-                self.line(Grade::Pass, "AppArmor: libvirtd's profile allows hooks to run it")?;
-            } else {
+        match apparmor_refuses(root, program) {
+            None => {}
+            Some(false) => self.line(Grade::Pass, "AppArmor: libvirtd's profile allows hooks to run it")?,
+            Some(true) => {
+                let folders = APPARMOR_FOLDERS.join(", ");
                 self.line(Grade::Fail, &format!("AppArmor: libvirtd's profile allows programs in {folders} only"))?;
             }
         }

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use iova_preflight::Version;
 use iova_preflight::host::{Host, Networks, read_network};
-use iova_preflight::version::Version;
 use iova_preflight::xml::Document;
 use virt::connect::Connect;
 use virt::domain::Domain;

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use annotate_snippets::{Group, Level, Renderer};
 use anstyle::Style;
+use iova_preflight::Layout;
+use iova_preflight::address::ABOVE_4G_START;
 use iova_preflight::finding::{Finding, Severity};
-use iova_preflight::qemu::layout::{ABOVE_4G_START, Layout};
 use iova_preflight::rules::UNKNOWN_MACHINE_TYPE;
 use iova_preflight::text::{self, printable, quoted};
 use iova_preflight::verdict::Verdict;
