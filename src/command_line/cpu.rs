@@ -1,7 +1,7 @@
 //! `-cpu`, and what becomes of it together with `-global`.
 
 use super::value::{boolean, number};
-use super::{CommandLine, Global, Origin, Properties, Property, Target};
+use super::{CommandLine, Global, Origin, Properties, Property, QemuTarget};
 
 /// `-cpu`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,10 +52,10 @@ pub struct CpuOptions {
 
 /// The model a machine has where none is asked for (`default_cpu_type` in QEMU `hw/i386/pc.c`:
 /// `TARGET_DEFAULT_CPU_TYPE`).
-pub(crate) fn default_model(target: Target) -> Model {
+pub(crate) fn default_model(target: QemuTarget) -> Model {
     let name = match target {
-        Target::X86_64 => "qemu64",
-        Target::I386 => "qemu32",
+        QemuTarget::X86_64 => "qemu64",
+        QemuTarget::I386 => "qemu32",
     };
     Model::Named(name.to_owned())
 }
@@ -139,7 +139,7 @@ impl CommandLine {
 
 impl Model {
     /// The class of such a CPU, where the model is known.
-    fn class(&self, target: Target) -> Option<String> {
+    fn class(&self, target: QemuTarget) -> Option<String> {
         let name = match self {
             Self::Named(name) => name,
             Self::Host => "host",
@@ -147,8 +147,8 @@ impl Model {
             Self::HostModel => return None,
         };
         Some(match target {
-            Target::X86_64 => format!("{name}-x86_64-cpu"),
-            Target::I386 => format!("{name}-i386-cpu"),
+            QemuTarget::X86_64 => format!("{name}-x86_64-cpu"),
+            QemuTarget::I386 => format!("{name}-i386-cpu"),
         })
     }
 }

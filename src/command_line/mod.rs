@@ -29,7 +29,7 @@ pub use words::Argument;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CommandLine {
     /// Which QEMU it is for.
-    pub target: Target,
+    pub target: QemuTarget,
     /// `-machine`.
     pub machine: Machine,
     /// The first `-accel`.
@@ -67,7 +67,7 @@ pub struct NotModelled {
 
 /// The QEMUs that have `pc` and `q35`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Target {
+pub enum QemuTarget {
     /// `qemu-system-x86_64`.
     #[default]
     X86_64,

@@ -21,7 +21,7 @@ pub struct Controller {
 
 /// `<iommu>`.
 #[derive(Debug, Clone)]
-pub struct Iommu {
+pub struct VirtualIommu {
     /// `model`.
     pub model: Option<Sourced<String>>,
     /// `<driver intremap>`.
@@ -62,12 +62,12 @@ pub(super) fn controllers(devices: Option<Element<'_>>) -> Result<Vec<Controller
 }
 
 /// The first `<iommu>`.
-pub(super) fn iommu(devices: Option<Element<'_>>) -> Result<Option<Iommu>> {
+pub(super) fn iommu(devices: Option<Element<'_>>) -> Result<Option<VirtualIommu>> {
     let Some(iommu) = devices.and_then(|devices| devices.child("iommu")) else { return Ok(None) };
     let driver = iommu.child("driver");
     let option = |name: &str| driver.map_or(Ok(None), |driver| attribute(driver, name));
     let special = ["intremap", "caching_mode", "eim", "iotlb", "aw_bits"];
-    Ok(Some(Iommu {
+    Ok(Some(VirtualIommu {
         model: attribute(iommu, "model")?,
         interrupt_remapping: option("intremap")?,
         extended_interrupts: option("eim")?,

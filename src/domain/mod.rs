@@ -10,7 +10,7 @@ mod printed;
 mod read;
 pub mod units;
 
-pub use devices::{Controller, Iommu, LaunchSecurity};
+pub use devices::{Controller, LaunchSecurity, VirtualIommu};
 pub use other::{OtherDocument, other_document};
 pub use passthrough::{HiddenDma, Unseen};
 pub use printed::{MAX_PRINTED_BYTES, PrintedDomain, TooLong};
@@ -79,7 +79,7 @@ pub struct Domain {
     /// The PCI controllers, and those without a type, in document order.
     pub controllers: Vec<Controller>,
     /// The first `<iommu>`.
-    pub iommu: Option<Iommu>,
+    pub iommu: Option<VirtualIommu>,
     /// `<launchSecurity>`.
     pub launch_security: Option<LaunchSecurity>,
     /// `<os firmware>`.

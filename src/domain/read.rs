@@ -41,9 +41,6 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         };
         return Err(ReadError { message, span: root.start_tag(), other });
     }
-    if root.value("type").is_none_or(str::is_empty) {
-        return error(root.start_tag(), "<domain> has no type");
-    }
     let os_type = root.descend(&["os", "type"]);
     let cpu = root.child("cpu");
     let devices = root.child("devices");

@@ -6,7 +6,7 @@
 //! `virCPUx86Translate` (`src/cpu/cpu_x86.c`).
 
 use super::{Refusal, models, refuse};
-use crate::command_line::{Accelerator, Cpu, Model, Origin, Properties, Target, default_model};
+use crate::command_line::{Accelerator, Cpu, Model, Origin, Properties, QemuTarget, default_model};
 use crate::domain::{CpuElement, CpuMode, MaxPhysAddr, MaxPhysAddrMode, Sourced};
 use crate::text::quoted;
 use crate::version::Version;
@@ -27,7 +27,7 @@ pub(crate) const MAXPHYSADDR_SINCE: Version = Version::new(8, 7);
 /// What decides the CPU beside `<cpu>`.
 pub(super) struct Circumstances {
     pub accelerator: Accelerator,
-    pub target: Target,
+    pub target: QemuTarget,
     pub libvirt: Option<Version>,
     pub qemu: Option<Version>,
     /// Whether the QEMU is one of RHEL, which has models of its own.

@@ -12,7 +12,7 @@ pub(crate) use cpu::{LIMIT_SINCE, MAXPHYSADDR_SINCE};
 
 use crate::command_line::{
     Accelerator, Argument, CommandLine, Device, Global, MDEV_FOLDER, Machine, Origin, Passthrough, Properties,
-    Property, Target, Told,
+    Property, QemuTarget, Told,
 };
 use crate::domain::{DeviceChange, Domain, HostDevice, HostDeviceKind};
 use crate::host::Host;
@@ -104,15 +104,15 @@ fn machine(domain: &Domain, host: &Host) -> MachineFacts {
 
 /// Which QEMU libvirt starts: what `<emulator>` names, or what the architecture has (`virQEMUCapsInitGuest` in libvirt
 /// `src/qemu/qemu_capabilities.c`). A 64-bit one runs 32-bit guests, too.
-fn target(domain: &Domain) -> Result<Target, Refusal> {
+fn target(domain: &Domain) -> Result<QemuTarget, Refusal> {
     let i686 = domain.arch.as_ref().is_some_and(|arch| arch.value == "i686");
     match &domain.emulator {
         Some(emulator) if emulator.value.ends_with("qemu-system-i386") => match i686 {
-            true => Ok(Target::I386),
+            true => Ok(QemuTarget::I386),
             false => refuse(emulator.span, "qemu-system-i386 runs guests of architecture i686 only"),
         },
-        None if i686 => Ok(Target::I386),
-        _ => Ok(Target::X86_64),
+        None if i686 => Ok(QemuTarget::I386),
+        _ => Ok(QemuTarget::X86_64),
     }
 }
 

@@ -22,7 +22,7 @@ const ENDLESS_HOLE_REFUSED: Version = Version::new(9, 0);
 /// Everything of that kind that a libvirt of that version refuses.
 pub(super) fn refusals(domain: &Domain, family: Option<Family>, libvirt: Option<Version>) -> Vec<Refusal> {
     let checks = [
-        os_type(domain),
+        types(domain),
         huge_pages(domain),
         cells(domain),
         controllers(domain, family),
@@ -35,7 +35,10 @@ pub(super) fn refusals(domain: &Domain, family: Option<Family>, libvirt: Option<
 }
 
 /// `virDomainDefParseCaps` in `src/conf/domain_conf.c`.
-fn os_type(domain: &Domain) -> Result<(), Refusal> {
+fn types(domain: &Domain) -> Result<(), Refusal> {
+    if domain.hypervisor.is_none() {
+        return refuse(domain.span, "<domain> has no type");
+    }
     match domain.os_type.as_ref().is_some_and(|os_type| !os_type.value.is_empty()) {
         true => Ok(()),
         false => refuse(domain.span, "<os> has no <type>"),
