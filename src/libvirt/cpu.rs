@@ -65,13 +65,14 @@ pub(super) fn cpu(cpu: Option<&CpuElement>, circumstances: &Circumstances, span:
 /// The attributes that take one of a few words (`virCPUDefParseXML`).
 fn keywords(cpu: &CpuElement) -> Result<(), Refusal> {
     let of_a_model = matches!(cpu.mode, CpuMode::Custom | CpuMode::HostModel);
-    let all: [(&str, &Option<Sourced<String>>, &[&str]); 3] = [
-        ("match", &cpu.matching, &["minimum", "exact", "strict"]),
-        ("check", &cpu.check, &["none", "partial", "full"]),
-        ("fallback", if of_a_model { &cpu.fallback } else { &None }, &["allow", "forbid"]),
+    let fallback = cpu.fallback.as_ref().filter(|_| of_a_model);
+    let all = [
+        ("match", cpu.matching.as_ref(), ["minimum", "exact", "strict"].as_slice()),
+        ("check", cpu.check.as_ref(), &["none", "partial", "full"]),
+        ("fallback", fallback, &["allow", "forbid"]),
     ];
     for (name, value, words) in all {
-        if let Some(value) = value.as_ref().filter(|value| !words.contains(&value.value.as_str())) {
+        if let Some(value) = value.filter(|value| !words.contains(&value.value.as_str())) {
             return refuse(value.span, format!("{name}='{}' is none of {}", quoted(&value.value), words.join(", ")));
         }
     }

@@ -78,7 +78,8 @@ fn written(path: &Path) -> Option<(Domain, CommandLine)> {
     let xml = std::fs::read(path).expect("read a domain");
     let document = Document::parse(&xml).ok()?;
     let domain = domain::read(&document).ok()?;
-    let host = Host { libvirt: Some(LIBVIRT), qemu: Some(QEMU), ..Host::default() };
+    let mut host = Host::default();
+    (host.libvirt, host.qemu) = (Some(LIBVIRT), Some(QEMU));
     let x86 = domain.arch.as_ref().is_none_or(|arch| matches!(arch.value.as_str(), "x86_64" | "i686"));
     let line = libvirt::write(&domain, &host).line;
     x86.then_some((domain, line))

@@ -85,9 +85,7 @@ pub fn devices(rng: &mut Rng, draft: &mut Draft<'_>) {
         });
     }
     if draft.wanted.contains("dimm-address") || rng.percent(30) {
-        for _ in 0..rng.between(1, 3) {
-            kinds.push("dimm");
-        }
+        kinds.extend((0..rng.between(1, 3)).map(|_| "dimm"));
     }
     for kind in kinds {
         device(rng, draft, kind);
