@@ -192,7 +192,7 @@ fn progress_is_shown_on_long_runs_and_leaves_nothing_behind() {
     first_late();
     let last = open_when_read(&pipes[1]);
     let inputs = crate::common::xml_files(&folder).len() + pipes.len();
-    wait_for("progress", || shown.so_far().contains(&format!("1 of {inputs} domains evaluated")));
+    wait_for("progress", || shown.so_far().contains("domains evaluated"));
     give(last);
     let text = shown.end();
     let line = format!("\r\x1b[K1 of {inputs} domains evaluated, 0 do not start\r\x1b[K");

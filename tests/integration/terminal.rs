@@ -123,7 +123,7 @@ fn who_asks_for_colour_gets_it_anywhere() {
 fn may_be_long(line: &str, columns: u32) -> bool {
     let excerpt = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
     let title = ["error[", "warning["].iter().any(|start| line.starts_with(start));
-    let command = line.starts_with('`') && line.ends_with('`');
+    let command = line.trim_start().starts_with('`') && line.ends_with('`');
     excerpt || command || line.contains(".xml") || (title && columns < 80)
 }
 
