@@ -59,3 +59,15 @@ const PAGE: Page = Page {
         ),
     ],
 };
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use super::*;
+    use crate::machine::NEWEST;
+
+    #[test]
+    fn the_page_names_the_newest_version_that_is_known() {
+        let newest = format!("QEMU up to {}.{} ", NEWEST.major, NEWEST.minor);
+        assert!(PAGE.history.iter().any(|block| matches!(block, Text(words) if words.contains(&newest))), "{newest}");
+    }
+}

@@ -5,6 +5,7 @@
 pub struct Guest {
     pub name: String,
     uuid: String,
+    metadata: String,
     machine: &'static str,
     memory_mib: u64,
     cpu: String,
@@ -21,6 +22,7 @@ impl Guest {
         Self {
             name: name.to_owned(),
             uuid: String::new(),
+            metadata: String::new(),
             machine: "pc-q35-6.2",
             memory_mib: 64,
             cpu: epyc(""),
@@ -70,11 +72,16 @@ impl Guest {
         Self { uuid: format!("<uuid>c0ffee00-0000-4000-8000-{hex}</uuid>"), ..self }
     }
 
+    /// The same with this in its `<metadata>`.
+    pub fn with_metadata(self, inside: &str) -> Self {
+        Self { metadata: format!("\n  <metadata>{inside}</metadata>"), ..self }
+    }
+
     /// The domain XML.
     pub fn xml(&self) -> String {
-        let Self { name, uuid, machine, memory_mib, cpu, maximum, devices } = self;
+        let Self { name, uuid, metadata, machine, memory_mib, cpu, maximum, devices } = self;
         format!(
-            "<domain type='qemu'>\n  <name>{name}</name>{uuid}\n  <memory unit='MiB'>{memory_mib}</memory>\n  {maximum}\n  \
+            "<domain type='qemu'>\n  <name>{name}</name>{uuid}{metadata}\n  <memory unit='MiB'>{memory_mib}</memory>\n  {maximum}\n  \
              <vcpu>1</vcpu>\n  <os><type arch='x86_64' machine='{machine}'>hvm</type></os>\n  \
              <features><acpi/></features>\n  {cpu}\n  <devices>\n    {devices}\n    \
              <controller type='usb' model='none'/>\n    <memballoon model='none'/>\n  </devices>\n</domain>\n"

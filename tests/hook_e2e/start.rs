@@ -90,6 +90,37 @@ fn enough_phys_bits_start_with_the_map_that_was_predicted() {
     real_map::assert_matches(&world, "db", &prediction);
 }
 
+/// What libvirt makes of `<metadata>` is what the hook gets: longer than 32 MiB, with entities that it does not declare.
+#[test]
+fn metadata_does_not_free_a_guest() {
+    let Some(world) = World::new("metadata") else { return };
+    world.set_policy("passthrough = 'assume'\non_internal_error = 'block'\n");
+    world.add_recorder("qemu.d/10-recorder");
+    let ours = |inside: &str| format!("<p:policy xmlns:p='urn:iova-preflight:policy:1' {inside}/>");
+    let nested = format!("{}{}{}", "<a>".repeat(40), "<a/>".repeat(900_000), "</a>".repeat(40));
+    let kinds = [
+        ("word", ours("passthrough='x'")),
+        ("present", ours("passthrough='present'")),
+        ("elements", format!("<a xmlns='u'>{}</a>", "<b/>".repeat(70_000))),
+        ("text", format!("<a xmlns='u'>{}</a>", ">".repeat(4_000_000))),
+        ("indented", format!("<a xmlns='u'>{nested}</a>")),
+        ("attribute", format!("<a xmlns='u' b='{}'/>", "\"".repeat(4_000_000))),
+        ("section", "<a xmlns='u'><![CDATA[</a></metadata><memory>1</memory>]]></a>".to_owned()),
+    ];
+    for (name, inside) in &kinds {
+        let guest = Guest::huge(name, "pc-q35-7.2").with_phys_bits(40).with_metadata(inside);
+        assert_stopped(world.define_and_start(&guest), name, "prepare");
+        world.assert_never_started(name);
+        // A guest that is fine is not stopped by it either.
+        let fine = Guest::small(&format!("{name}-fine")).with_metadata(inside);
+        world.define_and_start(&fine).expect_ok();
+        world.virsh(&["destroy", &fine.name]).expect_ok();
+    }
+    let size = |name: &str| world.calls("10-recorder", name)[0].1;
+    assert!(size("text") > 16_000_000, "{}", size("text"));
+    assert!(size("indented") > 40_000_000, "{}", size("indented"));
+}
+
 #[test]
 fn host_model_is_decided_when_it_is_known() {
     let Some(world) = World::new("host-model") else { return };

@@ -687,6 +687,23 @@ fn whatever_is_short_ends_in_a_decision_or_in_a_line() {
     limited("--nofile=1", &doomed()).assert_passed();
     let lines = log.lines();
     assert!(lines.len() == 1 && lines[0].contains("guest db") && lines[0].contains("policy.toml"), "{lines:?}");
+    // Nothing is left.
+    limited("--nofile=0", &doomed()).assert_passed();
+    assert_eq!(log.lines(), [""; 0]);
+}
+
+/// libvirt takes a signal for a refusal.
+#[test]
+fn what_cannot_be_caught_stops_the_guest() {
+    let Some((place, _)) = Place::own("uncaught") else { return };
+    if std::env::var_os("IOVA_PREFLIGHT_HOOK").is_none() {
+        return skip("hook_protocol uncaught: IOVA_PREFLIGHT_HOOK names no static hook; hooks/build makes one");
+    }
+    // The C library needs memory before the program's first instruction.
+    let words = ["--bounding-set=-sys_resource", "prlimit", "--data=0", "--", &HOOK, "db", "prepare", "begin", "-"];
+    let run = place.feed(place.command("setpriv").args(words), &doomed());
+    // nsenter ends as its child does.
+    assert!(run.output.status.signal().is_some(), "{run:?}");
 }
 
 /// Facts that cannot be read are unknown. What depends on them is not certain, and is said.

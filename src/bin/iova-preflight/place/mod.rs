@@ -9,9 +9,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use iova_preflight::io::file::{open_regular, user};
+use iova_preflight::io::file::open_regular;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 /// How many links may lead from one to the next (`MAXSYMLINKS` in the kernel's `include/linux/namei.h`).
 const MAX_LINKS: usize = 40;
@@ -24,9 +25,6 @@ const THROUGH: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CL
 
 /// How a file is opened: it is the file of that name, and nobody waits for what is none.
 const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
-
-/// `S_IWOTH`.
-const EVERYBODY_WRITES: u32 = 0o002;
 
 /// A regular file that is open, and where it is.
 #[derive(Debug)]
@@ -124,8 +122,8 @@ fn open_file(folder: &OwnedFd, name: &OsString) -> io::Result<File> {
 /// that was named (as `fs.protected_regular` of Linux has it).
 fn may_belong_there(file: &Stat, folder: &Stat, named: u32) -> io::Result<()> {
     let owner = file.st_uid;
-    let trusted = [0, folder.st_uid, named].contains(&owner) || Some(owner) == user();
-    if trusted || folder.st_mode & EVERYBODY_WRITES == 0 {
+    let trusted = [0, folder.st_uid, named].contains(&owner) || owner == geteuid().as_raw();
+    if trusted || !Mode::from_raw_mode(folder.st_mode).contains(Mode::WOTH) {
         return Ok(());
     }
     Err(io::Error::other(format!(
@@ -194,7 +192,7 @@ fn resolve(path: &Path) -> io::Result<(OwnedFd, Option<OsString>)> {
                     if links > MAX_LINKS {
                         return Err(Errno::LOOP.into());
                     }
-                    if owner != 0 && Some(owner) != user() {
+                    if owner != 0 && owner != geteuid().as_raw() {
                         let name = name.to_string_lossy();
                         return Err(io::Error::other(format!(
                             "{name} is a symbolic link of user {owner}, which is not followed"

@@ -19,9 +19,6 @@ use super::{Place, is_same};
 /// Extended attributes that the kernel computes from the content, or that say what it was (`security/integrity`).
 const OF_THE_CONTENT: [&[u8]; 2] = [b"security.ima", b"security.evm"];
 
-/// The bits of a mode that chmod(2) sets.
-const PERMISSIONS: u32 = 0o7777;
-
 impl Place {
     /// Replaces the file in one step: whoever reads it sees the old or the new one, whole, whatever happens meanwhile.
     /// Mode, owner, access control list, security label and other extended attributes stay.
@@ -87,7 +84,7 @@ impl Place {
             new.set_xattr(name, value).map_err(|error| lost(&name.to_string_lossy(), error))?;
         }
         // After the change of owner, which clears some of the bits.
-        Ok(fchmod(new, Mode::from_raw_mode(old.st_mode & PERMISSIONS))?)
+        Ok(fchmod(new, Mode::from_raw_mode(old.st_mode))?)
     }
 }
 
