@@ -104,7 +104,9 @@ impl MachineType {
     pub fn is_deprecated_by(&self, qemu: Version) -> bool {
         const MAJORS: u32 = 3;
         let (major, minor) = (self.version.major + MAJORS, self.version.minor);
-        self.flavor == Flavor::Upstream && qemu >= Version::new(9, 1) && (qemu.major, qemu.minor) >= (major, minor)
+        matches!(self.flavor, Flavor::Upstream | Flavor::Proxmox)
+            && qemu >= Version::new(9, 1)
+            && (qemu.major, qemu.minor) >= (major, minor)
     }
 
     /// `gigabyte_align`, from 2.0 on: RAM below 4 GiB of a large i440fx guest ends at 3 GiB, not 3.5.
@@ -136,7 +138,7 @@ const OTHER_MACHINES: [&str; 8] = ["isapc", "microvm", "none", "xenfv", "xenpv",
 
 /// The upstream types `pc-i440fx-X.Y` and `pc-q35-X.Y` (QEMU `hw/i386/pc_piix.c` and `pc_q35.c`, all releases up to
 /// 11.1): for each major version, its first and last minor version.
-const UPSTREAM: [(u32, u32, u32); 11] = [
+const UPSTREAM: &[(u32, u32, u32)] = &[
     (1, 4, 7),
     (2, 0, 12),
     (3, 0, 1),
@@ -161,7 +163,7 @@ pub const FIRST_ENFORCING: Version = Version::new(7, 1);
 
 /// RHEL and CentOS Stream types with the upstream version they behave like. Sources: the machine type patches of
 /// qemu-kvm in RHEL 8.8 to 10 (`0022-x86-rhel-9.2.0-machine-type.patch` and its successors).
-const RHEL: [(&str, Version); 20] = [
+const RHEL: &[(&str, Version)] = &[
     ("7.0.0", Version::new(2, 0)),
     ("7.1.0", Version::new(2, 1)),
     ("7.2.0", Version::new(2, 3)),
@@ -186,7 +188,7 @@ const RHEL: [(&str, Version); 20] = [
 
 /// Ubuntu's types with the upstream version they behave like. Sources: `hw/i386/pc_q35.c` and `pc_piix.c` of Ubuntu's
 /// qemu 6.2 and 9.0.
-const UBUNTU: [(&str, Version); 27] = [
+const UBUNTU: &[(&str, Version)] = &[
     ("trusty", Version::new(2, 0)),
     ("utopic", Version::new(2, 1)),
     ("vivid", Version::new(2, 2)),
@@ -281,7 +283,7 @@ fn known(name: &str, family: Family, rest: &str) -> Option<MachineType> {
         return None;
     }
     let (version, flavor, host_phys_bits_limit) = if let Some(release) = base.strip_prefix("rhel") {
-        (lookup(&RHEL, release)?, Flavor::Rhel, Some(48))
+        (lookup(RHEL, release)?, Flavor::Rhel, Some(48))
     } else if let Some(version) = upstream(base) {
         (version, if proxmox { Flavor::Proxmox } else { Flavor::Upstream }, None)
     } else {
@@ -307,7 +309,7 @@ fn upstream(base: &str) -> Option<Version> {
         return Some(Version::new(4, 0));
     }
     // Ubuntu 13.10 had two more names for 1.5.
-    listed(if matches!(base, "1.5-qemu-kvm" | "1.5-saucy") { "1.5" } else { base }, &UPSTREAM)
+    listed(if matches!(base, "1.5-qemu-kvm" | "1.5-saucy") { "1.5" } else { base }, UPSTREAM)
 }
 
 /// The version `text`, if it is in a list of major versions with the first and last minor version of each.
@@ -330,7 +332,7 @@ fn ubuntu(base: &str, family: Family) -> Option<(Version, Flavor, Option<u32>)> 
     };
     let version = match (code_name, family) {
         ("cosmic", Family::Q35) => Version::new(2, 11),
-        _ => lookup(&UBUNTU, code_name)?,
+        _ => lookup(UBUNTU, code_name)?,
     };
     Some((version, Flavor::Ubuntu, limit))
 }

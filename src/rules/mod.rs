@@ -63,7 +63,7 @@ impl Rule {
 }
 
 /// All rules in the order their findings are reported: what stops a guest first, what is good to know last.
-pub static RULES: [Rule; 17] = [
+pub static RULES: &[Rule] = &[
     unknown_machine_type::RULE,
     refused_by_libvirt::RULE,
     machine_type_not_available::RULE,
@@ -117,7 +117,7 @@ pub(crate) fn stops(finding: &Finding) -> bool {
 /// What all rules find, in order.
 pub fn check(guest: &Guest<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for rule in &RULES {
+    for rule in RULES {
         let before = findings.len();
         (rule.check)(guest, &mut findings);
         let all = findings.len() - before;
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn no_page_leaves_out_what_it_has_to_say() {
-        for Rule { id, page, .. } in &RULES {
+        for Rule { id, page, .. } in RULES {
             for (what, blocks) in
                 [("meaning", page.meaning), ("cause", page.cause), ("fix", page.fix), ("verify", page.verify)]
             {

@@ -25,7 +25,7 @@ fn the_commands_of_the_pages_work() {
     std::fs::write(&file, network).expect("write the network");
     world.virsh(&["net-define", file.to_str().expect("UTF-8")]).expect_ok();
     let mut ran = 0;
-    for rule in &RULES {
+    for rule in RULES {
         for block in rule.page.fix.iter().chain(rule.page.verify) {
             let lines = answered(block);
             if lines.iter().any(|line| line.starts_with("virsh start")) && world.state("NAME") != "shut off" {

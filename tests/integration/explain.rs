@@ -23,7 +23,7 @@ fn explain(arguments: &[&str], columns: &str) -> Output {
 fn the_committed_pages_are_those_of_the_program() {
     generated("docs/rules/README.md", &index());
     let mut expected = BTreeSet::from(["README.md".to_owned()]);
-    for rule in &RULES {
+    for rule in RULES {
         generated(&format!("docs/rules/{}.md", rule.id), &markdown(rule));
         expected.insert(format!("{}.md", rule.id));
     }
@@ -39,7 +39,7 @@ fn the_committed_pages_are_those_of_the_program() {
 fn every_page_fits_every_terminal() {
     for columns in ["80", "120"] {
         let limit: usize = columns.parse().expect("a number");
-        for rule in &RULES {
+        for rule in RULES {
             let output = explain(&[rule.id], columns);
             assert!(output.status.success() && output.stderr.is_empty(), "{}", rule.id);
             let text = String::from_utf8(output.stdout).expect("UTF-8");
@@ -94,7 +94,7 @@ fn pages_name_the_severities_that_occur() {
             }
         }
     }
-    for rule in &RULES {
+    for rule in RULES {
         let said: BTreeSet<&str> = rule.page.severities.iter().map(|severity| severity.name()).collect();
         for severity in seen.get(rule.id).into_iter().flatten() {
             assert!(said.contains(severity.as_str()), "{} is {severity} too", rule.id);

@@ -400,7 +400,8 @@ fn status_names_what_is_wrong() {
     let (status, text) = root.hook(&["status"]);
     assert!(status == 1 && text.contains("can be changed by others"), "{text}");
     root.write("sys/kernel/security/apparmor/profiles", "", 0o444);
-    root.hook(&["install", "--program", "/usr/libexec/iova-preflight-hook"]);
+    // As it was installed before there was AppArmor, or all the same.
+    root.hook(&["install", "--force", "--program", "/usr/libexec/iova-preflight-hook"]);
     root.write("usr/libexec/iova-preflight-hook", "", 0o755);
     let (status, text) = root.hook(&["status"]);
     assert!(status == 1 && text.contains("FAIL AppArmor"), "{text}");

@@ -38,7 +38,7 @@ fn table(columns: usize) -> String {
     let rule_width = RULES.iter().map(|rule| rule.id.len()).max().unwrap_or_default();
     let severity_width = RULES.iter().map(|rule| rule.page.severity_words().len()).max().unwrap_or_default();
     let mut text = String::new();
-    for rule in &RULES {
+    for rule in RULES {
         let (style, severity) = (style_of(rule), rule.page.severity_words());
         let _ = write!(text, "{HEADING}{:<rule_width$}{HEADING:#}  {style}{severity}{style:#}", rule.id);
         if columns >= TABLE_WIDTH {

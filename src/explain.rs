@@ -1,4 +1,4 @@
-//! Pages as Markdown.
+//! The pages of the rules as Markdown.
 
 use std::fmt::Write as _;
 
@@ -31,7 +31,7 @@ pub fn index() -> String {
         "# Rules\n\nWhat `iova-preflight check` can find. `iova-preflight explain RULE` prints the same pages.\n\n\
          | rule | severity | what it finds |\n|---|---|---|\n",
     );
-    for rule in &RULES {
+    for rule in RULES {
         let (id, severity, summary) = (rule.id, rule.page.severity_words(), escaped(rule.summary));
         let _ = writeln!(text, "| [{id}]({id}.md) | {severity} | {summary} |");
     }
