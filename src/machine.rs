@@ -104,7 +104,9 @@ impl MachineType {
     pub fn is_deprecated_by(&self, qemu: Version) -> bool {
         const MAJORS: u32 = 3;
         let (major, minor) = (self.version.major + MAJORS, self.version.minor);
-        self.flavor == Flavor::Upstream && qemu >= Version::new(9, 1) && (qemu.major, qemu.minor) >= (major, minor)
+        matches!(self.flavor, Flavor::Upstream | Flavor::Proxmox)
+            && qemu >= Version::new(9, 1)
+            && (qemu.major, qemu.minor) >= (major, minor)
     }
 
     /// `gigabyte_align`, from 2.0 on: RAM below 4 GiB of a large i440fx guest ends at 3 GiB, not 3.5.

@@ -117,6 +117,14 @@ fn not_available(domain: &Domain, unknown: &Unknown) -> Diagnosis {
     diagnosis
 }
 
+/// Whether a QEMU to come may have a type of this name. One whose name ends in a version of today or before has no place
+/// among those of tomorrow.
+fn may_be_newer(name: &str) -> bool {
+    let version = name.rsplit('-').next().unwrap_or(name);
+    let is_number = version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    !is_number || version.parse::<Version>().map_or(true, |version| version > NEWEST)
+}
+
 /// What there is to say of the type; `listed` is whether the host's QEMU has it.
 fn finding(domain: &Domain, unknown: &Unknown, listed: bool, severity: Severity, consequence: &str) -> Finding {
     let shown = quoted(&unknown.name);
@@ -124,7 +132,12 @@ fn finding(domain: &Domain, unknown: &Unknown, listed: bool, severity: Severity,
         (true, true) => format!("what machine type {shown} is an alias of is up to the host's QEMU"),
         (true, false) => "the machine type is up to the host's QEMU".to_owned(),
         (false, _) if listed => format!("machine type {shown} is not known to this program"),
-        (false, _) => format!("machine type {shown} is not known: it may be newer than this program"),
+        (false, _) if may_be_newer(&unknown.name) => {
+            format!("machine type {shown} is not known: it may be newer than this program")
+        }
+        (false, _) => {
+            format!("machine type {shown} is not known: no QEMU up to {}.{} has it", NEWEST.major, NEWEST.minor)
+        }
     };
     let remedy =
         if unknown.alias { "; a host profile with [qemu.aliases], or a type by its full name, tells" } else { "" };
@@ -163,6 +176,21 @@ mod tests {
         assert_eq!(diagnosis.fate, Fate::Warn, "{:?}", diagnosis.findings);
         assert!(!diagnosis.assumptions.is_empty());
         assert!(diagnosis.hypotheses[1].0.ends_with("starts"), "{:?}", diagnosis.hypotheses);
+    }
+
+    #[test]
+    fn only_what_may_come_is_said_to_be_newer() {
+        for (name, newer) in [
+            ("pc-q35-99.0", true),
+            ("pc-q35-11.2", true),
+            ("pc-q35-zebra", true),
+            ("pc-q35-rhel99.0.0", true),
+            ("pc-0.9", false),
+            ("pc-q35-4.3", false),
+            ("pc-i440fx-1.3", false),
+        ] {
+            assert_eq!(may_be_newer(name), newer, "{name}");
+        }
     }
 
     #[test]

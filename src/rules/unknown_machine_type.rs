@@ -20,9 +20,9 @@ const PAGE: Page = Page {
     severities: &[Severity::Warning, Severity::Note],
     meaning: &[Text(
         "What the memory map looks like depends on the machine type, and this one is not known: it is an alias, such \
-         as `q35`, and the host's aliases are not known, or it is newer than this program. The guest is evaluated as one \
-         with a type older than 7.1 and as one with a newer type, and what holds for both is said. It is a note where \
-         an alias leads to the same verdict either way; a name that nobody knows may lead nowhere.",
+         as `q35`, and the host's aliases are not known, or it is newer than this program, or no QEMU has it. The guest is \
+         evaluated as one with a type older than 7.1 and as one with a newer type, and what holds for both is said. It is \
+         a note where an alias leads to the same verdict either way; a name that nobody knows may lead nowhere.",
     )],
     cause: &[Text(
         "libvirt replaces an alias by the newest type of the host's QEMU when a domain is defined. XML that comes \

@@ -74,3 +74,33 @@ fn hyperv_is_said_to_be_qemu() {
     assert!(said.contains("not-applicable") && said.contains("QEMU with /dev/mshv since libvirt 11.10"), "{said}");
     assert!(!said.contains("not of QEMU"), "{said}");
 }
+
+/// Which devices may reach memory by DMA that the XML does not show. None of it matters where no memory is in the way.
+#[test]
+fn back_ends_that_may_hold_a_device_are_named() {
+    let guest = |gib: u64, device: &str, raw: &str| {
+        format!(
+            "<domain type='kvm' xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'><name>a</name>\
+             <memory unit='GiB'>{gib}</memory><os><type machine='pc-q35-6.2'>hvm</type></os>\
+             <cpu mode='host-passthrough'/><devices>{device}</devices>\
+             <q:commandline><q:arg value='-netdev'/><q:arg value='{raw}'/></q:commandline></domain>"
+        )
+    };
+    let disk = "<disk type='vhostuser' device='disk'><source type='unix' path='/run/a'/></disk>";
+    let passt = "<interface type='vhostuser'><backend type='passt'/></interface>";
+    let virtiofs = "<filesystem type='mount'><driver type='virtiofs'/></filesystem>";
+    let bridge = "<interface type='network'><source network='a'/><actual type='bridge'/></interface>";
+    for (name, device, raw, hidden) in [
+        ("dma-disk", disk, "user", true),
+        ("dma-raw", "", "vhost-user,id=a,chardev=b", true),
+        ("dma-raw-type", "", "type=vhost-user,id=a,chardev=b", true),
+        ("dma-passt", passt, "user", false),
+        ("dma-virtiofs", virtiofs, "user", false),
+        ("dma-bridge", bridge, "user", false),
+    ] {
+        let (status, said) = check(name, &guest(1200, device, raw));
+        assert_eq!(status, Some(0));
+        assert_eq!(said.contains("warning[dma-not-visible]"), hidden, "{name}: {said}");
+        assert!(!check(name, &guest(64, device, raw)).1.contains("dma-not-visible"), "{name}");
+    }
+}
