@@ -201,7 +201,7 @@ impl Names {
     fn next(&mut self, device: &MemoryDevice) -> (Option<u64>, String) {
         let counted = |counter: &mut u64, prefix: &str| {
             let number = *counter;
-            *counter += 1;
+            *counter = counter.saturating_add(1);
             format!("{prefix}{number}")
         };
         let alias = |name: String| device.alias.clone().unwrap_or(name);
@@ -218,10 +218,10 @@ impl Names {
 
     fn free_slot(&mut self) -> u64 {
         while self.taken.contains(&self.next_slot) {
-            self.next_slot += 1;
+            self.next_slot = self.next_slot.saturating_add(1);
         }
         let slot = self.next_slot;
-        self.next_slot += 1;
+        self.next_slot = self.next_slot.saturating_add(1);
         slot
     }
 }

@@ -65,19 +65,20 @@ pub(super) fn cpu(cpu: Option<&CpuElement>, circumstances: &Circumstances, span:
 /// The attributes that take one of a few words (`virCPUDefParseXML`).
 fn keywords(cpu: &CpuElement) -> Result<(), Refusal> {
     let of_a_model = matches!(cpu.mode, CpuMode::Custom | CpuMode::HostModel);
-    keyword("match", cpu.matching.as_ref(), &["minimum", "exact", "strict"])?;
-    keyword("check", cpu.check.as_ref(), &["none", "partial", "full"])?;
-    keyword("fallback", cpu.fallback.as_ref().filter(|_| of_a_model), &["allow", "forbid"])?;
+    let fallback = cpu.fallback.as_ref().filter(|_| of_a_model);
+    let all = [
+        ("match", cpu.matching.as_ref(), ["minimum", "exact", "strict"].as_slice()),
+        ("check", cpu.check.as_ref(), &["none", "partial", "full"]),
+        ("fallback", fallback, &["allow", "forbid"]),
+    ];
+    for (name, value, words) in all {
+        if let Some(value) = value.filter(|value| !words.contains(&value.value.as_str())) {
+            return refuse(value.span, format!("{name}='{}' is none of {}", quoted(&value.value), words.join(", ")));
+        }
+    }
     match (&cpu.vendor, &cpu.model) {
         (Some(vendor), None) => refuse(vendor.span, "<vendor> needs a <model>"),
         _ => Ok(()),
-    }
-}
-
-fn keyword(name: &str, value: Option<&Sourced<String>>, words: &[&str]) -> Result<(), Refusal> {
-    match value.filter(|value| !words.contains(&value.value.as_str())) {
-        Some(value) => refuse(value.span, format!("{name}='{}' is none of {}", quoted(&value.value), words.join(", "))),
-        None => Ok(()),
     }
 }
 

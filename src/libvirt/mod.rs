@@ -19,6 +19,10 @@ use crate::host::Host;
 use crate::machine::{Family, Flavor, MachineType, Resolved, resolve};
 use crate::xml::Span;
 
+/// The machine type of a domain that names none (`virQEMUCapsGetPreferredMachine` in libvirt
+/// `src/qemu/qemu_capabilities.c`: the default of QEMU's x86 programs).
+const DEFAULT_MACHINE: &str = "pc";
+
 /// libvirt refuses the domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -59,7 +63,10 @@ pub fn write(domain: &Domain, host: &Host) -> Written {
     let mut line = CommandLine {
         target,
         machine: Machine {
-            kind: domain.machine.as_ref().map(|machine| Told::in_xml(machine.value.clone(), machine.span)),
+            kind: Some(match &domain.machine {
+                Some(machine) => Told::in_xml(machine.value.clone(), machine.span),
+                None => Told::in_xml(DEFAULT_MACHINE.to_owned(), domain.span),
+            }),
             acpi: Some(domain.acpi),
             ..Machine::default()
         },

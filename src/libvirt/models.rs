@@ -118,7 +118,7 @@ fn at(model: &str, version: Version, measured: &[Version; 3], column: fn(&Row) -
     // Of a version between two that say the same it is known, and of an older one that it lacks what came later.
     match measured.iter().position(|&known| known > release) {
         Some(0) => (!has(0) && (has(1) || has(2) || !is_model(model))).then_some(false),
-        Some(newer) => (has(newer) == has(newer - 1)).then(|| has(newer)),
+        Some(newer) => (has(newer) == has(newer.saturating_sub(1))).then(|| has(newer)),
         None => None,
     }
 }

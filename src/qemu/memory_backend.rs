@@ -109,8 +109,8 @@ pub fn too_large(line: &CommandLine, layout: &Layout, plugged: &[Plugged]) -> Op
     for (size, _) in &mut pieces {
         // What lies below 4 GiB is a piece of its own.
         let low = below.min(*size);
-        below -= low;
-        *size -= low;
+        below = below.saturating_sub(low);
+        *size = size.saturating_sub(low);
     }
     let dynamic = |device: usize| line.devices.get(device).is_some_and(has_dynamic_memslots);
     let devices = plugged.iter().filter(|device| !dynamic(device.device));

@@ -5,7 +5,7 @@
 //! `hw/pci-host/i440fx.c`.
 
 use super::layout::Layout;
-use crate::address::{GIB, round_up};
+use crate::address::{GIB, round_up, total};
 use crate::command_line::CommandLine;
 use crate::machine::{Family, MachineType};
 use crate::version::Version;
@@ -68,8 +68,10 @@ pub fn refused(
         return None;
     }
     let pieces = ram.div_ceil(PIECE);
-    let ranges = 1 + u64::from(layout.ram_above_4g.is_some());
-    if machine.version < SMBIOS_LARGE_PIECES && pieces.saturating_sub(HANDLES_OF_PIECES) + ranges >= HANDLES_OF_RANGES {
+    let ranges = if layout.ram_above_4g.is_some() { 2 } else { 1 };
+    if machine.version < SMBIOS_LARGE_PIECES
+        && total([pieces.saturating_sub(HANDLES_OF_PIECES), ranges]) >= HANDLES_OF_RANGES
+    {
         return Some(TableError::SmbiosHandles);
     }
     let bytes = smbios(machine, pieces, ranges, line.sockets.max(1));
@@ -93,16 +95,17 @@ fn smbios(machine: &MachineType, pieces: u64, ranges: u64, sockets: u64) -> u64 
         Family::Q35 => "Standard PC (Q35 + ICH9, 2009)",
         Family::I440fx => "Standard PC (i440FX + PIIX, 1996)",
     };
-    let version = machine.name.len() as u64 + 1;
-    let system = 27 + MANUFACTURER + product.len() as u64 + 1 + version + 1;
-    let chassis = 22 + MANUFACTURER + version + 1;
+    let length = |text: &str| total([text.len() as u64, 1]);
+    let version = length(&machine.name);
+    let system = total([27 + MANUFACTURER, length(product), version, 1]);
+    let chassis = total([22 + MANUFACTURER, version, 1]);
     let numbered = |count: u64, with_one_digit: u64| {
         let digits = |from: u64| count.saturating_sub(from);
-        count * with_one_digit + digits(10) + digits(100) + digits(1000)
+        total([count.saturating_mul(with_one_digit), digits(10), digits(100), digits(1000)])
     };
     // `CPU 0` and `DIMM 0` with their ends.
-    let processors = numbered(sockets, 42 + 6 + MANUFACTURER + version + 1);
+    let processors = numbered(sockets, total([42 + 6 + MANUFACTURER, version, 1]));
     let devices = numbered(pieces, 40 + 7 + MANUFACTURER + 1);
-    let (array, addresses, boot, end) = (23 + 2, ranges * (31 + 2), 11 + 2, 4 + 2);
-    system + chassis + processors + devices + array + addresses + boot + end
+    let (array, addresses, boot, end) = (23 + 2, ranges.saturating_mul(31 + 2), 11 + 2, 4 + 2);
+    total([system, chassis, processors, devices, array, addresses, boot, end])
 }

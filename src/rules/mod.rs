@@ -124,10 +124,12 @@ pub fn check(guest: &Guest<'_>) -> Vec<Finding> {
     for rule in RULES {
         let before = findings.len();
         (rule.check)(guest, &mut findings);
-        let all = findings.len() - before;
-        if all > MAX_PER_RULE {
-            findings.truncate(before + MAX_PER_RULE);
-            findings[before].title += &format!(" (and {} more like it)", all - 1);
+        let more = findings.len().saturating_sub(before).saturating_sub(1);
+        if more >= MAX_PER_RULE {
+            findings.truncate(before.saturating_add(MAX_PER_RULE));
+            if let Some(first) = findings.get_mut(before) {
+                first.title.push_str(&format!(" (and {more} more like it)"));
+            }
         }
     }
     findings
