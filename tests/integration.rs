@@ -8,6 +8,7 @@ mod integration {
     mod architecture;
     mod cases;
     mod ci_pipelines;
+    mod command_lines;
     mod corpus;
     mod differential;
     mod explain;
