@@ -4,11 +4,10 @@ use std::io::Write;
 use std::os::unix::fs::{chown, symlink};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::common::guest::Guest;
 use crate::common::namespace::Namespace;
-use crate::common::{skip, work_dir};
+use crate::common::{end_of, skip, work_dir};
 
 const CACHE: &str = "/var/cache/libvirt/qemu/capabilities";
 
@@ -41,24 +40,16 @@ fn path(machine: &Namespace, name: &str) -> PathBuf {
 }
 
 /// Ends a program that takes longer than anything takes that does not wait for something.
-fn ended(mut child: Child, what: &str) -> Output {
-    let start = Instant::now();
-    while child.try_wait().expect("waits").is_none() {
-        if start.elapsed() > Duration::from_secs(60) {
-            child.kill().expect("killed");
-            panic!("{what} waits");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+fn ended(mut child: Child) -> Output {
+    end_of(&mut child);
     child.wait_with_output().expect("ended")
 }
 
 fn feed(command: &mut Command, guest: &Guest) -> Output {
-    let what = format!("{command:?}");
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("runs");
     child.stdin.take().expect("a pipe").write_all(guest.xml().as_bytes()).expect("taken");
-    ended(child, &what)
+    ended(child)
 }
 
 /// Fails where the guest, which certainly does not start, is not stopped by the hook and by `check`.
@@ -122,7 +113,7 @@ fn nothing_waits_for_a_pipe_or_a_device() {
     assert_stopped(&machine, &Guest::huge("db", "q35").with_hostdev());
     let mut host = machine.command(env!("CARGO_BIN_EXE_iova-preflight"));
     let host = host.arg("host").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
-    let host = ended(host, "host");
+    let host = ended(host);
     let said = String::from_utf8_lossy(&host.stdout).into_owned();
     assert!(host.status.success() && said.contains("q35 = \"pc-q35-6.2\""), "{said}");
 }

@@ -4,10 +4,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{code, command, fixable, fixed, names, read, run, stderr, stdout, write};
-use crate::common::{note, skip, work_dir};
+use crate::common::{end_of, note, skip, work_dir};
 
 /// Somebody who is not root.
 const SOMEBODY: u32 = 1234;
@@ -162,14 +162,7 @@ fn what_is_not_a_file_is_an_error_at_once() {
             let child = child.args(arguments).current_dir(&folder).stdout(Stdio::null()).stderr(Stdio::piped());
             let mut child = child.spawn().expect("runs");
             // Nobody writes to the pipe; whoever waits for that waits for ever.
-            let start = Instant::now();
-            while child.try_wait().expect("waits").is_none() {
-                if start.elapsed() > Duration::from_secs(30) {
-                    child.kill().expect("killed");
-                    panic!("{arguments:?} waits");
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            end_of(&mut child);
             let output = child.wait_with_output().expect("ended");
             assert!(code(&output) == 2 && stderr(&output).contains("not a regular file"), "{}", stderr(&output));
         }
