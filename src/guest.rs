@@ -9,7 +9,9 @@ use crate::machine::MachineType;
 use crate::policy::Policy;
 use crate::qemu::cpu::{CpuRefusal, HostCpu, Vcpu};
 use crate::qemu::layout::{Layout, LayoutError};
+use crate::qemu::memory_backend::BackendError;
 use crate::qemu::memory_device::{PlacementError, Plugged, place_of};
+use crate::qemu::tables::TableError;
 use crate::qemu::{self, Built};
 use crate::version::Version;
 use crate::xml::Span;
@@ -66,6 +68,10 @@ pub struct Guest<'a> {
     pub plugged: Result<Vec<Plugged>, (usize, PlacementError)>,
     /// Why QEMU refuses the `-m` options, if it does.
     pub memory_refusal: Option<String>,
+    /// The piece of memory that QEMU or KVM refuses, if one does, and the place that decides.
+    pub backend_refusal: Option<(BackendError, Origin)>,
+    /// Why QEMU cannot describe the map to the firmware.
+    pub table_refusal: Option<TableError>,
     /// The passthrough devices.
     pub passthrough: Vec<Passthrough>,
     /// Devices that may be such, which neither the domain nor the command line tells.
@@ -80,7 +86,7 @@ impl<'a> Guest<'a> {
     /// Works the domain out that libvirt has `written` a command line for.
     pub fn new(domain: &'a Domain, written: &'a Written, setting: Setting<'a>, policy: &Policy) -> Self {
         let Written { line, refusals } = written;
-        let Built { cpu, ram, memory_refusal, pci_hole64_size, layout, plugged } =
+        let Built { cpu, ram, memory_refusal, backend_refusal, table_refusal, pci_hole64_size, layout, plugged } =
             qemu::build(line, setting.machine, setting.cpu, setting.qemu);
         // Of a line that libvirt does not write to its end, QEMU sees nothing.
         let starts = refusals.is_empty();
@@ -95,6 +101,8 @@ impl<'a> Guest<'a> {
             pci_hole64_size,
             layout: layout.filter(|_| starts),
             plugged: if starts { plugged } else { Ok(Vec::new()) },
+            backend_refusal: backend_refusal.filter(|_| starts),
+            table_refusal: table_refusal.filter(|_| starts),
             memory_refusal: memory_refusal.filter(|_| starts || line.memory.is_some()),
             exposure: exposure(&passthrough, policy.expects_passthrough(&domain.overrides)),
             unmappable: unmappable(&passthrough, setting.host),

@@ -28,10 +28,15 @@
 //! file, a clock or the environment.
 //!
 //! The modules that are public and hidden are for the programs of this package and its tests. They are not promised.
+//!
+//! Arithmetic is checked: a size or an address that passes 64 bits is a finding and not a wrong number.
+
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 #[doc(hidden)]
 pub mod address;
-mod command_line;
+#[doc(hidden)]
+pub mod command_line;
 #[doc(hidden)]
 pub mod decision;
 #[doc(hidden)]
@@ -49,12 +54,14 @@ mod guest;
 pub mod host;
 #[doc(hidden)]
 pub mod io;
-mod libvirt;
+#[doc(hidden)]
+pub mod libvirt;
 #[doc(hidden)]
 pub mod machine;
 #[doc(hidden)]
 pub mod policy;
-mod qemu;
+#[doc(hidden)]
+pub mod qemu;
 #[doc(hidden)]
 pub mod report;
 #[doc(hidden)]
@@ -63,7 +70,8 @@ pub mod rules;
 pub mod text;
 #[doc(hidden)]
 pub mod verdict;
-mod version;
+#[doc(hidden)]
+pub mod version;
 #[doc(hidden)]
 pub mod xml;
 

@@ -103,7 +103,7 @@ impl MachineType {
     /// untrue.
     pub fn is_deprecated_by(&self, qemu: Version) -> bool {
         const MAJORS: u32 = 3;
-        let (major, minor) = (self.version.major + MAJORS, self.version.minor);
+        let (major, minor) = (self.version.major.saturating_add(MAJORS), self.version.minor);
         matches!(self.flavor, Flavor::Upstream | Flavor::Proxmox)
             && qemu >= Version::new(9, 1)
             && (qemu.major, qemu.minor) >= (major, minor)

@@ -1,15 +1,16 @@
 //! Sizes and addresses for people.
 
-use crate::address::GpaRange;
+use crate::address::{GpaRange, last_address};
 
 /// A size in the largest unit that says it exactly with at most two decimals: `1200 GiB`, `2.75 GiB`, `4095 KiB`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     for (unit, shift) in UNITS {
         let whole = bytes >> shift;
-        let rest = bytes & ((1 << shift) - 1);
+        let below = last_address(shift);
+        let rest = bytes & below;
         let hundredths = u128::from(rest) * 100;
-        if whole > 0 && hundredths & ((1 << shift) - 1) == 0 {
+        if whole > 0 && hundredths & u128::from(below) == 0 {
             let hundredths = hundredths >> shift;
             return match hundredths {
                 0 => format!("{whole} {unit}"),

@@ -7,6 +7,7 @@ mod common;
 mod integration {
     mod architecture;
     mod ci_pipelines;
+    mod command_lines;
     mod corpus;
     mod differential;
     mod explain;

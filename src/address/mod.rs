@@ -9,7 +9,26 @@ pub const GIB: u64 = 1 << 30;
 
 /// Rounds up to a multiple of `unit`, a power of two; `None` where that passes 64 bits.
 pub(crate) fn round_up(value: u64, unit: u64) -> Option<u64> {
-    Some(value.checked_add(unit - 1)? & !(unit - 1))
+    let below = unit.checked_sub(1)?;
+    Some(value.checked_add(below)? & !below)
+}
+
+/// Rounds down to a multiple of `unit`, a power of two.
+pub(crate) fn round_down(value: u64, unit: u64) -> u64 {
+    value & !unit.saturating_sub(1)
+}
+
+/// The sum; one that passes 64 bits is the largest number, which is above every limit.
+pub(crate) fn total(parts: impl IntoIterator<Item = u64>) -> u64 {
+    parts.into_iter().fold(0, u64::saturating_add)
+}
+
+/// The last address that this many bits reach.
+pub fn last_address(bits: u32) -> u64 {
+    match 1u64.checked_shl(bits) {
+        Some(first_beyond) => first_beyond.saturating_sub(1),
+        None => u64::MAX,
+    }
 }
 
 /// First address of the HyperTransport range (`AMD_HT_START` in QEMU `hw/i386/pc.c`; AMD I/O Virtualization

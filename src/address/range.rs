@@ -47,7 +47,7 @@ impl GpaRange {
 
     /// Bytes in the range; `None` for all of the 64-bit space, whose size does not fit.
     pub fn size(self) -> Option<u64> {
-        (self.end - self.start).checked_add(1)
+        self.end.checked_sub(self.start)?.checked_add(1)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `-cpu`, and what becomes of it together with `-global`.
 
 use super::value::{boolean, number};
-use super::{CommandLine, Global, Origin, Properties, Property};
+use super::{CommandLine, Global, Origin, Properties, Property, QemuTarget};
 
 /// `-cpu`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +50,18 @@ pub struct CpuOptions {
     pub host_phys_bits_limit: Option<u32>,
 }
 
-/// The model QEMU's x86_64 machines have where none is asked for (`default_cpu_type` in QEMU `hw/i386/pc.c`:
+/// The model a machine has where none is asked for (`default_cpu_type` in QEMU `hw/i386/pc.c`:
 /// `TARGET_DEFAULT_CPU_TYPE`).
-const DEFAULT_MODEL: &str = "qemu64";
+pub(crate) fn default_model(target: QemuTarget) -> Model {
+    let name = match target {
+        QemuTarget::X86_64 => "qemu64",
+        QemuTarget::I386 => "qemu32",
+    };
+    Model::Named(name.to_owned())
+}
 
 /// The classes every x86 CPU is derived from (QEMU `target/i386/cpu.c`, `hw/core/cpu-common.c`).
-const BASE_CLASSES: [&str; 2] = ["x86_64-cpu", "cpu"];
+const BASE_CLASSES: [&str; 3] = ["x86_64-cpu", "i386-cpu", "cpu"];
 
 impl CpuOptions {
     /// A model of which nothing else is asked.
@@ -101,16 +107,16 @@ pub(super) fn is_base_class(class: &str) -> bool {
 
 /// Whether a class is that of a CPU, or one that CPUs are derived from.
 pub(super) fn is_cpu_class(class: &str) -> bool {
-    is_base_class(class) || class.ends_with("-x86_64-cpu")
+    is_base_class(class) || class.ends_with("-x86_64-cpu") || class.ends_with("-i386-cpu")
 }
 
 impl CommandLine {
     /// What the CPU is told in all. The properties of `-cpu` are registered as globals after those of `-global`
     /// (`x86_cpu_parse_featurestr` in QEMU `target/i386/cpu.c`), so that they win.
     pub fn cpu_options(&self) -> CpuOptions {
-        let default = Model::Named(DEFAULT_MODEL.to_owned());
-        let mut options = CpuOptions::plain(self.cpu.as_ref().map_or(default, |cpu| cpu.model.clone()));
-        for property in self.cpu_properties(options.model.class()) {
+        let default = || default_model(self.target);
+        let mut options = CpuOptions::plain(self.cpu.as_ref().map_or_else(default, |cpu| cpu.model.clone()));
+        for property in self.cpu_properties(options.model.class(self.target)) {
             let _ = options.set(&property.name, &property.value);
         }
         options
@@ -118,7 +124,7 @@ impl CommandLine {
 
     /// What is said of a property of the CPU, where something is.
     pub fn cpu_property(&self, name: &str) -> Option<&Property> {
-        let class = self.cpu.as_ref().and_then(|cpu| cpu.model.class());
+        let class = self.cpu.as_ref().and_then(|cpu| cpu.model.class(self.target));
         self.cpu_properties(class).filter(|property| property.name == name).last()
     }
 
@@ -133,12 +139,16 @@ impl CommandLine {
 
 impl Model {
     /// The class of such a CPU, where the model is known.
-    fn class(&self) -> Option<String> {
-        match self {
-            Self::Named(name) => Some(format!("{name}-x86_64-cpu")),
-            Self::Host => Some("host-x86_64-cpu".to_owned()),
-            Self::Max => Some("max-x86_64-cpu".to_owned()),
-            Self::HostModel => None,
-        }
+    fn class(&self, target: QemuTarget) -> Option<String> {
+        let name = match self {
+            Self::Named(name) => name,
+            Self::Host => "host",
+            Self::Max => "max",
+            Self::HostModel => return None,
+        };
+        Some(match target {
+            QemuTarget::X86_64 => format!("{name}-x86_64-cpu"),
+            QemuTarget::I386 => format!("{name}-i386-cpu"),
+        })
     }
 }

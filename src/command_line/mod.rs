@@ -16,16 +16,20 @@ mod passthrough;
 mod value;
 mod words;
 
+pub(crate) use cpu::default_model;
 pub use cpu::{Cpu, CpuOptions, Model};
 pub use options::{Device, Global, Properties, Property};
 pub use origin::{Origin, Told};
 pub(crate) use passthrough::MDEV_FOLDER;
 pub use passthrough::{Passthrough, PassthroughKind};
+pub(crate) use value::boolean;
 pub use words::Argument;
 
 /// What QEMU is told.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CommandLine {
+    /// Which QEMU it is for.
+    pub target: QemuTarget,
     /// `-machine`.
     pub machine: Machine,
     /// The first `-accel`.
@@ -34,6 +38,8 @@ pub struct CommandLine {
     pub cpu: Option<Cpu>,
     /// `-m`; [`DEFAULT_RAM`] where there is none.
     pub memory: Option<Memory>,
+    /// CPU sockets with a CPU in them (`-smp`); 0 where that is not said.
+    pub sockets: u64,
     /// `-object memory-backend-*`, in order.
     pub backends: Vec<MemoryBackend>,
     /// `-numa node`, in order.
@@ -57,6 +63,16 @@ pub struct NotModelled {
     pub value: String,
     /// Where it comes from.
     pub origin: Origin,
+}
+
+/// The QEMUs that have `pc` and `q35`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QemuTarget {
+    /// `qemu-system-x86_64`.
+    #[default]
+    X86_64,
+    /// `qemu-system-i386`: no CPU of it has long mode.
+    I386,
 }
 
 /// RAM of a machine that is not told how much, in bytes (`default_ram_size` in QEMU `hw/core/machine.c`).

@@ -3,12 +3,14 @@
 //! Only what decides the guest-physical memory map is read. Nothing is interpreted here: see `libvirt` for
 //! what libvirt makes of it and `qemu` for what QEMU builds then.
 
+mod devices;
 mod other;
 mod passthrough;
 mod printed;
 mod read;
 pub mod units;
 
+pub use devices::{Controller, LaunchSecurity, VirtualIommu};
 pub use other::{OtherDocument, other_document};
 pub use passthrough::{HiddenDma, Unseen};
 pub use printed::{MAX_PRINTED_BYTES, PrintedDomain, TooLong};
@@ -45,15 +47,24 @@ pub struct Domain {
     pub machine: Option<Sourced<String>>,
     /// `<devices><emulator>`.
     pub emulator: Option<Sourced<String>>,
+    /// CPU sockets with a CPU in them: `<vcpu>` over the cores and threads of each.
+    pub sockets: u64,
     /// `<memory>`, in KiB.
     pub memory: Option<Sourced<u64>>,
     /// `<maxMemory>`, in KiB.
     pub max_memory: Option<Sourced<u64>>,
     /// `<maxMemory slots>`.
     pub slots: Option<Sourced<u32>>,
-    /// The `<cell memory>` of each NUMA cell, in KiB.
+    /// `<cpu><numa>`, whether or not there is a cell in it.
+    pub numa: Option<Span>,
+    /// Whether something more than its size is said of the memory of a NUMA cell: by `<numatune><memnode>` or by
+    /// `<numa><interconnects>`.
+    pub has_memory_nodes: bool,
+    /// The `<cell id>` of each NUMA cell in document order.
+    pub cell_ids: Vec<Option<Sourced<u32>>>,
+    /// The `<cell memory>` of each NUMA cell, in KiB, in the order of their ids.
     pub numa_cells: Vec<Sourced<u64>>,
-    /// Whether each NUMA cell has a `memAccess`.
+    /// Whether each NUMA cell has a `memAccess`, in the same order.
     pub cells_with_access: Vec<bool>,
     /// `<memoryBacking>`.
     pub backing: MemoryBacking,
@@ -63,12 +74,22 @@ pub struct Domain {
     pub cpu: Option<CpuElement>,
     /// `<pcihole64>` of the root controller, in KiB.
     pub pci_hole64: Option<Sourced<u64>>,
+    /// Whether it is so many bytes that libvirt cannot round them up to KiB and counts none.
+    pub pci_hole64_is_endless: bool,
+    /// The PCI controllers, and those without a type, in document order.
+    pub controllers: Vec<Controller>,
+    /// The first `<iommu>`.
+    pub iommu: Option<VirtualIommu>,
+    /// `<launchSecurity>`.
+    pub launch_security: Option<LaunchSecurity>,
+    /// `<os firmware>`.
+    pub firmware: Option<Sourced<String>>,
+    /// `<os><loader secure>`.
+    pub loader_secure: Option<Span>,
+    /// `<features><ioapic driver>`.
+    pub ioapic: Option<Sourced<String>>,
     /// Whether the root controller is a `pcie-root`.
     pub pcie: bool,
-    /// `<iommu model>` of a virtual IOMMU.
-    pub iommu: Option<Sourced<String>>,
-    /// `<launchSecurity type>`.
-    pub launch_security: Option<Sourced<String>>,
     /// Whether `<features>` has `<acpi/>`; QEMU plugs no DIMM without it.
     pub acpi: bool,
     /// Devices whose DMA the host's IOMMU translates, without those that raw QEMU arguments add.
@@ -129,6 +150,10 @@ pub struct DeviceChange {
 pub struct MemoryBacking {
     /// `<source type>`.
     pub source: Option<MemorySource>,
+    /// `<source type='anonymous'>`.
+    pub anonymous: Option<Span>,
+    /// `<allocation mode='ondemand'>`.
+    pub on_demand: Option<Span>,
     /// Whether there is an `<access>`, which makes a file of what would be anonymous memory.
     pub has_access: bool,
     /// The `<page>` elements of `<hugepages>`, or one of the host's default size where there is none.
@@ -185,6 +210,18 @@ pub struct MemoryDevice {
     pub align_kib: Option<u64>,
     /// Whether it has an `access` of its own, which makes a file of what would be anonymous memory.
     pub has_access: bool,
+    /// Whether that access is `shared`.
+    pub is_shared: bool,
+    /// Whether there is a `<source><path>`.
+    pub has_path: bool,
+    /// `<target><requested>` of a virtio-mem device, in KiB.
+    pub requested: Option<Sourced<u64>>,
+    /// `<target dynamicMemslots>` of a virtio-mem device, since libvirt 10.1.
+    pub dynamic_memslots: Option<Sourced<bool>>,
+    /// `<address type>`.
+    pub address_type: Option<Sourced<String>>,
+    /// Whether there is an `<address>`.
+    pub has_address: bool,
     /// Guest-physical address: `<address type='dimm' base>` or `<target><address base>`.
     pub address: Option<Sourced<u64>>,
     /// `<address type='dimm' slot>`.
@@ -235,6 +272,12 @@ pub struct CpuElement {
     pub vendor_id: Option<Sourced<String>>,
     /// `<vendor>`: only a demand on the host, never passed to QEMU.
     pub vendor: Option<Sourced<String>>,
+    /// `match`.
+    pub matching: Option<Sourced<String>>,
+    /// `check`.
+    pub check: Option<Sourced<String>>,
+    /// `<model fallback>`.
+    pub fallback: Option<Sourced<String>>,
     /// `<feature>` elements that decide the width of addresses: lm, pae, pse36.
     pub features: Vec<Feature>,
     /// Whether there is any `<feature>` at all.

@@ -55,6 +55,10 @@ pub(super) fn from_devices(devices: Element<'_>) -> Vec<HostDevice> {
 fn from_device(device: Element<'_>) -> Option<HostDevice> {
     let network = device.name() == "interface";
     let found = |kind, name: String| Some(HostDevice { kind, device: name, network, span: device.start_tag() });
+    // Kept for later: the guest does not get it (`qemuBuildHostdevCommandLine` in libvirt `src/qemu/qemu_command.c`).
+    if device.child("address").is_some_and(|address| address.value("type") == Some("unassigned")) {
+        return None;
+    }
     let source_device = || device.child("source").and_then(|s| s.value("dev")).unwrap_or_default().to_owned();
     match (device.name(), device.value("type")?) {
         // An explicit legacy or Xen driver has no VFIO behind it.

@@ -4,6 +4,7 @@
 //! on a line of its own behind up to 60 blanks (`xmlNodeDump` of libxml2, from `virDomainDefFormatInternalSetRootName` in
 //! libvirt's `src/conf/domain_conf.c`): the 4 MiB of a definition become more than anybody should keep or parse, and
 //! nothing but an override of this tool's counts in it.
+#![allow(clippy::arithmetic_side_effects, reason = "places in a text that is in memory")]
 
 use super::{METADATA_NAMESPACE, Overrides, Sourced};
 use crate::xml::{Location, Span, attribute_value, attributes};

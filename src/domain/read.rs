@@ -3,7 +3,8 @@
 use super::units::{self, SizeError, parse_kib, parse_number};
 use super::{
     CpuElement, CpuMode, Domain, Feature, HugePage, METADATA_NAMESPACE, MaxPhysAddr, MaxPhysAddrMode, MemoryBacking,
-    MemoryDevice, MemoryModel, MemorySource, NodeSet, OtherDocument, Overrides, Sourced, other_document, passthrough,
+    MemoryDevice, MemoryModel, MemorySource, NodeSet, OtherDocument, Overrides, Sourced, devices, other_document,
+    passthrough,
 };
 use crate::text::quoted;
 use crate::xml::{Document, Element, Span};
@@ -20,7 +21,7 @@ pub struct ReadError {
     pub other: Option<OtherDocument>,
 }
 
-type Result<T> = std::result::Result<T, ReadError>;
+pub(super) type Result<T> = std::result::Result<T, ReadError>;
 
 fn error<T>(span: Span, message: impl Into<String>) -> Result<T> {
     Err(ReadError { message: message.into(), span, other: None })
@@ -44,6 +45,7 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
     let cpu = root.child("cpu");
     let devices = root.child("devices");
     let name = root.child("name");
+    let hole = pci_hole64(devices)?;
     Ok(Domain {
         name: name.map(short_text).transpose()?.map(|name| name.value).unwrap_or_default(),
         uuid: root.child("uuid").map(|e| e.text().trim().to_owned()),
@@ -52,18 +54,28 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         arch: os_type.map_or(Ok(None), |e| attribute(e, "arch"))?,
         machine: os_type.map_or(Ok(None), |e| attribute(e, "machine"))?,
         emulator: root.descend(&["devices", "emulator"]).map(short_text).transpose()?,
+        sockets: sockets(root),
         memory: memory_size(root.child("memory"))?,
         max_memory: memory_size(root.child("maxMemory"))?,
         slots: root.child("maxMemory").map_or(Ok(None), |e| number_attribute(e, "slots"))?,
-        numa_cells: numa_cells(cpu)?,
-        cells_with_access: cells(cpu).map(|cell| cell.value("memAccess").is_some()).collect(),
+        numa: cpu.and_then(|cpu| cpu.child("numa")).map(|numa| numa.start_tag()),
+        has_memory_nodes: root.descend(&["numatune", "memnode"]).is_some()
+            || root.descend(&["cpu", "numa", "interconnects"]).is_some(),
+        cell_ids: cells(cpu).map(|cell| number_attribute(cell, "id")).collect::<Result<_>>()?,
+        numa_cells: cells_in_order(cpu, cells(cpu).map(numa_cell).collect::<Result<_>>()?),
+        cells_with_access: cells_in_order(cpu, cells(cpu).map(|cell| cell.value("memAccess").is_some()).collect()),
         backing: root.child("memoryBacking").map_or_else(|| Ok(MemoryBacking::default()), memory_backing)?,
         memory_devices: memory_devices(devices)?,
         cpu: cpu.map(read_cpu).transpose()?,
-        pci_hole64: pci_hole64(devices)?,
+        pci_hole64: hole.map(|(hole, _)| hole),
+        pci_hole64_is_endless: hole.is_some_and(|(_, is_endless)| is_endless),
+        controllers: devices::controllers(devices)?,
+        iommu: devices::iommu(devices)?,
+        launch_security: devices::launch_security(root)?,
+        firmware: root.child("os").map_or(Ok(None), |os| attribute(os, "firmware"))?,
+        loader_secure: root.descend(&["os", "loader"]).and_then(|loader| loader.attribute("secure")).map(|a| a.span),
+        ioapic: root.descend(&["features", "ioapic"]).map_or(Ok(None), |ioapic| attribute(ioapic, "driver"))?,
         pcie: devices.and_then(root_controller).is_some_and(|root| root.value("model") == Some("pcie-root")),
-        iommu: devices.and_then(|d| d.child("iommu")).map_or(Ok(None), |e| attribute(e, "model"))?,
-        launch_security: root.child("launchSecurity").map_or(Ok(None), |e| attribute(e, "type"))?,
         acpi: root.descend(&["features", "acpi"]).is_some(),
         passthrough: devices.map(passthrough::from_devices).unwrap_or_default(),
         hidden_dma: devices.map(passthrough::hidden_in_devices).unwrap_or_default(),
@@ -95,7 +107,7 @@ fn is_windows(root: Element<'_>) -> bool {
 const LONGEST: usize = 8192;
 
 /// An attribute; libvirt takes an empty one for a missing one.
-fn attribute(element: Element<'_>, name: &str) -> Result<Option<Sourced<String>>> {
+pub(super) fn attribute(element: Element<'_>, name: &str) -> Result<Option<Sourced<String>>> {
     let Some(attribute) = element.attribute(name).filter(|a| !a.value.is_empty()) else { return Ok(None) };
     if attribute.value.len() > LONGEST {
         return error(attribute.span, format!("{name} of <{}> is longer than {LONGEST} bytes", element.name()));
@@ -113,7 +125,7 @@ fn short_text(element: Element<'_>) -> Result<Sourced<String>> {
 }
 
 /// A number attribute; libvirt takes an empty one for a missing one.
-fn number_attribute(element: Element<'_>, name: &str) -> Result<Option<Sourced<u32>>> {
+pub(super) fn number_attribute(element: Element<'_>, name: &str) -> Result<Option<Sourced<u32>>> {
     let Some(attribute) = element.attribute(name).filter(|a| !a.value.is_empty()) else { return Ok(None) };
     match parse_number(attribute.value).ok().and_then(|n| u32::try_from(n).ok()) {
         Some(value) => Ok(Some(Sourced { value, span: attribute.span })),
@@ -143,6 +155,19 @@ fn kib(element: Element<'_>, number: &str, number_span: Span) -> Result<u64> {
     })
 }
 
+/// The CPUs there are from the start over those of a socket (`qemuBuildSmpCommandLine` in libvirt
+/// `src/qemu/qemu_command.c`, `smbios_get_tables` in QEMU `hw/smbios/smbios.c`); what is no number libvirt refuses.
+fn sockets(root: Element<'_>) -> u64 {
+    let number = |text: &str| parse_number(text).ok().filter(|&number| number > 0);
+    let vcpu = root.child("vcpu");
+    let vcpus = vcpu.and_then(|vcpu| vcpu.value("current").and_then(number).or_else(|| number(&vcpu.text())));
+    let topology = root.descend(&["cpu", "topology"]);
+    let part = |name: &str| topology.and_then(|topology| topology.value(name)).and_then(number).unwrap_or(1);
+    let per_socket =
+        ["dies", "clusters", "cores", "threads"].iter().map(|name| part(name)).fold(1, u64::saturating_mul);
+    vcpus.unwrap_or(1).div_ceil(per_socket)
+}
+
 fn cells<'d>(cpu: Option<Element<'d>>) -> impl Iterator<Item = Element<'d>> {
     cpu.and_then(|cpu| cpu.child("numa")).into_iter().flat_map(|numa| numa.children_named("cell"))
 }
@@ -153,7 +178,17 @@ fn memory_backing(backing: Element<'_>) -> Result<MemoryBacking> {
         Some("memfd") => Some(MemorySource::Memfd),
         _ => None,
     };
-    Ok(MemoryBacking { source, has_access: backing.child("access").is_some(), huge_pages: huge_pages(backing)? })
+    let says = |element: &str, attribute: &str, value: &str| {
+        let attribute = backing.child(element).and_then(|element| element.attribute(attribute));
+        attribute.filter(|attribute| attribute.value == value).map(|attribute| attribute.span)
+    };
+    Ok(MemoryBacking {
+        source,
+        anonymous: says("source", "type", "anonymous"),
+        on_demand: says("allocation", "mode", "ondemand"),
+        has_access: backing.child("access").is_some(),
+        huge_pages: huge_pages(backing)?,
+    })
 }
 
 /// The most `<page>` elements, and the most parts of a nodeset, that are looked at: as many as QEMU has NUMA nodes
@@ -184,16 +219,23 @@ fn node_set(text: &str) -> NodeSet {
     NodeSet(text.split(',').take(MAX_NODES).filter_map(part).collect())
 }
 
-fn numa_cells(cpu: Option<Element<'_>>) -> Result<Vec<Sourced<u64>>> {
-    cells(cpu)
-        .map(|cell| {
-            // A cell may have CPUs only (`virDomainNumaDefParseXML` in libvirt's src/conf/numa_conf.c).
-            let Some(memory) = cell.attribute("memory").filter(|a| !a.value.is_empty()) else {
-                return Ok(Sourced { value: 0, span: cell.start_tag() });
-            };
-            Ok(Sourced { value: kib(cell, memory.value, memory.span)?, span: memory.span })
-        })
-        .collect()
+/// What each cell has, in the order of their ids where those are the numbers from 0 on; cells without an id are counted
+/// (`virDomainNumaDefParseXML` in libvirt `src/conf/numa_conf.c`).
+fn cells_in_order<T>(cpu: Option<Element<'_>>, values: Vec<T>) -> Vec<T> {
+    let id = |(index, cell): (usize, Element<'_>)| match cell.value("id").filter(|id| !id.is_empty()) {
+        Some(id) => parse_number(id).ok().and_then(|id| usize::try_from(id).ok()),
+        None => Some(index),
+    };
+    let mut numbered: Vec<(Option<usize>, T)> = cells(cpu).enumerate().map(id).zip(values).collect();
+    numbered.sort_by_key(|(id, _)| *id);
+    numbered.into_iter().map(|(_, value)| value).collect()
+}
+
+fn numa_cell(cell: Element<'_>) -> Result<Sourced<u64>> {
+    let Some(memory) = cell.attribute("memory").filter(|a| !a.value.is_empty()) else {
+        return error(cell.start_tag(), "<cell> has no memory");
+    };
+    Ok(Sourced { value: kib(cell, memory.value, memory.span)?, span: memory.span })
 }
 
 fn memory_devices(devices: Option<Element<'_>>) -> Result<Vec<MemoryDevice>> {
@@ -228,6 +270,12 @@ fn memory_device(device: Element<'_>) -> Result<MemoryDevice> {
         page_kib: kib_of(&["source", "pagesize"])?,
         align_kib: kib_of(&["source", "alignsize"])?,
         has_access: device.value("access").is_some(),
+        is_shared: device.value("access") == Some("shared"),
+        has_path: device.descend(&["source", "path"]).is_some_and(|path| !path.text().is_empty()),
+        requested: memory_size(device.descend(&["target", "requested"]))?,
+        dynamic_memslots: dynamic_memslots(device)?,
+        address_type: device.child("address").map_or(Ok(None), |address| attribute(address, "type"))?,
+        has_address: device.child("address").is_some(),
         address: match dimm.or(target) {
             Some(address) => base_address(address)?,
             None => None,
@@ -242,7 +290,17 @@ fn memory_device(device: Element<'_>) -> Result<MemoryDevice> {
     })
 }
 
-fn node(element: Element<'_>) -> Result<Option<Sourced<u32>>> {
+fn dynamic_memslots(device: Element<'_>) -> Result<Option<Sourced<bool>>> {
+    let Some(target) = device.child("target") else { return Ok(None) };
+    let Some(value) = attribute(target, "dynamicMemslots")? else { return Ok(None) };
+    match value.value.as_str() {
+        "yes" => Ok(Some(Sourced { value: true, span: value.span })),
+        "no" => Ok(Some(Sourced { value: false, span: value.span })),
+        other => error(value.span, format!("dynamicMemslots='{}' is neither yes nor no", quoted(other))),
+    }
+}
+
+pub(super) fn node(element: Element<'_>) -> Result<Option<Sourced<u32>>> {
     let text = element.text();
     if text.is_empty() {
         return Ok(None);
@@ -255,11 +313,10 @@ fn node(element: Element<'_>) -> Result<Option<Sourced<u32>>> {
 
 fn base_address(address: Element<'_>) -> Result<Option<Sourced<u64>>> {
     let Some(base) = address.attribute("base").filter(|a| !a.value.is_empty()) else { return Ok(None) };
-    let value = match base.value.strip_prefix("0x").or_else(|| base.value.strip_prefix("0X")) {
-        Some(hex) => u64::from_str_radix(hex, 16).ok(),
-        None => parse_number(base.value).ok(),
-    };
-    match value {
+    // libvirt reads hexadecimal digits, with the prefix or without (`virXMLPropULongLong` with base 16).
+    let digits = base.value.strip_prefix("0x").or_else(|| base.value.strip_prefix("0X")).unwrap_or(base.value);
+    let hexadecimal = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match u64::from_str_radix(digits, 16).ok().filter(|_| hexadecimal) {
         Some(value) => Ok(Some(Sourced { value, span: base.span })),
         None => error(base.span, format!("base='{}' is not an address", quoted(base.value))),
     }
@@ -283,6 +340,9 @@ fn read_cpu(cpu: Element<'_>) -> Result<CpuElement> {
         model: model.map(short_text).transpose()?.filter(|m| !m.value.is_empty()),
         vendor_id: model.map_or(Ok(None), |m| attribute(m, "vendor_id"))?,
         vendor: vendor.map(short_text).transpose()?,
+        matching: attribute(cpu, "match")?,
+        check: attribute(cpu, "check")?,
+        fallback: model.map_or(Ok(None), |m| attribute(m, "fallback"))?,
         has_features: !features.is_empty(),
         features: features.into_iter().filter(|f| matches!(f.name.as_str(), "lm" | "pae" | "pse36")).collect(),
         maxphysaddr: cpu.child("maxphysaddr").map(maxphysaddr).transpose()?,
@@ -331,7 +391,7 @@ fn root_controller(devices: Element<'_>) -> Option<Element<'_>> {
 
 /// `<pcihole64>` of the root controller; libvirt drops it silently from every other
 /// (`virDomainControllerDefParseXML` in `src/conf/domain_conf.c`).
-fn pci_hole64(devices: Option<Element<'_>>) -> Result<Option<Sourced<u64>>> {
+fn pci_hole64(devices: Option<Element<'_>>) -> Result<Option<(Sourced<u64>, bool)>> {
     let Some(hole) = devices.and_then(pci_hole64_element) else { return Ok(None) };
     let text = hole.text();
     if text.is_empty() {
@@ -347,7 +407,11 @@ fn pci_hole64(devices: Option<Element<'_>>) -> Result<Option<Sourced<u64>>> {
         number.checked_mul(scale?).ok_or_else(|| SizeError::TooLarge(number, unit.to_owned()))
     });
     match bytes {
-        Ok(bytes) => Ok(Some(Sourced { value: bytes.div_ceil(1024), span: hole.text_span() })),
+        Ok(bytes) => {
+            // `VIR_DIV_UP` in libvirt `src/internal.h` adds before it divides, and past the end that gives 0.
+            let kib = bytes.checked_add(1023).map(|bytes| bytes / 1024);
+            Ok(Some((Sourced { value: kib.unwrap_or(0), span: hole.text_span() }, kib.is_none())))
+        }
         Err(problem) => error(hole.text_span(), format!("size of <pcihole64>: {problem}")),
     }
 }

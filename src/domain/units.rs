@@ -51,7 +51,7 @@ pub fn bytes_per_unit(unit: &str) -> Result<u64, SizeError> {
     };
     let power = "kmgtpe".find(prefix).ok_or_else(unknown)?;
     // At most 1024^6, which fits 64 bits.
-    Ok((0..=power).fold(1, |scale, _| scale * base))
+    (0..=power).try_fold(1u64, |scale, _| scale.checked_mul(base)).ok_or_else(unknown)
 }
 
 /// The bytes that `number` and `unit` say; without a unit, `default_unit` bytes each.

@@ -106,7 +106,7 @@ pub(crate) fn diagnose(domain: &Domain, host: &Host, policy: &Policy) -> Diagnos
         return not_applicable(reason);
     }
     let domain = &*with_pool_functions(domain, host);
-    let written = libvirt::write(domain, host.libvirt);
+    let written = libvirt::write(domain, host);
     let requested = written.line.machine.kind.as_ref().map_or("pc", |kind| kind.value.as_str());
     let question = Question { domain, written: &written, host, policy };
     let mut diagnosis = match resolve(host.canonical_machine(requested)) {
@@ -146,7 +146,8 @@ fn with_pool_functions<'a>(domain: &'a Domain, host: &Host) -> Cow<'a, Domain> {
 
 /// Why a domain is none of this tool's business.
 fn foreign(domain: &Domain) -> Option<String> {
-    let hypervisor = domain.hypervisor.as_ref().map(|h| h.value.as_str()).unwrap_or_default();
+    // libvirt refuses a domain without a type, whatever else it is.
+    let hypervisor = domain.hypervisor.as_ref().map_or("qemu", |hypervisor| hypervisor.value.as_str());
     if hypervisor == "hyperv" {
         // `VIR_DOMAIN_VIRT_HYPERV` is QEMU's accelerator mshv since libvirt 11.10; before, and on other drivers, a guest of
         // Microsoft's hypervisor on Windows.

@@ -145,6 +145,9 @@ fn bare_cpu(span: Span) -> CpuElement {
         model: None,
         vendor_id: None,
         vendor: None,
+        matching: None,
+        check: None,
+        fallback: None,
         features: Vec::new(),
         has_features: false,
         maxphysaddr: None,
@@ -470,8 +473,8 @@ impl FixSearch<'_> {
             return None;
         }
         let (mut good, mut bad) = (fewest, has.value);
-        while bad - good > 1 {
-            let middle = good + (bad - good) / 2;
+        while bad.saturating_sub(good) > 1 {
+            let middle = good.midpoint(bad);
             if starts(middle) { good = middle } else { bad = middle }
         }
         Some(good)

@@ -86,8 +86,9 @@ fn hole_edits(document: &Document<'_>, kib: u64) -> Vec<Edit> {
         "GiB" => Some(1 << 20),
         _ => None,
     };
-    let even = unit_kib.filter(|unit| kib.is_multiple_of(*unit));
-    let mut edits = vec![Edit { span: edit::value_span(document, hole), text: (kib / even.unwrap_or(1)).to_string() }];
+    let even = unit_kib.filter(|&unit| kib.is_multiple_of(unit));
+    let number = even.and_then(|unit| kib.checked_div(unit)).unwrap_or(kib);
+    let mut edits = vec![Edit { span: edit::value_span(document, hole), text: number.to_string() }];
     if even.is_none() {
         edits.push(edit::set_attribute(document, hole, "unit", "KiB"));
     }

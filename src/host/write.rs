@@ -50,7 +50,7 @@ impl ProfileLine {
             Self::Entry(key, value, note) => (format!("{key} = {value}"), note.as_deref()),
             Self::More(text) => (text.clone(), None),
         };
-        let width = if note.is_some() { NOTE_COLUMN.max(text.chars().count() + 2) } else { 0 };
+        let width = if note.is_some() { NOTE_COLUMN.max(text.chars().count().saturating_add(2)) } else { 0 };
         (format!("{text:<width$}"), note)
     }
 }
@@ -330,13 +330,13 @@ impl ProfileText<'_> {
         const INDENT: &str = "    ";
         let items: Vec<String> = items.collect();
         let all = format!("[{}]", items.join(", "));
-        if key.len() + " = ".len() + all.chars().count() <= COLUMNS {
+        if format!("{key} = {all}").chars().count() <= COLUMNS {
             self.entry(key, all, None);
             return;
         }
         self.entry(key, "[".to_owned(), None);
         let words = items.iter().map(|item| format!("{item},"));
-        for line in text::filled(words, COLUMNS - INDENT.len()) {
+        for line in text::filled(words, COLUMNS.saturating_sub(INDENT.len())) {
             self.lines.push(ProfileLine::More(format!("{INDENT}{line}")));
         }
         self.lines.push(ProfileLine::More("]".to_owned()));

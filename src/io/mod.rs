@@ -1,4 +1,5 @@
 //! Where the library touches the machine: sysfs, procfs, libvirt's capability cache and networks, the policy, and files of limited size.
+#![allow(clippy::arithmetic_side_effects, reason = "lengths of files with a limit, and counts of them")]
 
 pub mod capability_cache;
 pub mod detect;

@@ -7,11 +7,12 @@
 
 use std::collections::HashSet;
 
-use super::memory::Sizes;
+use super::memory::{CELL_ADDED, DYNAMIC_MEMSLOTS, Sizes};
 use crate::command_line::{
     BackendKind, CommandLine, Device, MemoryBackend, NodeMemory, NumaNode, Origin, PageSize, Properties, Told,
 };
 use crate::domain::{Domain, MemoryDevice, MemoryModel, MemorySource};
+use crate::machine::MachineType;
 use crate::version::Version;
 
 /// The base page of an x86 host, in KiB.
@@ -23,25 +24,64 @@ const RAM: &str = "pc.ram";
 /// The first libvirt known to pass a virtio device's address on.
 const VIRTIO_ADDRESS_SINCE: Version = Version::new(9, 4);
 
+/// The last libvirt measured to write a backend for a NUMA cell without memory, which QEMU refuses; 12.8 writes none.
+const LAST_WITH_EMPTY_BACKEND: Version = Version::new(11, 3);
+
+/// The last machine type of which a NUMA node may have a size in place of a backend (`numa_mem_supported` in QEMU
+/// `hw/i386/pc_q35.c` and `hw/i386/pc_piix.c`).
+const LAST_WITH_SIZED_NODES: Version = Version::new(5, 0);
+
 /// More cells than QEMU has (`MAX_NODES` in QEMU `include/sysemu/numa.h`) have no pages of their own.
 const MAX_NODES: usize = 128;
 
 /// Writes the memory of a domain whose sizes are these.
-pub(super) fn memory(domain: &Domain, sizes: &Sizes, libvirt: Option<Version>, line: &mut CommandLine) {
-    if domain.numa_cells.is_empty() {
+pub(super) fn memory(
+    domain: &Domain,
+    machine: Option<&MachineType>,
+    sizes: &Sizes,
+    libvirt: Option<Version>,
+    line: &mut CommandLine,
+) {
+    let cell_added = domain.max_memory.is_some_and(|maximum| maximum.value > 0)
+        && libvirt.is_none_or(|version| version >= CELL_ADDED);
+    let mut cells: Vec<Told<u64>> =
+        domain.numa_cells.iter().zip(&sizes.cells).map(|(cell, &size)| Told::in_xml(size, cell.span)).collect();
+    if cells.is_empty() && cell_added {
+        cells.push(sizes.memory.size);
+    }
+    if cells.is_empty() {
         line.machine.memory_backend = Some(RAM.to_owned());
         let backing = Backing { cell: None, page_kib: None, has_access: false };
         line.backends.push(backend(domain, RAM.to_owned(), sizes.memory.size, &backing));
     }
-    for ((index, cell), &size) in (0..).zip(&domain.numa_cells).zip(&sizes.cells) {
-        let id = format!("ram-node{index}");
-        line.nodes.push(NumaNode { id: u64::from(index), memory: NodeMemory::Backend(id.clone()) });
+    let nodes = (0..).zip(cells).map(|(index, size)| {
         let backing = Backing { cell: Some(index), page_kib: None, has_access: false };
-        line.backends.push(backend(domain, id, Told::in_xml(size, cell.span), &backing));
+        (index, backend(domain, format!("ram-node{index}"), size, &backing))
+    });
+    let nodes: Vec<(u32, MemoryBackend)> = nodes.collect();
+    // Old machine types take sizes in place of backends, and get them unless a backend says more than a size does.
+    let plain = nodes.iter().all(|(_, backend)| backend.kind == BackendKind::Ram) && !domain.has_memory_nodes;
+    if plain && machine.is_some_and(|machine| machine.version <= LAST_WITH_SIZED_NODES) {
+        let sized = |(index, backend): &(u32, MemoryBackend)| NumaNode {
+            id: u64::from(*index),
+            memory: NodeMemory::Size(backend.size.value),
+        };
+        line.nodes.extend(nodes.iter().map(sized));
+    } else {
+        nodes.into_iter().for_each(|(index, backend)| add_node(index, backend, libvirt, line));
     }
     let mut names = Names::new(domain);
     for (device, &size) in domain.memory_devices.iter().zip(&sizes.devices) {
         memory_device(domain, device, size, libvirt, &mut names, line);
+    }
+}
+
+fn add_node(index: u32, backend: MemoryBackend, libvirt: Option<Version>, line: &mut CommandLine) {
+    let without_memory = backend.size.value == 0 && libvirt.is_none_or(|version| version > LAST_WITH_EMPTY_BACKEND);
+    let memory = if without_memory { NodeMemory::None } else { NodeMemory::Backend(backend.id.clone()) };
+    line.nodes.push(NumaNode { id: u64::from(index), memory });
+    if !without_memory {
+        line.backends.push(backend);
     }
 }
 
@@ -86,6 +126,10 @@ fn memory_device(
     }
     if let Some(block) = bytes(device.block_kib).filter(|_| device.model == MemoryModel::VirtioMem) {
         properties.set("block-size", block, origin);
+    }
+    let dynamic = device.dynamic_memslots.filter(|dynamic| dynamic.value && device.model == MemoryModel::VirtioMem);
+    if let Some(dynamic) = dynamic.filter(|_| libvirt.is_none_or(|version| version >= DYNAMIC_MEMSLOTS)) {
+        properties.set("dynamic-memslots", "on", Origin::Xml(dynamic.span));
     }
     properties.set("memdev", backend_id, origin);
     let virtio = matches!(device.model, MemoryModel::VirtioMem | MemoryModel::VirtioPmem);
@@ -157,7 +201,7 @@ impl Names {
     fn next(&mut self, device: &MemoryDevice) -> (Option<u64>, String) {
         let counted = |counter: &mut u64, prefix: &str| {
             let number = *counter;
-            *counter += 1;
+            *counter = counter.saturating_add(1);
             format!("{prefix}{number}")
         };
         let alias = |name: String| device.alias.clone().unwrap_or(name);
@@ -174,10 +218,10 @@ impl Names {
 
     fn free_slot(&mut self) -> u64 {
         while self.taken.contains(&self.next_slot) {
-            self.next_slot += 1;
+            self.next_slot = self.next_slot.saturating_add(1);
         }
         let slot = self.next_slot;
-        self.next_slot += 1;
+        self.next_slot = self.next_slot.saturating_add(1);
         slot
     }
 }

@@ -2,16 +2,15 @@
 //!
 //! Sources: libvirt 9.0 and 11.3, `qemuBuildCpuCommandLine` and `qemuBuildCpuModelArgStr`
 //! (`src/qemu/qemu_command.c`), `qemuValidateDomainDefCpu` (`src/qemu/qemu_validate.c`), `virCPUDefParseXML`
-//! (`src/conf/cpu_conf.c`).
+//! (`src/conf/cpu_conf.c`), `qemuProcessUpdateGuestCPU` (`src/qemu/qemu_process.c`), `virCPUx86Update` and
+//! `virCPUx86Translate` (`src/cpu/cpu_x86.c`).
 
-use super::{Refusal, refuse};
-use crate::command_line::{Accelerator, Cpu, Model, Origin, Properties};
+use super::{Refusal, models, refuse};
+use crate::command_line::{Accelerator, Cpu, Model, Origin, Properties, QemuTarget, default_model};
 use crate::domain::{CpuElement, CpuMode, MaxPhysAddr, MaxPhysAddrMode, Sourced};
+use crate::text::quoted;
 use crate::version::Version;
 use crate::xml::Span;
-
-/// The model of a guest whose domain names none.
-const DEFAULT_MODEL: &str = "qemu64";
 
 /// Characters in a CPUID vendor (`VIR_CPU_VENDOR_ID_LENGTH`).
 const VENDOR_ID_LENGTH: usize = 12;
@@ -25,30 +24,25 @@ const BITS_OPTIONAL_SINCE: Version = Version::new(9, 2);
 /// The first libvirt with `<maxphysaddr>`; older ones drop it silently.
 pub(crate) const MAXPHYSADDR_SINCE: Version = Version::new(8, 7);
 
+/// What decides the CPU beside `<cpu>`.
+pub(super) struct Circumstances {
+    pub accelerator: Accelerator,
+    pub target: QemuTarget,
+    pub libvirt: Option<Version>,
+    pub qemu: Option<Version>,
+    /// Whether the QEMU is one of RHEL, which has models of its own.
+    pub rhel: bool,
+}
+
 /// The `-cpu` that libvirt writes for a domain with this `<cpu>`; `span` is the domain's.
-pub(super) fn cpu(
-    cpu: Option<&CpuElement>,
-    accelerator: Accelerator,
-    libvirt: Option<Version>,
-    span: Span,
-) -> Result<Cpu, Refusal> {
-    let default = || Model::Named(DEFAULT_MODEL.to_owned());
+pub(super) fn cpu(cpu: Option<&CpuElement>, circumstances: &Circumstances, span: Span) -> Result<Cpu, Refusal> {
     let Some(cpu) = cpu else {
-        return Ok(Cpu { model: default(), properties: Properties::new(), origin: Origin::Xml(span) });
+        let model = default_model(circumstances.target);
+        return Ok(Cpu { model, properties: Properties::new(), origin: Origin::Xml(span) });
     };
-    let model = match cpu.mode {
-        CpuMode::HostPassthrough if accelerator == Accelerator::Tcg => {
-            return refuse(cpu.span, "CPU mode host-passthrough needs KVM");
-        }
-        CpuMode::HostPassthrough => Model::Host,
-        CpuMode::Maximum => Model::Max,
-        CpuMode::HostModel => Model::HostModel,
-        CpuMode::Custom => match &cpu.model {
-            Some(model) => Model::Named(model.value.clone()),
-            None if cpu.has_features => return refuse(cpu.span, "CPU features need a CPU model"),
-            None => default(),
-        },
-    };
+    keywords(cpu)?;
+    let libvirt = circumstances.libvirt;
+    let model = model(cpu, circumstances)?;
     let mut properties = Properties::new();
     if let (CpuMode::Custom | CpuMode::HostModel, Some(vendor)) = (cpu.mode, &cpu.vendor_id) {
         properties.set("vendor", vendor_id(vendor)?, Origin::Xml(vendor.span));
@@ -66,6 +60,61 @@ pub(super) fn cpu(
         maxphysaddr(width, &mut properties, libvirt)?;
     }
     Ok(Cpu { model, properties, origin: Origin::Xml(cpu.span) })
+}
+
+/// The attributes that take one of a few words (`virCPUDefParseXML`).
+fn keywords(cpu: &CpuElement) -> Result<(), Refusal> {
+    let of_a_model = matches!(cpu.mode, CpuMode::Custom | CpuMode::HostModel);
+    let fallback = cpu.fallback.as_ref().filter(|_| of_a_model);
+    let all = [
+        ("match", cpu.matching.as_ref(), ["minimum", "exact", "strict"].as_slice()),
+        ("check", cpu.check.as_ref(), &["none", "partial", "full"]),
+        ("fallback", fallback, &["allow", "forbid"]),
+    ];
+    for (name, value, words) in all {
+        if let Some(value) = value.filter(|value| !words.contains(&value.value.as_str())) {
+            return refuse(value.span, format!("{name}='{}' is none of {}", quoted(&value.value), words.join(", ")));
+        }
+    }
+    match (&cpu.vendor, &cpu.model) {
+        (Some(vendor), None) => refuse(vendor.span, "<vendor> needs a <model>"),
+        _ => Ok(()),
+    }
+}
+
+fn model(cpu: &CpuElement, circumstances: &Circumstances) -> Result<Model, Refusal> {
+    let model = match cpu.mode {
+        CpuMode::HostPassthrough if circumstances.accelerator == Accelerator::Tcg => {
+            return refuse(cpu.span, "CPU mode host-passthrough needs KVM");
+        }
+        CpuMode::HostPassthrough => return Ok(Model::Host),
+        CpuMode::Maximum => return Ok(Model::Max),
+        CpuMode::HostModel => return Ok(Model::HostModel),
+        CpuMode::Custom => match &cpu.model {
+            Some(model) => model,
+            None if cpu.has_features => return refuse(cpu.span, "CPU features need a CPU model"),
+            None => return Ok(default_model(circumstances.target)),
+        },
+    };
+    // The host's CPU takes the place of the model (`x86UpdateHostModel`).
+    if cpu.matching.as_ref().is_some_and(|matching| matching.value == "minimum") {
+        return Ok(Model::HostModel);
+    }
+    let name = model.value.as_str();
+    if circumstances.libvirt.and_then(|libvirt| models::libvirt_knows(name, libvirt)) == Some(false) {
+        return refuse(model.span, format!("CPU model {} is unknown to this libvirt", quoted(name)));
+    }
+    if circumstances.rhel || circumstances.qemu.and_then(|qemu| models::qemu_has(name, qemu)) == Some(true) {
+        return Ok(Model::Named(name.to_owned()));
+    }
+    let lacking = circumstances.qemu.and_then(|qemu| models::qemu_has(name, qemu)) == Some(false);
+    if let Some(fallback) = cpu.fallback.as_ref().filter(|fallback| lacking && fallback.value == "forbid") {
+        return refuse(
+            fallback.span,
+            format!("QEMU has no CPU model {} and the domain forbids a fallback", quoted(name)),
+        );
+    }
+    Ok(Model::Named(models::replacement(name).to_owned()))
 }
 
 fn vendor_id(vendor: &Sourced<String>) -> Result<&str, Refusal> {

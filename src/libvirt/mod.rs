@@ -4,16 +4,24 @@
 mod backend;
 mod cpu;
 mod memory;
+mod models;
+mod validate;
 
+use cpu::Circumstances;
 pub(crate) use cpu::{LIMIT_SINCE, MAXPHYSADDR_SINCE};
 
 use crate::command_line::{
     Accelerator, Argument, CommandLine, Device, Global, MDEV_FOLDER, Machine, Origin, Passthrough, Properties,
-    Property, Told,
+    Property, QemuTarget, Told,
 };
 use crate::domain::{DeviceChange, Domain, HostDevice, HostDeviceKind};
-use crate::version::Version;
+use crate::host::Host;
+use crate::machine::{Family, Flavor, MachineType, Resolved, resolve};
 use crate::xml::Span;
+
+/// The machine type of a domain that names none (`virQEMUCapsGetPreferredMachine` in libvirt
+/// `src/qemu/qemu_capabilities.c`: the default of QEMU's x86 programs).
+const DEFAULT_MACHINE: &str = "pc";
 
 /// libvirt refuses the domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,34 +46,74 @@ pub struct Written {
     pub refusals: Vec<Refusal>,
 }
 
-/// What a libvirt of that version writes for a domain, with the raw QEMU arguments that the domain adds; a version that
-/// is not known is taken for a new one.
-pub fn write(domain: &Domain, libvirt: Option<Version>) -> Written {
-    let mut refusals = Vec::new();
+/// What the host's libvirt writes for a domain, with the raw QEMU arguments that the domain adds. One whose version is not
+/// known is taken for a new one, and refuses nothing that another might take.
+pub fn write(domain: &Domain, host: &Host) -> Written {
+    let libvirt = host.libvirt;
+    let machine = machine(domain, host);
+    let mut refusals = validate::refusals(domain, machine.family, libvirt);
     let mut keep = |refusal: Refusal| refusals.push(refusal);
     let kvm = domain.hypervisor.as_ref().is_some_and(|hypervisor| hypervisor.value == "kvm");
     let accelerator = if kvm { Accelerator::Kvm } else { Accelerator::Tcg };
-    let cpu = cpu::cpu(domain.cpu.as_ref(), accelerator, libvirt, domain.span).map_err(&mut keep).ok();
-    let sizes = memory::sizes(domain, libvirt).map_err(&mut keep).ok();
+    let target = target(domain).map_err(&mut keep).unwrap_or_default();
+    let rhel = machine.known.as_ref().is_some_and(|machine| machine.flavor == Flavor::Rhel);
+    let circumstances = Circumstances { accelerator, target, libvirt, qemu: host.qemu, rhel };
+    let cpu = cpu::cpu(domain.cpu.as_ref(), &circumstances, domain.span).map_err(&mut keep).ok();
+    let sizes = memory::sizes(domain, host).map_err(&mut keep).ok();
     let mut line = CommandLine {
+        target,
         machine: Machine {
-            kind: domain.machine.as_ref().map(|machine| Told::in_xml(machine.value.clone(), machine.span)),
+            kind: Some(match &domain.machine {
+                Some(machine) => Told::in_xml(machine.value.clone(), machine.span),
+                None => Told::in_xml(DEFAULT_MACHINE.to_owned(), domain.span),
+            }),
             acpi: Some(domain.acpi),
             ..Machine::default()
         },
         accelerator: Some(accelerator),
         cpu,
+        sockets: domain.sockets,
         memory: sizes.as_ref().map(|sizes| sizes.memory),
         globals: pci_hole64(domain).into_iter().collect(),
         ..CommandLine::default()
     };
     if let Some(sizes) = &sizes {
-        backend::memory(domain, sizes, libvirt, &mut line);
+        backend::memory(domain, machine.known.as_ref(), sizes, libvirt, &mut line);
     }
     domain.passthrough.iter().for_each(|device| attach(device, &mut line));
     domain.device_changes.iter().for_each(|change| change_device(change, &mut line));
     line.merge(raw_arguments(domain));
     Written { line, refusals }
+}
+
+/// What libvirt knows of the machine type that the domain names.
+struct MachineFacts {
+    family: Option<Family>,
+    /// The type, where its name tells all.
+    known: Option<MachineType>,
+}
+
+fn machine(domain: &Domain, host: &Host) -> MachineFacts {
+    let requested = domain.machine.as_ref().map_or("pc", |machine| machine.value.as_str());
+    match resolve(host.canonical_machine(requested)) {
+        Resolved::Known(machine) => MachineFacts { family: Some(machine.family), known: Some(machine) },
+        Resolved::Unknown { family, .. } => MachineFacts { family, known: None },
+        Resolved::NotPc(_) => MachineFacts { family: None, known: None },
+    }
+}
+
+/// Which QEMU libvirt starts: what `<emulator>` names, or what the architecture has (`virQEMUCapsInitGuest` in libvirt
+/// `src/qemu/qemu_capabilities.c`). A 64-bit one runs 32-bit guests, too.
+fn target(domain: &Domain) -> Result<QemuTarget, Refusal> {
+    let i686 = domain.arch.as_ref().is_some_and(|arch| arch.value == "i686");
+    match &domain.emulator {
+        Some(emulator) if emulator.value.ends_with("qemu-system-i386") => match i686 {
+            true => Ok(QemuTarget::I386),
+            false => refuse(emulator.span, "qemu-system-i386 runs guests of architecture i686 only"),
+        },
+        None if i686 => Ok(QemuTarget::I386),
+        _ => Ok(QemuTarget::X86_64),
+    }
 }
 
 /// The passthrough devices of a domain, with those that raw QEMU arguments add.

@@ -1,6 +1,6 @@
 //! The vCPU's vendor, long mode and phys-bits, as QEMU realizes it.
 
-use crate::command_line::{Accelerator, CpuOptions, Model};
+use crate::command_line::{Accelerator, CpuOptions, Model, QemuTarget};
 use crate::version::Version;
 
 /// phys-bits of a 64-bit CPU for which nobody asked otherwise (`TCG_PHYS_ADDR_BITS` in QEMU `target/i386/cpu.h`).
@@ -139,6 +139,7 @@ impl Vcpu {
     pub fn realize(
         options: &CpuOptions,
         accelerator: Accelerator,
+        target: QemuTarget,
         host: HostCpu<'_>,
         qemu: Version,
         host_phys_bits_default: Option<u32>,
@@ -156,7 +157,8 @@ impl Vcpu {
             Model::Named(name) => without_long_mode(name),
             _ => None,
         };
-        let long_mode = options.lm.unwrap_or(named.is_none());
+        // Of a 32-bit QEMU no CPU has long mode (`x86_cpu_get_supported_feature_word`).
+        let long_mode = target == QemuTarget::X86_64 && options.lm.unwrap_or(named.is_none());
         if !long_mode {
             if options.phys_bits != 0 {
                 return Err(CpuRefusal::NotConfigurable);
@@ -211,7 +213,8 @@ mod tests {
     }
 
     fn realize(options: &CpuOptions, accelerator: Accelerator, qemu: Version) -> Result<(String, u32), CpuRefusal> {
-        Vcpu::realize(options, accelerator, EPYC_HOST, qemu, None).map(|c| (c.vendor.unwrap_or_default(), c.phys_bits))
+        Vcpu::realize(options, accelerator, QemuTarget::X86_64, EPYC_HOST, qemu, None)
+            .map(|c| (c.vendor.unwrap_or_default(), c.phys_bits))
     }
 
     /// Expected values: QMP `qom-get` of `vendor` and `phys-bits` on QEMU 7.2.22 and 10.0.13, AMD host with 48 bits.

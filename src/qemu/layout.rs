@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::address::{ABOVE_4G_START, AMD_HT_START, GIB, GpaRange, round_up};
+use crate::address::{ABOVE_4G_START, AMD_HT_START, GIB, GpaRange, last_address, round_up};
 use crate::machine::{Family, MachineType};
 use crate::version::Version;
 
@@ -62,6 +62,12 @@ pub struct Layout {
     pub device_memory: Option<GpaRange>,
     /// The 64-bit PCI hole; none where its size is 0.
     pub pci_hole64: Option<GpaRange>,
+    /// Where that hole starts.
+    #[serde(skip)]
+    pub pci_hole64_start: u64,
+    /// Its size in bytes.
+    #[serde(skip)]
+    pub pci_hole64_size: u64,
     /// The highest address QEMU counts as used (`pc_max_used_gpa`).
     pub max_gpa: u64,
     /// The fewest phys-bits that reach `max_gpa`.
@@ -102,8 +108,10 @@ impl Layout {
             ram_above_4g: GpaRange::with_size(builder.above_start, builder.above_size),
             device_memory: builder.device_memory()?.and_then(|(start, size)| GpaRange::with_size(start, size)),
             pci_hole64: GpaRange::with_size(builder.pci_hole64_start()?, builder.pci_hole64_size()),
+            pci_hole64_start: builder.pci_hole64_start()?,
+            pci_hole64_size: builder.pci_hole64_size(),
             max_gpa,
-            phys_bits_needed: u64::BITS - max_gpa.leading_zeros(),
+            phys_bits_needed: max_gpa.checked_ilog2().map_or(0, |highest| highest.saturating_add(1)),
         })
     }
 
@@ -193,7 +201,7 @@ impl Builder<'_> {
 
     fn max_used_gpa(&self) -> Result<u64, LayoutError> {
         let (input, qemu_8_2) = (self.input, Version::new(8, 2));
-        let cpu_limit = (1 << input.phys_bits) - 1;
+        let cpu_limit = last_address(input.phys_bits);
         if input.qemu < qemu_8_2 {
             // A 32-bit CPU has no 64-bit hole; one with PAE was overlooked until 8.2.
             if input.phys_bits <= 32 && input.qemu >= FIRST_RELOCATING_QEMU {
@@ -204,8 +212,10 @@ impl Builder<'_> {
                 return Ok(cpu_limit);
             }
             return match self.device_memory()? {
-                Some((start, size)) => start.checked_add(size - 1).ok_or(LayoutError::Overflow),
-                None => Ok(self.above_4g_end()? - 1),
+                Some((start, size)) => {
+                    GpaRange::with_size(start, size).ok_or(LayoutError::Overflow).map(|range| range.end)
+                }
+                None => self.above_4g_end()?.checked_sub(1).ok_or(LayoutError::NoMemory),
             };
         }
         // QEMU does not notice that an absurd hole passes 64 bits.

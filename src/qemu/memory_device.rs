@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use crate::address::{GpaRange, round_up};
+use crate::address::{GpaRange, round_down, round_up};
 use crate::command_line::{BackendKind, CommandLine, Device, MemoryBackend, Origin, PageSize, Property};
 
 /// The alignment of anonymous memory, and the least for virtio-mem (`QEMU_VMALLOC_ALIGN` in QEMU
@@ -271,7 +271,7 @@ fn request(
     }
     // The label lies behind the memory, which is rounded down (QEMU `nvdimm_prepare_memory_region`).
     let label = told("label-size").and_then(Property::size).unwrap_or(0);
-    match size.saturating_sub(label) & !(alignment - 1) {
+    match round_down(size.saturating_sub(label), alignment) {
         0 => Err(PlacementError::NothingButLabel { alignment }),
         size => Ok(Request { size, alignment, address }),
     }
@@ -297,12 +297,11 @@ pub fn place(window: GpaRange, total: u64, requests: &[Request]) -> Result<Vec<G
     let mut in_address_order: Vec<GpaRange> = Vec::with_capacity(requests.len());
     let mut used: u64 = 0;
     for (index, request) in requests.iter().enumerate() {
-        let fits = used.checked_add(request.size).is_some_and(|sum| sum <= total);
-        if !fits {
+        let Some(sum) = used.checked_add(request.size).filter(|&sum| sum <= total) else {
             return Err((index, PlacementError::NotEnoughSpace { used, total }));
-        }
+        };
         let range = place_one(window, &in_address_order, *request).map_err(|error| (index, error))?;
-        used += request.size;
+        used = sum;
         placed.push(range);
         let position = in_address_order.partition_point(|other| other.start < range.start);
         in_address_order.insert(position, range);
@@ -313,7 +312,7 @@ pub fn place(window: GpaRange, total: u64, requests: &[Request]) -> Result<Vec<G
 fn place_one(window: GpaRange, plugged: &[GpaRange], request: Request) -> Result<GpaRange, PlacementError> {
     let alignment = request.alignment;
     if let Some(address) = request.address {
-        if address & (alignment - 1) != 0 {
+        if !address.is_multiple_of(alignment) {
             return Err(PlacementError::Unaligned { address, alignment });
         }
         let range = GpaRange::with_size(address, request.size)

@@ -4,17 +4,21 @@
 
 pub mod cpu;
 pub mod layout;
+pub mod memory_backend;
 pub mod memory_device;
+pub mod tables;
 
 use std::collections::HashMap;
 
 use crate::address::round_up;
-use crate::command_line::{CommandLine, DEFAULT_RAM, NodeMemory, NumaNode, Told};
+use crate::command_line::{CommandLine, DEFAULT_RAM, NodeMemory, NumaNode, Origin, Told};
 use crate::machine::{Family, MachineType};
 use crate::version::Version;
 use cpu::{CpuRefusal, HostCpu, Vcpu};
 use layout::{Layout, LayoutError, LayoutInput};
+use memory_backend::BackendError;
 use memory_device::{MemoryDeviceKind, PlacementError, Plugged};
+use tables::TableError;
 
 /// What QEMU builds.
 #[derive(Debug)]
@@ -23,6 +27,10 @@ pub struct Built {
     pub cpu: Result<Vcpu, CpuRefusal>,
     /// Why QEMU refuses `-m`, if it does.
     pub memory_refusal: Option<String>,
+    /// The piece of memory that QEMU or KVM refuses, if one does, and the place that decides.
+    pub backend_refusal: Option<(BackendError, Origin)>,
+    /// Why QEMU cannot describe the map to the firmware.
+    pub table_refusal: Option<TableError>,
     /// RAM without memory devices, in bytes.
     pub ram: u64,
     /// `pci-hole64-size`, bytes, where it is told one.
@@ -35,7 +43,8 @@ pub struct Built {
 
 /// Builds the guest that `line` describes.
 pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu: Version) -> Built {
-    let cpu = Vcpu::realize(&line.cpu_options(), line.accelerator(), host, qemu, machine.host_phys_bits_limit);
+    let cpu =
+        Vcpu::realize(&line.cpu_options(), line.accelerator(), line.target, host, qemu, machine.host_phys_bits_limit);
     let (ram, maxmem, slots) = memory(line);
     let memory_refusal = memory_refusal(line, machine, ram);
     let pci_hole64_size = pci_hole64_size(line, machine.family);
@@ -59,7 +68,18 @@ pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu:
         Some(Ok(layout)) => memory_device::plug(line, layout.device_memory, maxmem.saturating_sub(ram)),
         _ => Ok(Vec::new()),
     };
-    Built { cpu, ram, memory_refusal, pci_hole64_size, layout, plugged }
+    let map = layout.as_ref().and_then(|layout| layout.as_ref().ok());
+    let too_large = || memory_backend::too_large(line, map?, plugged.as_deref().unwrap_or_default());
+    Built {
+        ram,
+        memory_refusal,
+        backend_refusal: memory_backend::refused(line, machine, qemu).or_else(too_large),
+        table_refusal: map.and_then(|map| tables::refused(line, machine, map, ram, qemu)),
+        cpu,
+        pci_hole64_size,
+        layout,
+        plugged,
+    }
 }
 
 /// RAM, the most memory there can be, both in bytes, and the slots (`machine_set_mem` in QEMU `hw/core/machine.c`,

@@ -92,7 +92,7 @@ pub(super) fn cause(guest: &Guest<'_>) -> Option<String> {
 pub(super) fn labelled(guest: &Guest<'_>, mut finding: Finding) -> Finding {
     let machine = guest.setting.machine;
     if !machine.enforces_amd_1tb_hole {
-        if let Some(kind) = &guest.line.machine.kind {
+        if let Some(kind) = guest.line.machine.kind.as_ref().filter(|kind| kind.origin.span() != guest.domain.span) {
             finding = finding.with_label(kind.origin.span(), "does not move RAM above 1 TiB");
         }
     } else if guest.cpu().is_some_and(|cpu| !cpu.is_amd())

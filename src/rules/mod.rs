@@ -5,9 +5,11 @@ mod collision;
 pub(crate) mod dma_not_visible;
 pub(crate) mod hotplug_window_in_reserved_range;
 pub(crate) mod machine_type_not_available;
+pub(crate) mod memory_backend_refused;
 pub(crate) mod memory_device_does_not_fit;
 pub(crate) mod memory_device_in_reserved_range;
 pub(crate) mod memory_hotplug_refused;
+pub(crate) mod memory_map_refused;
 pub(crate) mod not_modelled;
 #[cfg(feature = "cli")]
 pub mod page;
@@ -68,6 +70,8 @@ pub static RULES: &[Rule] = &[
     refused_by_libvirt::RULE,
     machine_type_not_available::RULE,
     memory_hotplug_refused::RULE,
+    memory_backend_refused::RULE,
+    memory_map_refused::RULE,
     phys_bits_not_configurable::RULE,
     phys_bits_out_of_range::RULE,
     phys_bits_above_host::RULE,
@@ -120,10 +124,12 @@ pub fn check(guest: &Guest<'_>) -> Vec<Finding> {
     for rule in RULES {
         let before = findings.len();
         (rule.check)(guest, &mut findings);
-        let all = findings.len() - before;
-        if all > MAX_PER_RULE {
-            findings.truncate(before + MAX_PER_RULE);
-            findings[before].title += &format!(" (and {} more like it)", all - 1);
+        let more = findings.len().saturating_sub(before).saturating_sub(1);
+        if more >= MAX_PER_RULE {
+            findings.truncate(before.saturating_add(MAX_PER_RULE));
+            if let Some(first) = findings.get_mut(before) {
+                first.title.push_str(&format!(" (and {more} more like it)"));
+            }
         }
     }
     findings

@@ -3,6 +3,7 @@
 #[cfg(feature = "cli")]
 use super::page::*;
 use super::{Refuser, Rule};
+use crate::address::last_address;
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::qemu::layout::{FIRST_RELOCATING_QEMU, LayoutError};
@@ -23,7 +24,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(RULE.id, Severity::Error, message, span, "too large"));
     }
     let (Some(layout), Some(cpu)) = (guest.layout(), guest.cpu()) else { return };
-    let limit = (1 << cpu.phys_bits) - 1;
+    let limit = last_address(cpu.phys_bits);
     // `pc_memory_init` of QEMU `hw/i386/pc.c`, 7.1 and newer.
     if layout.max_gpa <= limit || guest.setting.qemu < FIRST_RELOCATING_QEMU {
         return;

@@ -8,7 +8,7 @@ use crate::guest::Guest;
 
 pub(crate) const RULE: Rule = Rule {
     id: "refused-by-libvirt",
-    summary: "libvirt refuses the domain for its memory or CPU settings",
+    summary: "libvirt refuses the domain for its memory, CPU or controllers",
     by: Refuser::Libvirt,
     stops: false,
     check,
@@ -41,7 +41,9 @@ const PAGE: Page = Page {
     )],
     history: &[Text(
         "`<maxMemory>` and memory devices need NUMA cells because it is a cell that memory is plugged into; libvirt \
-         has asked for one since memory hot-plug came. `<maxphysaddr>` came with libvirt 8.7.",
+         asked for one from the start, and since 9.6 adds one to a domain that has none. Slots may be left out since \
+         9.5, and only DIMMs and NVDIMMs take one. `<maxphysaddr>` came with libvirt 8.7. Where the version of libvirt \
+         is not known, nothing is reported that some version takes.",
     )],
     errors: &[
         libvirt(
@@ -162,6 +164,11 @@ const PAGE: Page = Page {
             "CPU maximum physical address bits number specification cannot be used with mode='passthrough'",
         ),
         libvirt("a limit in the wrong mode", "attribute 'limit' is only supported for maxphysaddr mode 'passthrough'"),
+        libvirt("a model that QEMU lacks, and no fallback", "CPU model 'cpu64-rhel5' is not supported by hypervisor"),
+        libvirt("a word that is none", "Invalid fallback attribute"),
+        libvirt("the wrong emulator", "Emulator '/usr/bin/qemu-system-i386' does not support arch 'x86_64'"),
+        libvirt("huge pages of anonymous memory", "hugepages are not allowed with anonymous memory source"),
+        libvirt("a domain without a type", "missing domain type attribute"),
     ],
     fix: &[
         Text(

@@ -3,7 +3,7 @@
 #[cfg(feature = "cli")]
 use super::page::*;
 use super::{Refuser, Rule};
-use crate::address::{AMD_HT_START, GIB};
+use crate::address::{AMD_HT_START, GIB, total};
 use crate::command_line::{Memory, Origin, Passthrough, PassthroughKind};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
@@ -31,12 +31,13 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     // What would keep it where it is.
     let maximum = guest.maxmem_span().filter(|_| layout.device_memory.is_some());
     let slots = guest.memory().map_or(0, Memory::slots);
-    let plugged: u64 = guest.plugged.iter().flatten().filter_map(|device| device.range.size()).sum();
+    let sizes = guest.plugged.iter().flatten().filter_map(|device| device.range.size());
+    let plugged = total(sizes);
     let stays = layout.maxmem_that_stays(guest.ram, slots).filter(|&most| most >= guest.ram.saturating_add(plugged));
     let reason = match (maximum, stays) {
         (Some(_), Some(most)) if most >= guest.ram.saturating_add(GIB) => {
             let slots = if slots == 1 { "1 slot".to_owned() } else { format!("{slots} slots") };
-            let most = text::size(most / GIB * GIB);
+            let most = text::size(most & !(GIB - 1));
             format!("only for memory hot-plug; a <maxMemory> of up to {most} with {slots} would keep it below 1 TiB")
         }
         (Some(_), Some(_)) => "only for memory hot-plug; without it, or with fewer slots, it would stay".to_owned(),

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::work_dir;
 
 /// Every file with the ending below `folder`.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
@@ -41,5 +44,31 @@ fn every_row_of_the_table_has_its_test() {
             let exists = tests.contains(name) || Path::new(env!("CARGO_MANIFEST_DIR")).join(name).is_file();
             assert!(exists, "{test} is not a test: {row}");
         }
+    }
+}
+
+/// What the hook logs, `check` says, and the verdict is that of the guest without it.
+#[test]
+fn a_broken_override_is_ignored_and_said() {
+    let folder = work_dir("security-override");
+    let file = folder.join("a.xml");
+    let xml = |asked: &str| {
+        format!(
+            "<domain type='kvm'><name>a</name><metadata><p:policy xmlns:p='urn:iova-preflight:policy:1' passthrough='{asked}'/>\
+             </metadata><memory unit='GiB'>4</memory><os><type machine='pc-q35-7.2'>hvm</type></os></domain>"
+        )
+    };
+    let check = |asked: &str, arguments: &[&str]| {
+        std::fs::write(&file, xml(asked)).expect("write a domain");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
+        command.args(["check", "--policy", "none", "--host", "amd-epyc"]).args(arguments).arg(&file);
+        let output = command.output().expect("run check");
+        assert_eq!(output.status.code(), Some(0), "{asked}");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    let warning = check("x", &[]);
+    assert!(warning.contains("a.xml: warning: its <metadata> is ignored: passthrough='x'"), "{warning}");
+    for (asked, arguments) in [("assume", &[][..]), ("present", &[]), ("x", &["--quiet"])] {
+        assert_eq!(check(asked, arguments), "", "{asked}");
     }
 }

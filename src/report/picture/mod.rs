@@ -159,15 +159,19 @@ fn intervals(columns: &[Column], top: u64) -> Vec<Interval> {
     let blocks = columns.iter().flat_map(|column| &column.blocks).map(|block| block.range.start);
     let limits = columns.iter().filter_map(|column| column.limit).map(|(_, address)| address);
     let starts: BTreeSet<u64> = blocks.chain(limits).collect();
-    let ends = starts.iter().skip(1).map(|start| start - 1).chain([top]);
+    let ends = starts.iter().skip(1).map(|start| start.saturating_sub(1)).chain([top]);
     starts
         .iter()
         .zip(ends)
-        .map(|(&start, end)| Interval {
-            range: GpaRange { start, end },
-            rows: 1 + (((end - start) / GIB).max(1).ilog2() / 3) as usize,
-        })
+        .map(|(&start, end)| Interval { range: GpaRange { start, end }, rows: rows(end.saturating_sub(start)) })
         .collect()
+}
+
+/// The rows that this many bytes take: one more for every eightfold of a GiB.
+fn rows(bytes: u64) -> usize {
+    const BITS_PER_ROW: u32 = 3;
+    let bits = (bytes / GIB).checked_ilog2().unwrap_or(0);
+    (bits / BITS_PER_ROW).saturating_add(1) as usize
 }
 
 /// A map whose parts may overlap yet.
@@ -184,8 +188,9 @@ impl<'f> Map<'f> {
         let layout = facts.layout.as_ref()?;
         let mut parts: Vec<(GpaRange, Kind, String)> =
             layout.ram().map(|ram| (ram, Kind::Ram, "RAM".to_owned())).collect();
-        if layout.ram_below_4g.end < ABOVE_4G_START - 1 {
-            let low = GpaRange { start: layout.ram_below_4g.end + 1, end: ABOVE_4G_START - 1 };
+        let after_ram = layout.ram_below_4g.end.checked_add(1).filter(|&start| start < ABOVE_4G_START);
+        if let Some(start) = after_ram {
+            let low = GpaRange { start, end: ABOVE_4G_START - 1 };
             parts.push((low, Kind::Low, "32-bit PCI, firmware".to_owned()));
         }
         parts.extend(devices(facts).into_iter().map(|(range, name)| (range, Kind::Device, name)));
@@ -228,7 +233,7 @@ impl<'f> Map<'f> {
         let starts: Vec<u64> = starts.into_iter().filter(|&start| start <= top).collect();
         let mut blocks: Vec<(GpaRange, Kind, String)> = Vec::new();
         for (index, &start) in starts.iter().enumerate() {
-            let end = starts.get(index + 1).map_or(top, |next| next - 1);
+            let end = starts.get(index.saturating_add(1)).map_or(top, |next| next.saturating_sub(1));
             let (kind, name) = self.what_is_at(start);
             match blocks.last_mut() {
                 Some((range, before, of)) if (*before, of.as_str()) == (kind, &name) => range.end = end,
@@ -280,7 +285,7 @@ fn devices(facts: &Facts) -> Vec<(GpaRange, String)> {
         match merged.last_mut() {
             Some((last, kind, count)) if *kind == model && last.end.checked_add(1) == Some(range.start) => {
                 last.end = range.end;
-                *count += 1;
+                *count = count.saturating_add(1);
             }
             _ => merged.push((range, model, 1)),
         }
@@ -311,6 +316,8 @@ mod tests {
                 ram_above_4g: GpaRange::with_size(above * GIB, 1198 * GIB),
                 device_memory: None,
                 pci_hole64: GpaRange::with_size(ram_end, 32 * GIB),
+                pci_hole64_start: ram_end,
+                pci_hole64_size: 32 * GIB,
                 max_gpa: ram_end + 32 * GIB - 1,
                 phys_bits_needed: 41 + u32::from(relocated),
             }),

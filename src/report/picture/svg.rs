@@ -1,4 +1,5 @@
 //! A [`Picture`] as an SVG document that needs nothing else.
+#![allow(clippy::arithmetic_side_effects, reason = "pixels on a page whose every part is bounded")]
 
 use std::io;
 

@@ -1,5 +1,6 @@
 //! A [`Picture`] for a terminal: addresses on the left, a bar and its labels for each column. Kinds differ in their
 //! pattern, so that it can be read without colour too.
+#![allow(clippy::arithmetic_side_effects, reason = "columns of a terminal")]
 
 use std::fmt::Write as _;
 

@@ -39,6 +39,11 @@ impl Rng {
         let index = self.below(from.len() as u64);
         &from[usize::try_from(index).expect("an index fits")]
     }
+
+    pub fn text<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        let text: &&str = self.pick(from);
+        text
+    }
 }
 
 /// Every spelling of a unit that libvirt knows and that fits these sizes.

@@ -4,7 +4,7 @@
 use super::draw::Rng;
 use super::generate::{self, Inventory};
 use super::oracle::Oracle;
-use super::{ALONE, Answer, CASES, Overcommit, SEED, ask_all, compare, host_cpu, number, skip};
+use super::{ALONE, Answer, CASES, Overcommit, SEED, ask_all, compare, host_cpu, inventory, kvm, number, skip};
 use crate::common::{Differences, evaluated, note, work_dir};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -22,8 +22,8 @@ const MOST_BATCHES: u64 = 200;
 #[test]
 fn random_domains_start_when_fixed() {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let qemu = std::env::var("IOVA_DIFF_QEMU").ok();
-    let oracle = match Oracle::find(qemu.as_deref()) {
+    let work = work_dir("differential-fixes");
+    let oracle = match Oracle::start(Path::new("/"), &work) {
         Ok(oracle) => oracle,
         Err(why) => return skip(&format!("no real libvirt and QEMU to start fixed domains with: {why}")),
     };
@@ -34,7 +34,7 @@ fn random_domains_start_when_fixed() {
     let seed = number("IOVA_DIFF_SEED", SEED);
     // Fewer than random domains, as each of them counts: 60 where that test has 200.
     let wanted = (number("IOVA_DIFF_CASES", CASES as u64) * 3).div_ceil(10);
-    let tool = Tool::new(&work_dir("differential-fixes"), &oracle);
+    let tool = Tool::new(&work, &oracle);
     let files = fixable(&tool, &oracle, seed, usize::try_from(wanted).expect("a count fits"));
 
     let mut diffs = rewrite(&tool, &files);
@@ -110,10 +110,6 @@ impl Tool {
     }
 }
 
-fn kvm() -> bool {
-    std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
-}
-
 fn file_name(path: &Path) -> String {
     path.file_name().expect("a case is a file").to_string_lossy().into_owned()
 }
@@ -122,7 +118,7 @@ fn file_name(path: &Path) -> String {
 fn fixable(tool: &Tool, oracle: &Oracle, seed: u64, wanted: usize) -> Vec<PathBuf> {
     let mut old = oracle.machines.clone();
     old.retain(|machine| machine.contains('-') && !["7.1", "7.2"].iter().any(|new| machine.ends_with(new)));
-    let inventory = Inventory { machines: old, models: oracle.models.clone(), kvm: kvm(), host_bits: host_cpu().1 };
+    let inventory = Inventory { machines: old, ..inventory(oracle) };
     let (mut found, mut drawn) = (Vec::new(), BTreeMap::<String, usize>::new());
     let mut kinds = BTreeMap::<String, usize>::new();
     for batch in 0..MOST_BATCHES {
@@ -130,7 +126,7 @@ fn fixable(tool: &Tool, oracle: &Oracle, seed: u64, wanted: usize) -> Vec<PathBu
             // Not the domains of the other test.
             let (name, mut rng) = (format!("f{case:05}"), Rng::of_case(!seed, case));
             let path = tool.work.join(format!("{name}.xml"));
-            std::fs::write(&path, generate::domain(&mut rng, &inventory, &name)).expect("write a domain");
+            std::fs::write(&path, generate::domain(&mut rng, &inventory, &name).0).expect("write a domain");
             path
         };
         let files: Vec<PathBuf> = (batch * BATCH..(batch + 1) * BATCH).map(draw).collect();

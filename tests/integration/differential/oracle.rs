@@ -6,15 +6,33 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 const URI: &str = "qemu:///system";
-const EMULATOR: &str = "qemu-system-x86_64";
+const EMULATOR: &str = "/usr/bin/qemu-system-x86_64";
+const OTHER_EMULATOR: &str = "/usr/bin/qemu-system-i386";
 const ONE_TIB: u64 = 1 << 40;
+const GIB: u64 = 1 << 30;
 
-/// The programs that answer, and what they are.
+/// Longer than libvirtd takes to learn what its QEMUs can do.
+const START: Duration = Duration::from_secs(120);
+
+/// Held while a machine is asked that takes a good part of this machine's memory.
+static LARGE: Mutex<()> = Mutex::new(());
+
+/// What a machine may take of this machine's memory for it to be asked at all, and without waiting for its turn.
+const MOST_MEMORY: u64 = 13 * GIB / 2;
+const LITTLE_MEMORY: u64 = GIB / 4;
+
+/// The programs that answer, in namespaces of their own, and what they are.
 pub struct Oracle {
-    /// The command that starts the QEMU to ask.
-    qemu: Vec<String>,
+    /// Ends with its standard input, and all of the stack with it.
+    stack: Child,
+    _input: ChildStdin,
+    /// Where the stack's root is, and a process in its namespaces.
+    root: String,
+    process: String,
     pub qemu_version: String,
     pub libvirt_version: String,
     /// The QEMU that libvirt builds its command lines for: it resolves the machine aliases.
@@ -23,42 +41,103 @@ pub struct Oracle {
     pub q35: String,
     /// CPU models that both libvirt and QEMU know.
     pub models: Vec<String>,
+    /// Models that libvirt knows and QEMU lacks.
+    pub lacking: Vec<String>,
+    /// Models of QEMU that libvirt does not know.
+    pub unknown: Vec<String>,
+    pub i386: bool,
 }
 
 impl Oracle {
-    /// Finds the real programs, or says what is missing. `qemu` is another QEMU to ask.
-    pub fn find(qemu: Option<&str>) -> Result<Self, String> {
-        let version = output("virsh", &["-c", URI, "version", "--daemon"])?;
-        let libvirt_version = version
-            .lines()
-            .find_map(|line| line.strip_prefix("Running against daemon: "))
-            .ok_or("virsh does not name the daemon's version")?;
-        let (machines, pc, q35) = machines(&output(EMULATOR, &["-M", "help"])?)?;
-        let known = output(EMULATOR, &["-cpu", "help"])?;
-        let known: Vec<&str> = known.split_whitespace().collect();
-        let models = output("virsh", &["-c", URI, "cpu-models", "x86_64"])?;
-        let models = models.lines().map(str::trim).filter(|model| known.contains(model)).map(str::to_owned).collect();
-        let qemu: Vec<String> = qemu.unwrap_or(EMULATOR).split_whitespace().map(str::to_owned).collect();
-        let mut oracle = Oracle {
-            qemu,
-            qemu_version: String::new(),
-            libvirt_version: libvirt_version.trim().to_owned(),
-            machines,
-            pc,
-            q35,
-            models,
+    /// Starts the programs in `tree`, the root of a Debian or of this machine, or says what is missing. They see the
+    /// files in `cases`.
+    pub fn start(tree: &Path, cases: &Path) -> Result<Self, String> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(file!()).with_file_name("stack");
+        let mut stack = Command::new("unshare")
+            .args(["--mount", "--pid", "--net", "--fork", "--kill-child", "--propagation", "private"])
+            .arg(script)
+            .args([tree, cases])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("unshare: {e}"))?;
+        let input = stack.stdin.take().ok_or("no standard input")?;
+        let stdout = stack.stdout.take().ok_or("no standard output")?;
+        let (sender, line) = channel();
+        std::thread::spawn(move || drop(sender.send(BufReader::new(stdout).lines().next())));
+        let Ok(Some(Ok(line))) = line.recv_timeout(START) else {
+            let _ = stack.kill();
+            let mut why = String::new();
+            let _ = stack.stderr.take().map(|mut stderr| stderr.read_to_string(&mut why));
+            let _ = stack.wait();
+            return Err(format!("{}: {}", tree.display(), why.trim().replace('\n', " ")));
         };
-        let mut probe = Qemu::start(&oracle.qemu, &["-machine".to_owned(), "none".to_owned()])?;
-        let version = probe.ask("query-version", &Value::Null).map_err(|_| probe.stderr())?;
-        let number = |part: &str| version["qemu"][part].as_u64().unwrap_or_default();
-        oracle.qemu_version = format!("{}.{}.{}", number("major"), number("minor"), number("micro"));
+        let (root, process) = line.split_once(' ').ok_or("the stack does not name its root")?;
+        let mut oracle = Oracle {
+            stack,
+            _input: input,
+            root: root.to_owned(),
+            process: process.to_owned(),
+            qemu_version: String::new(),
+            libvirt_version: String::new(),
+            machines: Vec::new(),
+            pc: String::new(),
+            q35: String::new(),
+            models: Vec::new(),
+            lacking: Vec::new(),
+            unknown: Vec::new(),
+            i386: false,
+        };
+        oracle.look_around()?;
         Ok(oracle)
     }
 
+    fn look_around(&mut self) -> Result<(), String> {
+        let version = self.output("virsh", &["-c", URI, "version", "--daemon"])?;
+        let daemon = version.lines().find_map(|line| line.strip_prefix("Running against daemon: "));
+        self.libvirt_version = daemon.ok_or("virsh does not name the daemon's version")?.trim().to_owned();
+        (self.machines, self.pc, self.q35) = machines(&self.output(EMULATOR, &["-M", "help"])?)?;
+        let help = self.output(EMULATOR, &["-cpu", "help"])?;
+        let theirs = cpu_models(&help);
+        let models = self.output("virsh", &["-c", URI, "cpu-models", "x86_64"])?;
+        let ours: Vec<&str> = models.lines().map(str::trim).filter(|model| !model.is_empty()).collect();
+        let all = |names: &[&str], others: &[&str], both: bool| -> Vec<String> {
+            names.iter().filter(|name| others.contains(name) == both).map(|name| (*name).to_owned()).collect()
+        };
+        self.models = all(&ours, &theirs, true);
+        self.lacking = all(&ours, &theirs, false);
+        self.unknown = all(&theirs, &ours, false);
+        self.i386 = self.output(OTHER_EMULATOR, &["-version"]).is_ok();
+        let mut probe = Qemu::start(self.command(EMULATOR), &["-machine".to_owned(), "none".to_owned()])?;
+        let version = probe.ask("query-version", &Value::Null).map_err(|_| probe.stderr())?;
+        let number = |part: &str| version["qemu"][part].as_u64().unwrap_or_default();
+        self.qemu_version = format!("{}.{}.{}", number("major"), number("minor"), number("micro"));
+        Ok(())
+    }
+
+    /// A program of the stack.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.process, "--mount", "chroot", &self.root]);
+        command.args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/root", program]);
+        command
+    }
+
+    /// The standard output of a program that succeeds, or what it says instead.
+    fn output(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
+        let output = self.command(program).args(arguments).output().map_err(|e| format!("nsenter: {e}"))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "))
+    }
+
     /// The command line libvirt builds, or why it refuses the domain.
-    pub fn command_line(xml: &Path) -> Result<Vec<String>, String> {
-        let path = xml.to_string_lossy();
-        let line = output("virsh", &["-c", URI, "domxml-to-native", "qemu-argv", "--xml", &path]);
+    pub fn command_line(&self, xml: &Path) -> Result<Vec<String>, String> {
+        let name = xml.file_name().unwrap_or_default().to_string_lossy();
+        let path = format!("/run/cases/{name}");
+        let line = self.output("virsh", &["-c", URI, "domxml-to-native", "qemu-argv", "--xml", &path]);
         if let Err(error) = &line {
             // Not an answer about the domain.
             let gone = ["failed to connect to the hypervisor", "End of file while reading", "Disconnected from"];
@@ -69,7 +148,14 @@ impl Oracle {
 
     /// What QEMU builds from such a command line.
     pub fn layout(&self, line: &[String]) -> Value {
-        let mut qemu = match Qemu::start(&self.qemu, &relevant(line)) {
+        let arguments = relevant(line);
+        let memory = memory_taken(&arguments);
+        if memory > MOST_MEMORY {
+            return json!({"not_asked": format!("it would take {} MiB of this machine", memory >> 20)});
+        }
+        let _turn = (memory > LITTLE_MEMORY).then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
+        let emulator = if line.iter().any(|word| word == OTHER_EMULATOR) { OTHER_EMULATOR } else { EMULATOR };
+        let mut qemu = match Qemu::start(self.command(emulator), &arguments) {
             Ok(qemu) => qemu,
             Err(error) => return json!({"starts": false, "error": error}),
         };
@@ -100,13 +186,35 @@ fn machines(help: &str) -> Result<(Vec<String>, String, String), String> {
     Ok((names, resolved("pc")?, resolved("q35")?))
 }
 
-/// The standard output of a program that succeeds, or what it says instead.
-fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(program).args(arguments).output().map_err(|e| format!("{program}: {e}"))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        let _ = self.stack.kill();
+        let _ = self.stack.wait();
     }
-    Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "))
+}
+
+/// The names in `-cpu help`: lines of the model, before QEMU 10 behind the word x86.
+fn cpu_models(help: &str) -> Vec<&str> {
+    let lines = help.lines().skip_while(|line| !line.starts_with("Available CPUs")).skip(1);
+    let lines = lines.take_while(|line| !line.trim().is_empty());
+    lines.filter_map(|line| line.split_whitespace().find(|word| *word != "x86")).collect()
+}
+
+/// What a machine takes of this one: KVM eight bytes for each page it maps (`kvm_alloc_memslot_metadata` in Linux
+/// `arch/x86/kvm/x86.c`), QEMU three bits for each page (`ram_block_add` in `system/physmem.c`).
+fn memory_taken(arguments: &[String]) -> u64 {
+    /// A slot of more is refused before anything is taken for it.
+    const LARGEST_SLOT: u64 = (8 << 40) + (4 << 30);
+    let sizes = || {
+        arguments
+            .iter()
+            .filter_map(|word| word.split_once("\"size\":"))
+            .filter_map(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok())
+    };
+    let kvm = arguments.iter().any(|word| word == "kvm");
+    let mapped: u64 = sizes().filter(|&size| size < LARGEST_SLOT).sum();
+    let all: u64 = sizes().sum();
+    all / 4096 * 3 / 8 + if kvm { mapped / 512 } else { 0 }
 }
 
 /// Splits a command line as virsh prints it: words, some in single or double quotes.
@@ -138,8 +246,23 @@ fn split(line: &str) -> Vec<String> {
 /// The arguments that shape the memory map and the CPU, without everything that needs the guest's
 /// disks, networks and sockets.
 fn relevant(line: &[String]) -> Vec<String> {
-    const DEVICES: &[&str] =
-        &["pc-dimm", "nvdimm", "virtio-mem", "virtio-pmem", "pcie-root-port", "pcie-to-pci-bridge", "pci-bridge"];
+    const DEVICES: &[&str] = &[
+        "pc-dimm",
+        "nvdimm",
+        "virtio-mem",
+        "virtio-pmem",
+        "pcie-root-port",
+        "pcie-to-pci-bridge",
+        "pci-bridge",
+        "pxb",
+        "ioh3420",
+        "i82801b11-bridge",
+        "x3130-upstream",
+        "xio3130-downstream",
+        "intel-iommu",
+        "amd-iommu",
+        "virtio-iommu",
+    ];
     let mut kept = Vec::new();
     let mut words = line.iter().peekable();
     while let Some(option) = words.next() {
@@ -158,21 +281,36 @@ fn relevant(line: &[String]) -> Vec<String> {
             _ => false,
         };
         if keep {
-            kept.extend([option.clone(), unfilled(value)]);
+            let value = if option == "-machine" { without_firmware(value) } else { unfilled(value) };
+            kept.extend([option.clone(), value]);
         }
     }
     kept
 }
 
-/// A backend that stores nothing: the file becomes one that QEMU itself makes, as large as it has
-/// to be and gone when it ends, and no real page is taken for it beforehand.
+/// A machine without the flash whose files are the guest's.
+fn without_firmware(value: &str) -> String {
+    value.split(',').filter(|part| !part.starts_with("pflash")).collect::<Vec<_>>().join(",")
+}
+
+/// A backend that stores nothing: the file becomes one that QEMU itself makes, as large as it has to be and gone when
+/// it ends, and no page is taken for it, huge or not.
 fn unfilled(value: &str) -> String {
     const PATH: &str = "\"mem-path\":\"";
-    let value = value.replace("\"prealloc\":true", "\"prealloc\":false");
-    match value.split_once(PATH).and_then(|(before, rest)| Some((before, rest.split_once('"')?.1))) {
-        Some((before, after)) => format!("{before}{PATH}/tmp\"{after}"),
-        None => value,
+    let mut value = value.replace("\"prealloc\":true", "\"prealloc\":false");
+    let mut huge = value.contains("\"hugetlb\":true");
+    if let Some((before, after)) = value.split_once(PATH).and_then(|(before, rest)| {
+        let (path, after) = rest.split_once('"')?;
+        let pages = ["/dev/hugepages-2M", "/dev/hugepages-1G"].into_iter().find(|folder| path.starts_with(folder));
+        huge |= pages.is_some();
+        Some((format!("{before}{PATH}{}\"", pages.unwrap_or("/tmp")), after))
+    }) {
+        value = before + after;
     }
+    if huge && !value.contains("\"reserve\":") {
+        value = value.replacen('{', "{\"reserve\":false,", 1);
+    }
+    value
 }
 
 /// The facts of a command line in the shape they are recorded in.
@@ -213,17 +351,15 @@ struct Qemu {
 }
 
 impl Qemu {
-    fn start(command: &[String], arguments: &[String]) -> Result<Self, String> {
-        let (program, before) = command.split_first().ok_or("no QEMU is named")?;
-        let mut child = Command::new(program)
-            .args(before)
+    fn start(mut command: Command, arguments: &[String]) -> Result<Self, String> {
+        let mut child = command
             .args(arguments)
             .args(["-S", "-display", "none", "-nodefaults", "-qmp", "stdio"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|e| format!("{program}: {e}"))?;
+            .map_err(|e| format!("nsenter: {e}"))?;
         let (line_sender, lines) = channel();
         let (error_sender, errors) = channel();
         if let Some(stdout) = child.stdout.take() {
@@ -270,7 +406,17 @@ impl Qemu {
         let _ = self.child.kill();
         let text = self.errors.recv_timeout(PATIENCE).unwrap_or_default();
         let lines = text.lines().filter(|line| !line.contains("warning: "));
-        let lines: Vec<&str> = lines.map(|line| line.trim_start_matches("qemu-system-x86_64: ")).collect();
+        let lines: Vec<&str> = lines
+            .map(|line| {
+                line.split_once(": ").map_or(line, |(program, rest)| {
+                    if program.starts_with("qemu-system") || program.starts_with("/usr/bin/qemu-system") {
+                        rest
+                    } else {
+                        line
+                    }
+                })
+            })
+            .collect();
         lines.join(" ")
     }
 }

@@ -141,7 +141,7 @@ fn no_blank_line_is_added_beside_one() {
 fn the_pci_hole_of_the_root_is_made_smaller_in_its_own_unit() {
     let devices = |model: &str, hole: &str| {
         format!(
-            "    <controller type='pci' index='3' model='dmi-to-pci-bridge'><pcihole64 unit='GiB'>64</pcihole64>\
+            "    <controller type='pci' index='3' model='pci-bridge'><pcihole64 unit='GiB'>64</pcihole64>\
              </controller>\n    <controller type='pci' index='0' model='{model}'>{hole}</controller>\n"
         )
     };

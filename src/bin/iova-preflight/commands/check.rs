@@ -18,7 +18,7 @@ use crate::output::human::{PageStyle, Printer};
 use crate::output::progress::Progress;
 use crate::output::terminal;
 use crate::parallel;
-use crate::stderr::complain;
+use crate::stderr::{self, complain};
 
 /// Evaluates every input and prints the verdicts.
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
@@ -53,12 +53,14 @@ struct CheckRun<'a> {
     progress: Progress,
     outcome: Outcome,
     folders: Folders,
+    /// Whether what is no error is said on standard error.
+    warns: bool,
 }
 
 impl<'a> CheckRun<'a> {
     fn new(batches: &[Batch], policy: &'a ChosenPolicy, jobs: usize) -> Self {
         let progress = Progress::new(batches.iter().map(|batch| batch.inputs.len()).sum());
-        Self { policy, jobs, progress, outcome: Outcome::Clean, folders: Folders::default() }
+        Self { policy, jobs, progress, outcome: Outcome::Clean, folders: Folders::default(), warns: true }
     }
 
     /// Evaluates every input of a batch and hands what `view` makes of it to `done`, in order, or its name and what is
@@ -73,20 +75,22 @@ impl<'a> CheckRun<'a> {
         let policy = &self.policy.policy;
         let work = |input| {
             let mut evaluator = Evaluator::new(source, policy);
-            let (mut seen, mut unreadable) = (None, None);
+            let (mut seen, mut refused, mut unreadable) = (None, None, None);
             evaluator.each(
                 input,
                 |evaluated| {
                     seen = Some(view(evaluated));
+                    let why = policy.refused_override(&evaluated.domain.overrides);
+                    refused = why.map(|why| format!("{}: warning: {why}", evaluated.name));
                     Ok(())
                 },
                 |name, error| unreadable = Some((name.to_owned(), error)),
             )?;
-            Ok((evaluator, seen, unreadable))
+            Ok((evaluator, seen, refused, unreadable))
         };
         for inputs in apart(inputs) {
             parallel::in_order(inputs, self.jobs, work, |evaluated: Result<_>| {
-                let (Evaluator { outcome, folders, .. }, seen, unreadable) = evaluated?;
+                let (Evaluator { outcome, folders, .. }, seen, refused, unreadable) = evaluated?;
                 self.folders.append(folders);
                 self.progress.clear();
                 if let Some((name, error)) = unreadable {
@@ -96,6 +100,9 @@ impl<'a> CheckRun<'a> {
                 }
                 if let Some(seen) = seen {
                     done(Ok(seen))?;
+                }
+                if let Some(line) = refused.filter(|_| self.warns) {
+                    stderr::line(&line);
                 }
                 self.progress.tick(outcome == Outcome::Stopped);
                 self.outcome = self.outcome.max(outcome);
@@ -123,7 +130,7 @@ fn apart(inputs: Vec<Input>) -> Vec<Vec<Input>> {
 }
 
 fn quiet(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize) -> Result<Outcome> {
-    let mut run = CheckRun::new(&batches, policy, jobs);
+    let mut run = CheckRun { warns: false, ..CheckRun::new(&batches, policy, jobs) };
     for Batch { source, inputs } in batches {
         run.each(&source, inputs, |_| (), |_| Ok(()))?;
     }

@@ -1,0 +1,84 @@
+//! What of firmware, controllers, virtual IOMMUs and launch security libvirt may refuse.
+
+use super::Sourced;
+use super::read::{Result, attribute, number_attribute};
+use crate::xml::{Element, Span};
+
+/// A `<controller type='pci'>`, or one without a type.
+#[derive(Debug, Clone)]
+pub struct Controller {
+    /// `type`.
+    pub kind: Option<Sourced<String>>,
+    /// `index`.
+    pub index: Option<Sourced<u32>>,
+    /// `model`.
+    pub model: Option<Sourced<String>>,
+    /// `<target><node>`: the NUMA cell it belongs to.
+    pub node: Option<Sourced<u32>>,
+    /// The start tag.
+    pub span: Span,
+}
+
+/// `<iommu>`.
+#[derive(Debug, Clone)]
+pub struct VirtualIommu {
+    /// `model`.
+    pub model: Option<Sourced<String>>,
+    /// `<driver intremap>`.
+    pub interrupt_remapping: Option<Sourced<String>>,
+    /// `<driver eim>`.
+    pub extended_interrupts: Option<Sourced<String>>,
+    /// The first attribute of `<driver>` that is for some models only.
+    pub option: Option<Span>,
+    /// The start tag.
+    pub span: Span,
+}
+
+/// `<launchSecurity>`.
+#[derive(Debug, Clone)]
+pub struct LaunchSecurity {
+    /// `type`.
+    pub kind: Option<Sourced<String>>,
+    /// Whether there is a `<policy>`.
+    pub has_policy: bool,
+    /// The start tag.
+    pub span: Span,
+}
+
+/// The PCI controllers in document order, and those without a type.
+pub(super) fn controllers(devices: Option<Element<'_>>) -> Result<Vec<Controller>> {
+    let all = devices.into_iter().flat_map(|devices| devices.children_named("controller"));
+    let pci = all.filter(|controller| matches!(controller.value("type"), None | Some("pci" | "")));
+    pci.map(|controller| {
+        Ok(Controller {
+            kind: attribute(controller, "type")?,
+            index: number_attribute(controller, "index")?,
+            model: attribute(controller, "model")?,
+            node: controller.descend(&["target", "node"]).map(super::read::node).transpose()?.flatten(),
+            span: controller.start_tag(),
+        })
+    })
+    .collect()
+}
+
+/// The first `<iommu>`.
+pub(super) fn iommu(devices: Option<Element<'_>>) -> Result<Option<VirtualIommu>> {
+    let Some(iommu) = devices.and_then(|devices| devices.child("iommu")) else { return Ok(None) };
+    let driver = iommu.child("driver");
+    let option = |name: &str| driver.map_or(Ok(None), |driver| attribute(driver, name));
+    let special = ["intremap", "caching_mode", "eim", "iotlb", "aw_bits"];
+    Ok(Some(VirtualIommu {
+        model: attribute(iommu, "model")?,
+        interrupt_remapping: option("intremap")?,
+        extended_interrupts: option("eim")?,
+        option: special.iter().find_map(|name| driver?.attribute(name)).map(|attribute| attribute.span),
+        span: iommu.start_tag(),
+    }))
+}
+
+/// `<launchSecurity>`.
+pub(super) fn launch_security(root: Element<'_>) -> Result<Option<LaunchSecurity>> {
+    let Some(element) = root.child("launchSecurity") else { return Ok(None) };
+    let has_policy = element.child("policy").is_some();
+    Ok(Some(LaunchSecurity { kind: attribute(element, "type")?, has_policy, span: element.start_tag() }))
+}
