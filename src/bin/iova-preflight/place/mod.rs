@@ -63,16 +63,14 @@ impl Place {
             (above, Some(name)) => openat(above, &name, THROUGH | OFlags::NOFOLLOW, Mode::empty()).map_err(explain)?,
             (top, None) => top,
         };
-        let owner = fstat(&top)?.st_uid;
-        let (here, name) = descend(top, folder, path)?;
-        let place = Self::at(here, name)?;
-        may_belong_there(&place.opened, &fstat(&place.folder)?, owner)?;
-        Ok(place)
+        let (here, name) = descend(&top, folder, path)?;
+        let (file, opened) = open_file(here.as_ref().unwrap_or(&top), &name)?;
+        may_belong_there(&opened, here.as_ref().unwrap_or(&top), &top)?;
+        Ok(Self { file, folder: here.unwrap_or(top), name, opened })
     }
 
     fn at(folder: OwnedFd, name: OsString) -> io::Result<Self> {
-        let file = open_file(&folder, &name)?;
-        let opened = fstat(&file)?;
+        let (file, opened) = open_file(&folder, &name)?;
         Ok(Self { file, folder, name, opened })
     }
 
@@ -88,30 +86,32 @@ impl Place {
 /// It cannot be opened, is not a regular file, or anybody may have put it there.
 pub(crate) fn open_found(folder: &Path, path: &Path) -> io::Result<File> {
     let top = openat(CWD, folder, THROUGH, Mode::empty())?;
-    let owner = fstat(&top)?.st_uid;
-    let (here, name) = descend(top, folder, path)?;
-    let file = open_file(&here, &name)?;
-    may_belong_there(&fstat(&file)?, &fstat(&here)?, owner)?;
+    let (below, name) = descend(&top, folder, path)?;
+    let here = below.as_ref().unwrap_or(&top);
+    let (file, opened) = open_file(here, &name)?;
+    may_belong_there(&opened, here, &top)?;
     Ok(file)
 }
 
-/// The folder and the name of `path`, which is below `folder`, without following a link.
-fn descend(top: OwnedFd, folder: &Path, path: &Path) -> io::Result<(OwnedFd, OsString)> {
+/// The folder, if it is not `folder` itself, and the name of `path`, which is below `folder`, without following a link.
+fn descend(top: &OwnedFd, folder: &Path, path: &Path) -> io::Result<(Option<OwnedFd>, OsString)> {
     let below = path.strip_prefix(folder).map_err(io::Error::other)?;
     let (Some(name), Some(parents)) = (below.file_name(), below.parent()) else {
         return Err(io::ErrorKind::IsADirectory.into());
     };
-    let mut here = top;
+    let mut here = None;
     for parent in parents {
-        here = openat(&here, parent, THROUGH | OFlags::NOFOLLOW, Mode::empty()).map_err(explain)?;
+        let above = here.as_ref().unwrap_or(top);
+        here = Some(openat(above, parent, THROUGH | OFlags::NOFOLLOW, Mode::empty()).map_err(explain)?);
     }
     Ok((here, name.to_owned()))
 }
 
-fn open_file(folder: &OwnedFd, name: &OsString) -> io::Result<File> {
+fn open_file(folder: &OwnedFd, name: &OsString) -> io::Result<(File, Stat)> {
     let file = File::from(openat(folder, name, FILE, Mode::empty()).map_err(explain)?);
-    match FileType::from_raw_mode(fstat(&file)?.st_mode) {
-        FileType::RegularFile => Ok(file),
+    let opened = fstat(&file)?;
+    match FileType::from_raw_mode(opened.st_mode) {
+        FileType::RegularFile => Ok((file, opened)),
         FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
         FileType::Fifo => Err(io::Error::other("a pipe, not a regular file")),
         _ => Err(io::Error::other("a device, not a regular file")),
@@ -120,9 +120,14 @@ fn open_file(folder: &OwnedFd, name: &OsString) -> io::Result<File> {
 
 /// Where everybody may put files, a file has to belong to root, to this user or to the owner of its folder or of the one
 /// that was named (as `fs.protected_regular` of Linux has it).
-fn may_belong_there(file: &Stat, folder: &Stat, named: u32) -> io::Result<()> {
+fn may_belong_there(file: &Stat, folder: &OwnedFd, named: &OwnedFd) -> io::Result<()> {
     let owner = file.st_uid;
-    let trusted = [0, folder.st_uid, named].contains(&owner) || owner == geteuid().as_raw();
+    // Nearly every file: the folders need not be asked about.
+    if owner == 0 || owner == geteuid().as_raw() {
+        return Ok(());
+    }
+    let folder = fstat(folder)?;
+    let trusted = [folder.st_uid, fstat(named)?.st_uid].contains(&owner);
     if trusted || !Mode::from_raw_mode(folder.st_mode).contains(Mode::WOTH) {
         return Ok(());
     }
