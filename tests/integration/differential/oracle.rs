@@ -261,6 +261,7 @@ fn relevant(line: &[String]) -> Vec<String> {
         "xio3130-downstream",
         "intel-iommu",
         "amd-iommu",
+        "AMDVI-PCI",
         "virtio-iommu",
     ];
     let mut kept = Vec::new();
