@@ -64,7 +64,7 @@ pub(super) fn diagnose(question: Question<'_>, unknown: &Unknown) -> Diagnosis {
         (false, _) => "whether the guest starts depends on it",
     };
     if !same_fate {
-        diagnosis.assumptions.push("depends on the machine type, which is not known here".to_owned());
+        diagnosis.assumptions.push("depends on the machine type, which is unknown".to_owned());
     }
     if !same_map {
         diagnosis.facts.layout = None;
