@@ -43,7 +43,7 @@ pub enum BackendError {
         page: u64,
     },
     /// `backend 'memory-backend-file' memory size must be multiple of 2 MiB`; of a memfd `failed to resize memfd to …`
-    #[error("{} of memory are not whole pages of {}", text::size(*.size), text::size(*.page))]
+    #[error("{} of memory is not a whole number of {} pages", text::size(*.size), text::size(*.page))]
     NotWholePages {
         /// Its bytes.
         size: u64,
