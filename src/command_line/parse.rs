@@ -4,6 +4,8 @@
 //! `qemu_global_option` (`softmmu/qdev-monitor.c`), `x86_cpu_parse_featurestr` (`target/i386/cpu.c`), `parse_numa_node`
 //! (`hw/core/numa.c`).
 
+use std::collections::HashMap;
+
 use super::cpu::{is_base_class, is_cpu_class};
 use super::value::{boolean, number, size};
 use super::words::{Argument, Pair, last, pairs};
@@ -67,16 +69,37 @@ const GENERAL_CLASSES: [&str; 5] = ["object", "device", "sys-bus-device", "pci-d
 /// Devices with memory of their own that are not modelled.
 const UNREADABLE_DEVICES: [&str; 3] = ["cxl-", "pxb-cxl", "hv-balloon"];
 
+/// Where in [`CommandLine::devices`] the first device with an id is.
+#[derive(Default)]
+struct DeviceIds {
+    index: HashMap<String, usize>,
+    /// How many devices are in it.
+    known: usize,
+}
+
+impl DeviceIds {
+    fn index(&mut self, id: &str, devices: &[Device]) -> Option<usize> {
+        for (index, device) in devices.iter().enumerate().skip(self.known) {
+            if let Some(id) = &device.id {
+                self.index.entry(id.clone()).or_insert(index);
+            }
+        }
+        self.known = devices.len();
+        self.index.get(id).copied()
+    }
+}
+
 impl CommandLine {
     /// Reads the arguments that come after what there is already.
     pub fn merge<'a>(&mut self, arguments: impl IntoIterator<Item = Argument<'a>>) {
+        let mut ids = DeviceIds::default();
         let mut arguments = arguments.into_iter().peekable();
         while let Some(option) = arguments.next() {
             // Both dashes mean the same to QEMU; what has none is a disk.
             let Some(name) = option.text.strip_prefix('-') else { continue };
             let name = name.strip_prefix('-').unwrap_or(name);
             let value = if WITHOUT_VALUE.contains(&name) { None } else { arguments.next() };
-            self.option(name, &option, value.as_ref());
+            self.option(name, &option, value.as_ref(), &mut ids);
         }
         self.check_cpu_class();
     }
@@ -94,7 +117,7 @@ impl CommandLine {
         }
     }
 
-    fn option(&mut self, name: &str, option: &Argument<'_>, value: Option<&Argument<'_>>) {
+    fn option(&mut self, name: &str, option: &Argument<'_>, value: Option<&Argument<'_>>, ids: &mut DeviceIds) {
         let Some(value) = value else {
             match name {
                 "enable-kvm" => self.machine.accelerator = Some(Accelerator::Kvm),
@@ -117,7 +140,7 @@ impl CommandLine {
             "m" => self.memory_option(option, value),
             "numa" => self.numa_option(option, value),
             "global" => self.global_option(option, value),
-            "set" => self.set_option(option, value),
+            "set" => self.set_option(option, value, ids),
             "object" => self.structured(option, value, "qom-type", Self::object),
             "device" => self.structured(option, value, "driver", Self::device),
             "netdev" | "nic" => self.structured(option, value, "type", Self::host_end),
@@ -153,6 +176,7 @@ impl CommandLine {
     }
 
     fn machine_option(&mut self, option: &Argument<'_>, value: &Argument<'_>) {
+        let mut all_known = true;
         for Pair { key, value: text, origin } in pairs(value, "type") {
             let known = match key.as_str() {
                 "type" => {
@@ -172,9 +196,10 @@ impl CommandLine {
                 key if UNREADABLE_MACHINE.contains(&key.split('.').next().unwrap_or_default()) => None,
                 _ => Some(()),
             };
-            if known.is_none() {
-                self.not_modelled(option, value);
-            }
+            all_known &= known.is_some();
+        }
+        if !all_known {
+            self.not_modelled(option, value);
         }
     }
 
@@ -215,6 +240,7 @@ impl CommandLine {
         let pairs = pairs(argument, "size");
         let default = Memory { size: Told { value: 0, origin: argument.origin }, slots: None, maxmem: None };
         let mut memory = self.memory.unwrap_or(default);
+        let mut all_known = true;
         for pair in &pairs {
             let known = match pair.key.as_str() {
                 // What ends with a digit is MiB here, and bytes in maxmem.
@@ -223,9 +249,10 @@ impl CommandLine {
                 "slots" => number(&pair.value).map(|slots| memory.slots = Some(told(slots, pair))),
                 _ => None,
             };
-            if known.is_none() {
-                self.not_modelled(option, argument);
-            }
+            all_known &= known.is_some();
+        }
+        if !all_known {
+            self.not_modelled(option, argument);
         }
         self.memory = Some(memory);
     }
@@ -273,14 +300,14 @@ impl CommandLine {
     }
 
     /// Changes a device that was given as `key=value`; others are not found by QEMU either.
-    fn set_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>) {
+    fn set_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>, ids: &mut DeviceIds) {
         let parts = argument.text.split_once('=').and_then(|(path, value)| {
             let mut path = path.splitn(3, '.');
             Some((path.next()?, path.next()?, path.next()?, value))
         });
         match parts {
             Some(("device", id, property, value)) => {
-                let device = self.devices.iter_mut().find(|device| device.id.as_deref() == Some(id));
+                let device = ids.index(id, &self.devices).and_then(|index| self.devices.get_mut(index));
                 match device.filter(|device| device.settable) {
                     Some(device) => device.properties.set(property.to_owned(), value, argument.origin),
                     None => self.not_modelled(option, argument),
@@ -388,4 +415,42 @@ fn json(argument: &Argument<'_>) -> Option<Vec<Pair>> {
 #[cfg(not(feature = "cli"))]
 fn json(_: &Argument<'_>) -> Option<Vec<Pair>> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &[&str]) -> CommandLine {
+        let mut line = CommandLine::default();
+        line.merge(arguments.iter().enumerate().map(|(number, text)| Argument::numbered(number, text)));
+        line
+    }
+
+    /// Each entry has all of the argument: one for each part would be memory without end.
+    #[test]
+    fn an_argument_is_listed_once_whatever_is_in_it() {
+        for arguments in [["-machine", "q35,cxl=on,cxl-fmw.0.size=1,sgx-epc.0.memdev=a"], ["-m", "1G,a=b,c=d,slots=x"]]
+        {
+            let listed: Vec<String> = read(&arguments).not_modelled.into_iter().map(|entry| entry.value).collect();
+            assert_eq!(listed, [arguments[1]]);
+        }
+    }
+
+    #[test]
+    fn a_change_is_one_of_the_first_device_with_that_id_that_is_there_already() {
+        let change = ["-set", "device.a.addr=1"];
+        let line = read(&["-device", "x,id=b", "-set", "device.b.addr=2", "-device", "x,id=a", "-device", "y,id=a"]);
+        assert_eq!(
+            line.devices.iter().map(|device| device.properties.value("addr")).collect::<Vec<_>>(),
+            [Some("2"), None, None]
+        );
+        let mut line = line;
+        line.merge(change.into_iter().enumerate().map(|(number, text)| Argument::numbered(number, text)));
+        assert_eq!(
+            line.devices.iter().map(|device| device.properties.value("addr")).collect::<Vec<_>>(),
+            [Some("2"), Some("1"), None]
+        );
+        assert_eq!(read(&[change[0], change[1], "-device", "x,id=a"]).not_modelled.len(), 1);
+    }
 }

@@ -1,6 +1,6 @@
 //! What a guest says of itself cannot switch the check off.
 
-use super::{Place, doomed};
+use super::{HOOK, Place, doomed};
 use crate::common::guest::Guest;
 
 /// What a guest's owner can write into `<metadata>`, as libvirt prints it.
@@ -100,6 +100,50 @@ fn a_guests_title_cannot_switch_the_check_off() {
     let xml = String::from_utf8(doomed()).expect("UTF-8");
     let xml = xml.replace("</devices>", &format!("<interface type='user'><vlan>{tags}</vlan></interface></devices>"));
     place.hook("db", "prepare", xml.as_bytes()).assert_stopped();
+}
+
+/// As many raw QEMU arguments, or as long ones, as a definition may have.
+#[test]
+fn a_guests_raw_arguments_cannot_switch_the_check_off() {
+    let Some(place) = Place::any("raw") else { return };
+    let most = if std::env::var_os("IOVA_PREFLIGHT_HOOK").is_some() { 3 << 20 } else { 150_000 };
+    let argument = |value: &str| format!("<q:arg value='{value}'/>");
+    let numbered = |count: usize, option: &str, value: &dyn Fn(usize) -> String| {
+        (0..count).map(|n| argument(option) + &argument(&value(n))).collect::<String>()
+    };
+    let count = most / 120;
+    let devices = numbered(count, "-device", &|n| format!("e1000,id=x{n:06}"));
+    let changes = numbered(count, "-set", &|n| format!("device.x{:06}.addr={n}", count - 1));
+    for arguments in [
+        argument("-machine") + &argument(&format!("q35{}", ",a=b".repeat(most / 4))),
+        argument("-device") + &argument(&format!("e1000{}", ",a=b".repeat(most / 4))),
+        devices + &changes,
+    ] {
+        place.hook("db", "prepare", &with_raw(&arguments)).assert_stopped();
+    }
+}
+
+/// Something in an argument that is not modelled lets a guest go, and not that the argument was too much for the hook.
+#[test]
+fn a_raw_argument_that_is_not_modelled_takes_no_more_than_its_own_memory() {
+    let Some((place, set_policy)) = Place::own("raw-memory") else { return };
+    set_policy("on_internal_error = 'block'\n");
+    for (option, part) in [("-machine", ",cxl=on"), ("-m", ",a=b")] {
+        let value = format!("1{}", part.repeat(200_000 / part.len()));
+        let arguments = format!("<q:arg value='{option}'/><q:arg value='{value}'/>");
+        // The hook raises this to what it takes.
+        let mut command = place.command("prlimit");
+        command.args(["--as=1073741824", &HOOK, "db", "prepare", "begin", "-"]);
+        place.feed(&mut command, &with_raw(&arguments)).assert_passed();
+    }
+}
+
+/// A doomed guest with raw QEMU arguments, whose namespace is called `q`.
+fn with_raw(arguments: &str) -> Vec<u8> {
+    let xml = String::from_utf8(doomed()).expect("UTF-8");
+    xml.replace("<domain", "<domain xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'")
+        .replace("</domain>", &format!("<q:commandline>{arguments}</q:commandline></domain>"))
+        .into_bytes()
 }
 
 #[test]
