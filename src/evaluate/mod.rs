@@ -208,7 +208,7 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
         // No QEMU has machine types of the future, but downstream ones carry their own numbers.
         let possible =
             |&&version: &&Version| version <= newest && (version >= machine.version || machine.flavor == Flavor::Rhel);
-        let others = QEMU_GENERATIONS.iter().filter(possible);
+        let others = QEMU_GENERATIONS.iter().filter(possible).filter(|&&version| version != qemu);
         alternatives.extend(others.map(|&qemu| ("the QEMU version", Setting { qemu, ..main })));
     }
     if host.cpu_vendor.is_none() {
@@ -222,7 +222,7 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
     for (fact, setting) in alternatives {
         let other = run(question, setting).stops();
         let sentence =
-            format!("depends on {fact}, which {} not known here", if fact.ends_with("bits") { "are" } else { "is" });
+            format!("depends on {fact}, which {} unknown", if fact.ends_with("bits") { "are" } else { "is" });
         if other != stops && !diagnosis.assumptions.contains(&sentence) {
             diagnosis.assumptions.push(sentence);
         }
@@ -242,9 +242,7 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
     };
     let refused = diagnosis.findings.iter().any(|finding| finding.severity == Severity::Error && !by_range(finding));
     if !host.knows_reserved() && !refused {
-        diagnosis
-            .assumptions
-            .push("depends on the ranges the host's IOMMU reserves, which are not known here".to_owned());
+        diagnosis.assumptions.push("depends on the ranges the host's IOMMU reserves, which are unknown".to_owned());
     }
     diagnosis
 }

@@ -246,7 +246,7 @@ impl FixSearch<'_> {
         let known = !self.host.machines.is_empty() || self.host.qemu.is_some();
         changes.iter().filter(|_| !known).find_map(|change| match change {
             Change::Machine { to, .. } => Some(format!(
-                "the fix needs a QEMU that has machine type {to}, and what this host has is not known here"
+                "the fix needs a QEMU that has machine type {to}; the version of this host's QEMU is unknown"
             )),
             _ => None,
         })
@@ -377,7 +377,7 @@ impl FixSearch<'_> {
             Ok(target) => target,
             // Of a type that is not there, it does not matter what others do with RAM.
             Err(_) if missing => {
-                self.note("another machine type, of those that the host's QEMU has, is yours to choose".to_owned());
+                self.note("choose one of the machine types that the host's QEMU has".to_owned());
                 return None;
             }
             Err(sentence) => {
@@ -424,7 +424,7 @@ impl FixSearch<'_> {
         target.ok_or_else(|| {
             let kind = match current.flavor {
                 Flavor::Upstream => "",
-                Flavor::Proxmox => ", and one without +pve is yours to choose",
+                Flavor::Proxmox => "; choose one without +pve yourself",
                 Flavor::Rhel => " among Red Hat's",
                 Flavor::Ubuntu => " among Ubuntu's",
             };
@@ -437,7 +437,7 @@ impl FixSearch<'_> {
         if let Some(slots) = self.fewer_slots() {
             let has = broken.facts.slots;
             self.note(format!(
-                "with {slots} slots instead of {has} it would start; how many there are is yours to say"
+                "with {slots} slots instead of {has} it would start; choose the number of slots yourself"
             ));
         }
         let moved = |diagnosis: &Diagnosis| {
@@ -456,7 +456,7 @@ impl FixSearch<'_> {
             cpu.model = change;
         }
         if moved(&diagnose(&amd, self.host, self.policy)) {
-            self.note(format!("{advice} QEMU would move the RAM; which CPU the guest sees is yours to say"));
+            self.note(format!("{advice} QEMU would move the RAM; choose the CPU model yourself"));
         }
     }
 

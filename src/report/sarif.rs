@@ -286,7 +286,7 @@ fn rules(repository: Option<&str>) -> Vec<ReportingDescriptor> {
             short_description: message(capitalized(rule.summary)),
             full_description: message(meaning.first().copied().unwrap_or_default().replace('`', "")),
             help: Message {
-                text: format!("{}\n\n`iova-preflight explain {}` says more.", meaning.join("\n\n"), rule.id),
+                text: format!("{}\n\nFor details, run `iova-preflight explain {}`.", meaning.join("\n\n"), rule.id),
                 markdown: Some(explain::help(rule)),
             },
             help_uri: uri(rule),

@@ -36,9 +36,11 @@ fn consequence(guest: &Guest<'_>) -> String {
         Exposure::Assumed => {
             let says =
                 if guest.domain.overrides.assume_passthrough == Some(true) { "its <metadata>" } else { "the policy" };
-            format!("{who} would refuse to map it (-22, Invalid argument) for the device that {says} says will come")
+            format!(
+                "{who} would refuse to map it (-22, Invalid argument) for the passthrough device that {says} assumes"
+            )
         }
-        Exposure::MediatedOnly => "mediated devices do not mind, a PCI function attached later fails".to_owned(),
+        Exposure::MediatedOnly => "mediated devices are unaffected; attaching a PCI device later will fail".to_owned(),
         Exposure::None => "nothing fails until a passthrough device is attached".to_owned(),
     }
 }

@@ -10,7 +10,7 @@ use crate::text;
 
 pub(crate) const RULE: Rule = Rule {
     id: "hotplug-window-in-reserved-range",
-    summary: "memory that is hot-plugged later can land where the host's IOMMU maps nothing",
+    summary: "memory that is hot-plugged later can land in a range reserved by the host's IOMMU",
     by: Refuser::Nobody,
     stops: false,
     check,
@@ -61,7 +61,7 @@ fn is_covered(range: GpaRange, plugged: impl Iterator<Item = GpaRange>) -> bool 
 const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
-        "The guest starts. Memory that is plugged into it later can land where the host's IOMMU maps nothing, and \
+        "The guest starts. Memory that is plugged into it later can land in a range reserved by the host's IOMMU, and \
          then QEMU does not refuse the new memory, it aborts: the running guest is gone, and libvirt shows it as \
          crashed.",
     )],

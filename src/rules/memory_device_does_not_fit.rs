@@ -9,7 +9,7 @@ use crate::qemu::memory_device::MemoryDeviceKind;
 
 pub(crate) const RULE: Rule = Rule {
     id: "memory-device-does-not-fit",
-    summary: "QEMU refuses to start: a memory device has no place in the device memory region",
+    summary: "QEMU refuses to start: a memory device does not fit into the device memory region",
     by: Refuser::Qemu,
     stops: false,
     check,
@@ -21,7 +21,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Err((index, error)) = &guest.plugged else { return };
     let kind =
         guest.line.devices.get(*index).and_then(MemoryDeviceKind::of).map_or("memory device", MemoryDeviceKind::name);
-    let message = format!("QEMU refuses to start: the {kind} has no place, {error}");
+    let message = format!("QEMU refuses to start: the {kind} does not fit: {error}");
     let span = guest.device_span(*index);
     let mut finding = Finding::new(RULE.id, Severity::Error, message, span, "does not fit");
     if let Some(maximum) = guest.maxmem_span() {

@@ -9,7 +9,7 @@ use crate::text;
 
 pub(crate) const RULE: Rule = Rule {
     id: "memory-device-in-reserved-range",
-    summary: "a plugged memory device lies where the host's IOMMU maps nothing",
+    summary: "a plugged memory device lies in a range reserved by the host's IOMMU",
     by: Refuser::Vfio,
     stops: true,
     check,

@@ -9,7 +9,7 @@ use crate::text;
 
 pub(crate) const RULE: Rule = Rule {
     id: "pci-hole-in-reserved-range",
-    summary: "firmware can place a device's BAR where the host's IOMMU maps nothing",
+    summary: "firmware can place a device's BAR in a range reserved by the host's IOMMU",
     by: Refuser::Nobody,
     stops: false,
     check,
@@ -36,7 +36,7 @@ const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
         "The guest starts. The 64-bit PCI hole, where firmware places the large BARs of PCI devices, reaches into a \
-         range that the host's IOMMU maps nothing in. A BAR that lands there works for the guest's CPUs; other \
+         range that the host's IOMMU reserves. A BAR that lands there works for the guest's CPUs; other \
          passthrough devices cannot reach it (peer-to-peer DMA, as GPUs use among one another).",
     )],
     cause: &[

@@ -42,13 +42,13 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         (Some(argument), _) => (argument, gives()),
         (None, Some(written)) => match &written.maxphysaddr {
             Some(width) => (width.span, gives()),
-            None => (written.span, format!("gives {} bits, no <maxphysaddr> asks for more", cpu.phys_bits)),
+            None => (written.span, format!("defaults to {} bits; set <maxphysaddr> for more", cpu.phys_bits)),
         },
         (None, None) => (domain.span, format!("without <cpu> there are {} bits", cpu.phys_bits)),
     };
     let mut finding = Finding::new(RULE.id, Severity::Error, title, span, label).because(cause);
     if let Some(maximum) = guest.maxmem_span().filter(|_| layout.device_memory.is_some()) {
-        finding = finding.with_label(maximum, "counts, and a GiB for each slot");
+        finding = finding.with_label(maximum, "counted in full, plus 1 GiB per slot");
     }
     if let Some(hole) = guest.pci_hole64_size {
         finding = finding.with_label(hole.origin.span(), "the 64-bit PCI hole counts too");

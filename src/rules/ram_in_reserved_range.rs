@@ -9,7 +9,7 @@ use crate::text;
 
 pub(crate) const RULE: Rule = Rule {
     id: "ram-in-reserved-range",
-    summary: "guest RAM lies where the host's IOMMU maps nothing",
+    summary: "guest RAM lies in a range reserved by the host's IOMMU",
     by: Refuser::Vfio,
     stops: true,
     check,
@@ -34,7 +34,7 @@ const PAGE: Page = Page {
     severities: &[Severity::Error, Severity::Warning],
     meaning: &[
         Text(
-            "A part of the guest's RAM lies where the host's IOMMU maps nothing. With a VFIO or vDPA device the guest \
+            "A part of the guest's RAM lies in a range reserved by the host's IOMMU. With a VFIO or vDPA device the guest \
              does not start: such a device may write to all of RAM, so all of RAM has to be mapped for it, and the \
              kernel refuses.",
         ),

@@ -49,7 +49,7 @@ fn table(columns: usize) -> String {
             let _ = writeln!(text, "\n{}", wrapped(rule.summary, columns, "    "));
         }
     }
-    let _ = writeln!(text, "\n`iova-preflight explain RULE` says more about one of them.");
+    let _ = writeln!(text, "\nFor details, run `iova-preflight explain RULE`.");
     text
 }
 

@@ -87,7 +87,7 @@ fn remarks(evaluation: &Evaluation) -> Vec<String> {
         let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
         remarks.push(format!("fix: {}", changes.join(", ")));
     }
-    remarks.extend(evaluation.tried.iter().map(|tried| format!("tried: {tried}")));
+    remarks.extend(evaluation.tried.iter().map(|tried| format!("no fix: {tried}")));
     remarks
 }
 

@@ -176,8 +176,8 @@ impl<W: Write + RawStream> Printer<W> {
     pub fn pointer(&mut self) -> Result<()> {
         let text = match self.rules[..] {
             [] => String::new(),
-            [rule] => format!("`iova-preflight explain {rule}` says more"),
-            _ => "`iova-preflight explain RULE` says more about a finding".to_owned(),
+            [rule] => format!("for details, run `iova-preflight explain {rule}`"),
+            _ => "for details, run `iova-preflight explain RULE`".to_owned(),
         };
         let lines = wrapped(&text, self.columns).into_iter().map(|line| line + "\n");
         self.print(&lines.collect::<String>())?;

@@ -82,7 +82,7 @@ impl PageStyle {
             }
         }
         for tried in &evaluation.tried {
-            text += &self.line("tried", tried);
+            text += &self.line("no fix", tried);
         }
         if detail {
             text.push('\n');
