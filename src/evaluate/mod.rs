@@ -208,7 +208,7 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
         // No QEMU has machine types of the future, but downstream ones carry their own numbers.
         let possible =
             |&&version: &&Version| version <= newest && (version >= machine.version || machine.flavor == Flavor::Rhel);
-        let others = QEMU_GENERATIONS.iter().filter(possible);
+        let others = QEMU_GENERATIONS.iter().filter(possible).filter(|&&version| version != qemu);
         alternatives.extend(others.map(|&qemu| ("the QEMU version", Setting { qemu, ..main })));
     }
     if host.cpu_vendor.is_none() {

@@ -89,7 +89,7 @@ fn model(cpu: &CpuElement, circumstances: &Circumstances) -> Result<Model, Refus
         }
         CpuMode::HostPassthrough => return Ok(Model::Host),
         CpuMode::Maximum => return Ok(Model::Max),
-        CpuMode::HostModel => return Ok(Model::HostModel),
+        CpuMode::HostModel => return compared(cpu, circumstances).map(|()| Model::HostModel),
         CpuMode::Custom => match &cpu.model {
             Some(model) => model,
             None if cpu.has_features => return refuse(cpu.span, "CPU features need a CPU model"),
@@ -98,12 +98,10 @@ fn model(cpu: &CpuElement, circumstances: &Circumstances) -> Result<Model, Refus
     };
     // The host's CPU takes the place of the model (`x86UpdateHostModel`).
     if cpu.matching.as_ref().is_some_and(|matching| matching.value == "minimum") {
-        return Ok(Model::HostModel);
+        return compared(cpu, circumstances).map(|()| Model::HostModel);
     }
+    known(model, circumstances)?;
     let name = model.value.as_str();
-    if circumstances.libvirt.and_then(|libvirt| models::libvirt_knows(name, libvirt)) == Some(false) {
-        return refuse(model.span, format!("CPU model {} is unknown to this libvirt", quoted(name)));
-    }
     if circumstances.rhel || circumstances.qemu.and_then(|qemu| models::qemu_has(name, qemu)) == Some(true) {
         return Ok(Model::Named(name.to_owned()));
     }
@@ -115,6 +113,25 @@ fn model(cpu: &CpuElement, circumstances: &Circumstances) -> Result<Model, Refus
         );
     }
     Ok(Model::Named(models::replacement(name).to_owned()))
+}
+
+/// A model that gives way to the host's CPU is compared with it before, unless `check` says otherwise (the default is
+/// partial; none for a custom model without KVM: `qemuDomainDefCPUPostParse` in `src/qemu/qemu_postparse.c`).
+fn compared(cpu: &CpuElement, circumstances: &Circumstances) -> Result<(), Refusal> {
+    let by_default = cpu.mode == CpuMode::HostModel || circumstances.accelerator == Accelerator::Kvm;
+    let partial = cpu.check.as_ref().map_or(by_default, |check| check.value == "partial");
+    match cpu.model.as_ref().filter(|_| partial) {
+        Some(model) => known(model, circumstances),
+        None => Ok(()),
+    }
+}
+
+fn known(model: &Sourced<String>, circumstances: &Circumstances) -> Result<(), Refusal> {
+    let knows = circumstances.libvirt.and_then(|libvirt| models::libvirt_knows(&model.value, libvirt));
+    match knows {
+        Some(false) => refuse(model.span, format!("CPU model {} is unknown to this libvirt", quoted(&model.value))),
+        Some(true) | None => Ok(()),
+    }
 }
 
 fn vendor_id(vendor: &Sourced<String>) -> Result<&str, Refusal> {

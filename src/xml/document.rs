@@ -270,11 +270,13 @@ impl<'a> Scopes<'a> {
 
 impl<'a> TreeBuilder<'a> {
     fn new(source: &'a str, body: &'a str, mark_len: usize, max_nodes: usize) -> Self {
+        // About what a domain has, so that hardly any has to be copied while it grows; a limit, as input may be anything.
+        let room = (body.len() / 32).min(1024);
         let document = Document {
             source,
-            elements: Vec::new(),
-            attributes: Vec::new(),
-            texts: Vec::new(),
+            elements: Vec::with_capacity(room),
+            attributes: Vec::with_capacity(room),
+            texts: Vec::with_capacity(room),
             // The first namespace is the empty one: `xmlns=""` takes an element out of all namespaces.
             namespaces: vec![Cow::Borrowed("")],
         };

@@ -42,6 +42,7 @@ const OUTSIDE: &[&str] = &[
     "launch security is not supported with this QEMU binary",
     "Unable to find any firmware to satisfy",
     "Unable to find 'efi' firmware",
+    "Unable to find 'bios' firmware",
 ];
 
 /// What the real programs say about one case.

@@ -146,7 +146,6 @@ fn dimm_address(rng: &mut Rng, draft: &mut Draft<'_>) -> String {
             format!("<address slot='0' base='{base:#x}'/>"),
             "<address type='dimm'/>".to_owned(),
             format!("<address type='dimm' slot='0' base='{base}'/>"),
-            "<address type='pci' domain='0x0000' bus='0x00' slot='0x05' function='0x0'/>".to_owned(),
         ]))
         .clone();
     }
