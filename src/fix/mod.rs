@@ -12,8 +12,8 @@ use crate::policy::{MachineUpgrade, PhysBitsPolicy, Policy};
 use crate::qemu::cpu::{AMD, DEFAULT_PHYS_BITS};
 use crate::qemu::layout::FIRST_RELOCATING_QEMU;
 use crate::rules::{
-    self, machine_type_not_available, memory_device_does_not_fit, phys_bits_above_host, phys_bits_out_of_range,
-    phys_bits_too_low,
+    self, machine_type_not_available, memory_backend_refused, memory_device_does_not_fit, phys_bits_above_host,
+    phys_bits_out_of_range, phys_bits_too_low,
 };
 use crate::text::{self, quoted};
 use crate::xml::Span;
@@ -434,6 +434,9 @@ impl FixSearch<'_> {
 
     /// Says what would help and is not for a program to decide.
     fn advise(&mut self, broken: &Diagnosis) {
+        if broken.findings.iter().any(|finding| memory_backend_refused::RULE.found(finding)) {
+            self.note("choose the memory's size, page size, NUMA cells or dynamicMemslots yourself".to_owned());
+        }
         if let Some(slots) = self.fewer_slots() {
             let has = broken.facts.slots;
             self.note(format!(
