@@ -80,7 +80,7 @@ impl<'a> CheckRun<'a> {
                 input,
                 |evaluated| {
                     seen = Some(view(evaluated));
-                    let why = policy.refused_override(&evaluated.domain.overrides);
+                    let why = evaluated.guest.domain().and_then(|domain| policy.refused_override(&domain.overrides));
                     refused = why.map(|why| format!("{}: warning: {why}", evaluated.name));
                     Ok(())
                 },
@@ -168,9 +168,7 @@ fn json(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize) -> Result<Outco
         run.each(
             &source,
             inputs,
-            |evaluated| {
-                GuestReport::new(evaluated.name.to_owned(), evaluated.document, evaluated.domain, evaluated.evaluation)
-            },
+            |evaluated| GuestReport::new(evaluated.name.to_owned(), evaluated.guest, evaluated.evaluation),
             |report| {
                 guests.push(report.unwrap_or_else(|(name, error)| GuestReport::unreadable(name, &error)));
                 Ok(())
@@ -195,7 +193,7 @@ fn sarif(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize, before: Outcom
             inputs,
             |evaluated| {
                 let mut one = sarif::LogBuilder::default();
-                one.guest(evaluated.name, evaluated.document, evaluated.domain, evaluated.evaluation);
+                one.guest(evaluated.name, evaluated.guest, evaluated.evaluation);
                 one
             },
             |guest| {

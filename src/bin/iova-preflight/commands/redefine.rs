@@ -44,7 +44,7 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
             }
             match &evaluated.evaluation.fix {
                 Some(fix) => {
-                    let rewritten = rewrite(evaluated.document, fix)?;
+                    let rewritten = evaluated.guest.rewritten(fix)?;
                     if !args.common.quiet {
                         explain_fix(evaluated, &mut Said::default());
                     }

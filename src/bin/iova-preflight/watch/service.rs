@@ -283,9 +283,7 @@ impl Service<'_> {
             self.say(case.uuid, Priority::Warning, &line);
         } else {
             match self.agenda.may_rewrite(case.uuid, Fingerprint::of(case.xml), Instant::now()) {
-                Permission::Granted => {
-                    self.rewrite(case, name, &rewrite(evaluated.document, fix)?, &changes, &helps)?
-                }
+                Permission::Granted => self.rewrite(case, name, &evaluated.guest.rewritten(fix)?, &changes, &helps)?,
                 Permission::Hopeless => {}
                 Permission::Exhausted => {
                     let line =

@@ -56,8 +56,8 @@ impl PageStyle {
 
         let style = verdict_style(evaluation.verdict);
         let mut text = format!("{style}{:<14}{style:#} {}", evaluation.verdict.name(), printable(evaluated.name));
-        if !evaluated.domain.name.is_empty() {
-            let _ = write!(text, " ({})", quoted(&evaluated.domain.name));
+        if !evaluated.guest.name().is_empty() {
+            let _ = write!(text, " ({})", quoted(evaluated.guest.name()));
         }
         if let Some(reason) = &evaluation.not_applicable {
             let _ = write!(text, ": {}", printable(reason));
@@ -123,7 +123,7 @@ impl PageStyle {
         };
         let indent = format!("{name}[{}]: ", finding.rule).len();
         let title = level.primary_title(self.broken(&finding.title, indent)).id(finding.rule);
-        let mut group = excerpts(evaluated.document, &printable(evaluated.name), finding)
+        let mut group = excerpts(evaluated.guest, &printable(evaluated.name), finding)
             .into_iter()
             .fold(Group::with_title(title), Group::element);
         if let Some(cause) = &finding.cause {
