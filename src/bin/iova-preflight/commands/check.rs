@@ -80,8 +80,7 @@ impl<'a> CheckRun<'a> {
                 input,
                 |evaluated| {
                     seen = Some(view(evaluated));
-                    let why = policy.refused_override(&evaluated.domain.overrides);
-                    refused = why.map(|why| format!("{}: warning: {why}", evaluated.name));
+                    refused = evaluated.warning();
                     Ok(())
                 },
                 |name, error| unreadable = Some((name.to_owned(), error)),

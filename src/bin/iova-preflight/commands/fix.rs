@@ -50,6 +50,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
                     notices.drain(..).for_each(stderr::line);
                 }
                 if !args.common.quiet {
+                    evaluated.warning().iter().for_each(|line| stderr::line(line));
                     explain_fix(evaluated, &mut said);
                 }
                 outcome = outcome.max(match fix(evaluated, &target) {

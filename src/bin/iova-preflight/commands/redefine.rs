@@ -39,8 +39,9 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     evaluator.each(
         Input::Live(format!("{uri} {name}"), old.clone().into_bytes()),
         |evaluated| {
-            if evaluated.evaluation.verdict.stops() && !args.common.quiet {
-                notice.into_iter().for_each(stderr::line);
+            if !args.common.quiet {
+                notice.filter(|_| evaluated.evaluation.verdict.stops()).into_iter().for_each(stderr::line);
+                evaluated.warning().iter().for_each(|line| stderr::line(line));
             }
             match &evaluated.evaluation.fix {
                 Some(fix) => {

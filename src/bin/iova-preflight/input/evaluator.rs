@@ -22,6 +22,15 @@ pub(crate) struct Evaluated<'a> {
     pub domain: &'a Domain,
     pub evaluation: &'a Evaluation,
     pub host: &'a Host,
+    /// What the guest's own `<metadata>` asks for and does not get.
+    pub ignored: Option<&'a str>,
+}
+
+impl Evaluated<'_> {
+    /// A warning about what its own `<metadata>` asks for and does not get.
+    pub fn warning(&self) -> Option<String> {
+        self.ignored.map(|ignored| format!("{}: warning: {ignored}", self.name))
+    }
 }
 
 /// Whether what the guest gets depends on a virtual network.
@@ -94,12 +103,14 @@ impl<'a> Evaluator<'a> {
         if evaluation.verdict.stops() {
             self.outcome = self.outcome.max(Outcome::Stopped);
         }
+        let ignored = self.policy.refused_override(&domain.overrides);
         evaluated(&Evaluated {
             name: &name,
             document: &document,
             domain: &domain,
             evaluation: &evaluation,
             host: &host,
+            ignored: ignored.as_deref(),
         })
     }
 }

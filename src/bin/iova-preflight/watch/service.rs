@@ -254,6 +254,9 @@ impl Service<'_> {
             );
             self.journal.line(Priority::Warning, &line);
         }
+        if let Some(ignored) = evaluated.ignored {
+            self.journal.line(Priority::Warning, &format!("guest {name}: {ignored}"));
+        }
         let worst = evaluation.findings.iter().max_by_key(|finding| finding.severity);
         let title = worst.map_or("", |finding| finding.title.as_str());
         let Some(fix) = &evaluation.fix else {
