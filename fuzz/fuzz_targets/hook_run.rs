@@ -21,6 +21,7 @@ use iova_preflight::finding::Severity;
 use iova_preflight::host::Host;
 use iova_preflight::io::detect::host_for_domain;
 use iova_preflight::io::policy;
+use iova_preflight::qemu::layout::FIRST_RELOCATING_QEMU;
 use iova_preflight::policy::{Mode, OnInternalError, Policy};
 use iova_preflight::text::printable;
 use iova_preflight::xml::Document;
@@ -264,6 +265,13 @@ fn check_outcome(outcome: &HookOutcome, call: &Call, told: OnInternalError) {
     }
 }
 
+/// Whether the host's QEMU can be one that looks at phys-bits: an older one than the guest's type has other reasons.
+fn checks_phys_bits(xml: &[u8], root: &Path) -> bool {
+    let Ok(document) = Document::parse(xml) else { return true };
+    let Ok(domain) = domain::read(&document) else { return true };
+    host_for_domain(root, &domain).qemu.is_none_or(|qemu| qemu >= FIRST_RELOCATING_QEMU)
+}
+
 /// A name as a line shows it, as far as any line does.
 fn shown(name: &str) -> String {
     printable(&name.chars().take(200).collect::<String>()).into_owned()
@@ -307,7 +315,7 @@ fn check_promise(
         assert!(!blocked, "{outcomes:?}");
     }
     let lost = match call.kind {
-        Kind::TooFewBits => true,
+        Kind::TooFewBits => checks_phys_bits(xml, root),
         Kind::InHole | Kind::DimmInHole => reserved == HYPER_TRANSPORT,
         Kind::Fine | Kind::Any => false,
     };

@@ -159,11 +159,11 @@ fn call(source: &str, form: Form, mut words: Vec<Word>, start: program::Start, c
 
 /// The last call in a text of lines.
 fn last_call(source: &str, begin: usize) -> Result<Call<'_>, Wrong> {
-    let starts: Vec<Range<usize>> = starts(source, begin);
-    let (form, parts) = match starts.is_empty() {
-        true => (Form::Shell, vec![begin..source.len()]),
-        false => (Form::Log, starts),
-    };
+    let mut parts: Vec<Range<usize>> = starts(source, begin);
+    let form = if parts.is_empty() { Form::Shell } else { Form::Log };
+    if parts.is_empty() {
+        parts.push(begin..source.len());
+    }
     let mut last = None;
     let mut calls = 0_usize;
     for part in parts {

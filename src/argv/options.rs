@@ -21,7 +21,7 @@ impl Call<'_> {
         let pieces = self.pieces();
         let spans =
             pieces.iter().filter_map(|piece| Some(Span::new(piece.first()?.span.start, piece.last()?.span.end)));
-        spans.filter(|span| span.start <= offset).last().filter(|span| offset <= span.end)
+        spans.take_while(|span| span.start <= offset).last().filter(|span| offset <= span.end)
     }
 
     /// Whether all of it stands on one line.

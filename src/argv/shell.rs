@@ -145,9 +145,8 @@ impl Scanner<'_> {
         }
         let next = self.rest().chars().nth(1);
         self.pass(1);
-        match next {
-            Some(c) => self.take(c.len_utf8()),
-            None => {}
+        if let Some(c) = next {
+            self.take(c.len_utf8());
         }
         Ok(())
     }

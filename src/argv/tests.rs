@@ -102,7 +102,7 @@ fn every_part_of_a_word_has_its_place() {
         ("kvm -m size=1\\\n2G", "size=12G", "12G", "1\\\n2G"),
         ("kvm -m $'size\\x3d1G'", "size=1G", "e=1", "e\\x3d1"),
         ("kvm -m \"a\\\"b\"", "a\"b", "\"", "\""),
-        ("kvm\0-m\01200G\0", "1200G", "1200G", "1200G"),
+        ("kvm\x00-m\x001200G\x00", "1200G", "1200G", "1200G"),
     ] {
         let call = read(text);
         let found = &call.arguments[1];

@@ -14,12 +14,12 @@ pub struct Word {
     /// Whether a shell would put something else in the place of a part of it: `$RAM`, `` `nproc` ``.
     pub expands: bool,
     /// In order, from which byte of `text` on what comes from where.
-    runs: Vec<Run>,
+    runs: Vec<Stretch>,
 }
 
 /// Bytes of a word that come from one place. Where they are as many there, each is its own; otherwise they are one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Run {
+struct Stretch {
     /// The first of them in the word.
     at: usize,
     /// How many they are.
@@ -60,7 +60,7 @@ impl Word {
             last.length = last.length.saturating_add(text.len());
             last.from.end = from.end;
         } else if !text.is_empty() {
-            self.runs.push(Run { at, length: text.len(), from });
+            self.runs.push(Stretch { at, length: text.len(), from });
         }
     }
 
@@ -79,7 +79,7 @@ impl Word {
         Span::new(start, end.max(start))
     }
 
-    fn run(&self, at: usize) -> Option<&Run> {
+    fn run(&self, at: usize) -> Option<&Stretch> {
         let after = self.runs.partition_point(|run| run.at <= at);
         self.runs.get(after.checked_sub(1)?)
     }
@@ -104,7 +104,7 @@ impl Word {
     }
 }
 
-impl Run {
+impl Stretch {
     fn is_plain(&self) -> bool {
         self.from.end.checked_sub(self.from.start) == Some(self.length)
     }

@@ -137,7 +137,7 @@ fn cpu_edits(launch: &Launch, told: &[(&str, String)]) -> Vec<ArgumentEdit> {
     }
     let written = launch.line.cpu.as_ref().and_then(|cpu| place(launch, cpu.origin));
     edits.push(match written {
-        Some(Place { number, argument, .. }) => {
+        Some(ToldPart { number, argument, .. }) => {
             let end = argument.len();
             let text = if argument.ends_with(',') { added.split_off(1) } else { added };
             ArgumentEdit::Part { number, part: end..end, text }
@@ -155,7 +155,7 @@ fn cpu_edits(launch: &Launch, told: &[(&str, String)]) -> Vec<ArgumentEdit> {
 }
 
 /// Where the fixed address of a memory device is told, and what it is called there.
-fn address(launch: &Launch, device: usize) -> Option<(Place<'_>, &'static str)> {
+fn address(launch: &Launch, device: usize) -> Option<(ToldPart<'_>, &'static str)> {
     let devices = launch.line.devices.iter();
     let mut memory = devices.filter_map(|device| Some((MemoryDeviceKind::of(device)?, device)));
     let (kind, told) = memory.nth(device)?;
@@ -166,7 +166,7 @@ fn address(launch: &Launch, device: usize) -> Option<(Place<'_>, &'static str)> 
 
 /// A part of an argument that tells QEMU something.
 #[derive(Debug, Clone)]
-struct Place<'a> {
+struct ToldPart<'a> {
     /// Which argument.
     number: usize,
     /// The argument.
@@ -177,17 +177,17 @@ struct Place<'a> {
     part: Range<usize>,
 }
 
-fn place(launch: &Launch, origin: Origin) -> Option<Place<'_>> {
+fn place(launch: &Launch, origin: Origin) -> Option<ToldPart<'_>> {
     let Origin::Argument { number, span } = origin else { return None };
     let argument = launch.arguments.get(number)?;
     let option = number.checked_sub(1).and_then(|before| launch.arguments.get(before)).map_or("", String::as_str);
     let option = option.strip_prefix('-').unwrap_or(option);
     let option = option.strip_prefix('-').unwrap_or(option);
     argument.get(span.start..span.end)?;
-    Some(Place { number, argument, option, part: span.start..span.end })
+    Some(ToldPart { number, argument, option, part: span.start..span.end })
 }
 
-impl Place<'_> {
+impl ToldPart<'_> {
     fn edit(&self, part: Range<usize>, text: &str) -> Option<ArgumentEdit> {
         Some(ArgumentEdit::Part { number: self.number, part, text: text.to_owned() })
     }

@@ -4,7 +4,7 @@ use super::Change;
 #[cfg(feature = "cli")]
 use super::arguments;
 #[cfg(feature = "cli")]
-use crate::command_line::Launch;
+use crate::command_line::{Launch, Property};
 use crate::domain::{CpuElement, CpuMode, Domain, MaxPhysAddr, MaxPhysAddrMode, MemoryModel, Sourced};
 use crate::evaluate::{Diagnosis, diagnose};
 use crate::guest::Subject;
@@ -64,11 +64,14 @@ impl<'a> Draft<'a> {
     }
 
     /// `pci-hole64-size`, in bytes, where it is told one.
-    pub fn hole(&self, facts: Option<u64>) -> Option<u64> {
+    pub fn hole(&self) -> Option<u64> {
         match self.subject {
             Subject::Domain(domain) => domain.pci_hole64.and_then(|hole| hole.value.checked_mul(1024)),
             #[cfg(feature = "cli")]
-            Subject::Launch(_) => facts,
+            Subject::Launch(launch) => {
+                let globals = launch.line.globals.iter().map(|global| &global.property);
+                globals.filter(|property| property.name == "pci-hole64-size").filter_map(Property::size).max()
+            }
         }
     }
 

@@ -292,7 +292,7 @@ impl FixSearch<'_> {
 
     /// The default hole instead of a larger one.
     fn shrink_hole(&mut self, before: &Diagnosis) -> Option<Fix> {
-        let hole = self.draft.hole(before.facts.pci_hole64_size);
+        let hole = self.draft.hole();
         let (Some(hole), Some(family)) = (hole, before.facts.family) else { return None };
         let default = match family {
             machine::Family::Q35 => crate::qemu::layout::Q35_PCI_HOLE64_SIZE,

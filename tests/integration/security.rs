@@ -71,4 +71,13 @@ fn a_broken_override_is_ignored_and_said() {
     for (asked, arguments) in [("assume", &[][..]), ("present", &[]), ("x", &["--quiet"])] {
         assert_eq!(check(asked, arguments), "", "{asked}");
     }
+    // The others that evaluate say it as well.
+    for arguments in [&["fix"][..], &["fix", "--diff"], &["map"]] {
+        std::fs::write(&file, xml("x")).expect("write a domain");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
+        command.args(arguments).args(["--policy", "none", "--host", "amd-epyc"]).arg(&file);
+        let output = command.output().expect("run it");
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        assert!(said.contains("a.xml: warning: its <metadata> is ignored: passthrough='x'"), "{arguments:?}: {said}");
+    }
 }

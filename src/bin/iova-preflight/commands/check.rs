@@ -80,8 +80,7 @@ impl<'a> CheckRun<'a> {
                 input,
                 |evaluated| {
                     seen = Some(view(evaluated));
-                    let why = evaluated.guest.domain().and_then(|domain| policy.refused_override(&domain.overrides));
-                    refused = why.map(|why| format!("{}: warning: {why}", evaluated.name));
+                    refused = evaluated.warning();
                     Ok(())
                 },
                 |name, error| unreadable = Some((name.to_owned(), error)),

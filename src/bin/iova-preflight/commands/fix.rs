@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result, bail};
 use iova_preflight::io::file::open_regular;
+use iova_preflight::report::source::GuestSource;
 use iova_preflight::verdict::Verdict;
 
 use crate::args::FixArgs;
@@ -48,6 +49,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
                     notices.drain(..).for_each(stderr::line);
                 }
                 if !args.common.quiet {
+                    evaluated.warning().iter().for_each(|line| stderr::line(line));
                     explain_fix(evaluated, &mut said);
                 }
                 outcome = outcome.max(match fix(evaluated, &target) {
@@ -134,6 +136,9 @@ fn fix(evaluated: &Evaluated<'_>, target: &Target) -> Result<Outcome> {
             Ok(Outcome::Stopped)
         }
         Target::Nowhere => Ok(Outcome::Stopped),
+        Target::Place(_) if matches!(evaluated.guest, GuestSource::Call(..)) => {
+            bail!("{}: --in-place rewrites domain XML only, and this is a QEMU command line", evaluated.name)
+        }
         Target::Place(place) => {
             place.replace(rewritten()?.as_bytes()).with_context(|| evaluated.name.to_owned())?;
             Ok(Outcome::Clean)

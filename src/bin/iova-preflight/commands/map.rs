@@ -34,6 +34,7 @@ pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {
     evaluator.each(
         Input::one(&args.path),
         |evaluated| {
+            evaluated.warning().iter().for_each(|line| stderr::line(line));
             match draw(evaluated, &source, &policy)? {
                 Some(picture) => print(&picture, args.format)?,
                 None => {

@@ -18,7 +18,6 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     use std::io::Write;
 
     use anyhow::anyhow;
-    use iova_preflight::fix::rewrite::rewrite;
     use iova_preflight::report::diff::unified_diff;
     use iova_preflight::text::printable;
 
@@ -39,8 +38,9 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     evaluator.each(
         Input::Live(format!("{uri} {name}"), old.clone().into_bytes()),
         |evaluated| {
-            if evaluated.evaluation.verdict.stops() && !args.common.quiet {
-                notice.into_iter().for_each(stderr::line);
+            if !args.common.quiet {
+                notice.filter(|_| evaluated.evaluation.verdict.stops()).into_iter().for_each(stderr::line);
+                evaluated.warning().iter().for_each(|line| stderr::line(line));
             }
             match &evaluated.evaluation.fix {
                 Some(fix) => {

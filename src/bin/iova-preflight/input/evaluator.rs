@@ -25,6 +25,15 @@ pub(crate) struct Evaluated<'a> {
     pub guest: GuestSource<'a>,
     pub evaluation: &'a Evaluation,
     pub host: &'a Host,
+    /// What the guest's own `<metadata>` asks for and does not get.
+    pub ignored: Option<&'a str>,
+}
+
+impl Evaluated<'_> {
+    /// A warning about what its own `<metadata>` asks for and does not get.
+    pub fn warning(&self) -> Option<String> {
+        self.ignored.map(|ignored| format!("{}: warning: {ignored}", self.name))
+    }
 }
 
 /// Whether what the guest gets depends on a virtual network.
@@ -133,6 +142,7 @@ impl<'a> Evaluator<'a> {
         if evaluation.verdict.stops() {
             self.outcome = self.outcome.max(Outcome::Stopped);
         }
-        evaluated(&Evaluated { name, guest, evaluation: &evaluation, host })
+        let ignored = guest.domain().and_then(|domain| self.policy.refused_override(&domain.overrides));
+        evaluated(&Evaluated { name, guest, evaluation: &evaluation, host, ignored: ignored.as_deref() })
     }
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use iova_preflight::decision::{is_exempt, shell_word};
 use iova_preflight::finding::Severity;
-use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::policy::Policy;
 use iova_preflight::verdict::Verdict;
 
@@ -253,6 +252,9 @@ impl Service<'_> {
                  what they changed may have to be changed again"
             );
             self.journal.line(Priority::Warning, &line);
+        }
+        if let Some(ignored) = evaluated.ignored {
+            self.journal.line(Priority::Warning, &format!("guest {name}: {ignored}"));
         }
         let worst = evaluation.findings.iter().max_by_key(|finding| finding.severity);
         let title = worst.map_or("", |finding| finding.title.as_str());

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use annotate_snippets::{Group, Level, Renderer};
+use anstream::adapter::strip_str;
 use anstyle::Style;
 use iova_preflight::Layout;
 use iova_preflight::address::ABOVE_4G_START;
@@ -129,8 +130,15 @@ impl PageStyle {
         if let Some(cause) = &finding.cause {
             group = group.element(Level::NOTE.with_name("cause").message(self.broken(cause, "   = cause: ".len())));
         }
-        self.renderer.render(&[group])
+        without_breaks(&self.renderer.render(&[group]))
     }
+}
+
+/// An excerpt without the lines by which the renderer tells one source from another: options of one command line are of
+/// one source.
+fn without_breaks(rendered: &str) -> String {
+    let kept = rendered.split_inclusive('\n').filter(|line| strip_str(line).to_string().trim() != ":::");
+    kept.collect()
 }
 
 /// Between the parts of a map.
