@@ -303,6 +303,85 @@ fn what_is_kept_is_bounded() {
     }
 }
 
+/// Names and UUIDs that change, definitions as large as libvirt takes them, a service that is killed and started again, and
+/// a folder with pipes and links in it: neither files nor memory grow without limit, and it works on.
+#[test]
+fn no_attack_takes_more_than_its_room() {
+    /// Of `ROOM` in `watch/service.rs`.
+    const FILES: usize = 4096;
+    const BYTES: u64 = 256 * 1024 * 1024;
+    /// Half of `MemoryMax=` in `packaging/systemd/iova-preflight-watch.service`.
+    const MEMORY: u64 = 256 * 1024 * 1024;
+    let Some(world) = World::new("watch-attack") else { return };
+    let folder = world.path(BACKUPS);
+    std::fs::create_dir_all(&folder).expect("made");
+    let outside = world.path("/var/lib/libvirt/outside");
+    std::fs::File::create(&outside).expect("made").set_len(BYTES).expect("without taking any room");
+    std::os::unix::fs::symlink("../outside", folder.join("link.xml")).expect("a link");
+    std::os::unix::fs::symlink("/dev/zero", folder.join("zero.xml")).expect("a link");
+    let pipe = world.program("mkfifo").arg(format!("{BACKUPS}/pipe.xml")).status().expect("run mkfifo");
+    assert!(pipe.success());
+    for number in 3..FILES - 30 {
+        std::fs::write(folder.join(format!("old-{number}.xml")), "").expect("written");
+    }
+    let kept = || std::fs::read_dir(&folder).expect("listed").flatten();
+    let mut most = 0;
+    for round in 0..3 {
+        let watcher = Watcher::ready(&world, REWRITE);
+        let guests: Vec<Guest> = (0..20)
+            .map(|n| {
+                // libvirt prints a `>` as four bytes, and sends at most 4 MiB (`VIR_NET_MESSAGE_STRING_MAX`).
+                let metadata = if n == 0 { ">".repeat(1_000_000) } else { "x".repeat(1000 * n) };
+                broken(&format!("{round}{n:02}")).with_metadata(&format!("<a:a xmlns:a='urn:a'>{metadata}</a:a>"))
+            })
+            .collect();
+        world.define_all(&guests);
+        let undefine: String = guests.iter().map(|guest| format!("undefine {}; ", guest.name)).collect();
+        if round == 0 {
+            wait_for("all rewrites", || watcher.count(&["is redefined"]) == guests.len());
+        } else {
+            watcher.wait_until_said(&["is left as it is", "is full"]);
+        }
+        most = most.max(watcher.peak());
+        if round == 2 {
+            world.virsh(&[&undefine]).expect_ok();
+            assert_eq!(watcher.stop().1, Some(0));
+        } else {
+            watcher.kill();
+            world.virsh(&[&undefine]).expect_ok();
+        }
+    }
+    let (files, bytes) = (kept().count(), kept().map(|file| file.metadata().expect("there").len()).sum::<u64>());
+    crate::common::note(&format!("watch: {files} files of {bytes} bytes are kept, {most} bytes of memory at most"));
+    assert!(files <= FILES && bytes <= BYTES && most < MEMORY, "{files} {bytes} {most}");
+    assert_eq!(std::fs::metadata(&outside).expect("there").len(), BYTES);
+}
+
+/// Whoever may define a guest may not fill the log with it.
+#[test]
+fn an_override_that_is_ignored_is_said_once() {
+    let Some(world) = World::new("watch-override") else { return };
+    let watcher = Watcher::ready(&world, REWRITE);
+    let asks = |what: &str| {
+        Guest::small("db")
+            .with_uuid()
+            .with_metadata(&format!("<p:policy xmlns:p='urn:iova-preflight:policy:1' passthrough='{what}'/>"))
+    };
+    let ignored = ["<4>guest db: ", "is ignored", "passthrough='x'"];
+    for _ in 0..4 {
+        world.define(&asks("x"));
+        watcher.wait_until_said(&ignored);
+    }
+    // Once it is right it is news again.
+    world.define(&asks("assume"));
+    world.define(&Guest::huge("last", "pc-q35-6.2").with_hostdev().with_uuid());
+    watcher.wait_until_said(&["guest last is redefined"]);
+    assert_eq!(watcher.count(&ignored), 1, "{:#?}", watcher.said());
+    world.define(&asks("x"));
+    wait_for("the second line", || watcher.count(&ignored) == 2);
+    assert_eq!(watcher.stop().1, Some(0));
+}
+
 #[test]
 fn without_rewrite_it_only_reports() {
     let Some(world) = World::new("watch-reports") else { return };

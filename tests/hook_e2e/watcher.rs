@@ -109,17 +109,36 @@ impl<'a> Watcher<'a> {
 
     /// Its resident memory, in bytes.
     pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that was resident so far, in bytes.
+    pub fn peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, which: &str) -> u64 {
         let status = self.world.path(&format!("/proc/{}/status", self.pid()));
         let status = std::fs::read_to_string(status).expect("its status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let line = status.lines().find_map(|line| line.strip_prefix(which)).expect(which);
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(mut self) {
+        self.signal("KILL");
+        end_of(&mut self.nsenter);
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        let status = self.world.program("kill").args(["-s", signal, &pid]).status().expect("run kill");
+        assert!(status.success());
     }
 
     /// Ends it with SIGTERM; gives what it said and its exit status. Fails if it does not end.
     pub fn stop(mut self) -> (Vec<String>, Option<i32>) {
-        let pid = self.pid().to_string();
-        let status = self.world.program("kill").args(["-s", "TERM", &pid]).status().expect("run kill");
-        assert!(status.success());
+        self.signal("TERM");
         let status = end_of(&mut self.nsenter).code();
         (self.said(), status)
     }

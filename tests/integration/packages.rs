@@ -50,6 +50,41 @@ fn every_command_has_a_page() {
     assert_eq!(names, expected);
 }
 
+/// Root writes them when a package is built, into a folder that may be anybody's.
+#[test]
+fn pages_are_not_written_through_links() {
+    use std::os::unix::fs::{lchown, symlink};
+    let folder = crate::common::work_dir("man-links");
+    let (victim, theirs) = (folder.join("victim"), folder.join("theirs"));
+    std::fs::create_dir_all(&theirs).expect("a folder");
+    std::fs::write(&victim, "mine").expect("a file");
+    let page = theirs.join("iova-preflight.1");
+    for target in [&victim, &folder.join("new")] {
+        let _ = std::fs::remove_file(&page);
+        symlink(target, &page).expect("a link");
+        ours(&["man", theirs.to_str().expect("UTF-8")]);
+        assert!(std::fs::symlink_metadata(&page).expect("there").is_file(), "the page itself is there");
+    }
+    assert_eq!(std::fs::read_to_string(&victim).expect("there"), "mine");
+    assert!(!folder.join("new").exists());
+
+    // Nor is the folder a link of another user.
+    let link = folder.join("link");
+    symlink(folder.join("elsewhere"), &link).expect("a link");
+    if lchown(&link, Some(1234), None).is_err() {
+        return crate::common::skip("only root can give a link to another owner");
+    }
+    for there in [false, true] {
+        if there {
+            std::fs::create_dir(folder.join("elsewhere")).expect("a folder");
+        }
+        let output = Command::new(PROGRAM).arg("man").arg(&link).output().expect("run man");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains("link is a symbolic link of user 1234"), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(folder.join("elsewhere")).expect("a folder").count(), 0);
+}
+
 #[test]
 fn pages_are_the_same_every_time_and_the_first_is_printed() {
     let read = |pages: &[PathBuf]| -> Vec<Vec<u8>> {

@@ -9,9 +9,11 @@ use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
+use rustix::fs::Mode;
 
 use crate::args::Cli;
 use crate::outcome::Outcome;
+use crate::place::Folder;
 
 /// The section of the manual.
 const SECTION: &str = "1";
@@ -32,8 +34,9 @@ pub(crate) fn man(folder: Option<&Path>) -> Result<Outcome> {
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
     let Some(folder) = folder else { return print(&page(&program, &program)?) };
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    write_pages(&program, &program, folder)?;
+    let all = Mode::RWXU | Mode::RWXG | Mode::RWXO;
+    let opened = Folder::made(folder, all).with_context(|| folder.display().to_string())?;
+    write_pages(&program, &program, &opened)?;
     Ok(Outcome::Clean)
 }
 
@@ -44,12 +47,12 @@ fn print(text: &[u8]) -> Result<Outcome> {
     Ok(Outcome::Clean)
 }
 
-fn write_pages(command: &Command, program: &Command, folder: &Path) -> Result<()> {
+fn write_pages(command: &Command, program: &Command, folder: &Folder) -> Result<()> {
     for below in visible(command) {
         write_pages(below, program, folder)?;
     }
-    let path = folder.join(format!("{}.{SECTION}", page_name(command)));
-    std::fs::write(&path, page(command, program)?).with_context(|| path.display().to_string())
+    let name = format!("{}.{SECTION}", page_name(command));
+    folder.write(&name, &page(command, program)?).context(name)
 }
 
 /// One page.

@@ -1,7 +1,6 @@
 //! Rewriting the definition of a guest where libvirt keeps it, as `fix --connect` and `watch` do it.
 
-use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -10,10 +9,12 @@ use iova_preflight::policy::Policy;
 use iova_preflight::text::size;
 use iova_preflight::verdict::evaluate;
 use iova_preflight::xml::Document;
+use rustix::fs::Mode;
 
 use crate::connected::live::Definition;
 use crate::connected::redefine::{Failure, redefine};
 use crate::input::host::HostSource;
+use crate::place::Folder;
 
 /// A guest that was redefined.
 pub(crate) struct Redefined {
@@ -48,16 +49,11 @@ pub(crate) struct Room {
 
 impl Room {
     /// Why no file of `len` bytes fits in there any more; `None` if it fits.
-    fn lacks(self, folder: &Path, len: usize) -> Result<Option<String>> {
-        let (mut files, mut bytes) = (0, 0);
-        for entry in std::fs::read_dir(folder)? {
-            // Removed meanwhile, it takes no room.
-            let Ok(metadata) = entry?.metadata() else { continue };
-            (files, bytes) = (files + 1, bytes + metadata.len());
-        }
+    fn lacks(self, path: &Path, folder: &Folder, len: usize) -> Result<Option<String>> {
+        let (files, bytes) = folder.holds()?;
         let fits = files < self.files && bytes.saturating_add(len as u64) <= self.bytes;
         Ok((!fits).then(|| {
-            let (folder, most) = (folder.display(), size(self.bytes));
+            let (folder, most) = (path.display(), size(self.bytes));
             format!(
                 "{folder} is full, as at most {} replaced definitions of {most} in all are kept; remove those that are \
                  not needed any more",
@@ -77,18 +73,19 @@ impl Redefinition<'_> {
         if let Some(obstacle) = obstacle.filter(|_| !self.force) {
             return Err(Failure::Obstacle(obstacle));
         }
-        let folder = self.folder().map_err(Failure::NotKept)?;
-        let lacks = self.room.map(|room| room.lacks(&folder, old.len())).transpose().map_err(Failure::NotKept)?;
+        let (path, folder) = self.folder().map_err(Failure::NotKept)?;
+        let lacks =
+            self.room.map(|room| room.lacks(&path, &folder, old.len())).transpose().map_err(Failure::NotKept)?;
         if let Some(why) = lacks.flatten() {
             return Err(Failure::Full(why));
         }
-        let backup = back_up(&folder, definition, old).map_err(Failure::NotKept)?;
+        let backup = back_up(&path, &folder, definition, old).map_err(Failure::NotKept)?;
         match redefine(definition, old, new, |now| self.accepted(now)) {
-            Ok(now) => Ok(Redefined { now, backup }),
+            Ok(now) => Ok(Redefined { now, backup: path.join(backup) }),
             Err(failure) => {
                 if failure.wrote_nothing() {
                     // The definition it holds is still in place. Left behind, it is one file too many, no more.
-                    let _ = std::fs::remove_file(backup);
+                    let _ = folder.remove(&backup);
                 }
                 Err(failure)
             }
@@ -96,11 +93,10 @@ impl Redefinition<'_> {
     }
 
     /// The folder for replaced definitions, made if it is missing.
-    fn folder(&self) -> Result<PathBuf> {
-        let folder = self.backup.map_or_else(default_folder, |folder| Ok(folder.to_owned()))?;
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-        made.with_context(|| folder.display().to_string())?;
-        Ok(folder)
+    fn folder(&self) -> Result<(PathBuf, Folder)> {
+        let path = self.backup.map_or_else(default_folder, |folder| Ok(folder.to_owned()))?;
+        let folder = Folder::made(&path, Mode::RWXU).with_context(|| path.display().to_string())?;
+        Ok((path, folder))
     }
 
     /// Whether a guest may start with this definition.
@@ -116,20 +112,12 @@ impl Redefinition<'_> {
 
 /// Keeps a definition in a file of its own, which is never overwritten and which only its owner can read: it may
 /// hold passwords.
-fn back_up(folder: &Path, definition: &Definition, xml: &str) -> Result<PathBuf> {
+fn back_up(path: &Path, folder: &Folder, definition: &Definition, xml: &str) -> Result<OsString> {
     let (name, uuid) = (definition.name()?, definition.uuid()?);
-    let context = || folder.display().to_string();
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
     let name: String = name.chars().take(100).map(plain).collect();
-    let mut file = tempfile::Builder::new()
-        .prefix(&format!("{}-{uuid}-", name.trim_start_matches('.')))
-        .suffix(".xml")
-        .tempfile_in(folder)
-        .with_context(context)?;
-    file.write_all(xml.as_bytes()).with_context(context)?;
-    file.as_file().sync_all().with_context(context)?;
-    let (_, path) = file.keep().with_context(context)?;
-    Ok(path)
+    let prefix = format!("{}-{uuid}-", name.trim_start_matches('.'));
+    folder.keep(&prefix, ".xml", xml.as_bytes()).with_context(|| path.display().to_string())
 }
 
 fn default_folder() -> Result<PathBuf> {

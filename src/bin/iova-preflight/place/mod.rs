@@ -1,5 +1,8 @@
 //! Files that stay the same ones from the moment they are opened, whatever others put in their place meanwhile.
 
+#[cfg(feature = "libvirt")]
+mod keep;
+mod new;
 mod replace;
 
 use std::ffi::OsString;
@@ -13,6 +16,8 @@ use iova_preflight::io::file::open_regular;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
+
+pub(crate) use new::Folder;
 
 /// How many links may lead from one to the next (`MAXSYMLINKS` in the kernel's `include/linux/namei.h`).
 const MAX_LINKS: usize = 40;

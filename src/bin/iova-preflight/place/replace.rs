@@ -3,17 +3,14 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{
-    Access, AtFlags, Gid, Mode, OFlags, Uid, accessat, fchmod, fchown, fstat, fsync, openat, renameat, statat, unlinkat,
-};
+use rustix::fs::{Access, AtFlags, Gid, Mode, Uid, accessat, fchmod, fchown, fstat, statat};
 use rustix::io::Errno;
 use xattr::FileExt;
 
+use super::new::{Temporary, sync};
 use super::{Place, is_same};
 
 /// Extended attributes that the kernel computes from the content, or that say what it was (`security/integrity`).
@@ -34,18 +31,13 @@ impl Place {
             return Err(io::Error::other(why));
         }
         self.assert_writable()?;
-        let mut new = Temporary::new(&self.folder)?;
+        let mut new = Temporary::new(&self.folder, Mode::RUSR | Mode::WUSR, ".iova-preflight-", "")?;
         new.file.write_all(content)?;
         self.dress(&new.file)?;
         new.file.sync_all()?;
         self.assert_unchanged()?;
         new.become_file(&self.name)?;
-        // The name is on the disk only when the folder is. One that may not be listed cannot be opened for that.
-        match openat(&self.folder, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(folder) => Ok(fsync(folder)?),
-            Err(Errno::ACCESS) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        sync(&self.folder)
     }
 
     /// Whether the name still leads to the file that was opened, and that is as it was.
@@ -106,48 +98,4 @@ fn attributes(file: &File) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
         }
     }
     Ok(attributes)
-}
-
-/// A new file that is gone again unless it becomes one that stays.
-struct Temporary<'a> {
-    file: File,
-    folder: &'a OwnedFd,
-    name: Option<OsString>,
-}
-
-impl<'a> Temporary<'a> {
-    fn new(folder: &'a OwnedFd) -> io::Result<Self> {
-        /// How many names are tried.
-        const ATTEMPTS: u64 = 100;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // Keyed anew for each: nobody knows the name beforehand.
-        let random = RandomState::new();
-        for attempt in 0..ATTEMPTS {
-            let name = OsString::from(format!(".iova-preflight-{:016x}", random.hash_one(attempt)));
-            match openat(folder, &name, flags, Mode::RUSR | Mode::WUSR) {
-                Ok(file) => return Ok(Self { file: file.into(), folder, name: Some(name) }),
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
-    }
-
-    /// Takes the place of the file `name`.
-    fn become_file(mut self, name: &OsString) -> io::Result<()> {
-        if let Some(temporary) = &self.name {
-            renameat(self.folder, temporary, self.folder, name)?;
-            self.name = None;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Temporary<'_> {
-    fn drop(&mut self) {
-        if let Some(name) = &self.name {
-            // Left behind, it is one file too many, no more.
-            let _ = unlinkat(self.folder, name, AtFlags::empty());
-        }
-    }
 }

@@ -87,6 +87,8 @@ struct Entry {
     budget: (u32, Instant),
     /// What was last said of it.
     said: Option<Fingerprint>,
+    /// What was last said of an override in it that is ignored.
+    ignored: Option<Fingerprint>,
     /// What it was last found to be.
     verdict: Option<Verdict>,
 }
@@ -111,6 +113,7 @@ impl Entry {
             rewrite: None,
             budget: (BURST, now),
             said: None,
+            ignored: None,
             verdict: None,
         }
     }
@@ -270,6 +273,15 @@ impl Agenda {
         let Some(guest) = self.guests.get_mut(uuid) else { return false };
         let text = Some(Fingerprint::of(text));
         std::mem::replace(&mut guest.said, text) != text
+    }
+
+    /// Whether it has to be said that an override in a guest is ignored, and why: not where that was the last such thing
+    /// said of it. None if nothing is ignored; after that it is news again.
+    pub fn is_newly_ignored(&mut self, uuid: &str, why: Option<&str>) -> bool {
+        let Some(guest) = self.guests.get_mut(uuid) else { return false };
+        let why = why.map(Fingerprint::of);
+        let before = std::mem::replace(&mut guest.ignored, why);
+        why.is_some() && why != before
     }
 
     /// There is nothing to say of a guest; what was said before is news when it is said again.

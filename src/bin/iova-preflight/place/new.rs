@@ -1,0 +1,119 @@
+//! New files.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, mkdirat, openat, renameat, unlinkat};
+use rustix::io::Errno;
+
+use super::{THROUGH, explain, resolve};
+
+/// How a folder is opened that is listed or written to the disk.
+pub(super) const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// A folder that somebody named, to write files into.
+#[derive(Debug)]
+pub(crate) struct Folder(pub(super) OwnedFd);
+
+impl Folder {
+    /// Opens a folder, or makes it, and those above it, with this mode. Links on the way to it are followed if they are
+    /// root's or this user's.
+    ///
+    /// # Errors
+    /// It cannot be opened or made, or a link of another user leads to it.
+    pub fn made(path: &Path, mode: Mode) -> io::Result<Self> {
+        Ok(Self(open_or_make(path, mode)?))
+    }
+
+    /// Writes a file that everybody may read, in the place of what has that name now: a link is replaced, not followed.
+    ///
+    /// # Errors
+    /// It cannot be written; what has the name is left as it is.
+    pub fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+        let mut new = Temporary::new(&self.0, mode, ".iova-preflight-", "")?;
+        new.file.write_all(content)?;
+        new.become_file(&OsString::from(name))
+    }
+}
+
+fn open_or_make(path: &Path, mode: Mode) -> io::Result<OwnedFd> {
+    let opened = resolve(path).and_then(|(above, name)| match name {
+        Some(name) => openat(above, &name, THROUGH | OFlags::NOFOLLOW, Mode::empty()).map_err(explain),
+        None => Ok(above),
+    });
+    let (Err(error), Some(name), Some(parent)) = (&opened, path.file_name(), path.parent()) else { return opened };
+    if error.kind() != io::ErrorKind::NotFound {
+        return opened;
+    }
+    let above = open_or_make(parent, mode)?;
+    match mkdirat(&above, name, mode) {
+        // Somebody else was faster, or it is a link that leads nowhere.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    openat(above, name, THROUGH | OFlags::NOFOLLOW, Mode::empty()).map_err(explain)
+}
+
+/// The name of a file is on the disk only when the folder is. One that may not be listed cannot be opened for that.
+pub(super) fn sync(folder: &OwnedFd) -> io::Result<()> {
+    match openat(folder, ".", LISTED, Mode::empty()) {
+        Ok(folder) => Ok(fsync(folder)?),
+        Err(Errno::ACCESS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A new file that is gone again unless it becomes one that stays.
+pub(super) struct Temporary<'a> {
+    pub file: File,
+    folder: &'a OwnedFd,
+    name: Option<OsString>,
+}
+
+impl<'a> Temporary<'a> {
+    pub fn new(folder: &'a OwnedFd, mode: Mode, prefix: &str, suffix: &str) -> io::Result<Self> {
+        /// How many names are tried.
+        const ATTEMPTS: u64 = 100;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Keyed anew for each: nobody knows the name beforehand.
+        let random = RandomState::new();
+        for attempt in 0..ATTEMPTS {
+            let name = OsString::from(format!("{prefix}{:016x}{suffix}", random.hash_one(attempt)));
+            match openat(folder, &name, flags, mode) {
+                Ok(file) => return Ok(Self { file: file.into(), folder, name: Some(name) }),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// Takes the place of the file `name`.
+    pub fn become_file(mut self, name: &OsString) -> io::Result<()> {
+        if let Some(temporary) = &self.name {
+            renameat(self.folder, temporary, self.folder, name)?;
+            self.name = None;
+        }
+        Ok(())
+    }
+
+    /// Stays under the name it has, which this gives.
+    #[cfg(feature = "libvirt")]
+    pub fn stay(mut self) -> OsString {
+        self.name.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            // Left behind, it is one file too many, no more.
+            let _ = unlinkat(self.folder, name, AtFlags::empty());
+        }
+    }
+}
