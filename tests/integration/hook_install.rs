@@ -1,6 +1,6 @@
 //! `iova-preflight hook install|uninstall|status` below a root folder of the test's own.
 
-use crate::common::{wait_for, work_dir};
+use crate::common::{skip, wait_for, work_dir};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -231,6 +231,53 @@ fn a_chain_stops_a_guest_only_when_the_hook_says_so() {
             let refused = if DECIDING.contains(&operation) { (Some(1), None) } else { (Some(0), all) };
             assert_eq!(chain.run(operation, &[]), refused, "{operation}: refused");
         }
+    }
+}
+
+/// A shell that cannot start a process ends with an exit status that libvirt would take for a refusal.
+#[test]
+fn a_chain_that_can_start_no_process_stops_nothing() {
+    let words = ["--reuid", "1234", "--clear-groups", "prlimit", "--nproc=0", "--"];
+    let limited = |arguments: &[&str]| {
+        Command::new("setpriv").args(words).args(arguments).stdin(std::process::Stdio::null()).output()
+    };
+    for chain in [Chain::shipped(Root::new("chain-nproc")), Chain::printed(Root::new("chain-nproc-printed"))] {
+        chain.root.write("iova-preflight-hook", "#!/bin/sh\nexit 1\n", 0o755);
+        chain.run("started", &[]);
+        let program = chain.root.path("chain").display().to_string();
+        // Root is not limited, and whoever is has to be able to read all this.
+        if !limited(&["test", "-r", &program]).is_ok_and(|output| output.status.success()) {
+            return skip("only root can take processes away from a user who may read the chain");
+        }
+        chain.root.write("got", "", 0o666);
+        let got = chain.root.path("got");
+        let run = |operation: &str| {
+            fs::write(&got, "").expect("written");
+            let output = limited(&["env", &format!("GOT={}", got.display()), &program, "db", operation, "begin", "-"]);
+            (output.expect("runs").status.code(), fs::read_to_string(&got).expect("readable"))
+        };
+        for operation in OPERATIONS {
+            assert_eq!(run(operation), (Some(0), String::new()), "{operation}");
+        }
+        // The hook that was there before gets the place of the shell.
+        chain.root.write("qemu.before", "#!/bin/sh\necho \"$*\" > \"$GOT\"\nexit 7\n", 0o755);
+        for operation in OPERATIONS {
+            assert_eq!(run(operation), (Some(7), format!("db {operation} begin -\n")), "{operation}");
+        }
+    }
+}
+
+/// The program that is started is the shell, and it needs memory and a descriptor before its first line: libvirt takes how
+/// it ends then for a refusal, and no script can change that.
+#[test]
+fn a_shell_that_cannot_start_refuses_the_guest() {
+    let chain = Chain::shipped(Root::new("chain-limits"));
+    chain.run("started", &[]);
+    for limit in ["--as=400000", "--as=1000000", "--nofile=3"] {
+        let mut command = Command::new("prlimit");
+        command.args([limit, "--"]).arg(chain.root.path("chain")).args(["db", "prepare", "begin", "-"]);
+        let output = command.stdin(std::process::Stdio::null()).output().expect("run prlimit");
+        assert!(!output.status.success(), "{limit}: {output:?}");
     }
 }
 
