@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use iova_preflight::argv::Call;
 use iova_preflight::command_line::Launch;
 use iova_preflight::domain::{self, Domain};
 use iova_preflight::finding::Severity;
+use iova_preflight::fix::rewrite::rewrite_call;
 use iova_preflight::host::Host;
 use iova_preflight::policy::Policy;
-use iova_preflight::verdict::{Evaluation, evaluate};
+use iova_preflight::verdict::{Evaluation, Verdict, evaluate};
 use iova_preflight::xml::Document;
 
-use crate::common::{corpus, note, xml_files};
+use crate::common::{corpus, note, skip, xml_files};
 
 /// The hosts of the comparison: one as it is, and two that reserve ranges where small guests have their memory, as libvirt's
 /// test domains are small.
@@ -209,4 +211,150 @@ fn a_command_line_says_the_same_in_every_form() {
         }
     }
     note(&format!("without libvirt: {compared} comparisons of two forms of a command line, {findings} findings"));
+}
+
+/// Command lines that are stopped, each with what the fix makes of a part of it.
+const BROKEN: [(&str, &str, &str); 13] = [
+    // Proxmox' form.
+    (
+        "/usr/bin/qemu-system-x86_64 -name 'web,debug-threads=on' -machine 'accel=tcg,type=pc-q35-6.2' -m 1228800 \
+         -cpu 'EPYC,phys-bits=48'",
+        "type=pc-q35-6.2",
+        "type=pc-q35-7.1",
+    ),
+    (
+        "qemu-system-x86_64 \\\n  -M pc-i440fx-7.0 \\\n  -accel tcg \\\n  -m size=1200G \\\n  -cpu EPYC,phys-bits=48\n",
+        "pc-i440fx-7.0",
+        "pc-i440fx-7.1",
+    ),
+    ("qemu-system-x86_64 -M pc-q35-7.2 -accel tcg -m 1200G -cpu EPYC", "EPYC", "EPYC,phys-bits=42"),
+    ("qemu-system-x86_64 -M pc-q35-7.2 -accel tcg -m 1200G -cpu \"EPYC\"", "\"EPYC\"", "\"EPYC,phys-bits=42\""),
+    ("qemu-system-x86_64 -M pc-q35-7.2 -accel tcg -m 1200G", "64 -M", "64 -cpu qemu64,phys-bits=42 -M"),
+    (
+        "qemu-system-x86_64 -M pc-q35-7.2 -accel tcg -m 1200G -cpu EPYC -global cpu.phys-bits=41",
+        "cpu.phys-bits=41",
+        "cpu.phys-bits=42",
+    ),
+    (
+        "qemu-system-x86_64 -M pc-q35-7.2 -accel tcg -m 1200G -cpu EPYC,phys_bits=40,+x2apic",
+        "phys_bits=40",
+        "phys_bits=42",
+    ),
+    (
+        "qemu-system-x86_64 -M pc-q35-7.2 -accel tcg -m 16G -cpu EPYC -global q35-pcihost.pci-hole64-size=2048G",
+        "-cpu EPYC",
+        "-cpu EPYC,phys-bits=42",
+    ),
+    (
+        "qemu-system-x86_64 -M pc-q35-7.2 -accel tcg -m 16G -cpu EPYC,phys-bits=40 -global \
+         driver=q35-pcihost,property=pci-hole64-size,value=300T",
+        "value=300T",
+        "value=32G",
+    ),
+    (
+        "qemu-system-x86_64 -M pc-q35-7.2 -accel tcg -m 4G,slots=2,maxmem=8G -cpu EPYC -object \
+         memory-backend-ram,id=a,size=1G -device pc-dimm,memdev=a,addr=0x4000000000",
+        ",addr=0x4000000000",
+        "",
+    ),
+    (
+        "qemu-system-x86_64 -M pc-q35-7.2 -accel tcg -m 4G,slots=2,maxmem=8G -cpu EPYC -object \
+         '{\"qom-type\":\"memory-backend-ram\",\"id\":\"a\",\"size\":1073741824}' -device \
+         '{\"driver\":\"pc-dimm\",\"memdev\":\"a\",\"addr\":274877906944,\"id\":\"d\"}'",
+        ",\"addr\":274877906944",
+        "",
+    ),
+    // The window moves with the RAM, and the device with the window.
+    (
+        "qemu-system-x86_64 -M pc-q35-6.2 -accel tcg -m 1100G,slots=1,maxmem=1102G -cpu EPYC,phys-bits=48 -object \
+         memory-backend-ram,id=a,size=1G -device pc-dimm,memdev=a,addr=0x11380000000",
+        "addr=0x11380000000",
+        "addr=0x21280000000",
+    ),
+    ("qemu-system-x86_64\0-M\0pc-q35-7.2\0-accel\0tcg\0-m\x001200G\0", "64\0-M", "64\0-cpu\0qemu64,phys-bits=42\0-M"),
+];
+
+/// The host that these are for; QEMU's version is that of this machine.
+fn assumed(qemu: &str) -> (Host, Policy) {
+    let profile = format!(
+        "[cpu]\nvendor = 'AuthenticAMD'\nphys_bits = 48\n[iommu]\nkind = 'amd'\n[qemu]\nversion = '{qemu}'\n{}",
+        HOSTS[0]
+    );
+    let policy = Policy::from_toml("passthrough = 'assume'").expect("a policy");
+    (Host::from_profile(&profile).expect("a profile"), policy)
+}
+
+/// The version of this machine's QEMU.
+fn qemu_version() -> Option<String> {
+    let output = Command::new("qemu-system-x86_64").arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.split("version ").nth(1)?.split([' ', '\n']).next()?.to_owned();
+    Some(version)
+}
+
+/// The ranges in `info mtree` of what a real QEMU builds.
+fn built(program: &str, arguments: &[String]) -> Result<BTreeMap<&'static str, (u64, u64)>, String> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .args(["-S", "-display", "none", "-nodefaults", "-monitor", "stdio"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| error.to_string())?;
+    // It may have ended already.
+    let _ = std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), b"info mtree\nquit\n");
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
+    let tree = String::from_utf8_lossy(&output.stdout).into_owned();
+    let number = |text: &str| u64::from_str_radix(text, 16).ok();
+    let range = |what: &str| {
+        let line = tree.lines().find(|line| line.contains(what))?;
+        let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+        Some((number(start)?, number(end)?))
+    };
+    let parts = ["alias ram-below-4g", "alias ram-above-4g", "device-memory"];
+    let found: BTreeMap<_, _> = parts.into_iter().filter_map(|what| Some((what, range(what)?))).collect();
+    if found.is_empty() { Err(String::from_utf8_lossy(&output.stderr).into_owned()) } else { Ok(found) }
+}
+
+/// The same ranges as they are predicted.
+fn predicted(evaluation: &Evaluation) -> BTreeMap<&'static str, (u64, u64)> {
+    let layout = evaluation.facts.layout.as_ref().expect("a map");
+    let above = layout.ram_above_4g.map(|range| ("alias ram-above-4g", (range.start, range.end)));
+    let window = layout.device_memory.map(|range| ("device-memory", (range.start, range.end)));
+    let below = ("alias ram-below-4g", (layout.ram_below_4g.start, layout.ram_below_4g.end));
+    above.into_iter().chain(window).chain([below]).collect()
+}
+
+#[test]
+fn a_fixed_command_line_starts_with_the_map_that_is_predicted() {
+    let qemu = qemu_version();
+    let (host, policy) = assumed(qemu.as_deref().unwrap_or("7.2"));
+    let overcommit = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap_or_default();
+    let starts = qemu.is_some() && overcommit.trim() == "1";
+    if !starts {
+        skip("fixed command lines: no qemu-system-x86_64, or vm.overcommit_memory is not 1");
+    }
+    for (text, part, expected) in BROKEN {
+        let call = Call::read(text.as_bytes()).expect("a call");
+        let launch = Launch::read(&call);
+        let evaluation = evaluate(&launch, &host, &policy);
+        assert_eq!(evaluation.verdict, Verdict::Fixable, "{text:?}: {:?} {:?}", evaluation.findings, evaluation.tried);
+        let fix = evaluation.fix.as_ref().expect("a fix");
+        let fixed = rewrite_call(&call, &launch, fix).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+        // Nothing else changes but what the other changes of the same fix do.
+        assert!(fixed.contains(expected), "{text:?} became {fixed:?}");
+        if fix.changes.len() == 1 {
+            assert_eq!(fixed, text.replacen(part, expected, 1), "{:?}", fix.changes);
+        }
+        let again = self::launch(&fixed);
+        let after = evaluate(&again, &host, &policy);
+        assert!(!after.verdict.stops(), "{fixed:?}: {:?}", after.findings);
+        if starts {
+            let program = again.program.as_deref().expect("a program");
+            let map = built(program, &again.arguments).unwrap_or_else(|error| panic!("{fixed:?}: {error}"));
+            assert_eq!(map, predicted(&after), "{fixed:?}");
+        }
+    }
+    note(&format!("without libvirt: {} command lines are fixed, QEMU {}", BROKEN.len(), qemu.unwrap_or_default()));
 }
