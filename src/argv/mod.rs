@@ -34,6 +34,8 @@ pub struct Call<'t> {
     pub arguments: Vec<Word>,
     /// How many calls there are in the text. This one is the last.
     pub calls: usize,
+    /// Its bytes in the text, with what comes before the program.
+    pub extent: Span,
 }
 
 /// How a call is written.
@@ -153,8 +155,10 @@ fn call(source: &str, form: Form, mut words: Vec<Word>, start: program::Start, c
         program::Start::Program(index) => (words.get(index).cloned(), index.saturating_add(1)),
         program::Start::Options(index) => (None, index),
     };
+    let (begin, end) = (words.first().map_or(0, |word| word.span.start), words.last().map_or(0, |word| word.span.end));
+    let extent = Span::new(begin, end);
     let arguments = words.split_off(first.min(words.len()));
-    Call { source, form, program, arguments, calls }
+    Call { source, form, program, arguments, calls, extent }
 }
 
 /// The last call in a text of lines.

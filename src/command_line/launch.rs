@@ -1,7 +1,7 @@
 //! A QEMU that is started by its own command line, without libvirt.
 
 use super::words::{last, pairs};
-use super::{Argument, CommandLine, NotModelled, QemuTarget};
+use super::{Accelerator, Argument, CommandLine, NotModelled, QemuTarget};
 use crate::argv::Call;
 use crate::xml::Span;
 
@@ -95,6 +95,9 @@ impl Launch {
         };
         let mut line = CommandLine { target, ..CommandLine::default() };
         line.merge(arguments.iter().copied());
+        if line.accelerator.is_none() && line.machine.accelerator.is_none() {
+            line.accelerator = program.and_then(default_accelerator);
+        }
         let known: Vec<String> = line.not_modelled.iter().map(|entry| entry.value.clone()).collect();
         line.not_modelled.extend(replaced.iter().filter(|entry| !known.contains(&entry.value)).cloned());
         Self {
@@ -126,6 +129,12 @@ fn target_of(program: &str) -> Option<&str> {
     let target = name.strip_prefix('.').unwrap_or(name).strip_prefix("qemu-system-")?;
     let end = target.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(target.len());
     target.get(..end)
+}
+
+/// KVM for a program whose name ends with `kvm`, as on RHEL and Proxmox (`configure_accelerators` in QEMU
+/// `softmmu/vl.c`); Debian's `kvm` says `-enable-kvm`.
+fn default_accelerator(program: &str) -> Option<Accelerator> {
+    program.ends_with("kvm").then_some(Accelerator::Kvm)
 }
 
 /// Each option with its value.
@@ -215,6 +224,19 @@ mod tests {
         ] {
             let launch = read(&format!("{program} -S"));
             assert_eq!((launch.line.target, launch.other_target()), (target, other), "{program}");
+        }
+    }
+
+    #[test]
+    fn a_program_called_kvm_is_accelerated() {
+        for (text, expected) in [
+            ("/usr/bin/kvm -S", Accelerator::Kvm),
+            ("/usr/libexec/qemu-kvm -S", Accelerator::Kvm),
+            ("qemu-system-x86_64 -S", Accelerator::Tcg),
+            ("kvm -accel tcg", Accelerator::Tcg),
+            ("kvm -machine accel=tcg,type=q35", Accelerator::Tcg),
+        ] {
+            assert_eq!(read(text).line.accelerator(), expected, "{text}");
         }
     }
 

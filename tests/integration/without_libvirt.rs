@@ -213,6 +213,61 @@ fn a_command_line_says_the_same_in_every_form() {
     note(&format!("without libvirt: {compared} comparisons of two forms of a command line, {findings} findings"));
 }
 
+/// What the shell makes of each text: its words, or nothing where it refuses the text.
+fn bash(texts: &[String]) -> Option<Vec<Option<Vec<String>>>> {
+    const SCRIPT: &str =
+        "for text; do (eval \"printf '%s\\0' kvm $text\") 2>/dev/null && printf '\\1\\0' || printf '\\2\\0'; done";
+    let output = Command::new("bash").args(["-c", SCRIPT, "bash"]).args(texts).output().ok()?;
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let mut answers = Vec::new();
+    let mut words = Vec::new();
+    for word in text.split_terminator('\0') {
+        match word {
+            "\u{1}" => answers.push(Some(std::mem::take(&mut words))),
+            "\u{2}" => {
+                words.clear();
+                answers.push(None);
+            }
+            word => words.push(word.to_owned()),
+        }
+    }
+    assert_eq!(answers.len(), texts.len());
+    Some(answers)
+}
+
+#[test]
+fn words_are_what_bash_makes_of_them() {
+    const PIECES: [&str; 20] = [
+        "a", "b", "=", ",", "-", " ", " ", "'", "'", "\"", "\"", "\\'", "\\\"", "\\\\", "\\ ", "\\a", "\\\n", "#",
+        "$'", "\\t",
+    ];
+    let mut dice = Dice(7);
+    let mut texts: Vec<String> = Vec::new();
+    for _ in 0..1000 {
+        let length = 1 + dice.roll(12);
+        let text: String = (0..length).map(|_| PIECES[dice.roll(PIECES.len() as u64) as usize]).collect();
+        // After a comment, the next line is another command.
+        texts.push(if text.contains('#') { text.replace("\\\n", "") } else { text });
+    }
+    let Some(answers) = bash(&texts) else { return skip("words of a shell: no bash") };
+    let mut refused = 0;
+    for (text, expected) in texts.iter().zip(answers) {
+        let text = format!("kvm {text}");
+        let actual = Call::read(text.as_bytes()).map(|call| {
+            let words = call.program.into_iter().chain(call.arguments).map(|word| word.text);
+            words.collect::<Vec<_>>()
+        });
+        refused += usize::from(expected.is_none());
+        match (&expected, &actual) {
+            (Some(expected), Ok(actual)) => assert_eq!(expected, actual, "{text:?}"),
+            (None, Err(error)) => assert!(error.message.starts_with("nothing closes"), "{text:?}: {error}"),
+            _ => panic!("{text:?}: bash {expected:?}, ours {actual:?}"),
+        }
+    }
+    assert!((100..900).contains(&refused), "{refused} of {} are refused", texts.len());
+    note(&format!("words of a shell: {} texts as bash reads them, {refused} of them refused", texts.len()));
+}
+
 /// Command lines that are stopped, each with what the fix makes of a part of it.
 const BROKEN: [(&str, &str, &str); 13] = [
     // Proxmox' form.
