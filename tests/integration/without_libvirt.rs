@@ -329,6 +329,17 @@ const BROKEN: [(&str, &str, &str); 13] = [
     ("qemu-system-x86_64\0-M\0pc-q35-7.2\0-accel\0tcg\0-m\x001200G\0", "64\0-M", "64\0-cpu\0qemu64,phys-bits=42\0-M"),
 ];
 
+/// Proxmox' QEMU takes upstream's types with a revision of Proxmox' own; no other QEMU does.
+#[test]
+fn a_type_of_proxmox_becomes_one_of_proxmox() {
+    let text = "kvm -id 1 -m 1228800 -cpu host -machine 'type=pc-q35-6.2+pve1' -device vfio-pci,host=0000:41:00.0";
+    let call = Call::read(text.as_bytes()).expect("a call");
+    let launch = Launch::read(&call);
+    let evaluation = evaluate(&launch, &assumed("9.2").0, &Policy::default());
+    let fixed = rewrite_call(&call, &launch, evaluation.fix.as_ref().expect("a fix")).expect("fits");
+    assert_eq!(fixed, text.replace("pc-q35-6.2+pve1", "pc-q35-7.1+pve0"));
+}
+
 /// The host that these are for; QEMU's version is that of this machine.
 fn assumed(qemu: &str) -> (Host, Policy) {
     let profile = format!(
