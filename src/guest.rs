@@ -1,10 +1,13 @@
-//! A guest: what libvirt and QEMU make of a domain on a host whose facts are all settled.
+//! A guest: what libvirt and QEMU make of a domain, or QEMU of its own command line, on a host whose facts are all
+//! settled.
 
 use crate::address::GpaRange;
+#[cfg(feature = "cli")]
+use crate::command_line::Launch;
 use crate::command_line::{Accelerator, CommandLine, Memory, Origin, Passthrough, PassthroughKind, Told};
-use crate::domain::{Domain, HiddenDma, Unseen};
+use crate::domain::{CpuElement, Domain, HiddenDma, MaxPhysAddr, Overrides, Unseen};
 use crate::host::{Host, Reserved};
-use crate::libvirt::{Refusal, Written};
+use crate::libvirt::Refusal;
 use crate::machine::MachineType;
 use crate::policy::Policy;
 use crate::qemu::cpu::{CpuRefusal, HostCpu, Vcpu};
@@ -30,6 +33,9 @@ pub struct Setting<'a> {
     pub machine: &'a MachineType,
 }
 
+/// The properties of a CPU that decide how wide its addresses are.
+const WIDTH_PROPERTIES: [&str; 3] = ["phys-bits", "host-phys-bits", "lm"];
+
 /// Whether DMA has to reach all of the guest's RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exposure {
@@ -44,11 +50,83 @@ pub enum Exposure {
     Present,
 }
 
-/// What libvirt and QEMU make of a domain.
+/// What is evaluated: a guest as somebody wrote it down.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Subject<'a> {
+    /// A domain, for which libvirt writes QEMU's command line.
+    Domain(&'a Domain),
+    /// A QEMU that is started without libvirt.
+    #[cfg(feature = "cli")]
+    Launch(&'a Launch),
+}
+
+impl<'a> From<&'a Domain> for Subject<'a> {
+    fn from(domain: &'a Domain) -> Self {
+        Self::Domain(domain)
+    }
+}
+
+#[cfg(feature = "cli")]
+impl<'a> From<&'a Launch> for Subject<'a> {
+    fn from(launch: &'a Launch) -> Self {
+        Self::Launch(launch)
+    }
+}
+
+impl<'a> Subject<'a> {
+    /// The domain, where it is one.
+    pub fn domain(self) -> Option<&'a Domain> {
+        match self {
+            Self::Domain(domain) => Some(domain),
+            #[cfg(feature = "cli")]
+            Self::Launch(_) => None,
+        }
+    }
+
+    /// The place of all of it.
+    pub fn span(self) -> Span {
+        match self {
+            Self::Domain(domain) => domain.span,
+            #[cfg(feature = "cli")]
+            Self::Launch(launch) => launch.span,
+        }
+    }
+
+    /// The place that names the machine type, where one does.
+    pub fn machine_span(self) -> Option<Span> {
+        match self {
+            Self::Domain(domain) => domain.machine.as_ref().map(|machine| machine.span),
+            #[cfg(feature = "cli")]
+            Self::Launch(launch) => launch.line.machine.kind.as_ref().map(|kind| kind.origin.span()),
+        }
+    }
+
+    /// Who refuses a machine type that is not there.
+    pub fn refuser(self) -> &'static str {
+        match self {
+            Self::Domain(_) => "libvirt refuses the guest",
+            #[cfg(feature = "cli")]
+            Self::Launch(_) => "QEMU refuses to start",
+        }
+    }
+
+    /// Whether the policy or the guest says that there may be a passthrough device that is not seen.
+    fn expects_passthrough(self, policy: &Policy) -> bool {
+        match self.domain() {
+            Some(domain) => policy.expects_passthrough(&domain.overrides),
+            None => policy.expects_passthrough(&Overrides::default()),
+        }
+    }
+}
+
+/// What libvirt and QEMU make of a guest.
 #[derive(Debug)]
 pub struct Guest<'a> {
-    /// The domain.
-    pub domain: &'a Domain,
+    /// What it is made of.
+    pub subject: Subject<'a>,
+    /// The domain, where libvirt starts it.
+    pub domain: Option<&'a Domain>,
     /// The settled facts.
     pub setting: Setting<'a>,
     /// What QEMU is told; without the parts that libvirt refuses to write.
@@ -83,16 +161,22 @@ pub struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    /// Works the domain out that libvirt has `written` a command line for.
-    pub fn new(domain: &'a Domain, written: &'a Written, setting: Setting<'a>, policy: &Policy) -> Self {
-        let Written { line, refusals } = written;
+    /// Works the guest out that QEMU is told of by `line`, unless libvirt has refused to write it.
+    pub fn new(
+        subject: Subject<'a>,
+        line: &'a CommandLine,
+        refusals: &'a [Refusal],
+        setting: Setting<'a>,
+        policy: &Policy,
+    ) -> Self {
         let Built { cpu, ram, memory_refusal, backend_refusal, table_refusal, pci_hole64_size, layout, plugged } =
             qemu::build(line, setting.machine, setting.cpu, setting.qemu);
         // Of a line that libvirt does not write to its end, QEMU sees nothing.
         let starts = refusals.is_empty();
         let passthrough = line.passthrough();
         Self {
-            domain,
+            subject,
+            domain: subject.domain(),
             setting,
             line,
             refusals,
@@ -104,10 +188,10 @@ impl<'a> Guest<'a> {
             backend_refusal: backend_refusal.filter(|_| starts),
             table_refusal: table_refusal.filter(|_| starts),
             memory_refusal: memory_refusal.filter(|_| starts || line.memory.is_some()),
-            exposure: exposure(&passthrough, policy.expects_passthrough(&domain.overrides)),
+            exposure: exposure(&passthrough, subject.expects_passthrough(policy)),
             unmappable: unmappable(&passthrough, setting.host),
             passthrough,
-            hidden_dma: hidden_dma(domain, line),
+            hidden_dma: hidden_dma(subject, line),
         }
     }
 
@@ -123,7 +207,16 @@ impl<'a> Guest<'a> {
 
     /// The place that says how much RAM there is, where libvirt writes it.
     pub fn ram_span(&self) -> Option<Span> {
-        self.line.memory.map(|memory| memory.size.origin.span())
+        let told = self.line.memory.map(|memory| memory.size.origin.span());
+        // QEMU takes the size of the back end where `-m` does not tell one.
+        let backend = || self.line.machine.memory_backend.as_ref().and_then(|id| self.line.backend(id));
+        let bare = || backend().map_or(self.whole(), |backend| backend.size.origin.span());
+        told.or_else(|| self.domain.is_none().then(bare))
+    }
+
+    /// The place of the guest as a whole, for what no part of it decides.
+    pub fn whole(&self) -> Span {
+        self.subject.span()
     }
 
     /// The place that says how much memory there may be, where one does.
@@ -133,7 +226,7 @@ impl<'a> Guest<'a> {
 
     /// The place that names the machine type, or the domain.
     pub fn machine_span(&self) -> Span {
-        self.line.machine.kind.as_ref().map_or(self.domain.span, |kind| kind.origin.span())
+        self.line.machine.kind.as_ref().map_or(self.whole(), |kind| kind.origin.span())
     }
 
     /// The place that decides about the CPU's vendor, where one does.
@@ -142,24 +235,50 @@ impl<'a> Guest<'a> {
             return Some(vendor.origin.span());
         }
         let raw = self.line.cpu.as_ref().map(|cpu| cpu.origin).filter(|&origin| self.is_raw(origin));
-        let written = || self.domain.cpu.as_ref().map(|cpu| cpu.model.as_ref().map_or(cpu.span, |model| model.span));
+        let written = || {
+            let cpu = self.domain?.cpu.as_ref()?;
+            Some(cpu.model.as_ref().map_or(cpu.span, |model| model.span))
+        };
         raw.map(Origin::span).or_else(written)
     }
 
     /// The raw QEMU argument that decides how wide the CPU's addresses are, where one does.
     pub fn raw_width_span(&self) -> Option<Span> {
-        let asked = ["phys-bits", "host-phys-bits", "lm"].iter().find_map(|name| self.line.cpu_property(name));
+        let asked = WIDTH_PROPERTIES.iter().find_map(|name| self.line.cpu_property(name));
         let origin = asked.map(|property| property.origin).or(self.line.cpu.as_ref().map(|cpu| cpu.origin))?;
         self.is_raw(origin).then(|| origin.span())
     }
 
+    /// Whether QEMU is told anything of how wide the CPU's addresses are.
+    pub fn is_width_told(&self) -> bool {
+        WIDTH_PROPERTIES.iter().any(|name| self.line.cpu_property(name).is_some())
+    }
+
+    /// `<cpu>`, where a domain has it.
+    pub fn cpu_element(&self) -> Option<&'a CpuElement> {
+        self.domain?.cpu.as_ref()
+    }
+
+    /// `<maxphysaddr>`, where a domain has it.
+    pub fn maxphysaddr(&self) -> Option<&'a MaxPhysAddr> {
+        self.cpu_element()?.maxphysaddr.as_ref()
+    }
+
+    /// Whether it is one of Windows: the domain says so, or QEMU is told to be like Microsoft's hypervisor, which libvirt
+    /// and Proxmox do for Windows.
+    pub fn is_windows(&self) -> bool {
+        let mut properties = self.line.cpu.iter().flat_map(|cpu| cpu.properties.iter());
+        let enlightened = || properties.any(|property| property.name.starts_with("hv-") && property.value != "off");
+        self.domain.map_or_else(enlightened, |domain| domain.windows)
+    }
+
     fn is_raw(&self, origin: Origin) -> bool {
-        self.domain.raw_args.iter().any(|argument| Origin::Xml(argument.span) == origin)
+        self.domain.is_none_or(|domain| domain.raw_args.iter().any(|argument| Origin::Xml(argument.span) == origin))
     }
 
     /// The place that decides where the memory device with that index in [`CommandLine::devices`] lies.
     pub fn device_span(&self, device: usize) -> Span {
-        place_of(self.line, device).map_or(self.domain.span, |origin| origin.span())
+        place_of(self.line, device).map_or(self.whole(), |origin| origin.span())
     }
 
     /// The map, where there is one.
@@ -179,11 +298,12 @@ impl<'a> Guest<'a> {
 }
 
 /// What the domain has of its own, and what raw QEMU arguments add.
-fn hidden_dma(domain: &Domain, line: &CommandLine) -> Vec<HiddenDma> {
+fn hidden_dma(subject: Subject<'_>, line: &CommandLine) -> Vec<HiddenDma> {
     let processes = line.foreign_processes();
     let processes =
         processes.map(|(protocol, origin)| HiddenDma { unseen: Unseen::Process(protocol), span: origin.span() });
-    domain.hidden_dma.iter().cloned().chain(processes).collect()
+    let of_domain = subject.domain().into_iter().flat_map(|domain| domain.hidden_dma.iter().cloned());
+    of_domain.chain(processes).collect()
 }
 
 fn exposure(devices: &[Passthrough], assumed: bool) -> Exposure {

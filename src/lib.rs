@@ -35,6 +35,9 @@
 
 #[doc(hidden)]
 pub mod address;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod argv;
 #[doc(hidden)]
 pub mod command_line;
 #[doc(hidden)]
@@ -76,11 +79,18 @@ pub mod version;
 pub mod xml;
 
 pub use address::GpaRange;
+#[cfg(feature = "cli")]
+pub use argv::{Call, CallError};
+#[cfg(feature = "cli")]
+pub use command_line::Launch;
 pub use domain::{Domain, ReadError, read as read_domain};
 pub use evaluate::Facts;
 pub use finding::{Finding, Label, Severity};
 pub use fix::rewrite::rewrite;
+#[cfg(feature = "cli")]
+pub use fix::rewrite::rewrite_call;
 pub use fix::{Change, Fix};
+pub use guest::Subject;
 pub use host::{Host, Iommu, Profile, ProfileError, Reserved, ReservedKind, builtin as builtin_host};
 pub use machine::Family;
 pub use policy::{

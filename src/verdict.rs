@@ -1,11 +1,11 @@
-//! From a domain, a host and a policy to a verdict: what is wrong with the guest, and whether a fix helps.
+//! From a guest, a host and a policy to a verdict: what is wrong with the guest, and whether a fix helps.
 
 use serde::Serialize;
 
-use crate::domain::Domain;
 use crate::evaluate::{Diagnosis, Facts, Fate, diagnose};
 use crate::finding::Finding;
 use crate::fix::{self, Fix};
+use crate::guest::Subject;
 use crate::host::Host;
 use crate::policy::Policy;
 
@@ -65,14 +65,15 @@ pub struct Evaluation {
     pub tried: Vec<String>,
 }
 
-/// Evaluates a domain, and looks for a fix where it would not start.
-pub fn evaluate(domain: &Domain, host: &Host, policy: &Policy) -> Evaluation {
-    let diagnosis = diagnose(domain, host, policy);
+/// Evaluates a guest, and looks for a fix where it would not start.
+pub fn evaluate<'a>(subject: impl Into<Subject<'a>>, host: &Host, policy: &Policy) -> Evaluation {
+    let subject = subject.into();
+    let diagnosis = diagnose(subject, host, policy);
     let (verdict, fix, tried) = match diagnosis.fate {
         Fate::NotApplicable => (Verdict::NotApplicable, None, Vec::new()),
         Fate::Pass => (Verdict::Pass, None, Vec::new()),
         Fate::Warn => (Verdict::Warn, None, Vec::new()),
-        Fate::Stopped => match fix::plan(domain, host, policy, &diagnosis) {
+        Fate::Stopped => match fix::plan(subject, host, policy, &diagnosis) {
             Ok(fix) => (Verdict::Fixable, Some(fix), Vec::new()),
             Err(tried) => (Verdict::Blocked, None, tried),
         },

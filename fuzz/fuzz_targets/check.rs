@@ -15,6 +15,7 @@ use iova_preflight::policy::Policy;
 use iova_preflight::report::json::GuestReport;
 use iova_preflight::report::picture::{self, Picture};
 use iova_preflight::report::sarif::LogBuilder;
+use iova_preflight::report::source::GuestSource;
 use iova_preflight::verdict::{Evaluation, Verdict, evaluate};
 use iova_preflight::xml::{Document, Element, Location, Span, XmlError};
 use libfuzzer_sys::fuzz_target;
@@ -155,7 +156,7 @@ fn check_fix(document: &Document<'_>, evaluation: &Evaluation, host: &Host, poli
 /// Every fix in the log, made by lines and columns alone, gives what the rewrite gives.
 fn check_sarif(document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) {
     let mut builder = LogBuilder::default();
-    builder.guest("domain.xml", document, domain, evaluation);
+    builder.guest("domain.xml", GuestSource::Xml(document, domain), evaluation);
     let log = serde_json::to_value(builder.finish(0, None)).expect("JSON");
     let results = log["runs"][0]["results"].as_array().expect("results");
     assert_eq!(results.len(), evaluation.findings.len());
@@ -212,7 +213,7 @@ fn check_picture(domain: &Domain, evaluation: &Evaluation) {
 }
 
 fn report(document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) -> String {
-    let report = GuestReport::new("-".to_owned(), document, domain, evaluation);
+    let report = GuestReport::new("-".to_owned(), GuestSource::Xml(document, domain), evaluation);
     let json = serde_json::to_string(&report).expect("a report is JSON");
     let value: serde_json::Value = serde_json::from_str(&json).expect("JSON that reads back");
     assert_eq!(value["verdict"], evaluation.verdict.name(), "the verdict is lost");

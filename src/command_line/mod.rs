@@ -9,6 +9,8 @@ use std::collections::HashMap;
 mod cpu;
 #[cfg(feature = "cli")]
 mod json;
+#[cfg(feature = "cli")]
+mod launch;
 mod options;
 mod origin;
 mod parse;
@@ -18,6 +20,8 @@ mod words;
 
 pub(crate) use cpu::default_model;
 pub use cpu::{Cpu, CpuOptions, Model};
+#[cfg(feature = "cli")]
+pub use launch::Launch;
 pub use options::{Device, Global, Properties, Property};
 pub use origin::{Origin, Told};
 pub(crate) use passthrough::MDEV_FOLDER;

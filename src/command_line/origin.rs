@@ -11,13 +11,13 @@ pub enum Origin {
     Argument {
         /// Which argument; 0 is the first after the program.
         number: usize,
-        /// The bytes in it.
+        /// The bytes: of the text that it stands in, where it stands in one, and otherwise its own.
         span: Span,
     },
 }
 
 impl Origin {
-    /// The bytes, of the XML or of the argument.
+    /// The bytes.
     pub fn span(self) -> Span {
         match self {
             Self::Xml(span) | Self::Argument { span, .. } => span,

@@ -98,7 +98,7 @@ impl CommandLine {
             // Both dashes mean the same to QEMU; what has none is a disk.
             let Some(name) = option.text.strip_prefix('-') else { continue };
             let name = name.strip_prefix('-').unwrap_or(name);
-            let value = if WITHOUT_VALUE.contains(&name) { None } else { arguments.next() };
+            let value = if is_switch(name) { None } else { arguments.next() };
             self.option(name, &option, value.as_ref(), &mut ids);
         }
         self.check_cpu_class();
@@ -361,6 +361,11 @@ impl CommandLine {
         self.host_ends.push(end);
         Some(())
     }
+}
+
+/// Whether an option has no value.
+pub(super) fn is_switch(name: &str) -> bool {
+    WITHOUT_VALUE.contains(&name)
 }
 
 /// Whether QEMU takes the value for a property of a memory device or of the PCI host bridge; no other device that counts

@@ -1,6 +1,8 @@
 //! An argument, and the `key=value` pairs in it.
 
 use super::Origin;
+#[cfg(feature = "cli")]
+use crate::argv::Word;
 use crate::xml::Span;
 
 /// An argument of QEMU's.
@@ -10,12 +12,36 @@ pub struct Argument<'a> {
     pub text: &'a str,
     /// Where it comes from as a whole.
     pub origin: Origin,
+    /// The word of a text that it is, where it is one.
+    #[cfg(feature = "cli")]
+    word: Option<&'a Word>,
 }
 
 impl<'a> Argument<'a> {
     /// The argument with this number, 0 being the first after the program.
     pub fn numbered(number: usize, text: &'a str) -> Self {
-        Self { text, origin: Origin::Argument { number, span: Span::new(0, text.len()) } }
+        Self::new(text, Origin::Argument { number, span: Span::new(0, text.len()) })
+    }
+
+    /// The argument that stands in the XML of a domain.
+    pub fn in_xml(text: &'a str, span: Span) -> Self {
+        Self::new(text, Origin::Xml(span))
+    }
+
+    /// The argument with this number that stands in a text.
+    #[cfg(feature = "cli")]
+    pub fn in_text(number: usize, word: &'a Word) -> Self {
+        let origin = Origin::Argument { number, span: word.place(0..word.text.len()) };
+        Self { word: Some(word), ..Self::new(&word.text, origin) }
+    }
+
+    fn new(text: &'a str, origin: Origin) -> Self {
+        Self {
+            text,
+            origin,
+            #[cfg(feature = "cli")]
+            word: None,
+        }
     }
 
     /// Where `part`, a piece of the text, comes from. XML may have escaped it, so that there the whole is as near as one
@@ -23,13 +49,30 @@ impl<'a> Argument<'a> {
     pub(super) fn origin_of(&self, part: &str) -> Origin {
         match self.origin {
             Origin::Xml(_) => self.origin,
-            Origin::Argument { number, span } => {
+            Origin::Argument { number, .. } => {
                 let start = (part.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize);
-                let inside = start.filter(|start| start.checked_add(part.len()).is_some_and(|end| end <= span.end));
-                let start = inside.unwrap_or(span.start);
-                Origin::Argument { number, span: Span::new(start, start.saturating_add(part.len())) }
+                let end = start.and_then(|start| start.checked_add(part.len()));
+                match (start, end.filter(|&end| end <= self.text.len())) {
+                    (Some(start), Some(end)) => Origin::Argument { number, span: self.place(start, end) },
+                    _ => self.origin,
+                }
             }
         }
+    }
+
+    /// Whether a shell puts something that is not known in the place of a part of it.
+    #[cfg(feature = "cli")]
+    pub(super) fn is_replaced(&self) -> bool {
+        self.word.is_some_and(|word| word.expands)
+    }
+
+    /// Where bytes of the text come from.
+    fn place(&self, start: usize, end: usize) -> Span {
+        #[cfg(feature = "cli")]
+        if let Some(word) = self.word {
+            return word.place(start..end);
+        }
+        Span::new(start, end)
     }
 }
 

@@ -1,4 +1,4 @@
-//! From a domain, a host and a policy to what is wrong with the guest.
+//! From a guest, a host and a policy to what is wrong with it.
 //!
 //! Where a fact about the host is not known, the likeliest value is taken, and the others are tried too: if one of them
 //! changes whether the guest starts, the diagnosis says that it depends on that fact.
@@ -7,12 +7,14 @@ mod unknown_machine;
 
 use std::borrow::Cow;
 
-use crate::command_line::{Passthrough, PassthroughKind};
+#[cfg(feature = "cli")]
+use crate::command_line::Launch;
+use crate::command_line::{CommandLine, Passthrough, PassthroughKind};
 use crate::domain::{Domain, HiddenDma, HostDevice, HostDeviceKind, Unseen};
 use crate::finding::{Finding, Severity};
-use crate::guest::{Guest, Setting};
+use crate::guest::{Guest, Setting, Subject};
 use crate::host::{Host, Iommu, Reserved};
-use crate::libvirt::{self, Written};
+use crate::libvirt::{self, Refusal};
 use crate::machine::{Family, Flavor, MachineType, NEWEST, Resolved, resolve};
 use crate::policy::Policy;
 use crate::qemu::cpu::{AMD, HostCpu};
@@ -100,15 +102,37 @@ const QEMU_GENERATIONS: [Version; 3] = [Version::new(6, 2), Version::new(7, 2), 
 /// phys-bits that AMD and Intel hosts have; the first is what an unknown host is taken for.
 const HOST_PHYS_BITS: [u32; 3] = [48, 52, 40];
 
-/// Says what becomes of a domain as it is, and why.
-pub(crate) fn diagnose(domain: &Domain, host: &Host, policy: &Policy) -> Diagnosis {
+/// Says what becomes of a guest as it is, and why.
+pub(crate) fn diagnose<'a>(subject: impl Into<Subject<'a>>, host: &Host, policy: &Policy) -> Diagnosis {
+    match subject.into() {
+        Subject::Domain(domain) => diagnose_domain(domain, host, policy),
+        #[cfg(feature = "cli")]
+        Subject::Launch(launch) => diagnose_launch(launch, host, policy),
+    }
+}
+
+fn diagnose_domain(domain: &Domain, host: &Host, policy: &Policy) -> Diagnosis {
     if let Some(reason) = foreign(domain) {
         return not_applicable(reason);
     }
     let domain = &*with_pool_functions(domain, host);
     let written = libvirt::write(domain, host);
-    let requested = written.line.machine.kind.as_ref().map_or("pc", |kind| kind.value.as_str());
-    let question = Question { domain, written: &written, host, policy };
+    let (line, refusals) = (&written.line, &written.refusals);
+    answer(Question { subject: domain.into(), line, refusals, host, policy })
+}
+
+#[cfg(feature = "cli")]
+fn diagnose_launch(launch: &Launch, host: &Host, policy: &Policy) -> Diagnosis {
+    match launch.other_target() {
+        Some(target) => not_applicable(format!("a QEMU for {}, not x86", quoted(target))),
+        None => answer(Question { subject: launch.into(), line: &launch.line, refusals: &[], host, policy }),
+    }
+}
+
+fn answer(question: Question<'_>) -> Diagnosis {
+    let Question { line, host, .. } = question;
+    // The default of QEMU's x86 programs is an alias, too.
+    let requested = line.machine.kind.as_ref().map_or("pc", |kind| kind.value.as_str());
     let mut diagnosis = match resolve(host.canonical_machine(requested)) {
         Resolved::NotPc(name) => not_applicable(format!("machine type {name} is neither pc nor q35")),
         Resolved::Known(machine) => known_machine(question, &machine),
@@ -116,7 +140,7 @@ pub(crate) fn diagnose(domain: &Domain, host: &Host, policy: &Policy) -> Diagnos
             unknown_machine::diagnose(question, &unknown_machine::Unknown { family, name, alias })
         }
     };
-    diagnosis.facts.passthrough = written.line.passthrough();
+    diagnosis.facts.passthrough = line.passthrough();
     diagnosis
 }
 
@@ -187,8 +211,9 @@ fn nothing_known(fate: Fate) -> Diagnosis {
 /// What is to be diagnosed.
 #[derive(Clone, Copy)]
 struct Question<'a> {
-    domain: &'a Domain,
-    written: &'a Written,
+    subject: Subject<'a>,
+    line: &'a CommandLine,
+    refusals: &'a [Refusal],
     host: &'a Host,
     policy: &'a Policy,
 }
@@ -230,10 +255,9 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
     // `virHostdevHostSupportsPassthroughVFIO` of libvirt `src/hypervisor/virhostdev.c` wants an IOMMU group. Mediated
     // devices and vDPA have other ways to memory, and what is stopped without a device is stopped with one.
     let groupless = host.iommu == Some(Iommu::None) && host.reserved.is_empty();
-    let pci = question.written.line.passthrough().iter().any(|device| device.kind == PassthroughKind::VfioPci);
+    let pci = question.line.passthrough().iter().any(|device| device.kind == PassthroughKind::VfioPci);
     if groupless && pci && !stops {
-        let sentence =
-            "depends on an IOMMU, and this host has none at work: libvirt refuses to pass a PCI device through";
+        let sentence = "depends on an IOMMU, and this host has none at work: a PCI device cannot be passed through";
         diagnosis.assumptions.push(sentence.to_owned());
     }
     // Whatever it reserves, QEMU refuses what it refuses.
@@ -247,9 +271,9 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
     diagnosis
 }
 
-/// Evaluates a domain once every fact is settled.
+/// Evaluates a guest once every fact is settled.
 fn run(question: Question<'_>, setting: Setting<'_>) -> Diagnosis {
-    let guest = Guest::new(question.domain, question.written, setting, question.policy);
+    let guest = Guest::new(question.subject, question.line, question.refusals, setting, question.policy);
     let mut findings = rules::check(&guest);
     let mut assumptions = Vec::new();
     if let Some(missing) = findings.iter().position(|finding| machine_type_not_available::RULE.found(finding)) {
@@ -259,11 +283,12 @@ fn run(question: Question<'_>, setting: Setting<'_>) -> Diagnosis {
     if findings.iter().any(|finding| not_modelled::RULE.found(finding)) {
         // A raw argument may well be there to fix what is found here; it fixes nothing that libvirt refuses.
         let by_qemu = |finding: &&mut Finding| finding.severity == Severity::Error && !rules::by_libvirt(finding);
+        let what = if question.subject.domain().is_some() { "raw QEMU arguments" } else { "QEMU arguments" };
         for finding in findings.iter_mut().filter(by_qemu) {
             finding.severity = Severity::Warning;
-            finding.title = format!("unless raw QEMU arguments change it: {}", finding.title);
+            finding.title = format!("unless {what} change it: {}", finding.title);
         }
-        assumptions.push("depends on raw QEMU arguments, which are not modelled".to_owned());
+        assumptions.push(format!("depends on {what}, which are not modelled"));
     }
     let fate = match findings.iter().map(|finding| finding.severity).max() {
         Some(Severity::Error) => Fate::Stopped,
@@ -282,7 +307,7 @@ fn facts(guest: &Guest<'_>) -> Facts {
         enforces_amd_1tb_hole: Some(machine.enforces_amd_1tb_hole),
         cpu_vendor: guest.cpu().and_then(|cpu| cpu.vendor.clone()),
         phys_bits: guest.cpu().map(|cpu| cpu.phys_bits),
-        ram: memory.map(|_| guest.ram),
+        ram: (memory.is_some() || guest.domain.is_none()).then_some(guest.ram),
         maxmem: memory.and_then(|memory| memory.maxmem).map(|maxmem| maxmem.value),
         slots: memory.map_or(0, |memory| u32::try_from(memory.slots()).unwrap_or(u32::MAX)),
         pci_hole64_size: guest.pci_hole64_size.map(|size| size.value),

@@ -2,8 +2,8 @@
 //! this program. It is evaluated as an old and as a new type, and what both say is certain.
 
 use super::{Diagnosis, Fate, Question, known_machine, nothing_known};
-use crate::domain::Domain;
 use crate::finding::{Finding, Severity};
+use crate::guest::Subject;
 use crate::host::Host;
 use crate::machine::{FIRST_ENFORCING, Family, Flavor, MachineType, NEWEST};
 use crate::rules::{machine_type_not_available, unknown_machine_type};
@@ -24,15 +24,15 @@ pub(super) struct Unknown {
 const OLD: Version = Version::new(7, 0);
 
 pub(super) fn diagnose(question: Question<'_>, unknown: &Unknown) -> Diagnosis {
-    let Question { domain, host, .. } = question;
+    let Question { subject, host, .. } = question;
     // A name that is no alias and not in the list of a host that is known leads nowhere.
     let listed = host.machines.contains(&unknown.name);
     if !unknown.alias && !host.machines.is_empty() && !listed {
-        return not_available(domain, unknown);
+        return not_available(subject, unknown);
     }
     let Some(family) = unknown.family else {
         let mut diagnosis = nothing_known(Fate::Warn);
-        let said = finding(domain, unknown, listed, Severity::Warning, "nothing can be said of the guest");
+        let said = finding(subject, unknown, listed, Severity::Warning, "nothing can be said of the guest");
         diagnosis.findings.push(said);
         return diagnosis;
     };
@@ -78,7 +78,7 @@ pub(super) fn diagnose(question: Question<'_>, unknown: &Unknown) -> Diagnosis {
         diagnosis.fate = Fate::Warn;
     }
     let severity = if harmless { Severity::Note } else { Severity::Warning };
-    diagnosis.findings.insert(0, finding(domain, unknown, listed, severity, consequence));
+    diagnosis.findings.insert(0, finding(subject, unknown, listed, severity, consequence));
     diagnosis
 }
 
@@ -105,13 +105,13 @@ fn what_both_say(old: &Diagnosis, new: &Diagnosis) -> Diagnosis {
     diagnosis
 }
 
-fn not_available(domain: &Domain, unknown: &Unknown) -> Diagnosis {
+fn not_available(subject: Subject<'_>, unknown: &Unknown) -> Diagnosis {
     let mut diagnosis = nothing_known(Fate::Stopped);
     diagnosis.facts.machine = Some(unknown.name.clone());
     diagnosis.facts.family = unknown.family;
     let shown = quoted(&unknown.name);
-    let title = format!("libvirt refuses the guest: the host's QEMU does not have machine type {shown}");
-    let span = domain.machine.as_ref().map_or(domain.span, |machine| machine.span);
+    let title = format!("{}: the host's QEMU does not have machine type {shown}", subject.refuser());
+    let span = subject.machine_span().unwrap_or(subject.span());
     let label = "the host's QEMU has no such type";
     diagnosis.findings.push(Finding::new(machine_type_not_available::RULE.id, Severity::Error, title, span, label));
     diagnosis
@@ -126,9 +126,9 @@ fn may_be_newer(name: &str) -> bool {
 }
 
 /// What there is to say of the type; `listed` is whether the host's QEMU has it.
-fn finding(domain: &Domain, unknown: &Unknown, listed: bool, severity: Severity, consequence: &str) -> Finding {
+fn finding(subject: Subject<'_>, unknown: &Unknown, listed: bool, severity: Severity, consequence: &str) -> Finding {
     let shown = quoted(&unknown.name);
-    let title = match (unknown.alias, domain.machine.is_some()) {
+    let title = match (unknown.alias, subject.machine_span().is_some()) {
         (true, true) => format!("what machine type {shown} is an alias of is up to the host's QEMU"),
         (true, false) => "the machine type is up to the host's QEMU".to_owned(),
         (false, _) if listed => format!("machine type {shown} is not known to this program"),
@@ -141,7 +141,7 @@ fn finding(domain: &Domain, unknown: &Unknown, listed: bool, severity: Severity,
     };
     let remedy =
         if unknown.alias { "; a host profile with [qemu.aliases], or a type by its full name, tells" } else { "" };
-    let span = domain.machine.as_ref().map_or(domain.span, |machine| machine.span);
+    let span = subject.machine_span().unwrap_or(subject.span());
     Finding::new(unknown_machine_type::RULE.id, severity, title, span, "not known")
         .because(format!("{consequence}{remedy}"))
 }

@@ -1,12 +1,16 @@
-//! Which rewrite of a domain helps, found by trying it on the facts and evaluating again.
+//! Which rewrite of a guest helps, found by trying it and evaluating again.
 
+#[cfg(feature = "cli")]
+pub(crate) mod arguments;
+mod draft;
 pub mod rewrite;
 
-use crate::domain::{CpuElement, CpuMode, Domain, MaxPhysAddr, MaxPhysAddrMode, MemoryModel, Sourced};
-use crate::evaluate::{Diagnosis, diagnose};
+use draft::{Draft, Fixed};
+
+use crate::evaluate::Diagnosis;
 use crate::finding::Severity;
+use crate::guest::Subject;
 use crate::host::Host;
-use crate::libvirt::MAXPHYSADDR_SINCE;
 use crate::machine::{self, Flavor, MachineType, Resolved};
 use crate::policy::{MachineUpgrade, PhysBitsPolicy, Policy};
 use crate::qemu::cpu::{AMD, DEFAULT_PHYS_BITS};
@@ -16,7 +20,6 @@ use crate::rules::{
     phys_bits_out_of_range, phys_bits_too_low,
 };
 use crate::text::{self, quoted};
-use crate::xml::Span;
 
 /// A rewrite that helps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +47,10 @@ impl Fix {
         if self.moves_ram {
             sentences.push("RAM moves above 1 TiB, which some Windows GPU drivers do not work with");
         }
-        if has(|change| matches!(change, Change::EmulateBits(_) | Change::PassHostBits)) {
+        if has(Change::is_width) {
             sentences.push("the guest sees a wider CPU: hosts it migrates to need as many physical address bits");
         }
-        if has(|change| matches!(change, Change::PciHole64(_))) {
+        if has(Change::is_hole) {
             sentences.push("devices with BARs larger than the new 64-bit PCI hole no longer fit");
         }
         sentences.push("a running guest picks it up at its next cold start");
@@ -88,6 +91,37 @@ pub enum Change {
         /// The address it has.
         from: u64,
     },
+    /// `-cpu …,phys-bits=`, and `host-phys-bits=off` where the CPU would have the host's.
+    #[cfg(feature = "cli")]
+    PhysBits(u32),
+    /// `-cpu …,host-phys-bits=on`.
+    #[cfg(feature = "cli")]
+    HostPhysBits,
+    /// A smaller `pci-hole64-size`, in bytes.
+    #[cfg(feature = "cli")]
+    HoleSize(u64),
+}
+
+impl Change {
+    /// Whether it changes how wide the CPU's addresses are.
+    fn is_width(&self) -> bool {
+        match self {
+            Self::EmulateBits(_) | Self::PassHostBits => true,
+            #[cfg(feature = "cli")]
+            Self::PhysBits(_) | Self::HostPhysBits => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it makes the 64-bit PCI hole smaller.
+    fn is_hole(&self) -> bool {
+        match self {
+            Self::PciHole64(_) => true,
+            #[cfg(feature = "cli")]
+            Self::HoleSize(_) => true,
+            _ => false,
+        }
+    }
 }
 
 impl std::fmt::Display for Change {
@@ -99,59 +133,13 @@ impl std::fmt::Display for Change {
             Self::PciHole64(kib) => write!(f, "pcihole64 {}", text::size(kib.saturating_mul(1024))),
             Self::FreeAddress { from, .. } => write!(f, "memory device {from:#x} → any address"),
             Self::DeviceAddress { from, to, .. } => write!(f, "memory device {from:#x} → {to:#x}"),
+            #[cfg(feature = "cli")]
+            Self::PhysBits(bits) => write!(f, "phys-bits {bits}"),
+            #[cfg(feature = "cli")]
+            Self::HostPhysBits => write!(f, "host-phys-bits on"),
+            #[cfg(feature = "cli")]
+            Self::HoleSize(bytes) => write!(f, "pci-hole64-size {}", text::size(*bytes)),
         }
-    }
-}
-
-impl Change {
-    fn apply(&self, domain: &mut Domain) {
-        match self {
-            Self::Machine { to, .. } => {
-                let span = domain.machine.as_ref().map_or(domain.span, |machine| machine.span);
-                domain.machine = Some(Sourced { value: to.clone(), span });
-            }
-            Self::EmulateBits(bits) => set_width(domain, MaxPhysAddrMode::Emulate, Some(*bits)),
-            Self::PassHostBits => set_width(domain, MaxPhysAddrMode::Passthrough, None),
-            Self::PciHole64(kib) => {
-                let span = domain.pci_hole64.map_or(domain.span, |hole| hole.span);
-                domain.pci_hole64 = Some(Sourced { value: *kib, span });
-            }
-            Self::FreeAddress { device, .. } => {
-                if let Some(device) = domain.memory_devices.get_mut(*device) {
-                    device.address = None;
-                }
-            }
-            Self::DeviceAddress { device, to, .. } => {
-                if let Some(address) = domain.memory_devices.get_mut(*device).and_then(|device| device.address.as_mut())
-                {
-                    address.value = *to;
-                }
-            }
-        }
-    }
-}
-
-fn set_width(domain: &mut Domain, mode: MaxPhysAddrMode, bits: Option<u32>) {
-    let span = domain.span;
-    let cpu = domain.cpu.get_or_insert_with(|| bare_cpu(span));
-    let bits = bits.map(|value| Sourced { value, span: cpu.span });
-    cpu.maxphysaddr = Some(MaxPhysAddr { mode, bits, limit: None, span: cpu.span });
-}
-
-/// `<cpu/>`: libvirt's default model.
-fn bare_cpu(span: Span) -> CpuElement {
-    CpuElement {
-        mode: CpuMode::Custom,
-        model: None,
-        vendor_id: None,
-        vendor: None,
-        matching: None,
-        check: None,
-        fallback: None,
-        features: Vec::new(),
-        has_features: false,
-        maxphysaddr: None,
-        span,
     }
 }
 
@@ -159,9 +147,10 @@ fn bare_cpu(span: Span) -> CpuElement {
 ///
 /// # Errors
 /// A sentence for each rewrite that was tried and does not help, or that the policy does not allow.
-pub(crate) fn plan(domain: &Domain, host: &Host, policy: &Policy, broken: &Diagnosis) -> Result<Fix, Vec<String>> {
+pub(crate) fn plan(subject: Subject<'_>, host: &Host, policy: &Policy, broken: &Diagnosis) -> Result<Fix, Vec<String>> {
     let moved = is_relocated(broken);
-    let mut search = FixSearch { domain, host, policy, moved, tried: Vec::new() };
+    let draft = Draft::new(subject, host, policy);
+    let mut search = FixSearch { draft, host, policy, moved, tried: Vec::new() };
     // From the guest's side, more address bits are less of a change than a smaller hole, and that less than another
     // machine type.
     let found = search
@@ -180,7 +169,7 @@ pub(crate) fn plan(domain: &Domain, host: &Host, policy: &Policy, broken: &Diagn
 }
 
 struct FixSearch<'a> {
-    domain: &'a Domain,
+    draft: Draft<'a>,
     host: &'a Host,
     policy: &'a Policy,
     /// Whether RAM lies above 1 TiB already.
@@ -221,14 +210,6 @@ impl FixSearch<'_> {
         }
     }
 
-    fn diagnose(&self, changes: &[Change]) -> Diagnosis {
-        let mut domain = self.domain.clone();
-        for change in changes {
-            change.apply(&mut domain);
-        }
-        diagnose(&domain, self.host, self.policy)
-    }
-
     /// The rewrite, if it helps; otherwise remembers why not.
     fn accept(&mut self, changes: Vec<Change>, after: &Diagnosis) -> Option<Fix> {
         if !after.stops() {
@@ -266,13 +247,11 @@ impl FixSearch<'_> {
 
     /// Adds at least `needed` phys-bits to `changes`; `reason` says what for, where it is not the size of the map.
     fn widen_to(&mut self, needed: u32, reason: &str, mut changes: Vec<Change>) -> Option<Fix> {
-        let obstacle = match (self.host.libvirt, self.host.phys_bits) {
+        let obstacle = match (self.draft.fixed_width(), self.host.phys_bits) {
             _ if self.policy.phys_bits == PhysBitsPolicy::Never => {
                 Some("the policy does not allow to change them".to_owned())
             }
-            (Some(version), _) if version < MAXPHYSADDR_SINCE => {
-                Some(format!("libvirt {version} has no <maxphysaddr>"))
-            }
+            (Some(reason), _) => Some(reason),
             (_, Some(bits)) if bits < needed => Some(format!("the host has {bits}")),
             _ => None,
         };
@@ -280,14 +259,9 @@ impl FixSearch<'_> {
             self.note(format!("{needed} physical address bits are needed{reason}, and {obstacle}"));
             return None;
         }
-        let emulate = Change::EmulateBits(needed);
-        let widths = match self.policy.phys_bits {
-            PhysBitsPolicy::Host => [Change::PassHostBits, emulate],
-            _ => [emulate, Change::PassHostBits],
-        };
-        for width in widths {
+        for width in self.draft.widths(needed) {
             changes.push(width);
-            let after = self.diagnose(&changes);
+            let after = self.draft.with(&changes);
             let trap = self.trap(&changes, &after);
             match trap {
                 Some(reason) if needed < BITS_THAT_CLEAR_THE_WINDOW => {
@@ -318,16 +292,17 @@ impl FixSearch<'_> {
 
     /// The default hole instead of a larger one.
     fn shrink_hole(&mut self, before: &Diagnosis) -> Option<Fix> {
-        let (Some(hole), Some(family)) = (self.domain.pci_hole64, before.facts.family) else { return None };
+        let hole = self.draft.hole();
+        let (Some(hole), Some(family)) = (hole, before.facts.family) else { return None };
         let default = match family {
             machine::Family::Q35 => crate::qemu::layout::Q35_PCI_HOLE64_SIZE,
             machine::Family::I440fx => crate::qemu::layout::I440FX_PCI_HOLE64_SIZE,
         };
-        if hole.value <= default / 1024 {
+        if hole <= default {
             return None;
         }
-        let changes = vec![Change::PciHole64(default / 1024)];
-        let after = self.diagnose(&changes);
+        let changes = vec![self.draft.hole_of(default)];
+        let after = self.draft.with(&changes);
         self.accept(changes, &after)
     }
 
@@ -338,9 +313,8 @@ impl FixSearch<'_> {
         if old.start == new.start {
             return Vec::new();
         }
-        let devices = self.domain.memory_devices.iter().enumerate();
-        let moved = devices.filter_map(|(device, memory)| {
-            let from = memory.address?.value;
+        let devices = self.draft.fixed().into_iter();
+        let moved = devices.filter_map(|Fixed { device, address: from, .. }| {
             let to = from.checked_sub(old.start)?.checked_add(new.start)?;
             Some(Change::DeviceAddress { device, from, to })
         });
@@ -352,15 +326,13 @@ impl FixSearch<'_> {
         if !before.findings.iter().any(|finding| memory_device_does_not_fit::RULE.found(finding)) {
             return None;
         }
-        let dimms = self.domain.memory_devices.iter().enumerate();
-        let fixed = dimms.filter(|(_, device)| matches!(device.model, MemoryModel::Dimm | MemoryModel::Nvdimm));
-        let changes: Vec<Change> = fixed
-            .filter_map(|(device, memory)| Some(Change::FreeAddress { device, from: memory.address?.value }))
-            .collect();
+        let movable = self.draft.fixed().into_iter().filter(|fixed| fixed.can_move);
+        let changes: Vec<Change> =
+            movable.map(|Fixed { device, address, .. }| Change::FreeAddress { device, from: address }).collect();
         if changes.is_empty() {
             return None;
         }
-        let after = self.diagnose(&changes);
+        let after = self.draft.with(&changes);
         self.accept(changes, &after)
     }
 
@@ -386,11 +358,11 @@ impl FixSearch<'_> {
             }
         };
         let mut changes = vec![Change::Machine { from: name.to_owned(), to: target.name }];
-        let mut moved = self.diagnose(&changes);
+        let mut moved = self.draft.with(&changes);
         let follow = self.follow_window(before, &moved);
         if !follow.is_empty() {
             changes.extend(follow);
-            moved = self.diagnose(&changes);
+            moved = self.draft.with(&changes);
         }
         if let Some(reason) = self.trap(&changes, &moved).filter(|_| !moved.stops()) {
             return self.widen_to(BITS_THAT_CLEAR_THE_WINDOW, &reason, changes);
@@ -446,36 +418,24 @@ impl FixSearch<'_> {
         let moved = |diagnosis: &Diagnosis| {
             !diagnosis.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f))
         };
-        let Some(cpu) = self.domain.cpu.as_ref().filter(|_| !moved(broken)) else { return };
-        let mut amd = self.domain.clone();
-        let (change, advice) = if let Some(vendor) = &cpu.vendor_id {
-            (cpu.model.clone(), format!("without vendor_id='{}'", quoted(&vendor.value)))
-        } else {
-            let span = cpu.span;
-            (Some(Sourced { value: "EPYC".to_owned(), span }), "with an AMD CPU model such as EPYC".to_owned())
-        };
-        if let Some(cpu) = &mut amd.cpu {
-            cpu.vendor_id = None;
-            cpu.model = change;
+        if moved(broken) {
+            return;
         }
-        if moved(&diagnose(&amd, self.host, self.policy)) {
+        if let Some((advice, amd)) = self.draft.with_amd_cpu()
+            && moved(&amd)
+        {
             self.note(format!("{advice} QEMU would move the RAM; choose the CPU model yourself"));
         }
     }
 
     /// The most slots with which the guest starts, where it does with fewer than it has.
     fn fewer_slots(&self) -> Option<u32> {
-        let has = self.domain.slots?;
-        let starts = |slots: u32| {
-            let mut domain = self.domain.clone();
-            domain.slots = Some(Sourced { value: slots, span: has.span });
-            !diagnose(&domain, self.host, self.policy).stops()
-        };
-        let fewest = u32::try_from(self.domain.memory_devices.len()).ok()?.max(1);
-        if fewest >= has.value || !starts(fewest) {
+        let (has, fewest) = self.draft.slots()?;
+        let starts = |slots: u32| !self.draft.with_slots(slots).stops();
+        if fewest >= has || !starts(fewest) {
             return None;
         }
-        let (mut good, mut bad) = (fewest, has.value);
+        let (mut good, mut bad) = (fewest, has);
         while bad.saturating_sub(good) > 1 {
             let middle = good.midpoint(bad);
             if starts(middle) { good = middle } else { bad = middle }
@@ -488,6 +448,7 @@ impl FixSearch<'_> {
 mod tests {
     use super::*;
 
+    use crate::evaluate::diagnose;
     use crate::xml::Document;
 
     const EPYC: &str = "[cpu]\nvendor = 'AuthenticAMD'\nphys_bits = 48\n[iommu]\nkind = 'amd'\n\
@@ -511,7 +472,7 @@ mod tests {
         let domain = crate::domain::read(&document).expect("a domain");
         let policy = Policy::from_toml(policy).expect("a policy");
         let diagnosis = diagnose(&domain, &host, &policy);
-        let fix = plan(&domain, &host, &policy, &diagnosis);
+        let fix = plan((&domain).into(), &host, &policy, &diagnosis);
         (diagnosis, fix.map(|fix| fix.changes.iter().map(Change::to_string).collect()))
     }
 

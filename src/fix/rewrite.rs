@@ -1,6 +1,12 @@
-//! From a [`Fix`] to edits of the XML, and the text with nothing else changed.
+//! From a [`Fix`] to edits of the text, and the text with nothing else changed.
 
+#[cfg(feature = "cli")]
+use crate::argv::Call;
+#[cfg(feature = "cli")]
+use crate::command_line::Launch;
 use crate::domain::{MemoryModel, pci_hole64_element};
+#[cfg(feature = "cli")]
+use crate::fix::arguments::{self, ArgumentEdit};
 use crate::fix::{Change, Fix};
 use crate::xml::edit::{self, Edit, EditError};
 use crate::xml::{Document, Element};
@@ -16,6 +22,31 @@ pub fn rewrite(document: &Document<'_>, fix: &Fix) -> Result<String, EditError> 
 /// The edits that `fix` takes.
 pub fn edits(document: &Document<'_>, fix: &Fix) -> Vec<Edit> {
     fix.changes.iter().flat_map(|change| change_edits(document, change)).collect()
+}
+
+/// The text of a call with `fix` made; quotes, blanks and line ends are kept.
+///
+/// # Errors
+/// The fix does not fit the call; it was planned for another one.
+#[cfg(feature = "cli")]
+pub fn rewrite_call(call: &Call<'_>, launch: &Launch, fix: &Fix) -> Result<String, EditError> {
+    edit::apply(call.source(), &call_edits(call, launch, fix)?)
+}
+
+/// The edits that `fix` takes in the text of a call.
+///
+/// # Errors
+/// The fix does not fit the call; it was planned for another one.
+#[cfg(feature = "cli")]
+pub fn call_edits(call: &Call<'_>, launch: &Launch, fix: &Fix) -> Result<Vec<Edit>, EditError> {
+    let edits = arguments::edits(launch, &fix.changes).into_iter().map(|edit| {
+        let written = match &edit {
+            ArgumentEdit::Part { number, part, text } => call.replacement(*number, part.clone(), text),
+            ArgumentEdit::First(words) => call.insertion(words),
+        };
+        written.map(|(span, text)| Edit { span, text }).ok_or(EditError(call.span().start))
+    });
+    edits.collect()
 }
 
 fn change_edits(document: &Document<'_>, change: &Change) -> Vec<Edit> {
@@ -37,6 +68,9 @@ fn change_edits(document: &Document<'_>, change: &Change) -> Vec<Edit> {
             .map(|address| edit::set_attribute(document, address, "base", &format!("{to:#x}")))
             .into_iter()
             .collect(),
+        // Those of a command line.
+        #[cfg(feature = "cli")]
+        Change::PhysBits(_) | Change::HostPhysBits | Change::HoleSize(_) => Vec::new(),
     }
 }
 

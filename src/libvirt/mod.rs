@@ -126,7 +126,7 @@ pub fn passthrough(domain: &Domain) -> Vec<Passthrough> {
 
 /// libvirt puts them behind everything else (`qemuBuildCommandLine` in libvirt `src/qemu/qemu_command.c`).
 fn raw_arguments(domain: &Domain) -> impl Iterator<Item = Argument<'_>> {
-    domain.raw_args.iter().map(|argument| Argument { text: &argument.value, origin: Origin::Xml(argument.span) })
+    domain.raw_args.iter().map(|argument| Argument::in_xml(&argument.value, argument.span))
 }
 
 /// `qemuBuildDeviceCommandlineHandleOverrides` of libvirt `src/qemu/qemu_command.c`.

@@ -72,7 +72,8 @@ impl MemoryDeviceKind {
         }
     }
 
-    fn address_property(self) -> &'static str {
+    /// The property that fixes its guest-physical address.
+    pub fn address_property(self) -> &'static str {
         if self.has_slot() { "addr" } else { "memaddr" }
     }
 }

@@ -5,17 +5,15 @@ use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
 use crate::address::GpaRange;
-use crate::domain::Domain;
 use crate::finding::Severity;
-use crate::fix::rewrite::rewrite;
 use crate::host::{Host, ReservedKind};
 use crate::machine::Family;
 use crate::qemu::layout::Layout;
 use crate::report::Unreadable;
-use crate::report::diff::unified_diff;
+use crate::report::source::GuestSource;
 use crate::text::is_hidden;
 use crate::verdict::{Evaluation, Verdict};
-use crate::xml::{Document, Location};
+use crate::xml::Location;
 
 /// The version of this document's form.
 pub const VERSION: u32 = 1;
@@ -279,8 +277,8 @@ impl GuestReport {
     }
 
     /// A guest that was evaluated.
-    pub fn new(source: String, document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) -> Self {
-        let details = || Box::new(Details::new(&source, document, domain, evaluation));
+    pub fn new(source: String, guest: GuestSource<'_>, evaluation: &Evaluation) -> Self {
+        let details = || Box::new(Details::new(&source, guest, evaluation));
         let verdict = match evaluation.verdict {
             Verdict::NotApplicable => {
                 VerdictReport::NotApplicable { reason: evaluation.not_applicable.clone().unwrap_or_default() }
@@ -290,16 +288,16 @@ impl GuestReport {
             Verdict::Fixable => VerdictReport::Fixable(details()),
             Verdict::Blocked => VerdictReport::Blocked(details()),
         };
-        Self { source, name: Some(domain.name.clone()), verdict }
+        Self { source, name: Some(guest.name().to_owned()), verdict }
     }
 }
 
 impl Details {
-    fn new(source: &str, document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) -> Self {
+    fn new(source: &str, guest: GuestSource<'_>, evaluation: &Evaluation) -> Self {
         let facts = &evaluation.facts;
         Self {
             machine: MachineReport {
-                requested: domain.machine.as_ref().map(|machine| machine.value.clone()),
+                requested: guest.machine().map(str::to_owned),
                 canonical: facts.machine.clone(),
                 family: facts.family,
                 enforces_amd_1tb_hole: facts.enforces_amd_1tb_hole,
@@ -338,15 +336,13 @@ impl Details {
                     severity: finding.severity,
                     message: finding.message(),
                     range: finding.range,
-                    location: document.location(finding.primary.span.start).into(),
+                    location: guest.location(finding.primary.span.start).into(),
                 })
                 .collect(),
             fix: evaluation.fix.as_ref().map(|fix| FixReport {
                 changes: fix.changes.iter().map(ToString::to_string).collect(),
                 consequences: fix.consequences(),
-                diff: rewrite(document, fix)
-                    .map(|after| unified_diff(source, document.source(), &after))
-                    .unwrap_or_default(),
+                diff: guest.diff(source, fix).unwrap_or_default(),
             }),
             tried: evaluation.tried.clone(),
         }

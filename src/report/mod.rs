@@ -10,6 +10,8 @@ pub mod json;
 pub mod picture;
 #[cfg(feature = "cli")]
 pub mod sarif;
+#[cfg(feature = "cli")]
+pub mod source;
 
 use crate::xml::Location;
 

@@ -3,17 +3,16 @@
 
 use serde::Serialize;
 
-use crate::domain::Domain;
 use crate::explain;
 use crate::finding::{Finding, Label, Severity};
 use crate::fix::Fix;
-use crate::fix::rewrite::edits;
 use crate::report::Unreadable;
+use crate::report::source::GuestSource;
 use crate::rules::page::Block;
 use crate::rules::{RULES, Rule};
 use crate::verdict::{Evaluation, Verdict};
 use crate::xml::edit::Edit;
-use crate::xml::{Document, Places, Span};
+use crate::xml::{Places, Span};
 
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
@@ -186,13 +185,13 @@ pub struct LogBuilder {
 }
 
 impl LogBuilder {
-    /// Adds a guest that was evaluated; `source` is the path of its XML.
-    pub fn guest(&mut self, source: &str, document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) {
-        let places = Places::of(document.source());
-        let whole_fix = evaluation.fix.as_ref().map(|fix| sarif_fix(source, document, &places, fix));
+    /// Adds a guest that was evaluated; `source` is the path of what it was read from.
+    pub fn guest(&mut self, source: &str, guest: GuestSource<'_>, evaluation: &Evaluation) {
+        let places = Places::of(guest.text());
+        let whole_fix = evaluation.fix.as_ref().map(|fix| sarif_fix(source, guest, &places, fix));
         for (index, finding) in evaluation.findings.iter().enumerate() {
             let same = evaluation.findings[..index].iter().filter(|other| other.rule == finding.rule).count();
-            let guest_rule = format!("{}/{}/{same}", domain.name, finding.rule);
+            let guest_rule = format!("{}/{}/{same}", guest.name(), finding.rule);
             // It fixes the guest as a whole, whichever of its errors one looks at.
             let fixes = whole_fix.iter().filter(|_| finding.severity == Severity::Error).cloned().collect();
             self.results.push(SarifResult {
@@ -209,7 +208,7 @@ impl LogBuilder {
         let of_fix = evaluation.fix.as_ref().and_then(|fix| fix.assumption.clone());
         let of_verdict = evaluation.assumptions.iter().map(|assumption| format!("the verdict {assumption}"));
         for sentence in of_verdict.chain(of_fix) {
-            let message = message(format!("{}: {sentence}", domain.name));
+            let message = message(format!("{}: {sentence}", guest.name()));
             self.notifications.push(Notification { level: Severity::Note, message, locations: [place(source, None)] });
         }
     }
@@ -371,8 +370,8 @@ fn region(places: &Places<'_>, span: Span) -> TextRegion {
     }
 }
 
-fn sarif_fix(source: &str, document: &Document<'_>, places: &Places<'_>, fix: &Fix) -> SarifFix {
-    let replacements = disjoint(edits(document, fix))
+fn sarif_fix(source: &str, guest: GuestSource<'_>, places: &Places<'_>, fix: &Fix) -> SarifFix {
+    let replacements = disjoint(guest.edits(fix).unwrap_or_default())
         .into_iter()
         .map(|edit| Replacement {
             deleted_region: region(places, edit.span),

@@ -34,8 +34,8 @@ fn consequence(guest: &Guest<'_>) -> String {
     match guest.exposure {
         Exposure::Present => format!("{who} refuses to map it (-22, Invalid argument)"),
         Exposure::Assumed => {
-            let says =
-                if guest.domain.overrides.assume_passthrough == Some(true) { "its <metadata>" } else { "the policy" };
+            let own = guest.domain.is_some_and(|domain| domain.overrides.assume_passthrough == Some(true));
+            let says = if own { "its <metadata>" } else { "the policy" };
             format!(
                 "{who} would refuse to map it (-22, Invalid argument) for the passthrough device that {says} assumes"
             )
@@ -94,7 +94,7 @@ pub(super) fn cause(guest: &Guest<'_>) -> Option<String> {
 pub(super) fn labelled(guest: &Guest<'_>, mut finding: Finding) -> Finding {
     let machine = guest.setting.machine;
     if !machine.enforces_amd_1tb_hole {
-        if let Some(kind) = guest.line.machine.kind.as_ref().filter(|kind| kind.origin.span() != guest.domain.span) {
+        if let Some(kind) = guest.line.machine.kind.as_ref().filter(|kind| kind.origin.span() != guest.whole()) {
             finding = finding.with_label(kind.origin.span(), "does not move RAM above 1 TiB");
         }
     } else if guest.cpu().is_some_and(|cpu| !cpu.is_amd())

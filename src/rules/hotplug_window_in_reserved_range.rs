@@ -33,7 +33,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         };
         let title = format!("the window for memory hot-plug reaches into {}", collision::reserved_name(reserved));
         let cause = collision::cause(guest).map_or(consequence.to_owned(), |cause| format!("{consequence}; {cause}"));
-        let span = guest.maxmem_span().unwrap_or(guest.domain.span);
+        let span = guest.maxmem_span().unwrap_or(guest.whole());
         let label = format!("the window takes up {}, a GiB for each slot included", text::range(window));
         let finding = Finding::new(RULE.id, Severity::Warning, title, span, label).because(cause).about(common);
         findings.push(collision::labelled(guest, finding));

@@ -37,7 +37,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     };
     let Some(label) = label else { return };
     let span = guest.machine_span();
-    let message = format!("libvirt refuses the guest: the host's QEMU does not have machine type {}", machine.name);
+    let refuser = guest.subject.refuser();
+    let message = format!("{refuser}: the host's QEMU does not have machine type {}", machine.name);
     findings.push(Finding::new(RULE.id, Severity::Error, message, span, label));
 }
 

@@ -19,8 +19,8 @@ pub(crate) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(error) = guest.table_refusal else { return };
-    let hole = guest.domain.pci_hole64.map(|hole| hole.span).filter(|_| error == TableError::HoleWraps);
-    let span = hole.or(guest.ram_span()).unwrap_or(guest.domain.span);
+    let hole = guest.pci_hole64_size.map(|hole| hole.origin.span()).filter(|_| error == TableError::HoleWraps);
+    let span = hole.or(guest.ram_span()).unwrap_or(guest.whole());
     let message = format!("QEMU refuses to start: {error}");
     findings.push(Finding::new(RULE.id, Severity::Error, message, span, "too large"));
 }

@@ -19,11 +19,11 @@ pub(crate) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     for argument in &guest.line.not_modelled {
-        let message = format!(
-            "the raw QEMU argument `{} {}` is not modelled: what is said of this guest leaves it out",
-            quoted(&argument.option),
-            quoted(&argument.value)
-        );
+        let raw = if guest.domain.is_some() { "raw " } else { "" };
+        let shown = format!("{} {}", quoted(&argument.option), quoted(&argument.value));
+        let shown = shown.trim_start();
+        let message =
+            format!("the {raw}QEMU argument `{shown}` is not modelled: what is said of this guest leaves it out");
         findings.push(Finding::new(RULE.id, Severity::Warning, message, argument.origin.span(), "not modelled"));
     }
 }

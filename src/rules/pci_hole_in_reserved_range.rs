@@ -25,7 +25,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         let cause = collision::cause(guest).map_or(consequence.to_owned(), |cause| format!("{consequence}; {cause}"));
         let takes = format!("the hole takes up {}", text::range(hole));
         let told = guest.pci_hole64_size.map(|size| size.origin.span());
-        let span = told.or(guest.ram_span()).unwrap_or(guest.domain.span);
+        let span = told.or(guest.ram_span()).unwrap_or(guest.whole());
         let finding = Finding::new(RULE.id, Severity::Warning, title, span, takes).because(cause).about(common);
         findings.push(collision::labelled(guest, finding));
     }

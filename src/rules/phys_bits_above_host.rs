@@ -21,7 +21,7 @@ pub(crate) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let host_bits = guest.setting.cpu.phys_bits;
-    let asked = guest.domain.cpu.as_ref().and_then(|cpu| cpu.maxphysaddr.as_ref());
+    let asked = guest.maxphysaddr();
     let libvirt_reads_it = guest.setting.host.libvirt.is_none_or(|version| version >= MAXPHYSADDR_SINCE);
     let bits = asked
         .filter(|width| width.mode == MaxPhysAddrMode::Emulate && libvirt_reads_it)
@@ -45,8 +45,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
              accesses up there fail in the running guest",
             layout.max_gpa, cpu.phys_bits
         );
-        let written = guest.domain.cpu.as_ref().map(|cpu| cpu.span);
-        let span = guest.raw_width_span().or(written).unwrap_or(guest.domain.span);
+        let written = guest.cpu_element().map(|cpu| cpu.span);
+        let span = guest.raw_width_span().or(written).unwrap_or(guest.whole());
         findings.push(Finding::new(RULE.id, Severity::Warning, message, span, format!("gives {} bits", cpu.phys_bits)));
     }
 }

@@ -20,7 +20,54 @@ pub(crate) const RULE: Rule = Rule {
 };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    let Some(width) = guest.domain.cpu.as_ref().and_then(|cpu| cpu.maxphysaddr.as_ref()) else { return };
+    match guest.domain {
+        Some(_) => check_domain(guest, findings),
+        None => check_options(guest, findings),
+    }
+}
+
+/// What QEMU is told of the width and does not heed.
+fn check_options(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
+    let Some(cpu) = guest.cpu() else { return };
+    let options = guest.line.cpu_options();
+    let kvm = guest.accelerator() == Accelerator::Kvm;
+    let ignored = |name: &str| {
+        let told = guest.line.cpu_property(name)?;
+        match name {
+            "phys-bits" => {
+                let bits = told.number().filter(|&bits| bits != 0 && bits != u64::from(cpu.phys_bits));
+                bits.filter(|_| kvm && cpu.long_mode)
+                    .map(|_| (told, host_bits(guest, &options.model, "-cpu host", "-cpu max")))
+            }
+            _ if options.host_phys_bits != Some(true) => None,
+            _ if !kvm => Some((told, NO_HOST_BITS.to_owned())),
+            _ => (!cpu.long_mode).then(|| (told, FIXED_WIDTH.to_owned())),
+        }
+    };
+    for name in ["phys-bits", "host-phys-bits"] {
+        if let Some((told, why)) = ignored(name) {
+            let message = format!("{name} has no effect, the guest has {} physical address bits: {why}", cpu.phys_bits);
+            findings.push(Finding::new(RULE.id, Severity::Warning, message, told.origin.span(), "ignored"));
+        }
+    }
+}
+
+/// Why the guest has the host's bits and no others.
+fn host_bits(guest: &Guest<'_>, model: &Model, host: &str, max: &str) -> String {
+    match model {
+        Model::Host => format!("{host} takes the host's bits"),
+        Model::Max => format!("{max} takes the host's bits"),
+        _ if guest.line.cpu_options().host_phys_bits == Some(true) => "host-phys-bits takes the host's bits".to_owned(),
+        _ => format!("machine type {} gives every CPU the host's bits", guest.setting.machine.name),
+    }
+}
+
+const NO_HOST_BITS: &str = "without KVM there are no host bits to pass on";
+
+const FIXED_WIDTH: &str = "a CPU without long mode has a fixed width";
+
+fn check_domain(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
+    let Some(width) = guest.maxphysaddr() else { return };
     let (Some(cpu), Some(options)) = (guest.cpu(), &guest.line.cpu) else { return };
     let kvm = guest.accelerator() == Accelerator::Kvm;
     let libvirt = guest.setting.host.libvirt;
@@ -43,18 +90,11 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         (MaxPhysAddrMode::Emulate, Some(bits))
             if kvm && cpu.long_mode && bits.value != 0 && cpu.phys_bits != bits.value =>
         {
-            let why = match options.model {
-                Model::Host => "CPU mode host-passthrough takes the host's bits".to_owned(),
-                Model::Max => "CPU mode maximum takes the host's bits".to_owned(),
-                _ => format!("machine type {} gives every CPU the host's bits", guest.setting.machine.name),
-            };
-            report(bits.span, why);
+            report(bits.span, host_bits(guest, &options.model, "CPU mode host-passthrough", "CPU mode maximum"));
         }
-        (MaxPhysAddrMode::Passthrough, _) if !kvm => {
-            report(width.span, "without KVM there are no host bits to pass on".to_owned())
-        }
+        (MaxPhysAddrMode::Passthrough, _) if !kvm => report(width.span, NO_HOST_BITS.to_owned()),
         (MaxPhysAddrMode::Passthrough, _) if !cpu.long_mode => {
-            report(width.span, "a CPU without long mode has a fixed width".to_owned());
+            report(width.span, FIXED_WIDTH.to_owned());
         }
         _ => {
             if let (Some(limit), Some(version)) = (width.limit, libvirt.filter(|&version| version < LIMIT_SINCE)) {

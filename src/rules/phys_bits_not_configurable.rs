@@ -19,13 +19,11 @@ pub(crate) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(Err(CpuRefusal::NotConfigurable)) = guest.cpu else { return };
-    let domain = guest.domain;
-    let cpu = domain.cpu.as_ref();
-    let width = cpu.and_then(|cpu| cpu.maxphysaddr.as_ref()).map(|width| width.span);
-    let span = guest.raw_width_span().or(width).unwrap_or(domain.span);
+    let width = guest.maxphysaddr().map(|width| width.span);
+    let span = guest.raw_width_span().or(width).unwrap_or(guest.whole());
     let message = "QEMU refuses to start: phys-bits is not user-configurable in 32 bit; the CPU has no long mode";
     let mut finding = Finding::new(RULE.id, Severity::Error, message, span, "the width of a 32-bit CPU is fixed");
-    if let Some(model) = cpu.and_then(|cpu| cpu.model.as_ref()) {
+    if let Some(model) = guest.cpu_element().and_then(|cpu| cpu.model.as_ref()) {
         finding = finding.with_label(model.span, "no long mode");
     }
     findings.push(finding);

@@ -19,10 +19,9 @@ pub(crate) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(Err(CpuRefusal::OutOfRange(bits))) = guest.cpu else { return };
-    let domain = guest.domain;
-    let width = domain.cpu.as_ref().and_then(|cpu| cpu.maxphysaddr.as_ref());
+    let width = guest.maxphysaddr();
     let width = width.map(|width| width.bits.map_or(width.span, |bits| bits.span));
-    let span = guest.raw_width_span().or(width).unwrap_or(domain.span);
+    let span = guest.raw_width_span().or(width).unwrap_or(guest.whole());
     let message = format!(
         "QEMU refuses to start: phys-bits should be between {MIN_PHYS_BITS} and {MAX_PHYS_BITS}  (but is {bits})"
     );

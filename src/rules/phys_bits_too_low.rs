@@ -36,15 +36,20 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     );
     // As QEMU puts it, so that whoever searches for it comes here.
     let cause = format!("Address space limit {limit:#x} < {:#x} phys-bits too low ({})", layout.max_gpa, cpu.phys_bits);
-    let domain = guest.domain;
     let gives = || format!("gives {} bits", cpu.phys_bits);
-    let (span, label) = match (guest.raw_width_span(), &domain.cpu) {
+    let defaults = |what: &str| format!("defaults to {} bits; set {what} for more", cpu.phys_bits);
+    let bare = guest.domain.is_none();
+    let (span, label) = match (guest.raw_width_span(), guest.cpu_element()) {
+        (Some(argument), _) if bare && !guest.is_width_told() => (argument, defaults("phys-bits")),
         (Some(argument), _) => (argument, gives()),
         (None, Some(written)) => match &written.maxphysaddr {
             Some(width) => (width.span, gives()),
-            None => (written.span, format!("defaults to {} bits; set <maxphysaddr> for more", cpu.phys_bits)),
+            None => (written.span, defaults("<maxphysaddr>")),
         },
-        (None, None) => (domain.span, format!("without <cpu> there are {} bits", cpu.phys_bits)),
+        (None, None) => {
+            let element = if bare { "-cpu" } else { "<cpu>" };
+            (guest.whole(), format!("without {element} there are {} bits", cpu.phys_bits))
+        }
     };
     let mut finding = Finding::new(RULE.id, Severity::Error, title, span, label).because(cause);
     if let Some(maximum) = guest.maxmem_span().filter(|_| layout.device_memory.is_some()) {

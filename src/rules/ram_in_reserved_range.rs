@@ -21,7 +21,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let (Some(layout), Some(span)) = (guest.layout(), guest.ram_span()) else { return };
     for ram in layout.ram() {
         for hit in guest.collisions(ram) {
-            let cells = guest.domain.numa_cells.len();
+            let cells = guest.domain.map_or(guest.line.nodes.len(), |domain| domain.numa_cells.len());
             let all = if cells > 1 { format!("the RAM of {cells} cells") } else { "RAM".to_owned() };
             let label = format!("{all} takes up {}", text::range(ram));
             findings.push(collision::finding(guest, RULE.id, "guest RAM", hit, span, label));

@@ -24,7 +24,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(ram) = layout.ram_above_4g.filter(|_| layout.relocated) else { return };
     let range = text::range(ram);
     let device = guest.passthrough.iter().find(|device| is_maybe_gpu(guest, device));
-    let (severity, title) = match device.filter(|_| guest.domain.windows) {
+    let (severity, title) = match device.filter(|_| guest.is_windows()) {
         Some(_) => (Severity::Warning, format!("a GPU driver in this Windows guest may fail: RAM is moved to {range}")),
         None => (Severity::Note, format!("QEMU moves the RAM above 4 GiB to {range}")),
     };
@@ -38,7 +38,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         (Some(_), Some(most)) if most >= guest.ram.saturating_add(GIB) => {
             let slots = if slots == 1 { "1 slot".to_owned() } else { format!("{slots} slots") };
             let most = text::size(most & !(GIB - 1));
-            format!("only for memory hot-plug; a <maxMemory> of up to {most} with {slots} would keep it below 1 TiB")
+            let element = if guest.domain.is_some() { "a <maxMemory>" } else { "maxmem" };
+            format!("only for memory hot-plug; {element} of up to {most} with {slots} would keep it below 1 TiB")
         }
         (Some(_), Some(_)) => "only for memory hot-plug; without it, or with fewer slots, it would stay".to_owned(),
         _ => "so that none of it lies just below 1 TiB".to_owned(),
@@ -52,7 +53,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     if needless {
         cause += "; this host reserves nothing there, but QEMU cannot tell";
     }
-    let span = guest.ram_span().unwrap_or(guest.domain.span);
+    let span = guest.ram_span().unwrap_or(guest.whole());
     let mut finding = Finding::new(RULE.id, severity, title, span, "moved above 1 TiB").because(cause).about(ram);
     if let Some(maximum) = maximum {
         finding = finding.with_label(maximum, "counted in full, plus 1 GiB per slot");
@@ -62,7 +63,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 
 /// Whether a passthrough device may be a GPU; a network interface is none, nor is what speaks virtio over vDPA.
 fn is_maybe_gpu(guest: &Guest<'_>, device: &Passthrough) -> bool {
-    let mut networks = guest.domain.passthrough.iter().filter(|device| device.network);
+    let written = guest.domain.map(|domain| domain.passthrough.as_slice()).unwrap_or_default();
+    let mut networks = written.iter().filter(|device| device.network);
     let is_network = networks.any(|network| Origin::Xml(network.span) == device.origin);
     !is_network && device.kind != PassthroughKind::VhostVdpa
 }

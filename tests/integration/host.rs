@@ -10,6 +10,7 @@ use iova_preflight::io::detect::detect;
 use iova_preflight::policy::Policy;
 use iova_preflight::report::host_facts::HostFacts;
 use iova_preflight::report::json::GuestReport;
+use iova_preflight::report::source::GuestSource;
 use iova_preflight::verdict::evaluate;
 use iova_preflight::xml::Document;
 use serde_json::Value;
@@ -109,7 +110,7 @@ fn evaluated(xml: &[u8], profile: &Profile) -> Value {
     let domain = domain::read(&document).expect("a domain");
     let host = profile.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
     let evaluation = evaluate(&domain, &host, &Policy::default());
-    let report = GuestReport::new("a guest".to_owned(), &document, &domain, &evaluation);
+    let report = GuestReport::new("a guest".to_owned(), GuestSource::Xml(&document, &domain), &evaluation);
     serde_json::to_value(report).expect("JSON")
 }
 

@@ -167,9 +167,7 @@ fn json(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize) -> Result<Outco
         run.each(
             &source,
             inputs,
-            |evaluated| {
-                GuestReport::new(evaluated.name.to_owned(), evaluated.document, evaluated.domain, evaluated.evaluation)
-            },
+            |evaluated| GuestReport::new(evaluated.name.to_owned(), evaluated.guest, evaluated.evaluation),
             |report| {
                 guests.push(report.unwrap_or_else(|(name, error)| GuestReport::unreadable(name, &error)));
                 Ok(())
@@ -194,7 +192,7 @@ fn sarif(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize, before: Outcom
             inputs,
             |evaluated| {
                 let mut one = sarif::LogBuilder::default();
-                one.guest(evaluated.name, evaluated.document, evaluated.domain, evaluated.evaluation);
+                one.guest(evaluated.name, evaluated.guest, evaluated.evaluation);
                 one
             },
             |guest| {

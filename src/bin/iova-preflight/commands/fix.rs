@@ -3,9 +3,8 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, Result, bail};
-use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::io::file::open_regular;
-use iova_preflight::report::diff::unified_diff;
+use iova_preflight::report::source::GuestSource;
 use iova_preflight::verdict::Verdict;
 
 use crate::args::FixArgs;
@@ -116,7 +115,7 @@ fn open(input: Input, args: &FixArgs) -> (Input, Target) {
 }
 
 fn fix(evaluated: &Evaluated<'_>, target: &Target) -> Result<Outcome> {
-    let before = evaluated.document.source();
+    let before = evaluated.guest.text();
     let Some(fix) = &evaluated.evaluation.fix else {
         let blocked = evaluated.evaluation.verdict == Verdict::Blocked;
         if blocked {
@@ -126,19 +125,22 @@ fn fix(evaluated: &Evaluated<'_>, target: &Target) -> Result<Outcome> {
         }
         return Ok(if blocked { Outcome::Stopped } else { Outcome::Clean });
     };
-    let after = rewrite(evaluated.document, fix).with_context(|| evaluated.name.to_owned())?;
+    let rewritten = || evaluated.guest.rewritten(fix).with_context(|| evaluated.name.to_owned());
     match target {
         Target::Stdout => {
-            io::stdout().write_all(after.as_bytes())?;
+            io::stdout().write_all(rewritten()?.as_bytes())?;
             Ok(Outcome::Clean)
         }
         Target::Diff => {
-            print_diff(&unified_diff(evaluated.name, before, &after))?;
+            print_diff(&evaluated.guest.diff(evaluated.name, fix).with_context(|| evaluated.name.to_owned())?)?;
             Ok(Outcome::Stopped)
         }
         Target::Nowhere => Ok(Outcome::Stopped),
+        Target::Place(_) if matches!(evaluated.guest, GuestSource::Call(..)) => {
+            bail!("{}: --in-place rewrites domain XML only, and this is a QEMU command line", evaluated.name)
+        }
         Target::Place(place) => {
-            place.replace(after.as_bytes()).with_context(|| evaluated.name.to_owned())?;
+            place.replace(rewritten()?.as_bytes()).with_context(|| evaluated.name.to_owned())?;
             Ok(Outcome::Clean)
         }
     }

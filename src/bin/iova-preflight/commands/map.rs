@@ -6,10 +6,12 @@ use anstream::adapter::strip_str;
 use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, Result, anyhow};
 use iova_preflight::Facts;
+use iova_preflight::argv::Call;
+use iova_preflight::command_line::Launch;
 use iova_preflight::domain;
 use iova_preflight::finding::Severity;
-use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::report::picture::{self, Picture};
+use iova_preflight::report::source::GuestSource;
 use iova_preflight::text::{quoted, size};
 use iova_preflight::verdict::{Evaluation, Verdict, evaluate};
 use iova_preflight::xml::Document;
@@ -53,10 +55,18 @@ fn draw(evaluated: &Evaluated<'_>, source: &HostSource, policy: &ChosenPolicy) -
     let evaluation = evaluated.evaluation;
     let fixed = match &evaluation.fix {
         Some(fix) => {
-            let after = rewrite(evaluated.document, fix)?;
-            let document = Document::parse(after.as_bytes()).map_err(|error| anyhow!("{error}"))?;
-            let domain = domain::read(&document).context("the rewritten domain")?;
-            Some(evaluate(&domain, evaluated.host, &policy.policy))
+            let after = evaluated.guest.rewritten(fix)?;
+            Some(match evaluated.guest {
+                GuestSource::Xml(..) => {
+                    let document = Document::parse(after.as_bytes()).map_err(|error| anyhow!("{error}"))?;
+                    let domain = domain::read(&document).context("the rewritten domain")?;
+                    evaluate(&domain, evaluated.host, &policy.policy)
+                }
+                GuestSource::Call(..) => {
+                    let call = Call::read(after.as_bytes()).context("the rewritten command line")?;
+                    evaluate(&Launch::read(&call), evaluated.host, &policy.policy)
+                }
+            })
         }
         None => None,
     };
@@ -66,8 +76,8 @@ fn draw(evaluated: &Evaluated<'_>, source: &HostSource, policy: &ChosenPolicy) -
     views.extend(evaluation.hypotheses.iter().map(|(what, facts)| (what.clone(), facts)));
 
     let memory = evaluation.facts.ram.map(|ram| format!(", {} of RAM", size(ram))).unwrap_or_default();
-    let guest =
-        if evaluated.domain.name.is_empty() { evaluated.name.to_owned() } else { quoted(&evaluated.domain.name) };
+    let name = evaluated.guest.name();
+    let guest = if name.is_empty() { evaluated.name.to_owned() } else { quoted(name) };
     let mut title = format!("{guest}{memory} — {}", source.notice);
     if let Some(notice) = &policy.notice {
         title += &format!("; {notice}");

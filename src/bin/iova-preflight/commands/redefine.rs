@@ -18,7 +18,6 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     use std::io::Write;
 
     use anyhow::anyhow;
-    use iova_preflight::fix::rewrite::rewrite;
     use iova_preflight::report::diff::unified_diff;
     use iova_preflight::text::printable;
 
@@ -45,7 +44,7 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
             }
             match &evaluated.evaluation.fix {
                 Some(fix) => {
-                    let rewritten = rewrite(evaluated.document, fix)?;
+                    let rewritten = evaluated.guest.rewritten(fix)?;
                     if !args.common.quiet {
                         explain_fix(evaluated, &mut Said::default());
                     }

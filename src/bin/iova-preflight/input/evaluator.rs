@@ -3,11 +3,14 @@
 use std::path::Path;
 
 use anyhow::Result;
+use iova_preflight::argv::{self, Call};
+use iova_preflight::command_line::Launch;
 use iova_preflight::domain::{self, Domain, Unseen};
 use iova_preflight::host::Host;
 use iova_preflight::io::networks;
 use iova_preflight::policy::Policy;
 use iova_preflight::report::Unreadable;
+use iova_preflight::report::source::GuestSource;
 use iova_preflight::verdict::{Evaluation, evaluate};
 use iova_preflight::xml::Document;
 
@@ -18,8 +21,8 @@ use crate::outcome::Outcome;
 /// An input that was evaluated.
 pub(crate) struct Evaluated<'a> {
     pub name: &'a str,
-    pub document: &'a Document<'a>,
-    pub domain: &'a Domain,
+    /// What it was read from.
+    pub guest: GuestSource<'a>,
     pub evaluation: &'a Evaluation,
     pub host: &'a Host,
     /// What the guest's own `<metadata>` asks for and does not get.
@@ -57,7 +60,7 @@ impl<'a> Evaluator<'a> {
     pub fn each(
         &mut self,
         input: Input,
-        mut evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
+        evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
         mut unreadable: impl FnMut(&str, Unreadable),
     ) -> Result<()> {
         let name = input.name();
@@ -74,6 +77,10 @@ impl<'a> Evaluator<'a> {
                 return Ok(());
             }
         };
+        // What is found in folders is found as *.xml.
+        if folder.is_none() && !argv::is_xml(&bytes) {
+            return self.call(&name, &bytes, evaluated, unreadable);
+        }
         let document = match Document::parse(&bytes) {
             Ok(document) => document,
             Err(error) => {
@@ -99,18 +106,43 @@ impl<'a> Evaluator<'a> {
         if let Some(path) = path.filter(|_| needs_networks(&domain)) {
             host.networks.extend(networks::beside(&path));
         }
-        let evaluation = evaluate(&domain, &host, self.policy);
+        self.evaluate(&name, GuestSource::Xml(&document, &domain), &host, evaluated)
+    }
+
+    /// Evaluates a command line of QEMU's.
+    fn call(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
+        mut unreadable: impl FnMut(&str, Unreadable),
+    ) -> Result<()> {
+        match Call::read(bytes) {
+            Ok(call) => {
+                let launch = Launch::read(&call);
+                let host = self.source.host_for(launch.program.as_deref());
+                self.evaluate(name, GuestSource::Call(&call, &launch), &host, evaluated)
+            }
+            Err(error) => {
+                self.outcome = Outcome::Failed;
+                unreadable(name, Unreadable { at: Some(error.location), message: error.message });
+                Ok(())
+            }
+        }
+    }
+
+    fn evaluate(
+        &mut self,
+        name: &str,
+        guest: GuestSource<'_>,
+        host: &Host,
+        mut evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let evaluation = evaluate(guest.subject(), host, self.policy);
         if evaluation.verdict.stops() {
             self.outcome = self.outcome.max(Outcome::Stopped);
         }
-        let ignored = self.policy.refused_override(&domain.overrides);
-        evaluated(&Evaluated {
-            name: &name,
-            document: &document,
-            domain: &domain,
-            evaluation: &evaluation,
-            host: &host,
-            ignored: ignored.as_deref(),
-        })
+        let ignored = guest.domain().and_then(|domain| self.policy.refused_override(&domain.overrides));
+        evaluated(&Evaluated { name, guest, evaluation: &evaluation, host, ignored: ignored.as_deref() })
     }
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use iova_preflight::decision::{is_exempt, shell_word};
 use iova_preflight::finding::Severity;
-use iova_preflight::fix::rewrite::rewrite;
 use iova_preflight::policy::Policy;
 use iova_preflight::verdict::Verdict;
 
@@ -286,9 +285,7 @@ impl Service<'_> {
             self.say(case.uuid, Priority::Warning, &line);
         } else {
             match self.agenda.may_rewrite(case.uuid, Fingerprint::of(case.xml), Instant::now()) {
-                Permission::Granted => {
-                    self.rewrite(case, name, &rewrite(evaluated.document, fix)?, &changes, &helps)?
-                }
+                Permission::Granted => self.rewrite(case, name, &evaluated.guest.rewritten(fix)?, &changes, &helps)?,
                 Permission::Hopeless => {}
                 Permission::Exhausted => {
                     let line =

@@ -1,15 +1,17 @@
-//! The lines of a document that a finding is about.
+//! The lines of a document that a finding is about, or the options of a command line that is one long line.
 
 use std::borrow::Cow;
 
 use annotate_snippets::{AnnotationKind, Element, Origin, Snippet};
+use iova_preflight::argv::{Call, Form};
 use iova_preflight::finding::{Finding, Label};
+use iova_preflight::report::source::GuestSource;
 use iova_preflight::text::{self, printable};
-use iova_preflight::xml::{Document, Span};
+use iova_preflight::xml::Span;
 
 /// A label on one line of the source.
 struct Mark<'d> {
-    /// The line, from its first byte to the one before its end.
+    /// The line, from its first byte to the one before its end, or the option.
     line: Span,
     /// What is underlined of it.
     span: Span,
@@ -18,9 +20,11 @@ struct Mark<'d> {
 }
 
 impl<'d> Mark<'d> {
-    fn new(source: &str, label: &'d Label, kind: AnnotationKind) -> Self {
+    fn new(source: &str, options: Option<&Call<'_>>, label: &'d Label, kind: AnnotationKind) -> Self {
         let start = source[..label.span.start].rfind('\n').map_or(0, |newline| newline + 1);
         let end = source[label.span.start..].find('\n').map_or(source.len(), |length| label.span.start + length);
+        let option = options.and_then(|call| call.option_at(label.span.start));
+        let (start, end) = option.map_or((start, end), |option| (option.start, option.end));
         let mut span = Span::new(label.span.start, label.span.end.min(end));
         // Of an element, the name says which it is, and leaves room for the words.
         if let Some(tag) = source[span.start..span.end].strip_prefix('<') {
@@ -33,37 +37,43 @@ impl<'d> Mark<'d> {
 
 /// The lines of the source that the labels of a finding stand on, as few as show them: the renderer looks at all it is
 /// given.
-pub(super) fn excerpts<'d>(document: &'d Document<'_>, path: &str, finding: &'d Finding) -> Vec<Element<'d>> {
+pub(super) fn excerpts<'d>(guest: GuestSource<'d>, path: &str, finding: &'d Finding) -> Vec<Element<'d>> {
     /// Lines this far apart are shown in pieces of their own, in bytes.
     const FAR_APART: usize = 64 * 1024;
     /// A longer line is named and not shown, in bytes.
     const LONGEST_LINE: usize = 1000;
-    let source = document.source();
-    let related = finding.related.iter().map(|label| Mark::new(source, label, AnnotationKind::Context));
-    let primary = Mark::new(source, &finding.primary, AnnotationKind::Primary);
+    let source = guest.text();
+    let options = match guest {
+        GuestSource::Call(call, _) => Some(call).filter(|call| call.is_one_line() || call.form == Form::Nul),
+        GuestSource::Xml(..) => None,
+    };
+    let related = finding.related.iter().map(|label| Mark::new(source, options, label, AnnotationKind::Context));
+    let primary = Mark::new(source, options, &finding.primary, AnnotationKind::Primary);
     let mut marks: Vec<Mark<'_>> = std::iter::once(primary).chain(related).collect();
+    let at = guest.location(finding.primary.span.start);
+    let place = || Origin::path(path.to_owned()).line(at.line).char_column(at.column).into();
     if marks.iter().any(|mark| mark.line.end - mark.line.start > LONGEST_LINE) {
-        let at = document.location(finding.primary.span.start);
-        return vec![Origin::path(path.to_owned()).line(at.line).char_column(at.column).into()];
+        return vec![place()];
     }
     marks.sort_by_key(|mark| mark.line.start);
-    marks
-        .chunk_by(|before, mark| mark.line.start < before.line.end + FAR_APART)
-        .map(|near| {
-            let (first, last) = (near[0].line.start, near[near.len() - 1].line.end);
-            let shown = Shown::new(&source[first..last]);
-            let annotations = near.iter().map(|mark| {
-                let (start, end) = (shown.offset(mark.span.start - first), shown.offset(mark.span.end - first));
-                mark.kind.span(start..end).label(mark.text.clone())
-            });
-            let annotations: Vec<_> = annotations.collect();
-            Snippet::source(shown.text)
-                .path(path.to_owned())
-                .line_start(document.location(first).line)
-                .annotations(annotations)
-                .into()
-        })
-        .collect()
+    let near = |before: &Mark<'_>, mark: &Mark<'_>| match options {
+        Some(_) => mark.line == before.line,
+        None => mark.line.start < before.line.end + FAR_APART,
+    };
+    // The column in an option is not the one in the line.
+    let first = options.map(|_| place());
+    let pieces = marks.chunk_by(near).map(|near| {
+        let (first, last) = (near[0].line.start, near[near.len() - 1].line.end);
+        let shown = Shown::new(&source[first..last]);
+        let annotations = near.iter().map(|mark| {
+            let (start, end) = (shown.offset(mark.span.start - first), shown.offset(mark.span.end - first));
+            mark.kind.span(start..end).label(mark.text.clone())
+        });
+        let annotations: Vec<_> = annotations.collect();
+        let path = options.is_none().then(|| path.to_owned());
+        Snippet::source(shown.text).path(path).line_start(guest.location(first).line).annotations(annotations).into()
+    });
+    first.into_iter().chain(pieces).collect()
 }
 
 /// Source lines as they are printed: what a terminal would act on is replaced.
@@ -81,7 +91,12 @@ impl<'d> Shown<'d> {
         }
         let (mut shown, mut shifts) = (String::with_capacity(source.len()), Vec::new());
         for (offset, c) in source.char_indices() {
-            shown.push(if hidden(c) { char::REPLACEMENT_CHARACTER } else { c });
+            shown.push(match c {
+                // Between words of /proc/PID/cmdline.
+                '\0' => ' ',
+                c if hidden(c) => char::REPLACEMENT_CHARACTER,
+                c => c,
+            });
             let behind = offset + c.len_utf8();
             shifts.push((behind, shown.len()));
         }

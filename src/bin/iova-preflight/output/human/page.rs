@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use annotate_snippets::{Group, Level, Renderer};
+use anstream::adapter::strip_str;
 use anstyle::Style;
 use iova_preflight::Layout;
 use iova_preflight::address::ABOVE_4G_START;
@@ -56,8 +57,8 @@ impl PageStyle {
 
         let style = verdict_style(evaluation.verdict);
         let mut text = format!("{style}{:<14}{style:#} {}", evaluation.verdict.name(), printable(evaluated.name));
-        if !evaluated.domain.name.is_empty() {
-            let _ = write!(text, " ({})", quoted(&evaluated.domain.name));
+        if !evaluated.guest.name().is_empty() {
+            let _ = write!(text, " ({})", quoted(evaluated.guest.name()));
         }
         if let Some(reason) = &evaluation.not_applicable {
             let _ = write!(text, ": {}", printable(reason));
@@ -123,14 +124,21 @@ impl PageStyle {
         };
         let indent = format!("{name}[{}]: ", finding.rule).len();
         let title = level.primary_title(self.broken(&finding.title, indent)).id(finding.rule);
-        let mut group = excerpts(evaluated.document, &printable(evaluated.name), finding)
+        let mut group = excerpts(evaluated.guest, &printable(evaluated.name), finding)
             .into_iter()
             .fold(Group::with_title(title), Group::element);
         if let Some(cause) = &finding.cause {
             group = group.element(Level::NOTE.with_name("cause").message(self.broken(cause, "   = cause: ".len())));
         }
-        self.renderer.render(&[group])
+        without_breaks(&self.renderer.render(&[group]))
     }
+}
+
+/// An excerpt without the lines by which the renderer tells one source from another: options of one command line are of
+/// one source.
+fn without_breaks(rendered: &str) -> String {
+    let kept = rendered.split_inclusive('\n').filter(|line| strip_str(line).to_string().trim() != ":::");
+    kept.collect()
 }
 
 /// Between the parts of a map.

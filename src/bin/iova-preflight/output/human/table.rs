@@ -36,7 +36,7 @@ impl Row {
     pub fn new(evaluated: &Evaluated<'_>) -> Self {
         let evaluation = evaluated.evaluation;
         let facts = &evaluation.facts;
-        let requested = evaluated.domain.machine.as_ref().map(|machine| &machine.value);
+        let requested = evaluated.guest.machine().map(str::to_owned);
         let memory = match (facts.ram, facts.maxmem) {
             (Some(ram), Some(most)) if most > ram => up_to(&text::size(ram), &text::size(most)),
             (Some(ram), _) => text::size(ram),
@@ -54,9 +54,9 @@ impl Row {
         };
         Self {
             verdict: Some(evaluation.verdict),
-            name: evaluated.domain.name.clone(),
+            name: evaluated.guest.name().to_owned(),
             source: evaluated.name.to_owned(),
-            machine: facts.machine.as_ref().or(requested).cloned().unwrap_or_default(),
+            machine: facts.machine.clone().or(requested).unwrap_or_default(),
             memory,
             advice,
         }

@@ -1,0 +1,235 @@
+//! A QEMU that is started by its own command line, without libvirt.
+
+use super::words::{last, pairs};
+use super::{Argument, CommandLine, NotModelled, QemuTarget};
+use crate::argv::Call;
+use crate::xml::Span;
+
+/// A QEMU that is started by its own command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The program, as it is called.
+    pub program: Option<String>,
+    /// The guest's name (`-name`); empty where it has none.
+    pub name: String,
+    /// The arguments.
+    pub arguments: Vec<String>,
+    /// What QEMU is told by them.
+    pub line: CommandLine,
+    /// What stands for all of it in the text: the program, or the first option.
+    pub span: Span,
+    /// What a shell puts in the place of something, where that may count.
+    replaced: Vec<NotModelled>,
+}
+
+/// Options whose value counts nowhere, whatever a shell puts in it (`qemu-options.hx` of QEMU 2.12 to 11.1).
+const WITHOUT_EFFECT: [&str; 47] = [
+    "D",
+    "L",
+    "add-fd",
+    "append",
+    "audiodev",
+    "bios",
+    "boot",
+    "cdrom",
+    "chardev",
+    "chroot",
+    "d",
+    "dfilter",
+    "display",
+    "drive",
+    "dtb",
+    "dump-vmstate",
+    "fda",
+    "fdb",
+    "fsdev",
+    "fw_cfg",
+    "gdb",
+    "hda",
+    "hdb",
+    "hdc",
+    "hdd",
+    "icount",
+    "incoming",
+    "initrd",
+    "k",
+    "kernel",
+    "loadvm",
+    "mem-path",
+    "mon",
+    "monitor",
+    "msg",
+    "name",
+    "overcommit",
+    "parallel",
+    "pflash",
+    "pidfile",
+    "qmp",
+    "qmp-pretty",
+    "rtc",
+    "runas",
+    "run-with",
+    "sandbox",
+    "serial",
+];
+
+impl Launch {
+    /// The QEMU that a program and its arguments start.
+    pub fn new<'a>(program: Option<&str>, span: Span, arguments: impl IntoIterator<Item = Argument<'a>>) -> Self {
+        let arguments: Vec<Argument<'a>> = arguments.into_iter().collect();
+        let replaced = replaced_by_a_shell(&arguments);
+        Self::told(program, span, &arguments, replaced)
+    }
+
+    /// The same with other arguments; each part then comes from bytes of its argument, and not of a text.
+    pub(crate) fn with_arguments(&self, arguments: Vec<String>) -> Self {
+        let numbered = arguments.iter().enumerate().map(|(number, text)| Argument::numbered(number, text));
+        let numbered: Vec<Argument<'_>> = numbered.collect();
+        Self::told(self.program.as_deref(), self.span, &numbered, self.replaced.clone())
+    }
+
+    fn told(program: Option<&str>, span: Span, arguments: &[Argument<'_>], replaced: Vec<NotModelled>) -> Self {
+        let target = match program.and_then(target_of) {
+            Some("i386") => QemuTarget::I386,
+            _ => QemuTarget::X86_64,
+        };
+        let mut line = CommandLine { target, ..CommandLine::default() };
+        line.merge(arguments.iter().copied());
+        let known: Vec<String> = line.not_modelled.iter().map(|entry| entry.value.clone()).collect();
+        line.not_modelled.extend(replaced.iter().filter(|entry| !known.contains(&entry.value)).cloned());
+        Self {
+            program: program.map(str::to_owned),
+            name: name(arguments).unwrap_or_default(),
+            arguments: arguments.iter().map(|argument| argument.text.to_owned()).collect(),
+            line,
+            span,
+            replaced,
+        }
+    }
+
+    /// The QEMU that a call in a text starts.
+    pub fn read(call: &Call<'_>) -> Self {
+        let arguments = call.arguments.iter().enumerate().map(|(number, word)| Argument::in_text(number, word));
+        Self::new(call.program.as_ref().map(|word| word.text.as_str()), call.span(), arguments)
+    }
+
+    /// The target of the program, where it is one without `pc` and `q35`: `aarch64`.
+    pub fn other_target(&self) -> Option<&str> {
+        let target = self.program.as_deref().and_then(target_of)?;
+        (!matches!(target, "x86_64" | "i386")).then_some(target)
+    }
+}
+
+/// `x86_64` of `/usr/bin/qemu-system-x86_64`, and of the names that distributions add something to.
+fn target_of(program: &str) -> Option<&str> {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    let target = name.strip_prefix('.').unwrap_or(name).strip_prefix("qemu-system-")?;
+    let end = target.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(target.len());
+    target.get(..end)
+}
+
+/// Each option with its value.
+fn options<'a, 'b>(arguments: &'b [Argument<'a>]) -> impl Iterator<Item = (&'a str, &'b Argument<'a>)> {
+    arguments.iter().zip(arguments.iter().skip(1)).filter_map(|(option, value)| {
+        let name = option.text.strip_prefix('-')?;
+        Some((name.strip_prefix('-').unwrap_or(name), value))
+    })
+}
+
+/// `-name` (`qemu_opts` of it in QEMU `softmmu/vl.c`: `guest` is implied).
+fn name(arguments: &[Argument<'_>]) -> Option<String> {
+    let named = options(arguments).filter(|(option, _)| *option == "name");
+    let names = named.filter_map(|(_, value)| last(&pairs(value, "guest"), "guest").map(|pair| pair.value.clone()));
+    names.last()
+}
+
+/// The arguments in which a shell puts something that is not known, where that may count.
+fn replaced_by_a_shell(arguments: &[Argument<'_>]) -> Vec<NotModelled> {
+    let mut unknown = Vec::new();
+    let mut option: Option<&str> = None;
+    for argument in arguments {
+        let name = argument.text.strip_prefix('-').map(|name| name.strip_prefix('-').unwrap_or(name));
+        if argument.is_replaced() {
+            let counts = match option {
+                // A word of its own may be any option.
+                None => true,
+                Some(option) => counts(option, argument.text),
+            };
+            if counts {
+                let option = option.map(|option| format!("-{option}")).unwrap_or_default();
+                unknown.push(NotModelled { option, value: argument.text.to_owned(), origin: argument.origin });
+            }
+        }
+        option = match (option, name) {
+            (None, Some(name)) if !super::parse::is_switch(name) => Some(name),
+            _ => None,
+        };
+    }
+    unknown
+}
+
+/// Whether what is not known in the value of an option may count: of a device or back end that is not memory, the kind
+/// alone.
+fn counts(option: &str, value: &str) -> bool {
+    let kind = value.split(',').next().unwrap_or_default();
+    let kind = kind.strip_prefix("driver=").or_else(|| kind.strip_prefix("type=")).unwrap_or(kind);
+    let memory = ["memory-backend-", "pc-dimm", "nvdimm", "virtio-mem", "virtio-pmem"];
+    match option {
+        "device" | "object" | "netdev" | "nic" | "blockdev" if !kind.contains(['$', '`', '{']) => {
+            memory.iter().any(|driver| kind.starts_with(driver))
+        }
+        _ => !WITHOUT_EFFECT.contains(&option),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Launch {
+        Launch::read(&Call::read(text.as_bytes()).expect("a call"))
+    }
+
+    #[test]
+    fn a_guest_is_called_as_it_is_named() {
+        for (text, name) in [
+            ("kvm -name a", "a"),
+            ("kvm -name guest=a,debug-threads=on", "a"),
+            ("kvm -name 'a,,b,debug-threads=on' -S", "a,b"),
+            ("kvm -name debug-threads=on", ""),
+            ("kvm -name a -name b", "b"),
+            ("kvm -S", ""),
+        ] {
+            assert_eq!(read(text).name, name, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_program_tells_the_target() {
+        for (program, target, other) in [
+            ("/usr/bin/qemu-system-x86_64", QemuTarget::X86_64, None),
+            ("qemu-system-i386", QemuTarget::I386, None),
+            ("qemu-system-x86_64-spice", QemuTarget::X86_64, None),
+            ("/usr/libexec/qemu-kvm", QemuTarget::X86_64, None),
+            (".qemu-system-aarch64-wrapped", QemuTarget::X86_64, Some("aarch64")),
+        ] {
+            let launch = read(&format!("{program} -S"));
+            assert_eq!((launch.line.target, launch.other_target()), (target, other), "{program}");
+        }
+    }
+
+    #[test]
+    fn what_a_shell_puts_in_is_unknown_where_it_may_count() {
+        for (text, unknown) in [
+            ("kvm -m $RAM", vec!["$RAM"]),
+            ("kvm -cpu $CPU -name $NAME -drive file=$DISK -S", vec!["$CPU"]),
+            ("kvm -S \"$@\"", vec!["$@"]),
+            ("kvm -device virtio-net-pci,mac=$MAC -device $CARD -netdev tap,ifname=$IF", vec!["$CARD"]),
+            ("kvm -object memory-backend-ram,id=a,size=${SIZE}", vec!["memory-backend-ram,id=a,size=${SIZE}"]),
+            ("kvm -smp $(nproc)", vec!["$(nproc)"]),
+        ] {
+            let values: Vec<String> = read(text).line.not_modelled.into_iter().map(|entry| entry.value).collect();
+            assert_eq!(values, unknown, "{text}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What a guest was read from.
+
+use crate::argv::Call;
+use crate::command_line::Launch;
+use crate::domain::Domain;
+use crate::fix::Fix;
+use crate::fix::rewrite::{call_edits, edits};
+use crate::guest::Subject;
+use crate::report::diff::unified_diff;
+use crate::xml::edit::{self, Edit, EditError};
+use crate::xml::{Document, Location};
+
+/// What a guest was read from, as text and as what the text says.
+#[derive(Debug, Clone, Copy)]
+pub enum GuestSource<'a> {
+    /// The XML of a domain.
+    Xml(&'a Document<'a>, &'a Domain),
+    /// A call of QEMU.
+    Call(&'a Call<'a>, &'a Launch),
+}
+
+impl<'a> GuestSource<'a> {
+    /// What is evaluated.
+    pub fn subject(self) -> Subject<'a> {
+        match self {
+            Self::Xml(_, domain) => domain.into(),
+            Self::Call(_, launch) => launch.into(),
+        }
+    }
+
+    /// The domain, where it is one.
+    pub fn domain(self) -> Option<&'a Domain> {
+        self.subject().domain()
+    }
+
+    /// The text.
+    pub fn text(self) -> &'a str {
+        match self {
+            Self::Xml(document, _) => document.source(),
+            Self::Call(call, _) => call.source(),
+        }
+    }
+
+    /// The place of a byte of the text.
+    pub fn location(self, offset: usize) -> Location {
+        match self {
+            Self::Xml(document, _) => document.location(offset),
+            Self::Call(call, _) => call.location(offset),
+        }
+    }
+
+    /// The guest's name; empty where it has none.
+    pub fn name(self) -> &'a str {
+        match self {
+            Self::Xml(_, domain) => &domain.name,
+            Self::Call(_, launch) => &launch.name,
+        }
+    }
+
+    /// The machine type that is asked for.
+    pub fn machine(self) -> Option<&'a str> {
+        match self {
+            Self::Xml(_, domain) => domain.machine.as_ref().map(|machine| machine.value.as_str()),
+            Self::Call(_, launch) => launch.line.machine.kind.as_ref().map(|kind| kind.value.as_str()),
+        }
+    }
+
+    /// The program that runs it, where it is named.
+    pub fn emulator(self) -> Option<&'a str> {
+        match self {
+            Self::Xml(_, domain) => domain.emulator.as_ref().map(|emulator| emulator.value.as_str()),
+            Self::Call(_, launch) => launch.program.as_deref(),
+        }
+    }
+
+    /// What there is to say of the text itself.
+    pub fn remark(self) -> Option<String> {
+        match self {
+            Self::Xml(..) => None,
+            Self::Call(call, _) => call.remark(),
+        }
+    }
+
+    /// The edits that a fix takes.
+    ///
+    /// # Errors
+    /// The fix was planned for another guest.
+    pub fn edits(self, fix: &Fix) -> Result<Vec<Edit>, EditError> {
+        match self {
+            Self::Xml(document, _) => Ok(edits(document, fix)),
+            Self::Call(call, launch) => call_edits(call, launch, fix),
+        }
+    }
+
+    /// The text with a fix made.
+    ///
+    /// # Errors
+    /// As [`Self::edits`].
+    pub fn rewritten(self, fix: &Fix) -> Result<String, EditError> {
+        edit::apply(self.text(), &self.edits(fix)?)
+    }
+
+    /// What a fix changes, as a unified diff of the text called `name`; of a command line that is one long line, or
+    /// NUL-separated, option by option.
+    ///
+    /// # Errors
+    /// As [`Self::edits`].
+    pub fn diff(self, name: &str, fix: &Fix) -> Result<String, EditError> {
+        let (before, after) = (self.text(), self.rewritten(fix)?);
+        let by_option = match self {
+            Self::Call(call, _) => {
+                call.by_option().zip(Call::read(after.as_bytes()).ok().and_then(|call| call.by_option()))
+            }
+            Self::Xml(..) => None,
+        };
+        Ok(match by_option {
+            Some((before, after)) => unified_diff(name, &before, &after),
+            None => unified_diff(name, before, &after),
+        })
+    }
+}
