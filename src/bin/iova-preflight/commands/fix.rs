@@ -32,7 +32,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         bail!("-: standard output is for one domain; fix the others in another run, or see all of them with --diff");
     }
     let source = HostSource::choose(args.common.host.as_deref())?;
-    let mut evaluator = Evaluator::new(&source, &policy);
+    let mut evaluator = Evaluator::new(&source, &policy).of_kind(args.common.input);
     let mut outcome = Outcome::Clean;
     let mut said = Said::default();
     let mut notices = vec![source.notice.as_str()];

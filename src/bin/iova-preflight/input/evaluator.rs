@@ -14,6 +14,7 @@ use iova_preflight::report::source::GuestSource;
 use iova_preflight::verdict::{Evaluation, evaluate};
 use iova_preflight::xml::Document;
 
+use crate::args::InputKind;
 use crate::input::host::HostSource;
 use crate::input::{Folders, Input};
 use crate::outcome::Outcome;
@@ -45,6 +46,8 @@ fn needs_networks(domain: &Domain) -> bool {
 pub(crate) struct Evaluator<'a> {
     source: &'a HostSource,
     policy: &'a Policy,
+    /// What every input is, where somebody said so.
+    kind: Option<InputKind>,
     pub outcome: Outcome,
     /// What was found in folders.
     pub folders: Folders,
@@ -53,7 +56,12 @@ pub(crate) struct Evaluator<'a> {
 impl<'a> Evaluator<'a> {
     /// An evaluator for guests of `source` under `policy`.
     pub fn new(source: &'a HostSource, policy: &'a Policy) -> Self {
-        Self { source, policy, outcome: Outcome::Clean, folders: Folders::default() }
+        Self { source, policy, kind: None, outcome: Outcome::Clean, folders: Folders::default() }
+    }
+
+    /// The same, for inputs of this kind.
+    pub fn of_kind(self, kind: Option<InputKind>) -> Self {
+        Self { kind, ..self }
     }
 
     /// Evaluates one input and hands it to `evaluated`, or what is wrong with it to `unreadable`.
@@ -65,6 +73,7 @@ impl<'a> Evaluator<'a> {
     ) -> Result<()> {
         let name = input.name();
         let folder = input.folder();
+        let live = matches!(input, Input::Live(..));
         if let Some(folder) = &folder {
             self.folders.found(folder);
         }
@@ -77,8 +86,13 @@ impl<'a> Evaluator<'a> {
                 return Ok(());
             }
         };
-        // What is found in folders is found as *.xml.
-        if folder.is_none() && !argv::is_xml(&bytes) {
+        // libvirt tells of domains, and what is found in folders is found as *.xml.
+        let is_xml = match self.kind {
+            _ if live || folder.is_some() => true,
+            Some(kind) => kind == InputKind::Xml,
+            None => argv::is_xml(&bytes),
+        };
+        if !is_xml {
             return self.call(&name, &bytes, evaluated, unreadable);
         }
         let document = match Document::parse(&bytes) {
