@@ -63,6 +63,9 @@ pub mod libvirt;
 pub mod machine;
 #[doc(hidden)]
 pub mod policy;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod process;
 #[doc(hidden)]
 pub mod qemu;
 #[doc(hidden)]

@@ -5,45 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::file::{open_regular, read_limited};
-
-/// A process that runs QEMU.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QemuProcess {
-    /// Its number, in the PID namespace that procfs shows.
-    pub pid: u32,
-    /// Its arguments, the program first, each with a NUL at its end (proc_pid_cmdline(5)).
-    pub arguments: Vec<u8>,
-    /// How much memory it may lock, `RLIMIT_MEMLOCK`; `None` where that is unknown.
-    pub lockable: Option<Lockable>,
-    /// The passthrough devices that it has open, sorted; `None` where only root or the user of the process can see them.
-    pub devices: Option<Vec<OpenDevice>>,
-}
-
-/// How much memory a process may lock. VFIO's type 1 counts what is mapped for DMA against it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lockable {
-    /// So many bytes.
-    Bytes(u64),
-    /// All of it.
-    Unlimited,
-}
-
-/// A passthrough device that a process has open.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum OpenDevice {
-    /// A PCI function, by its address (`0000:41:10.1`), or what else is in a VFIO group.
-    Vfio(String),
-    /// A character device of vhost-vdpa, by its path.
-    VhostVdpa(String),
-}
+use crate::process::{Lockable, OpenDevice, QemuProcess};
 
 /// What there is on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Processes {
     /// The processes that run QEMU, by their numbers.
     pub found: Vec<QemuProcess>,
-    /// How many processes do not even show their arguments, QEMUs or not.
-    pub hidden: usize,
+    /// Whether procfs hides the processes of other users (`hidepid=` in proc(5)).
+    pub hidden: bool,
 }
 
 /// The longest command line that is read, in bytes: what Linux takes for one with the largest stack limit that counts
@@ -59,13 +29,15 @@ pub fn qemu_processes(root: &Path) -> io::Result<Processes> {
     let proc = root.join("proc");
     // A folder without processes is none of the kernel's.
     fs::metadata(proc.join("self"))?;
-    let mut processes = Processes::default();
+    // The first process is always there, unless it is hidden.
+    let hidden = fs::metadata(proc.join("1")).is_err();
+    let mut processes = Processes { hidden, ..Processes::default() };
     for entry in fs::read_dir(&proc)?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         match look(root, &entry.path(), pid) {
             Ok(Some(process)) => processes.found.push(process),
             Ok(None) => {}
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => processes.hidden += 1,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => processes.hidden = true,
             // It has ended.
             Err(_) => {}
         }

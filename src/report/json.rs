@@ -10,6 +10,7 @@ use crate::host::{Host, ReservedKind};
 use crate::machine::Family;
 use crate::qemu::layout::Layout;
 use crate::report::Unreadable;
+use crate::report::running::ProcessReport;
 use crate::report::source::GuestSource;
 use crate::text::is_hidden;
 use crate::verdict::{Evaluation, Verdict};
@@ -113,10 +114,13 @@ impl<'a> HostReport<'a> {
 /// A guest, or an input that is none.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct GuestReport {
-    /// Where the XML comes from: a path, `-` for standard input, or the libvirt and the guest.
+    /// Where it comes from: a path, `-` for standard input, or the libvirt and the guest.
     source: String,
-    /// `<name>`; null where the input is no domain.
+    /// `<name>`, or the name in `-name`; null where the input is neither a domain nor a command line.
     name: Option<String>,
+    /// The process that runs it, with `--running`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<ProcessReport>,
     #[serde(flatten)]
     verdict: VerdictReport,
 }
@@ -273,7 +277,7 @@ struct FixReport {
 impl GuestReport {
     /// An input that could not be evaluated.
     pub fn unreadable(source: String, error: &Unreadable) -> Self {
-        Self { source, name: None, verdict: VerdictReport::Error { error: error.to_string() } }
+        Self { source, name: None, process: None, verdict: VerdictReport::Error { error: error.to_string() } }
     }
 
     /// A guest that was evaluated.
@@ -288,7 +292,12 @@ impl GuestReport {
             Verdict::Fixable => VerdictReport::Fixable(details()),
             Verdict::Blocked => VerdictReport::Blocked(details()),
         };
-        Self { source, name: Some(guest.name().to_owned()), verdict }
+        Self { source, name: Some(guest.name().to_owned()), process: None, verdict }
+    }
+
+    /// The same, of a guest that runs.
+    pub fn of_process(self, process: Option<&ProcessReport>) -> Self {
+        Self { process: process.cloned(), ..self }
     }
 }
 

@@ -52,8 +52,9 @@ impl PageStyle {
         // The finding about the machine type says it already.
         let said = evaluation.findings.iter().any(|finding| finding.rule == UNKNOWN_MACHINE_TYPE);
         let assumptions: Vec<&String> = evaluation.assumptions.iter().filter(|_| !said).collect();
+        let has_notes = evaluated.process.is_some_and(|process| !process.notes.is_empty());
         let detail = evaluation.verdict != Verdict::NotApplicable
-            && (!shown.is_empty() || !assumptions.is_empty() || self.verbose);
+            && (!shown.is_empty() || !assumptions.is_empty() || self.verbose || has_notes);
 
         let style = verdict_style(evaluation.verdict);
         let mut text = format!("{style}{:<14}{style:#} {}", evaluation.verdict.name(), printable(evaluated.name));
@@ -71,6 +72,10 @@ impl PageStyle {
         }
         if let Some(layout) = evaluation.facts.layout.as_ref().filter(|_| detail) {
             text += &self.line("map", &map_line(layout, evaluated));
+        }
+        if let Some(process) = evaluated.process.filter(|_| detail) {
+            text += &self.line("process", &process.line());
+            process.notes.iter().for_each(|note| text += &self.line("note", note));
         }
         for assumption in assumptions {
             text += &self.line("note", assumption);
