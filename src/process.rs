@@ -7,6 +7,8 @@ pub struct QemuProcess {
     pub pid: u32,
     /// Its arguments, the program first, each with a NUL at its end (proc_pid_cmdline(5)).
     pub arguments: Vec<u8>,
+    /// The program's path; `None` where only root or the user of the process can see it.
+    pub program: Option<String>,
     /// How much memory it may lock, `RLIMIT_MEMLOCK`; `None` where that is unknown.
     pub lockable: Option<Lockable>,
     /// The passthrough devices that it has open, sorted; `None` where only root or the user of the process can see them.

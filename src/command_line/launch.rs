@@ -119,8 +119,13 @@ impl Launch {
 
     /// The QEMU that a call in a text starts.
     pub fn read(call: &Call<'_>) -> Self {
+        Self::read_as(call, call.program.as_ref().map(|word| word.text.as_str()))
+    }
+
+    /// The same, if `program` is what really runs.
+    pub fn read_as(call: &Call<'_>, program: Option<&str>) -> Self {
         let arguments = call.arguments.iter().enumerate().map(|(number, word)| Argument::in_text(number, word));
-        Self::new(call.program.as_ref().map(|word| word.text.as_str()), call.span(), arguments)
+        Self::new(program, call.span(), arguments)
     }
 
     /// The same guest with a PCI function, or a mediated device, that it has got since it was started: `name` is a PCI

@@ -51,12 +51,9 @@ fn look(root: &Path, folder: &Path, pid: u32) -> io::Result<Option<QemuProcess>>
     let arguments = read(&folder.join("cmdline"))?;
     let program = arguments.split(|&byte| byte == 0).next().unwrap_or_default();
     // A program that was replaced while it ran is shown with that word after its path.
-    let executable = fs::read_link(folder.join("exe"));
-    let executable = executable.as_deref().ok().and_then(Path::file_name).and_then(|name| name.to_str());
-    let is_one = match executable {
-        Some(name) => is_qemu(name.strip_suffix(" (deleted)").unwrap_or(name)),
-        None => is_qemu(&String::from_utf8_lossy(program.rsplit(|&byte| byte == b'/').next().unwrap_or_default())),
-    };
+    let executable = fs::read_link(folder.join("exe")).ok().and_then(|path| path.into_os_string().into_string().ok());
+    let executable = executable.map(|path| path.strip_suffix(" (deleted)").map_or(path.clone(), str::to_owned));
+    let is_one = is_qemu(executable.as_deref().unwrap_or(&String::from_utf8_lossy(program)));
     if !is_one || arguments.is_empty() {
         return Ok(None);
     }
@@ -68,7 +65,7 @@ fn look(root: &Path, folder: &Path, pid: u32) -> io::Result<Option<QemuProcess>>
     };
     // The number may be another process's by now.
     let same = start_time(&read(&folder.join("stat"))?) == started;
-    Ok(same.then_some(QemuProcess { pid, arguments, lockable, devices }))
+    Ok(same.then_some(QemuProcess { pid, arguments, program: executable, lockable, devices }))
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -76,7 +73,8 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Whether a program is a QEMU that runs machines.
-fn is_qemu(name: &str) -> bool {
+fn is_qemu(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
     name.starts_with("qemu-system-") || matches!(name, "qemu-kvm" | "kvm")
 }
 

@@ -150,9 +150,12 @@ impl<'a> Evaluator<'a> {
         evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
         mut unreadable: impl FnMut(&str, Unreadable),
     ) -> Result<()> {
-        match Call::read(bytes) {
+        let call = if process.is_some() { Call::of_process(bytes) } else { Call::read(bytes) };
+        match call {
             Ok(call) => {
-                let mut launch = Launch::read(&call);
+                let program = process.and_then(|process| process.program.as_deref());
+                let called = call.program.as_ref().map(|word| word.text.as_str());
+                let mut launch = Launch::read_as(&call, program.or(called));
                 for device in process.iter().filter_map(|process| process.devices.as_ref()).flatten() {
                     match device {
                         OpenDevice::Vfio(name) => launch.attach_vfio(name),
