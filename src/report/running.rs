@@ -115,3 +115,59 @@ fn notes(process: &QemuProcess, evaluation: &Evaluation, host: &Host) -> Vec<Str
     }
     notes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::argv::Call;
+    use crate::command_line::Launch;
+    use crate::host::builtin;
+    use crate::policy::Policy;
+    use crate::verdict::{Verdict, evaluate};
+
+    /// A guest with RAM in the reserved range that has this device open, on this kernel and with this limit.
+    fn report(kernel: Option<Version>, lockable: Lockable, device: Option<&str>) -> (Verdict, ProcessReport) {
+        let arguments = b"qemu-system-x86_64\0-machine\0pc-q35-6.2\0-accel\0kvm\0-cpu\0host\0-m\x001200G\0".to_vec();
+        let devices = device.map(|name| OpenDevice::Vfio(name.to_owned())).into_iter().collect();
+        let process =
+            QemuProcess { pid: 1, arguments, program: None, lockable: Some(lockable), devices: Some(devices) };
+        let call = Call::of_process(&process.arguments).expect("a command line");
+        let mut launch = Launch::read(&call);
+        device.iter().for_each(|name| launch.attach_vfio(name));
+        let mut host = builtin("amd-epyc").expect("built in");
+        host.kernel = kernel;
+        let evaluation = evaluate(&launch, &host, &Policy::default());
+        (evaluation.verdict, ProcessReport::new(&process, &evaluation, &host))
+    }
+
+    #[test]
+    fn a_device_that_came_later_counts() {
+        let (verdict, process) = report(None, Lockable::Unlimited, None);
+        assert_eq!((verdict, process.notes.len()), (Verdict::Warn, 0));
+        let (verdict, process) = report(None, Lockable::Unlimited, Some("0000:41:10.1"));
+        assert_eq!(verdict, Verdict::Fixable);
+        assert!(process.notes[1].contains("may reserve less"), "{:?}", process.notes);
+        assert_eq!(process.line(), "1 | open: 0000:41:10.1 | may lock any amount of memory");
+    }
+
+    /// Linux 5.4 is the first that refuses (`vfio_iommu_iova_dma_valid`).
+    #[test]
+    fn before_5_4_dma_is_lost_in_silence() {
+        let silent = |version| {
+            let (_, process) = report(Some(version), Lockable::Unlimited, Some("0000:41:10.1"));
+            process.notes.iter().any(|note| note.contains("lost without a message"))
+        };
+        assert!(silent(Version::new(5, 3)) && silent(Version::new(4, 18)));
+        assert!(!silent(Version::new(5, 4)) && !silent(Version::new(6, 1)));
+    }
+
+    #[test]
+    fn a_limit_below_the_ram_is_named() {
+        let limited = |gib: u64, device| {
+            let (_, process) = report(None, Lockable::Bytes(gib << 30), device);
+            process.notes.iter().any(|note| note.contains("-12"))
+        };
+        let device = Some("0000:41:10.1");
+        assert!(limited(64, device) && !limited(1200, device) && !limited(64, None));
+    }
+}
