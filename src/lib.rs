@@ -61,6 +61,9 @@ pub mod io;
 pub mod libvirt;
 #[doc(hidden)]
 pub mod machine;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod mmio64;
 #[doc(hidden)]
 pub mod policy;
 #[cfg(feature = "cli")]
@@ -97,8 +100,8 @@ pub use guest::Subject;
 pub use host::{Host, Iommu, Profile, ProfileError, Reserved, ReservedKind, builtin as builtin_host};
 pub use machine::Family;
 pub use policy::{
-    MachineUpgrade, Mode, OnInternalError, OverridePolicy, PassthroughPolicy, PhysBitsPolicy, Policy, PolicyError,
-    WatchPolicy,
+    MachineUpgrade, Mode, OnInternalError, OverridePolicy, PassthroughPolicy, PeerToPeer, PhysBitsPolicy, Policy,
+    PolicyError, WatchPolicy,
 };
 pub use qemu::layout::Layout;
 pub use verdict::{Evaluation, Verdict, evaluate};

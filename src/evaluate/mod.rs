@@ -16,6 +16,8 @@ use crate::guest::{Guest, Setting, Subject};
 use crate::host::{Host, Iommu, Reserved};
 use crate::libvirt::{self, Refusal};
 use crate::machine::{Family, Flavor, MachineType, NEWEST, Resolved, resolve};
+#[cfg(feature = "cli")]
+use crate::mmio64::Mmio64;
 use crate::policy::Policy;
 use crate::qemu::cpu::{AMD, HostCpu};
 use crate::qemu::layout::Layout;
@@ -94,6 +96,9 @@ pub struct Facts {
     pub passthrough: Vec<Passthrough>,
     /// The ranges in which the host maps nothing for this guest's devices.
     pub unmappable: Vec<Reserved>,
+    /// Where 64-bit BARs may be.
+    #[cfg(feature = "cli")]
+    pub mmio64: Option<Mmio64>,
 }
 
 /// QEMU versions between which behaviour changes; an unknown QEMU is taken for the last.
@@ -316,5 +321,7 @@ fn facts(guest: &Guest<'_>) -> Facts {
         memory_devices: guest.plugged.iter().flatten().map(|device| (device.kind.name(), device.range)).collect(),
         passthrough: Vec::new(),
         unmappable: guest.unmappable.clone(),
+        #[cfg(feature = "cli")]
+        mmio64: guest.mmio64.clone(),
     }
 }
