@@ -36,4 +36,5 @@ mod integration {
     mod snapshots;
     mod terminal;
     mod wellformed;
+    mod without_libvirt;
 }

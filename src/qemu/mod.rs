@@ -108,7 +108,10 @@ fn size_refusal(line: &CommandLine, ram: u64) -> Option<String> {
                 ));
             }
             Some(maxmem) if memory.slots() > 0 && maxmem == ram => {
-                return Some("there are memory slots, but <maxMemory> is no more than the initial memory".to_owned());
+                return Some(format!(
+                    "invalid value of maxmem: memory slots were specified but maximum memory size ({maxmem:#x}) is equal \
+                     to the initial memory size ({ram:#x})"
+                ));
             }
             None if memory.slots.is_some_and(|slots| slots.value > 0) => {
                 return Some("slots specified but no max-size".to_owned());
@@ -158,5 +161,6 @@ fn memory_refusal(line: &CommandLine, machine: &MachineType, ram: u64) -> Option
         return Some(format!("{} memory slots, QEMU has at most {}", memory.slots(), memory_device::MAX_SLOTS));
     }
     let dimm = line.devices.iter().any(|device| MemoryDeviceKind::of(device).is_some_and(MemoryDeviceKind::has_slot));
-    (dimm && line.machine.acpi == Some(false)).then(|| "a DIMM needs <features><acpi/></features>".to_owned())
+    (dimm && line.machine.acpi == Some(false))
+        .then(|| "memory hotplug is not enabled: missing acpi device or acpi disabled".to_owned())
 }

@@ -22,11 +22,11 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Evaluate domain XML or QEMU command lines: does the guest start, and is every DMA mapping accepted?
+    /// Evaluate guests: domain XML or QEMU command lines
     #[command(after_help = CHECK_HELP)]
     #[command(mut_arg("paths", |paths| paths.required_unless_present("running")))]
     Check(CheckArgs),
-    /// Rewrite domain XML or a QEMU command line so that the guest starts, and touch nothing else
+    /// Rewrite a guest so that it starts, and touch nothing else
     #[command(after_help = FIX_HELP)]
     Fix(FixArgs),
     /// Draw the memory map of a guest: RAM, PCI hole, what the host reserves, what collides, and the same after the fix
@@ -88,7 +88,7 @@ pub(crate) struct CommonArgs {
     #[arg(required_unless_present = "connect", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
 
-    /// Take the input for this, whatever it looks like [default: what begins with < is XML]
+    /// Read the input as this [default: XML if it begins with <, otherwise a command line]
     #[arg(long, value_name = "KIND", conflicts_with = "connect")]
     pub input: Option<InputKind>,
 
@@ -203,7 +203,7 @@ pub(crate) struct MapArgs {
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 
-    /// Take the input for this, whatever it looks like [default: what begins with < is XML]
+    /// Read the input as this [default: XML if it begins with <, otherwise a command line]
     #[arg(long, value_name = "KIND")]
     pub input: Option<InputKind>,
 

@@ -50,6 +50,8 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
                 }
                 if !args.common.quiet {
                     evaluated.warning().iter().for_each(|line| stderr::line(line));
+                    let remark = evaluated.guest.remark();
+                    remark.iter().for_each(|remark| stderr::line(&format!("{}: {remark}", evaluated.name)));
                     explain_fix(evaluated, &mut said);
                 }
                 outcome = outcome.max(match fix(evaluated, &target) {

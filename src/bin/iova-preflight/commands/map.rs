@@ -79,6 +79,9 @@ fn draw(evaluated: &Evaluated<'_>, source: &HostSource, policy: &ChosenPolicy) -
     let name = evaluated.guest.name();
     let guest = if name.is_empty() { evaluated.name.to_owned() } else { quoted(name) };
     let mut title = format!("{guest}{memory} — {}", source.notice);
+    if let Some(remark) = evaluated.guest.remark() {
+        title += &format!("; {remark}");
+    }
     if let Some(notice) = &policy.notice {
         title += &format!("; {notice}");
     }
