@@ -114,15 +114,6 @@ impl<'a> HostReport<'a> {
 /// A guest, or an input that is none.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct GuestReport {
-<<<<<<< HEAD
-    /// Where it comes from: a path, `-` for standard input, or the libvirt and the guest.
-    source: String,
-    /// `<name>`, or the name in `-name`; null where the input is neither a domain nor a command line.
-    name: Option<String>,
-    /// The process that runs it, with `--running`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    process: Option<ProcessReport>,
-=======
     /// Where the XML or the command line comes from: a path, `-` for standard input, or the libvirt and the guest.
     source: String,
     /// `<name>`, or that of `-name`; null where the input is no guest.
@@ -130,7 +121,9 @@ pub struct GuestReport {
     /// Which of several it is, where the input holds more than one: the last start in libvirt's log of a guest.
     #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<String>,
->>>>>>> main
+    /// The process that runs it, with `--running`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<ProcessReport>,
     #[serde(flatten)]
     verdict: VerdictReport,
 }
@@ -288,11 +281,8 @@ struct FixReport {
 impl GuestReport {
     /// An input that could not be evaluated.
     pub fn unreadable(source: String, error: &Unreadable) -> Self {
-<<<<<<< HEAD
-        Self { source, name: None, process: None, verdict: VerdictReport::Error { error: error.to_string() } }
-=======
-        Self { source, name: None, input: None, verdict: VerdictReport::Error { error: error.to_string() } }
->>>>>>> main
+        let verdict = VerdictReport::Error { error: error.to_string() };
+        Self { source, name: None, input: None, process: None, verdict }
     }
 
     /// A guest that was evaluated.
@@ -307,16 +297,12 @@ impl GuestReport {
             Verdict::Fixable => VerdictReport::Fixable(details()),
             Verdict::Blocked => VerdictReport::Blocked(details()),
         };
-<<<<<<< HEAD
-        Self { source, name: Some(guest.name().to_owned()), process: None, verdict }
+        Self { source, name: Some(guest.name().to_owned()), input: guest.remark(), process: None, verdict }
     }
 
     /// The same, of a guest that runs.
     pub fn of_process(self, process: Option<&ProcessReport>) -> Self {
         Self { process: process.cloned(), ..self }
-=======
-        Self { source, name: Some(guest.name().to_owned()), input: guest.remark(), verdict }
->>>>>>> main
     }
 }
 

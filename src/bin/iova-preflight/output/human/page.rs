@@ -52,15 +52,10 @@ impl PageStyle {
         // The finding about the machine type says it already.
         let said = evaluation.findings.iter().any(|finding| finding.rule == UNKNOWN_MACHINE_TYPE);
         let assumptions: Vec<&String> = evaluation.assumptions.iter().filter(|_| !said).collect();
-<<<<<<< HEAD
-        let has_notes = evaluated.process.is_some_and(|process| !process.notes.is_empty());
-        let detail = evaluation.verdict != Verdict::NotApplicable
-            && (!shown.is_empty() || !assumptions.is_empty() || self.verbose || has_notes);
-=======
         let remark = evaluated.guest.remark();
+        let has_notes = remark.is_some() || evaluated.process.is_some_and(|process| !process.notes.is_empty());
         let detail = evaluation.verdict != Verdict::NotApplicable
-            && (!shown.is_empty() || !assumptions.is_empty() || remark.is_some() || self.verbose);
->>>>>>> main
+            && (!shown.is_empty() || !assumptions.is_empty() || has_notes || self.verbose);
 
         let style = verdict_style(evaluation.verdict);
         let mut text = format!("{style}{:<14}{style:#} {}", evaluation.verdict.name(), printable(evaluated.name));
