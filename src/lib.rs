@@ -66,6 +66,9 @@ pub mod machine;
 pub mod mmio64;
 #[doc(hidden)]
 pub mod policy;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod process;
 #[doc(hidden)]
 pub mod qemu;
 #[doc(hidden)]

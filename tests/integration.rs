@@ -27,6 +27,7 @@ mod integration {
     mod packages;
     mod policy;
     mod release;
+    mod running;
     mod samples;
     mod sarif;
     mod schema;

@@ -89,6 +89,18 @@ impl<'t> Call<'t> {
         call.map_err(wrong)
     }
 
+    /// The call that a process was started by, in the form of `/proc/PID/cmdline`: the first word is the program, whatever
+    /// it is called.
+    ///
+    /// # Errors
+    /// It is not UTF-8, or longer than [`MAX_ARGUMENT_BYTES`].
+    pub fn of_process(text: &'t [u8]) -> Result<Self, CallError> {
+        let wrong = |(offset, message): Wrong| CallError { location: Location::of(text, offset), message };
+        let source = std::str::from_utf8(text).map_err(|error| wrong((error.valid_up_to(), "not UTF-8".to_owned())))?;
+        let words = nul_words(source, 0).map_err(wrong)?;
+        Ok(call(source, Form::Nul, words, program::Start::Program(0), 1))
+    }
+
     /// The text it was read from.
     pub fn source(&self) -> &'t str {
         self.source
@@ -121,6 +133,13 @@ fn separated(source: &str, begin: usize, nul: usize) -> Result<Call<'_>, Wrong> 
     if first.contains(char::is_whitespace) && is_like_shell(first) {
         return Err((nul, "a NUL byte in a shell word".to_owned()));
     }
+    let words = nul_words(source, begin)?;
+    let start = program::find(&words).ok_or_else(|| (begin, NEITHER.to_owned()))?;
+    Ok(call(source, Form::Nul, words, start, 1))
+}
+
+/// The words that a NUL ends, from `begin` on.
+fn nul_words(source: &str, begin: usize) -> Result<Vec<Word>, Wrong> {
     let mut words = Vec::new();
     let mut bytes = 0_usize;
     let mut at = begin;
@@ -136,8 +155,7 @@ fn separated(source: &str, begin: usize, nul: usize) -> Result<Call<'_>, Wrong> 
         words.push(word);
         at = end.saturating_add(1);
     }
-    let start = program::find(&words).ok_or_else(|| (begin, NEITHER.to_owned()))?;
-    Ok(call(source, Form::Nul, words, start, 1))
+    Ok(words)
 }
 
 /// Whether what comes before a NUL are words of a shell.

@@ -1,7 +1,7 @@
 //! A QEMU that is started by its own command line, without libvirt.
 
 use super::words::{last, pairs};
-use super::{Accelerator, Argument, CommandLine, NotModelled, QemuTarget};
+use super::{Accelerator, Argument, CommandLine, Device, MDEV_FOLDER, NotModelled, Origin, Properties, QemuTarget};
 use crate::argv::Call;
 use crate::xml::Span;
 
@@ -20,6 +20,8 @@ pub struct Launch {
     pub span: Span,
     /// What a shell puts in the place of something, where that may count.
     replaced: Vec<NotModelled>,
+    /// Devices that came after the start.
+    attached: Vec<Device>,
 }
 
 /// Options whose value counts nowhere, whatever a shell puts in it (`qemu-options.hx` of QEMU 2.12 to 11.1).
@@ -78,17 +80,23 @@ impl Launch {
     pub fn new<'a>(program: Option<&str>, span: Span, arguments: impl IntoIterator<Item = Argument<'a>>) -> Self {
         let arguments: Vec<Argument<'a>> = arguments.into_iter().collect();
         let replaced = replaced_by_a_shell(&arguments);
-        Self::told(program, span, &arguments, replaced)
+        Self::told(program, span, &arguments, replaced, Vec::new())
     }
 
     /// The same with other arguments; each part then comes from bytes of its argument, and not of a text.
     pub(crate) fn with_arguments(&self, arguments: Vec<String>) -> Self {
         let numbered = arguments.iter().enumerate().map(|(number, text)| Argument::numbered(number, text));
         let numbered: Vec<Argument<'_>> = numbered.collect();
-        Self::told(self.program.as_deref(), self.span, &numbered, self.replaced.clone())
+        Self::told(self.program.as_deref(), self.span, &numbered, self.replaced.clone(), self.attached.clone())
     }
 
-    fn told(program: Option<&str>, span: Span, arguments: &[Argument<'_>], replaced: Vec<NotModelled>) -> Self {
+    fn told(
+        program: Option<&str>,
+        span: Span,
+        arguments: &[Argument<'_>],
+        replaced: Vec<NotModelled>,
+        attached: Vec<Device>,
+    ) -> Self {
         let target = match program.and_then(target_of) {
             Some("i386") => QemuTarget::I386,
             _ => QemuTarget::X86_64,
@@ -100,6 +108,7 @@ impl Launch {
         }
         let known: Vec<String> = line.not_modelled.iter().map(|entry| entry.value.clone()).collect();
         line.not_modelled.extend(replaced.iter().filter(|entry| !known.contains(&entry.value)).cloned());
+        line.devices.extend(attached.iter().cloned());
         Self {
             program: program.map(str::to_owned),
             name: name(arguments).unwrap_or_default(),
@@ -107,13 +116,46 @@ impl Launch {
             line,
             span,
             replaced,
+            attached,
         }
     }
 
     /// The QEMU that a call in a text starts.
     pub fn read(call: &Call<'_>) -> Self {
+        Self::read_as(call, call.program.as_ref().map(|word| word.text.as_str()))
+    }
+
+    /// The same, if `program` is what really runs.
+    pub fn read_as(call: &Call<'_>, program: Option<&str>) -> Self {
         let arguments = call.arguments.iter().enumerate().map(|(number, word)| Argument::in_text(number, word));
-        Self::new(call.program.as_ref().map(|word| word.text.as_str()), call.span(), arguments)
+        Self::new(program, call.span(), arguments)
+    }
+
+    /// The same guest with a PCI function, or a mediated device, that it has got since it was started: `name` is a PCI
+    /// address or a UUID. What the command line names already is not added.
+    pub fn attach_vfio(&mut self, name: &str) {
+        let is_address = name.contains(':');
+        match is_address {
+            true => self.attach("vfio-pci", "host", name.to_owned(), name),
+            false => self.attach("vfio-pci", "sysfsdev", format!("{MDEV_FOLDER}{name}"), name),
+        }
+    }
+
+    /// The same for a vDPA device; `path` is that of its character device.
+    pub fn attach_vhost_vdpa(&mut self, path: &str) {
+        self.attach("vhost-vdpa-device-pci", "vhostdev", path.to_owned(), path);
+    }
+
+    fn attach(&mut self, driver: &'static str, property: &'static str, value: String, name: &str) {
+        if self.line.passthrough().iter().any(|device| device.device == name) {
+            return;
+        }
+        let origin = Origin::Argument { number: self.arguments.len(), span: self.span };
+        let mut properties = Properties::new();
+        properties.set(property, value, origin);
+        let device = Device { driver: driver.into(), id: None, properties, origin, settable: false };
+        self.line.devices.push(device.clone());
+        self.attached.push(device);
     }
 
     /// The target of the program, where it is one without `pc` and `q35`: `aarch64`.

@@ -10,6 +10,7 @@ use crate::host::{Host, ReservedKind};
 use crate::machine::Family;
 use crate::qemu::layout::Layout;
 use crate::report::Unreadable;
+use crate::report::running::ProcessReport;
 use crate::report::source::GuestSource;
 use crate::text::is_hidden;
 use crate::verdict::{Evaluation, Verdict};
@@ -120,6 +121,9 @@ pub struct GuestReport {
     /// Which of several it is, where the input holds more than one: the last start in libvirt's log of a guest.
     #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<String>,
+    /// The process that runs it, with `--running`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<ProcessReport>,
     #[serde(flatten)]
     verdict: VerdictReport,
 }
@@ -277,7 +281,8 @@ struct FixReport {
 impl GuestReport {
     /// An input that could not be evaluated.
     pub fn unreadable(source: String, error: &Unreadable) -> Self {
-        Self { source, name: None, input: None, verdict: VerdictReport::Error { error: error.to_string() } }
+        let verdict = VerdictReport::Error { error: error.to_string() };
+        Self { source, name: None, input: None, process: None, verdict }
     }
 
     /// A guest that was evaluated.
@@ -292,7 +297,12 @@ impl GuestReport {
             Verdict::Fixable => VerdictReport::Fixable(details()),
             Verdict::Blocked => VerdictReport::Blocked(details()),
         };
-        Self { source, name: Some(guest.name().to_owned()), input: guest.remark(), verdict }
+        Self { source, name: Some(guest.name().to_owned()), input: guest.remark(), process: None, verdict }
+    }
+
+    /// The same, of a guest that runs.
+    pub fn of_process(self, process: Option<&ProcessReport>) -> Self {
+        Self { process: process.cloned(), ..self }
     }
 }
 

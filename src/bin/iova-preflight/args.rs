@@ -24,6 +24,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Evaluate guests: domain XML or QEMU command lines
     #[command(after_help = CHECK_HELP)]
+    #[command(mut_arg("paths", |paths| paths.required_unless_present("running")))]
     Check(CheckArgs),
     /// Rewrite a guest so that it starts, and touch nothing else
     #[command(after_help = FIX_HELP)]
@@ -118,6 +119,11 @@ pub(crate) struct CheckArgs {
     /// Only the guest of this name
     #[arg(long, value_name = "NAME", requires = "connect", conflicts_with = "paths")]
     pub domain: Option<String>,
+
+    /// Evaluate every QEMU that runs on this host instead, whoever started it: whether it would start again, with the
+    /// devices it has by now. Root sees all of them
+    #[arg(long, conflicts_with_all = ["paths", "connect"])]
+    pub running: bool,
 
     /// Print the memory map of every guest, and what is merely good to know
     #[arg(short, long, conflicts_with = "quiet")]

@@ -1,8 +1,10 @@
 //! `iova-preflight check`.
 
 use std::io::{self, Write};
+use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use iova_preflight::io::processes::{Processes, qemu_processes};
 use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION, text};
 use iova_preflight::report::{Unreadable, sarif};
 use serde::Serialize;
@@ -22,8 +24,9 @@ use crate::stderr::{self, complain};
 
 /// Evaluates every input and prints the verdicts.
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
-    if args.format == Format::Sarif && !args.connect.is_empty() {
-        bail!("--format sarif speaks of places in files, and guests of --connect have none; json tells of them");
+    if args.format == Format::Sarif && (args.running || !args.connect.is_empty()) {
+        let option = if args.running { "--running" } else { "--connect" };
+        bail!("SARIF needs file locations; use --format json with {option}");
     }
     let policy = ChosenPolicy::choose(args.common.policy.as_deref())?;
     let (batches, outcome) = batches(args)?;
@@ -43,6 +46,9 @@ fn batches(args: &CheckArgs) -> Result<(Vec<Batch>, Outcome)> {
     if !args.connect.is_empty() {
         return connected::batches(&args.connect, args.domain.as_deref(), args.common.host.as_deref());
     }
+    if args.running {
+        return running(args.common.host.as_deref(), args.common.quiet);
+    }
     let source = HostSource::choose(args.common.host.as_deref())?;
     Ok((vec![Batch { source, inputs: Input::expand(&args.common.paths) }], Outcome::Clean))
 }
@@ -54,6 +60,29 @@ struct How<'a> {
     jobs: usize,
     /// What they are, where somebody said so.
     kind: Option<InputKind>,
+}
+
+/// What runs on this host.
+fn running(host: Option<&Path>, quiet: bool) -> Result<(Vec<Batch>, Outcome)> {
+    let source = match host {
+        Some(_) => HostSource::choose(host)?,
+        None => HostSource::this(),
+    };
+    let Processes { found, hidden } = qemu_processes(Path::new("/")).context("/proc")?;
+    if !quiet {
+        if found.is_empty() {
+            stderr::line("no QEMU process on this host");
+        }
+        if hidden {
+            stderr::line("processes of other users are hidden from this user; run as root to see all");
+        } else if found.iter().any(|process| process.devices.is_none()) {
+            stderr::line(
+                "open VFIO devices of other users' processes are hidden from this user; run as root to see all",
+            );
+        }
+    }
+    let inputs = found.into_iter().map(Input::Process).collect();
+    Ok((vec![Batch { source, inputs }], Outcome::Clean))
 }
 
 /// The inputs that are left, and what has come of those before.
@@ -176,7 +205,10 @@ fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
         run.each(
             &source,
             inputs,
-            |evaluated| GuestReport::new(evaluated.name.to_owned(), evaluated.guest, evaluated.evaluation),
+            |evaluated| {
+                GuestReport::new(evaluated.name.to_owned(), evaluated.guest, evaluated.evaluation)
+                    .of_process(evaluated.process)
+            },
             |report| {
                 guests.push(report.unwrap_or_else(|(name, error)| GuestReport::unreadable(name, &error)));
                 Ok(())

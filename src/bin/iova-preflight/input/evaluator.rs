@@ -9,7 +9,9 @@ use iova_preflight::domain::{self, Domain, Unseen};
 use iova_preflight::host::Host;
 use iova_preflight::io::networks;
 use iova_preflight::policy::Policy;
+use iova_preflight::process::{OpenDevice, QemuProcess};
 use iova_preflight::report::Unreadable;
+use iova_preflight::report::running::ProcessReport;
 use iova_preflight::report::source::GuestSource;
 use iova_preflight::verdict::{Evaluation, evaluate};
 use iova_preflight::xml::Document;
@@ -26,6 +28,8 @@ pub(crate) struct Evaluated<'a> {
     pub guest: GuestSource<'a>,
     pub evaluation: &'a Evaluation,
     pub host: &'a Host,
+    /// The process that runs it, where that is what was looked at.
+    pub process: Option<&'a ProcessReport>,
     /// What the guest's own `<metadata>` asks for and does not get.
     pub ignored: Option<&'a str>,
 }
@@ -78,6 +82,9 @@ impl<'a> Evaluator<'a> {
             self.folders.found(folder);
         }
         let path = input.path().map(Path::to_owned);
+        if let Input::Process(process) = input {
+            return self.process(&name, &process, evaluated, unreadable);
+        }
         let bytes = match input.read() {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -93,7 +100,7 @@ impl<'a> Evaluator<'a> {
             None => argv::is_xml(&bytes),
         };
         if !is_xml {
-            return self.call(&name, &bytes, evaluated, unreadable);
+            return self.call(&name, &bytes, None, evaluated, unreadable);
         }
         let document = match Document::parse(&bytes) {
             Ok(document) => document,
@@ -120,7 +127,18 @@ impl<'a> Evaluator<'a> {
         if let Some(path) = path.filter(|_| needs_networks(&domain)) {
             host.networks.extend(networks::beside(&path));
         }
-        self.evaluate(&name, GuestSource::Xml(&document, &domain), &host, evaluated)
+        self.evaluate(&name, GuestSource::Xml(&document, &domain), &host, None, evaluated)
+    }
+
+    /// Evaluates the guest of a process, with the devices that it has got since its start.
+    fn process(
+        &mut self,
+        name: &str,
+        process: &QemuProcess,
+        evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
+        unreadable: impl FnMut(&str, Unreadable),
+    ) -> Result<()> {
+        self.call(name, &process.arguments, Some(process), evaluated, unreadable)
     }
 
     /// Evaluates a command line of QEMU's.
@@ -128,14 +146,24 @@ impl<'a> Evaluator<'a> {
         &mut self,
         name: &str,
         bytes: &[u8],
+        process: Option<&QemuProcess>,
         evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
         mut unreadable: impl FnMut(&str, Unreadable),
     ) -> Result<()> {
-        match Call::read(bytes) {
+        let call = if process.is_some() { Call::of_process(bytes) } else { Call::read(bytes) };
+        match call {
             Ok(call) => {
-                let launch = Launch::read(&call);
+                let program = process.and_then(|process| process.program.as_deref());
+                let called = call.program.as_ref().map(|word| word.text.as_str());
+                let mut launch = Launch::read_as(&call, program.or(called));
+                for device in process.iter().filter_map(|process| process.devices.as_ref()).flatten() {
+                    match device {
+                        OpenDevice::Vfio(name) => launch.attach_vfio(name),
+                        OpenDevice::VhostVdpa(path) => launch.attach_vhost_vdpa(path),
+                    }
+                }
                 let host = self.source.host_for(launch.program.as_deref());
-                self.evaluate(name, GuestSource::Call(&call, &launch), &host, evaluated)
+                self.evaluate(name, GuestSource::Call(&call, &launch), &host, process, evaluated)
             }
             Err(error) => {
                 self.outcome = Outcome::Failed;
@@ -150,6 +178,7 @@ impl<'a> Evaluator<'a> {
         name: &str,
         guest: GuestSource<'_>,
         host: &Host,
+        process: Option<&QemuProcess>,
         mut evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
     ) -> Result<()> {
         let evaluation = evaluate(guest.subject(), host, self.policy);
@@ -157,6 +186,8 @@ impl<'a> Evaluator<'a> {
             self.outcome = self.outcome.max(Outcome::Stopped);
         }
         let ignored = guest.domain().and_then(|domain| self.policy.refused_override(&domain.overrides));
-        evaluated(&Evaluated { name, guest, evaluation: &evaluation, host, ignored: ignored.as_deref() })
+        let process = process.map(|process| ProcessReport::new(process, &evaluation, host));
+        let (process, ignored) = (process.as_ref(), ignored.as_deref());
+        evaluated(&Evaluated { name, guest, evaluation: &evaluation, host, process, ignored })
     }
 }

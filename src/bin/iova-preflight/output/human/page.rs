@@ -55,8 +55,9 @@ impl PageStyle {
         let said = evaluation.findings.iter().any(|finding| finding.rule == UNKNOWN_MACHINE_TYPE);
         let assumptions: Vec<&String> = evaluation.assumptions.iter().filter(|_| !said).collect();
         let remark = evaluated.guest.remark();
+        let has_notes = remark.is_some() || evaluated.process.is_some_and(|process| !process.notes.is_empty());
         let detail = evaluation.verdict != Verdict::NotApplicable
-            && (!shown.is_empty() || !assumptions.is_empty() || remark.is_some() || self.verbose);
+            && (!shown.is_empty() || !assumptions.is_empty() || has_notes || self.verbose);
 
         let style = verdict_style(evaluation.verdict);
         let mut text = format!("{style}{:<14}{style:#} {}", evaluation.verdict.name(), printable(evaluated.name));
@@ -77,6 +78,10 @@ impl PageStyle {
         }
         if let Some(layout) = evaluation.facts.layout.as_ref().filter(|_| detail) {
             text += &self.line("map", &map_line(layout, evaluated));
+        }
+        if let Some(process) = evaluated.process.filter(|_| detail) {
+            text += &self.line("process", &process.line());
+            process.notes.iter().for_each(|note| text += &self.line("note", note));
         }
         for assumption in assumptions {
             text += &self.line("note", assumption);
