@@ -11,7 +11,7 @@ mod write;
 
 use std::ops::{ControlFlow, Range};
 
-use crate::xml::{Location, Span};
+use crate::xml::{Location, MAX_BYTES, Span};
 pub use word::Word;
 pub use write::quoted;
 
@@ -76,11 +76,14 @@ impl<'t> Call<'t> {
     /// The last call of QEMU in a text.
     ///
     /// # Errors
-    /// The text is not UTF-8, a quote has no end, a NUL is inside a word, the arguments are longer than
-    /// [`MAX_ARGUMENT_BYTES`], or there is no call.
+    /// The text is longer than [`MAX_BYTES`] or not UTF-8, a quote has no end, a NUL is inside a word, the arguments are
+    /// longer than [`MAX_ARGUMENT_BYTES`], or there is no call.
     pub fn read(text: &'t [u8]) -> Result<Self, CallError> {
         let wrong = |(offset, message): Wrong| CallError { location: Location::of(text, offset), message };
         let source = std::str::from_utf8(text).map_err(|error| wrong((error.valid_up_to(), "not UTF-8".to_owned())))?;
+        if text.len() > MAX_BYTES {
+            return Err(wrong((MAX_BYTES, "more than 4 MiB; the call of QEMU alone is enough".to_owned())));
+        }
         let begin = if source.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
         let call = match source.find('\0') {
             Some(nul) => separated(source, begin, nul),

@@ -1,5 +1,7 @@
 //! A QEMU that is started by its own command line, without libvirt.
 
+use std::collections::HashSet;
+
 use super::words::{last, pairs};
 use super::{Accelerator, Argument, CommandLine, Device, MDEV_FOLDER, NotModelled, Origin, Properties, QemuTarget};
 use crate::argv::Call;
@@ -106,7 +108,7 @@ impl Launch {
         if line.accelerator.is_none() && line.machine.accelerator.is_none() {
             line.accelerator = program.and_then(default_accelerator);
         }
-        let known: Vec<String> = line.not_modelled.iter().map(|entry| entry.value.clone()).collect();
+        let known: HashSet<String> = line.not_modelled.iter().map(|entry| entry.value.clone()).collect();
         line.not_modelled.extend(replaced.iter().filter(|entry| !known.contains(&entry.value)).cloned());
         line.devices.extend(attached.iter().cloned());
         Self {
