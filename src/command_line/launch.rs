@@ -1,7 +1,7 @@
 //! A QEMU that is started by its own command line, without libvirt.
 
 use super::words::{last, pairs};
-use super::{Argument, CommandLine, Device, MDEV_FOLDER, NotModelled, Origin, Properties, QemuTarget};
+use super::{Argument, CommandLine, Device, MDEV_FOLDER, NotModelled, Origin, Properties, QemuTarget, Refused};
 use crate::argv::Call;
 use crate::xml::Span;
 
@@ -103,6 +103,11 @@ impl Launch {
         };
         let mut line = CommandLine { target, ..CommandLine::default() };
         line.merge(arguments.iter().copied());
+        if line.accelerator.is_some() && line.machine.accelerator.is_some() {
+            line.refused.extend(second_accelerator(arguments));
+        }
+        // Of what a shell puts in, nobody knows whether QEMU takes it.
+        line.refused.retain(|refused| !replaced.iter().any(|entry| entry.value == refused.value));
         let known: Vec<String> = line.not_modelled.iter().map(|entry| entry.value.clone()).collect();
         line.not_modelled.extend(replaced.iter().filter(|entry| !known.contains(&entry.value)).cloned());
         line.devices.extend(attached.iter().cloned());
@@ -183,6 +188,13 @@ fn name(arguments: &[Argument<'_>]) -> Option<String> {
     let named = options(arguments).filter(|(option, _)| *option == "name");
     let names = named.filter_map(|(_, value)| last(&pairs(value, "guest"), "guest").map(|pair| pair.value.clone()));
     names.last()
+}
+
+/// The `-accel` beside an accelerator of the machine: QEMU takes one or the other (`configure_accelerators` in
+/// `softmmu/vl.c`), and `-enable-kvm` is the machine's.
+fn second_accelerator(arguments: &[Argument<'_>]) -> Option<Refused> {
+    let (_, value) = options(arguments).find(|(option, _)| *option == "accel")?;
+    Some(Refused { option: "-accel".to_owned(), value: value.text.to_owned(), origin: value.origin, from: None })
 }
 
 /// The arguments in which a shell puts something that is not known, where that may count.
