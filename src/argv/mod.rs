@@ -11,7 +11,7 @@ mod write;
 
 use std::ops::{ControlFlow, Range};
 
-use crate::xml::{Location, Span};
+use crate::xml::{Location, MAX_BYTES, Span};
 pub use word::Word;
 pub use write::quoted;
 
@@ -34,6 +34,8 @@ pub struct Call<'t> {
     pub arguments: Vec<Word>,
     /// How many calls there are in the text. This one is the last.
     pub calls: usize,
+    /// Its bytes in the text, with what comes before the program.
+    pub extent: Span,
 }
 
 /// How a call is written.
@@ -74,11 +76,14 @@ impl<'t> Call<'t> {
     /// The last call of QEMU in a text.
     ///
     /// # Errors
-    /// The text is not UTF-8, a quote has no end, a NUL is inside a word, the arguments are longer than
-    /// [`MAX_ARGUMENT_BYTES`], or there is no call.
+    /// The text is longer than [`MAX_BYTES`] or not UTF-8, a quote has no end, a NUL is inside a word, the arguments are
+    /// longer than [`MAX_ARGUMENT_BYTES`], or there is no call.
     pub fn read(text: &'t [u8]) -> Result<Self, CallError> {
         let wrong = |(offset, message): Wrong| CallError { location: Location::of(text, offset), message };
         let source = std::str::from_utf8(text).map_err(|error| wrong((error.valid_up_to(), "not UTF-8".to_owned())))?;
+        if text.len() > MAX_BYTES {
+            return Err(wrong((MAX_BYTES, "more than 4 MiB; the call of QEMU alone is enough".to_owned())));
+        }
         let begin = if source.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
         let call = match source.find('\0') {
             Some(nul) => separated(source, begin, nul),
@@ -171,8 +176,10 @@ fn call(source: &str, form: Form, mut words: Vec<Word>, start: program::Start, c
         program::Start::Program(index) => (words.get(index).cloned(), index.saturating_add(1)),
         program::Start::Options(index) => (None, index),
     };
+    let (begin, end) = (words.first().map_or(0, |word| word.span.start), words.last().map_or(0, |word| word.span.end));
+    let extent = Span::new(begin, end);
     let arguments = words.split_off(first.min(words.len()));
-    Call { source, form, program, arguments, calls }
+    Call { source, form, program, arguments, calls, extent }
 }
 
 /// The last call in a text of lines.

@@ -1,7 +1,11 @@
 //! A QEMU that is started by its own command line, without libvirt.
 
+use std::collections::HashSet;
+
 use super::words::{last, pairs};
-use super::{Argument, CommandLine, Device, MDEV_FOLDER, NotModelled, Origin, Properties, QemuTarget, Refused};
+use super::{
+    Accelerator, Argument, CommandLine, Device, MDEV_FOLDER, NotModelled, Origin, Properties, QemuTarget, Refused,
+};
 use crate::argv::Call;
 use crate::xml::Span;
 
@@ -108,7 +112,10 @@ impl Launch {
         }
         // Of what a shell puts in, nobody knows whether QEMU takes it.
         line.refused.retain(|refused| !replaced.iter().any(|entry| entry.value == refused.value));
-        let known: Vec<String> = line.not_modelled.iter().map(|entry| entry.value.clone()).collect();
+        if line.accelerator.is_none() && line.machine.accelerator.is_none() {
+            line.accelerator = program.and_then(default_accelerator);
+        }
+        let known: HashSet<String> = line.not_modelled.iter().map(|entry| entry.value.clone()).collect();
         line.not_modelled.extend(replaced.iter().filter(|entry| !known.contains(&entry.value)).cloned());
         line.devices.extend(attached.iter().cloned());
         Self {
@@ -173,6 +180,12 @@ fn target_of(program: &str) -> Option<&str> {
     let target = name.strip_prefix('.').unwrap_or(name).strip_prefix("qemu-system-")?;
     let end = target.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(target.len());
     target.get(..end)
+}
+
+/// KVM for a program whose name ends with `kvm`, as on RHEL and Proxmox (`configure_accelerators` in QEMU
+/// `softmmu/vl.c`); Debian's `kvm` says `-enable-kvm`.
+fn default_accelerator(program: &str) -> Option<Accelerator> {
+    program.ends_with("kvm").then_some(Accelerator::Kvm)
 }
 
 /// Each option with its value.
@@ -269,6 +282,19 @@ mod tests {
         ] {
             let launch = read(&format!("{program} -S"));
             assert_eq!((launch.line.target, launch.other_target()), (target, other), "{program}");
+        }
+    }
+
+    #[test]
+    fn a_program_called_kvm_is_accelerated() {
+        for (text, expected) in [
+            ("/usr/bin/kvm -S", Accelerator::Kvm),
+            ("/usr/libexec/qemu-kvm -S", Accelerator::Kvm),
+            ("qemu-system-x86_64 -S", Accelerator::Tcg),
+            ("kvm -accel tcg", Accelerator::Tcg),
+            ("kvm -machine accel=tcg,type=q35", Accelerator::Tcg),
+        ] {
+            assert_eq!(read(text).line.accelerator(), expected, "{text}");
         }
     }
 

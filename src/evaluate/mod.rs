@@ -288,12 +288,15 @@ fn run(question: Question<'_>, setting: Setting<'_>) -> Diagnosis {
     if findings.iter().any(|finding| not_modelled::RULE.found(finding)) {
         // A raw argument may well be there to fix what is found here; it fixes nothing that libvirt refuses.
         let by_qemu = |finding: &&mut Finding| finding.severity == Severity::Error && !rules::by_libvirt(finding);
-        let what = if question.subject.domain().is_some() { "raw QEMU arguments" } else { "QEMU arguments" };
+        let (unless, depends) = match question.subject.domain() {
+            Some(_) => ("raw QEMU arguments change it", "raw QEMU arguments, which are not modelled"),
+            None => ("arguments that are not modelled change it", "QEMU arguments that are not modelled"),
+        };
         for finding in findings.iter_mut().filter(by_qemu) {
             finding.severity = Severity::Warning;
-            finding.title = format!("unless {what} change it: {}", finding.title);
+            finding.title = format!("unless {unless}: {}", finding.title);
         }
-        assumptions.push(format!("depends on {what}, which are not modelled"));
+        assumptions.push(format!("depends on {depends}"));
     }
     let fate = match findings.iter().map(|finding| finding.severity).max() {
         Some(Severity::Error) => Fate::Stopped,

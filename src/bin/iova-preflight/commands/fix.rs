@@ -117,20 +117,20 @@ fn open(input: Input, args: &FixArgs) -> (Input, Target) {
 }
 
 fn fix(evaluated: &Evaluated<'_>, target: &Target) -> Result<Outcome> {
-    let before = evaluated.guest.text();
     let Some(fix) = &evaluated.evaluation.fix else {
         let blocked = evaluated.evaluation.verdict == Verdict::Blocked;
         if blocked {
             explain_block(evaluated);
         } else if matches!(target, Target::Stdout) {
-            io::stdout().write_all(before.as_bytes())?;
+            io::stdout().write_all(evaluated.guest.filtered(None)?.as_bytes())?;
         }
         return Ok(if blocked { Outcome::Stopped } else { Outcome::Clean });
     };
     let rewritten = || evaluated.guest.rewritten(fix).with_context(|| evaluated.name.to_owned());
     match target {
         Target::Stdout => {
-            io::stdout().write_all(rewritten()?.as_bytes())?;
+            let filtered = evaluated.guest.filtered(Some(fix)).with_context(|| evaluated.name.to_owned())?;
+            io::stdout().write_all(filtered.as_bytes())?;
             Ok(Outcome::Clean)
         }
         Target::Diff => {

@@ -33,6 +33,8 @@ pub(crate) struct GuestPage {
     /// Whether it takes more than a line.
     pub(super) detail: bool,
     pub(super) row: Row,
+    /// Whether it was read from the XML of a domain.
+    pub(super) is_domain: bool,
     /// The rules of the findings that are shown.
     pub(super) rules: Vec<&'static str>,
 }
@@ -98,7 +100,8 @@ impl PageStyle {
             text.push('\n');
         }
         let rules = shown.iter().map(|finding| finding.rule).collect();
-        GuestPage { verdict: evaluation.verdict, text, detail, row: Row::new(evaluated), rules }
+        let is_domain = evaluated.guest.domain().is_some();
+        GuestPage { verdict: evaluation.verdict, text, detail, row: Row::new(evaluated), is_domain, rules }
     }
 
     fn line(&self, title: &str, text: &str) -> String {
