@@ -111,7 +111,8 @@ impl Launch {
             line.refused.extend(second_accelerator(arguments));
         }
         // Of what a shell puts in, nobody knows whether QEMU takes it.
-        line.refused.retain(|refused| !replaced.iter().any(|entry| entry.value == refused.value));
+        let unknown: HashSet<&str> = replaced.iter().map(|entry| entry.value.as_str()).collect();
+        line.refused.retain(|refused| !unknown.contains(refused.value.as_str()));
         if line.accelerator.is_none() && line.machine.accelerator.is_none() {
             line.accelerator = program.and_then(default_accelerator);
         }

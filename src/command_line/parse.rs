@@ -510,7 +510,9 @@ mod tests {
     fn an_argument_is_listed_once_whatever_is_in_it() {
         for arguments in [["-machine", "q35,cxl=on,cxl-fmw.0.size=1,sgx-epc.0.memdev=a"], ["-m", "1G,a=b,c=d,slots=x"]]
         {
-            let listed: Vec<String> = read(&arguments).not_modelled.into_iter().map(|entry| entry.value).collect();
+            let line = read(&arguments);
+            let not_modelled = line.not_modelled.into_iter().map(|entry| entry.value);
+            let listed: Vec<String> = not_modelled.chain(line.refused.into_iter().map(|entry| entry.value)).collect();
             assert_eq!(listed, [arguments[1]]);
         }
     }
@@ -529,6 +531,56 @@ mod tests {
             line.devices.iter().map(|device| device.properties.value("addr")).collect::<Vec<_>>(),
             [Some("2"), Some("1"), None]
         );
-        assert_eq!(read(&[change[0], change[1], "-device", "x,id=a"]).not_modelled.len(), 1);
+        assert_eq!(read(&[change[0], change[1], "-device", "x,id=a"]).refused.len(), 1);
+    }
+
+    /// Expected values: `info mtree` and the refusals of QEMU 7.2.22, 10.0.13 and 11.1.3.
+    #[test]
+    fn a_size_that_ends_with_a_hexadecimal_letter_is_bytes() {
+        for (text, bytes, from) in [
+            ("1000", 1000 << 20, None),
+            ("0x39a", 0x39a, None),
+            ("size=0x1b", 0x1b, None),
+            ("4.5g", 4608 << 20, None),
+            ("0x400", 1 << 30, Some(Version::new(8, 0))),
+        ] {
+            let line = read(&["-m", text]);
+            assert_eq!(line.memory.map(|memory| memory.size.value), Some(bytes), "{text}");
+            let refused: Vec<_> = line.refused.iter().map(|entry| entry.from).collect();
+            assert_eq!(refused, from.map(Some).into_iter().collect::<Vec<_>>(), "{text}");
+        }
+    }
+
+    /// Each is refused by QEMU 7.2.22, 10.0.13 and 11.1.3.
+    #[test]
+    fn what_qemu_does_not_take_is_refused() {
+        for arguments in [
+            &["-m", "4Q"][..],
+            &["-m", "4G,foo=1"],
+            &["-m", "-4G"],
+            &["-cpu", "EPYC,phys-bits=x"],
+            &["-cpu", "EPYC,lm=maybe"],
+            &["-cpu", "EPYC,vendor=AMD"],
+            &["-global", "nosuch"],
+            &["-global", "driver=cpu,property=lm"],
+            &["-machine", "max-ram-below-4g=x"],
+            &["-machine", "max-ram-below-4g=5G"],
+            &["-machine", "acpi=maybe"],
+            &["-numa", "node,mem=x"],
+            &["-numa", "nosuch"],
+            &["-object", "memory-backend-ram,id=x"],
+            &["-object", "memory-backend-ram,size=1G"],
+            &["-object", "memory-backend-ram,id=x,size=1Q"],
+            &["-object", "{\"qom-type\":\"memory-backend-ram\""],
+            &["-device", "{\"driver\":"],
+            &["-set", "device.nosuch.addr=1"],
+            &["-accel", "nosuch"],
+            &["-S", "-m"],
+        ] {
+            let line = read(arguments);
+            assert_eq!((line.refused.len(), line.not_modelled.len()), (1, 0), "{arguments:?}");
+        }
+        let taken = ["-machine", "acpi=auto", "-numa", "dist,src=0,dst=0,val=10", "-perfmap", "-jitdump", "-m", "4G"];
+        assert_eq!(read(&taken).refused, []);
     }
 }

@@ -40,12 +40,8 @@ const PAGE: Page = Page {
     )],
     history: &[],
     errors: &[
-        ErrorText {
-            by: Program::Qemu,
-            when: "a key that `-m` does not have",
-            text: "-m 4G,foo=1: Invalid parameter 'foo'",
-        },
-        ErrorText { by: Program::Qemu, when: "the last option misses its value", text: "-m: requires an argument" },
+        ErrorText { by: Program::Qemu, when: "a key that `-m` does not have", text: "Invalid parameter 'foo'" },
+        ErrorText { by: Program::Qemu, when: "the last option misses its value", text: "requires an argument" },
         ErrorText {
             by: Program::Qemu,
             when: "`max-ram-below-4g`",

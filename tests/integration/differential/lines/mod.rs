@@ -67,6 +67,8 @@ fn match_stack(stack: &str) {
     }
     note(&format!("lines: {stack}: drawn {features:?}"));
     let answers = ask_all(&oracle, &lines);
+    let text = files.iter().zip(&answers).map(|(file, answer)| format!("{} {answer}\n", file.display()));
+    std::fs::write(work.join("answers"), text.collect::<String>()).expect("keep the answers");
     let profile = work.join("host.toml");
     let (vendor, phys_bits) = host_cpu();
     Profile {
