@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use super::words::{last, pairs};
-use super::{Accelerator, Argument, CommandLine, Device, MDEV_FOLDER, NotModelled, Origin, Properties, QemuTarget};
+use super::{
+    Accelerator, Argument, CommandLine, Device, MDEV_FOLDER, NotModelled, Origin, Properties, QemuTarget, Refused,
+};
 use crate::argv::Call;
 use crate::xml::Span;
 
@@ -105,6 +107,12 @@ impl Launch {
         };
         let mut line = CommandLine { target, ..CommandLine::default() };
         line.merge(arguments.iter().copied());
+        if line.accelerator.is_some() && line.machine.accelerator.is_some() {
+            line.refused.extend(second_accelerator(arguments));
+        }
+        // Of what a shell puts in, nobody knows whether QEMU takes it.
+        let unknown: HashSet<&str> = replaced.iter().map(|entry| entry.value.as_str()).collect();
+        line.refused.retain(|refused| !unknown.contains(refused.value.as_str()));
         if line.accelerator.is_none() && line.machine.accelerator.is_none() {
             line.accelerator = program.and_then(default_accelerator);
         }
@@ -194,6 +202,13 @@ fn name(arguments: &[Argument<'_>]) -> Option<String> {
     let named = options(arguments).filter(|(option, _)| *option == "name");
     let names = named.filter_map(|(_, value)| last(&pairs(value, "guest"), "guest").map(|pair| pair.value.clone()));
     names.last()
+}
+
+/// The `-accel` beside an accelerator of the machine: QEMU takes one or the other (`configure_accelerators` in
+/// `softmmu/vl.c`), and `-enable-kvm` is the machine's.
+fn second_accelerator(arguments: &[Argument<'_>]) -> Option<Refused> {
+    let (_, value) = options(arguments).find(|(option, _)| *option == "accel")?;
+    Some(Refused { option: "-accel".to_owned(), value: value.text.to_owned(), origin: value.origin, from: None })
 }
 
 /// The arguments in which a shell puts something that is not known, where that may count.
