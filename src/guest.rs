@@ -9,6 +9,10 @@ use crate::domain::{CpuElement, Domain, HiddenDma, MaxPhysAddr, Overrides, Unsee
 use crate::host::{Host, Reserved};
 use crate::libvirt::Refusal;
 use crate::machine::MachineType;
+#[cfg(feature = "cli")]
+use crate::mmio64::Mmio64;
+#[cfg(feature = "cli")]
+use crate::policy::PeerToPeer;
 use crate::policy::Policy;
 use crate::qemu::cpu::{CpuRefusal, HostCpu, Vcpu};
 use crate::qemu::layout::{Layout, LayoutError};
@@ -158,6 +162,12 @@ pub struct Guest<'a> {
     pub exposure: Exposure,
     /// The ranges in which the host maps nothing for this guest's devices.
     pub unmappable: Vec<Reserved>,
+    /// Where its 64-bit BARs may be; `None` where nothing is known of them.
+    #[cfg(feature = "cli")]
+    pub mmio64: Option<Mmio64>,
+    /// Whether the policy says that devices have to reach one another's BARs.
+    #[cfg(feature = "cli")]
+    pub needs_peer_to_peer: bool,
 }
 
 impl<'a> Guest<'a> {
@@ -191,6 +201,10 @@ impl<'a> Guest<'a> {
             exposure: exposure(&passthrough, subject.expects_passthrough(policy)),
             unmappable: unmappable(&passthrough, setting.host),
             passthrough,
+            #[cfg(feature = "cli")]
+            mmio64: None,
+            #[cfg(feature = "cli")]
+            needs_peer_to_peer: policy.peer_to_peer == PeerToPeer::Required,
             hidden_dma: hidden_dma(subject, line),
         }
     }

@@ -20,6 +20,24 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A guest that libvirt does not start is read from the command line of its QEMU:
+//!
+//! ```
+//! # #[cfg(feature = "cli")] {
+//! use iova_preflight::{Call, Launch, Policy, Verdict, builtin_host, evaluate, rewrite_call};
+//!
+//! let text = "qemu-system-x86_64 -M pc-q35-6.2 -m 1200G -cpu EPYC,phys-bits=48 -device vfio-pci,host=41:00.0";
+//! let call = Call::read(text.as_bytes())?;
+//! let launch = Launch::read(&call);
+//! let host = builtin_host("amd-epyc").ok_or("no such profile")?;
+//! let evaluation = evaluate(&launch, &host, &Policy::default());
+//! assert_eq!(evaluation.verdict, Verdict::Fixable);
+//! let fixed = rewrite_call(&call, &launch, &evaluation.fix.ok_or("no fix")?)?;
+//! assert_eq!(fixed, text.replace("pc-q35-6.2", "pc-q35-7.1"));
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # What is promised
 //!
 //! The names on this page, in the way Cargo's rules for versions ask for: within 0.x, a release that breaks them raises
@@ -61,8 +79,14 @@ pub mod io;
 pub mod libvirt;
 #[doc(hidden)]
 pub mod machine;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod mmio64;
 #[doc(hidden)]
 pub mod policy;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod process;
 #[doc(hidden)]
 pub mod qemu;
 #[doc(hidden)]
@@ -94,8 +118,8 @@ pub use guest::Subject;
 pub use host::{Host, Iommu, Profile, ProfileError, Reserved, ReservedKind, builtin as builtin_host};
 pub use machine::Family;
 pub use policy::{
-    MachineUpgrade, Mode, OnInternalError, OverridePolicy, PassthroughPolicy, PhysBitsPolicy, Policy, PolicyError,
-    WatchPolicy,
+    MachineUpgrade, Mode, OnInternalError, OverridePolicy, PassthroughPolicy, PeerToPeer, PhysBitsPolicy, Policy,
+    PolicyError, WatchPolicy,
 };
 pub use qemu::layout::Layout;
 pub use verdict::{Evaluation, Verdict, evaluate};

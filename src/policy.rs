@@ -26,6 +26,8 @@ pub struct Policy {
     pub exempt: Vec<String>,
     /// What a guest's own `<metadata>` may change.
     pub overrides: OverridePolicy,
+    /// What it means that one device cannot reach another one's BAR.
+    pub peer_to_peer: PeerToPeer,
     /// The watch service.
     pub watch: WatchPolicy,
 }
@@ -165,6 +167,27 @@ impl OverridePolicy {
     }
 }
 
+/// `peer_to_peer`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerToPeer {
+    /// Guests do without DMA between devices: a BAR that it cannot reach is a warning.
+    #[default]
+    Optional,
+    /// Guests need it, as GPUs do that share memory: such a BAR is an error. The hook does not look at BARs.
+    Required,
+}
+
+impl PeerToPeer {
+    /// The value in the file.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Optional => "optional",
+            Self::Required => "required",
+        }
+    }
+}
+
 /// `[watch]`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -207,6 +230,7 @@ impl Policy {
             on_internal_error: _,
             exempt: _,
             overrides,
+            peer_to_peer,
             watch: _,
         } = self;
         let defaults = Self::default();
@@ -220,6 +244,7 @@ impl Policy {
         compare("machine_upgrade", *machine_upgrade != defaults.machine_upgrade, machine_upgrade.name());
         compare("phys_bits", *phys_bits != defaults.phys_bits, phys_bits.name());
         compare("overrides", *overrides != defaults.overrides, overrides.name());
+        compare("peer_to_peer", *peer_to_peer != defaults.peer_to_peer, peer_to_peer.name());
         differences
     }
 
@@ -263,7 +288,8 @@ mod tests {
     fn every_key_is_read() {
         let policy = Policy::from_toml(
             "mode = 'warn'\npassthrough = 'assume'\nmachine_upgrade = 'latest'\nphys_bits = 'host'\n\
-             on_internal_error = 'block'\nexempt = ['a']\noverrides = 'honour'\n[watch]\nrewrite = true\n",
+             on_internal_error = 'block'\nexempt = ['a']\noverrides = 'honour'\n\
+             peer_to_peer = 'required'\n[watch]\nrewrite = true\n",
         );
         let expected = Policy {
             mode: Mode::Warn,
@@ -273,6 +299,7 @@ mod tests {
             on_internal_error: OnInternalError::Block,
             exempt: vec!["a".to_owned()],
             overrides: OverridePolicy::Honour,
+            peer_to_peer: PeerToPeer::Required,
             watch: WatchPolicy { rewrite: true },
         };
         assert_eq!(policy, Ok(expected));
@@ -289,6 +316,7 @@ mod tests {
             "machine_upgrade = \"pc-q35-8.2\"",
             "phys_bits = \"never\"",
             "overrides = \"honour\"",
+            "peer_to_peer = \"required\"",
         ] {
             assert_eq!(differences(text), [text]);
         }

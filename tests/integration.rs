@@ -27,6 +27,7 @@ mod integration {
     mod packages;
     mod policy;
     mod release;
+    mod running;
     mod samples;
     mod sarif;
     mod schema;
@@ -35,4 +36,5 @@ mod integration {
     mod snapshots;
     mod terminal;
     mod wellformed;
+    mod without_libvirt;
 }

@@ -11,7 +11,7 @@ mod write;
 
 use std::ops::{ControlFlow, Range};
 
-use crate::xml::{Location, Span};
+use crate::xml::{Location, MAX_BYTES, Span};
 pub use word::Word;
 pub use write::quoted;
 
@@ -34,6 +34,8 @@ pub struct Call<'t> {
     pub arguments: Vec<Word>,
     /// How many calls there are in the text. This one is the last.
     pub calls: usize,
+    /// Its bytes in the text, with what comes before the program.
+    pub extent: Span,
 }
 
 /// How a call is written.
@@ -74,17 +76,32 @@ impl<'t> Call<'t> {
     /// The last call of QEMU in a text.
     ///
     /// # Errors
-    /// The text is not UTF-8, a quote has no end, a NUL is inside a word, the arguments are longer than
-    /// [`MAX_ARGUMENT_BYTES`], or there is no call.
+    /// The text is longer than [`MAX_BYTES`] or not UTF-8, a quote has no end, a NUL is inside a word, the arguments are
+    /// longer than [`MAX_ARGUMENT_BYTES`], or there is no call.
     pub fn read(text: &'t [u8]) -> Result<Self, CallError> {
         let wrong = |(offset, message): Wrong| CallError { location: Location::of(text, offset), message };
         let source = std::str::from_utf8(text).map_err(|error| wrong((error.valid_up_to(), "not UTF-8".to_owned())))?;
+        if text.len() > MAX_BYTES {
+            return Err(wrong((MAX_BYTES, "more than 4 MiB; the call of QEMU alone is enough".to_owned())));
+        }
         let begin = if source.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
         let call = match source.find('\0') {
             Some(nul) => separated(source, begin, nul),
             None => last_call(source, begin),
         };
         call.map_err(wrong)
+    }
+
+    /// The call that a process was started by, in the form of `/proc/PID/cmdline`: the first word is the program, whatever
+    /// it is called.
+    ///
+    /// # Errors
+    /// It is not UTF-8, or longer than [`MAX_ARGUMENT_BYTES`].
+    pub fn of_process(text: &'t [u8]) -> Result<Self, CallError> {
+        let wrong = |(offset, message): Wrong| CallError { location: Location::of(text, offset), message };
+        let source = std::str::from_utf8(text).map_err(|error| wrong((error.valid_up_to(), "not UTF-8".to_owned())))?;
+        let words = nul_words(source, 0).map_err(wrong)?;
+        Ok(call(source, Form::Nul, words, program::Start::Program(0), 1))
     }
 
     /// The text it was read from.
@@ -119,6 +136,13 @@ fn separated(source: &str, begin: usize, nul: usize) -> Result<Call<'_>, Wrong> 
     if first.contains(char::is_whitespace) && is_like_shell(first) {
         return Err((nul, "a NUL byte in a shell word".to_owned()));
     }
+    let words = nul_words(source, begin)?;
+    let start = program::find(&words).ok_or_else(|| (begin, NEITHER.to_owned()))?;
+    Ok(call(source, Form::Nul, words, start, 1))
+}
+
+/// The words that a NUL ends, from `begin` on.
+fn nul_words(source: &str, begin: usize) -> Result<Vec<Word>, Wrong> {
     let mut words = Vec::new();
     let mut bytes = 0_usize;
     let mut at = begin;
@@ -134,8 +158,7 @@ fn separated(source: &str, begin: usize, nul: usize) -> Result<Call<'_>, Wrong> 
         words.push(word);
         at = end.saturating_add(1);
     }
-    let start = program::find(&words).ok_or_else(|| (begin, NEITHER.to_owned()))?;
-    Ok(call(source, Form::Nul, words, start, 1))
+    Ok(words)
 }
 
 /// Whether what comes before a NUL are words of a shell.
@@ -153,8 +176,10 @@ fn call(source: &str, form: Form, mut words: Vec<Word>, start: program::Start, c
         program::Start::Program(index) => (words.get(index).cloned(), index.saturating_add(1)),
         program::Start::Options(index) => (None, index),
     };
+    let (begin, end) = (words.first().map_or(0, |word| word.span.start), words.last().map_or(0, |word| word.span.end));
+    let extent = Span::new(begin, end);
     let arguments = words.split_off(first.min(words.len()));
-    Call { source, form, program, arguments, calls }
+    Call { source, form, program, arguments, calls, extent }
 }
 
 /// The last call in a text of lines.

@@ -26,8 +26,7 @@ impl Call<'_> {
 
     /// Whether all of it stands on one line.
     pub fn is_one_line(&self) -> bool {
-        let end = self.arguments.last().or(self.program.as_ref()).map_or(0, |word| word.span.end);
-        !self.source.get(self.span().start..end).is_some_and(|text| text.contains('\n'))
+        !self.source.get(self.span().start..self.extent.end).is_some_and(|text| text.contains('\n'))
     }
 
     /// The call with each option on a line of its own, where it is one line or NUL-separated.

@@ -13,7 +13,7 @@ pub(super) fn commands(
     mut each: impl FnMut(Vec<Word>) -> ControlFlow<()>,
 ) -> Result<(), Wrong> {
     /// Lines that cannot be read. What has more of them was not written for a shell.
-    const MOST_UNREADABLE: usize = 100;
+    const MOST_UNREADABLE: usize = 32;
     let mut scanner = Scanner { source, at: part.start, end: part.end, words: Vec::new(), word: None, bytes: 0 };
     let mut unreadable = 0_usize;
     while scanner.at < scanner.end && unreadable < MOST_UNREADABLE {

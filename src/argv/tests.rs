@@ -135,6 +135,8 @@ fn what_cannot_be_read_is_named_with_its_place() {
         let said = error(text.as_bytes());
         assert!(said.ends_with(NEITHER), "{text:?}: {said}");
     }
+    let comments = "#\n".repeat(crate::xml::MAX_BYTES / 2) + "kvm";
+    assert!(error(comments.as_bytes()).ends_with("more than 4 MiB; the call of QEMU alone is enough"));
     let long = format!("kvm -name {} -S", "x".repeat(MAX_ARGUMENT_BYTES));
     assert_eq!(error(long.as_bytes()), "1:11: more than 2 MiB of arguments, which Linux passes to no program");
 }

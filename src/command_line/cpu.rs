@@ -60,6 +60,9 @@ pub(crate) fn default_model(target: QemuTarget) -> Model {
     Model::Named(name.to_owned())
 }
 
+/// Bytes of a CPUID vendor; QEMU takes no other (`x86_cpuid_set_vendor` in `target/i386/cpu.c`).
+const VENDOR_LENGTH: usize = 12;
+
 /// The classes every x86 CPU is derived from (QEMU `target/i386/cpu.c`, `hw/core/cpu-common.c`).
 const BASE_CLASSES: [&str; 3] = ["x86_64-cpu", "i386-cpu", "cpu"];
 
@@ -82,7 +85,8 @@ impl CpuOptions {
     fn set(&mut self, name: &str, value: &str) -> Option<()> {
         let bits = |text: &str| number(text).and_then(|bits| u32::try_from(bits).ok());
         match name {
-            "vendor" => self.vendor = Some(value.to_owned()),
+            "vendor" if value.len() == VENDOR_LENGTH => self.vendor = Some(value.to_owned()),
+            "vendor" => return None,
             "lm" => self.lm = Some(boolean(value)?),
             "pae" => self.pae = Some(boolean(value)?),
             "pse36" => self.pse36 = Some(boolean(value)?),

@@ -1,7 +1,11 @@
 //! A QEMU that is started by its own command line, without libvirt.
 
+use std::collections::HashSet;
+
 use super::words::{last, pairs};
-use super::{Argument, CommandLine, NotModelled, QemuTarget};
+use super::{
+    Accelerator, Argument, CommandLine, Device, MDEV_FOLDER, NotModelled, Origin, Properties, QemuTarget, Refused,
+};
 use crate::argv::Call;
 use crate::xml::Span;
 
@@ -20,6 +24,8 @@ pub struct Launch {
     pub span: Span,
     /// What a shell puts in the place of something, where that may count.
     replaced: Vec<NotModelled>,
+    /// Devices that came after the start.
+    attached: Vec<Device>,
 }
 
 /// Options whose value counts nowhere, whatever a shell puts in it (`qemu-options.hx` of QEMU 2.12 to 11.1).
@@ -78,25 +84,41 @@ impl Launch {
     pub fn new<'a>(program: Option<&str>, span: Span, arguments: impl IntoIterator<Item = Argument<'a>>) -> Self {
         let arguments: Vec<Argument<'a>> = arguments.into_iter().collect();
         let replaced = replaced_by_a_shell(&arguments);
-        Self::told(program, span, &arguments, replaced)
+        Self::told(program, span, &arguments, replaced, Vec::new())
     }
 
     /// The same with other arguments; each part then comes from bytes of its argument, and not of a text.
     pub(crate) fn with_arguments(&self, arguments: Vec<String>) -> Self {
         let numbered = arguments.iter().enumerate().map(|(number, text)| Argument::numbered(number, text));
         let numbered: Vec<Argument<'_>> = numbered.collect();
-        Self::told(self.program.as_deref(), self.span, &numbered, self.replaced.clone())
+        Self::told(self.program.as_deref(), self.span, &numbered, self.replaced.clone(), self.attached.clone())
     }
 
-    fn told(program: Option<&str>, span: Span, arguments: &[Argument<'_>], replaced: Vec<NotModelled>) -> Self {
+    fn told(
+        program: Option<&str>,
+        span: Span,
+        arguments: &[Argument<'_>],
+        replaced: Vec<NotModelled>,
+        attached: Vec<Device>,
+    ) -> Self {
         let target = match program.and_then(target_of) {
             Some("i386") => QemuTarget::I386,
             _ => QemuTarget::X86_64,
         };
         let mut line = CommandLine { target, ..CommandLine::default() };
         line.merge(arguments.iter().copied());
-        let known: Vec<String> = line.not_modelled.iter().map(|entry| entry.value.clone()).collect();
+        if line.accelerator.is_some() && line.machine.accelerator.is_some() {
+            line.refused.extend(second_accelerator(arguments));
+        }
+        // Of what a shell puts in, nobody knows whether QEMU takes it.
+        let unknown: HashSet<&str> = replaced.iter().map(|entry| entry.value.as_str()).collect();
+        line.refused.retain(|refused| !unknown.contains(refused.value.as_str()));
+        if line.accelerator.is_none() && line.machine.accelerator.is_none() {
+            line.accelerator = program.and_then(default_accelerator);
+        }
+        let known: HashSet<String> = line.not_modelled.iter().map(|entry| entry.value.clone()).collect();
         line.not_modelled.extend(replaced.iter().filter(|entry| !known.contains(&entry.value)).cloned());
+        line.devices.extend(attached.iter().cloned());
         Self {
             program: program.map(str::to_owned),
             name: name(arguments).unwrap_or_default(),
@@ -104,13 +126,46 @@ impl Launch {
             line,
             span,
             replaced,
+            attached,
         }
     }
 
     /// The QEMU that a call in a text starts.
     pub fn read(call: &Call<'_>) -> Self {
+        Self::read_as(call, call.program.as_ref().map(|word| word.text.as_str()))
+    }
+
+    /// The same, if `program` is what really runs.
+    pub fn read_as(call: &Call<'_>, program: Option<&str>) -> Self {
         let arguments = call.arguments.iter().enumerate().map(|(number, word)| Argument::in_text(number, word));
-        Self::new(call.program.as_ref().map(|word| word.text.as_str()), call.span(), arguments)
+        Self::new(program, call.span(), arguments)
+    }
+
+    /// The same guest with a PCI function, or a mediated device, that it has got since it was started: `name` is a PCI
+    /// address or a UUID. What the command line names already is not added.
+    pub fn attach_vfio(&mut self, name: &str) {
+        let is_address = name.contains(':');
+        match is_address {
+            true => self.attach("vfio-pci", "host", name.to_owned(), name),
+            false => self.attach("vfio-pci", "sysfsdev", format!("{MDEV_FOLDER}{name}"), name),
+        }
+    }
+
+    /// The same for a vDPA device; `path` is that of its character device.
+    pub fn attach_vhost_vdpa(&mut self, path: &str) {
+        self.attach("vhost-vdpa-device-pci", "vhostdev", path.to_owned(), path);
+    }
+
+    fn attach(&mut self, driver: &'static str, property: &'static str, value: String, name: &str) {
+        if self.line.passthrough().iter().any(|device| device.device == name) {
+            return;
+        }
+        let origin = Origin::Argument { number: self.arguments.len(), span: self.span };
+        let mut properties = Properties::new();
+        properties.set(property, value, origin);
+        let device = Device { driver: driver.into(), id: None, properties, origin, settable: false };
+        self.line.devices.push(device.clone());
+        self.attached.push(device);
     }
 
     /// The target of the program, where it is one without `pc` and `q35`: `aarch64`.
@@ -128,6 +183,12 @@ fn target_of(program: &str) -> Option<&str> {
     target.get(..end)
 }
 
+/// KVM for a program whose name ends with `kvm`, as on RHEL and Proxmox (`configure_accelerators` in QEMU
+/// `softmmu/vl.c`); Debian's `kvm` says `-enable-kvm`.
+fn default_accelerator(program: &str) -> Option<Accelerator> {
+    program.ends_with("kvm").then_some(Accelerator::Kvm)
+}
+
 /// Each option with its value.
 fn options<'a, 'b>(arguments: &'b [Argument<'a>]) -> impl Iterator<Item = (&'a str, &'b Argument<'a>)> {
     arguments.iter().zip(arguments.iter().skip(1)).filter_map(|(option, value)| {
@@ -141,6 +202,13 @@ fn name(arguments: &[Argument<'_>]) -> Option<String> {
     let named = options(arguments).filter(|(option, _)| *option == "name");
     let names = named.filter_map(|(_, value)| last(&pairs(value, "guest"), "guest").map(|pair| pair.value.clone()));
     names.last()
+}
+
+/// The `-accel` beside an accelerator of the machine: QEMU takes one or the other (`configure_accelerators` in
+/// `softmmu/vl.c`), and `-enable-kvm` is the machine's.
+fn second_accelerator(arguments: &[Argument<'_>]) -> Option<Refused> {
+    let (_, value) = options(arguments).find(|(option, _)| *option == "accel")?;
+    Some(Refused { option: "-accel".to_owned(), value: value.text.to_owned(), origin: value.origin, from: None })
 }
 
 /// The arguments in which a shell puts something that is not known, where that may count.
@@ -215,6 +283,19 @@ mod tests {
         ] {
             let launch = read(&format!("{program} -S"));
             assert_eq!((launch.line.target, launch.other_target()), (target, other), "{program}");
+        }
+    }
+
+    #[test]
+    fn a_program_called_kvm_is_accelerated() {
+        for (text, expected) in [
+            ("/usr/bin/kvm -S", Accelerator::Kvm),
+            ("/usr/libexec/qemu-kvm -S", Accelerator::Kvm),
+            ("qemu-system-x86_64 -S", Accelerator::Tcg),
+            ("kvm -accel tcg", Accelerator::Tcg),
+            ("kvm -machine accel=tcg,type=q35", Accelerator::Tcg),
+        ] {
+            assert_eq!(read(text).line.accelerator(), expected, "{text}");
         }
     }
 

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use crate::version::Version;
+
 mod cpu;
 #[cfg(feature = "cli")]
 mod json;
@@ -56,9 +58,11 @@ pub struct CommandLine {
     pub host_ends: Vec<Device>,
     /// What may change any of this and is not modelled, in order.
     pub not_modelled: Vec<NotModelled>,
+    /// What QEMU refuses to start with, in order, where this is all that QEMU is told.
+    pub refused: Vec<Refused>,
 }
 
-/// An argument that is not modelled, or that QEMU does not take.
+/// An argument that is not modelled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotModelled {
     /// The option.
@@ -67,6 +71,25 @@ pub struct NotModelled {
     pub value: String,
     /// Where it comes from.
     pub origin: Origin,
+}
+
+/// An argument that QEMU does not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The option.
+    pub option: String,
+    /// Its value; empty where it misses one.
+    pub value: String,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The first QEMU that does not take it; `None` where none does.
+    pub from: Option<Version>,
+}
+
+impl Refused {
+    fn new(option: &Argument<'_>, value: &str) -> Self {
+        Self { option: option.text.to_owned(), value: value.to_owned(), origin: option.origin, from: None }
+    }
 }
 
 /// The QEMUs that have `pc` and `q35`.

@@ -7,17 +7,27 @@
 use std::collections::HashMap;
 
 use super::cpu::{is_base_class, is_cpu_class};
-use super::value::{boolean, number, size};
+use super::value::{boolean, is_hexadecimal, number, size};
 use super::words::{Argument, Pair, last, pairs};
 use super::{
     Accelerator, BackendKind, CommandLine, Cpu, CpuOptions, Device, Global, Memory, MemoryBackend, Model, NodeMemory,
-    NotModelled, NumaNode, PageSize, Properties, Property, Told,
+    NotModelled, NumaNode, PageSize, Properties, Property, Refused, Told,
 };
+use crate::version::Version;
 
 const MIB: u64 = 1 << 20;
 
+/// Accelerators that are not modelled (`accel/accel-softmmu.c`, later `accel/accel-system.c`, of QEMU 7.2 to 11.1).
+const ACCELERATORS: [&str; 8] = ["xen", "hvf", "whpx", "nvmm", "qtest", "mshv", "hax", "nitro"];
+
+/// The most that `max-ram-below-4g` may be, in bytes (`pc_machine_set_max_ram_below_4g` in QEMU `hw/i386/pc.c`).
+const MAX_RAM_BELOW_4G: u64 = 4 << 30;
+
+/// The other kinds of `-numa` than a node (`NumaOptionsType` in QEMU `qapi/machine.json`).
+const OTHER_NUMA: [&str; 4] = ["dist", "cpu", "hmat-lb", "hmat-cache"];
+
 /// Options without a value (`qemu-options.hx` of QEMU 2.12 to 11.1).
-const WITHOUT_VALUE: [&str; 40] = [
+const WITHOUT_VALUE: [&str; 42] = [
     "S",
     "alt-grab",
     "async-teardown",
@@ -31,6 +41,7 @@ const WITHOUT_VALUE: [&str; 40] = [
     "full-screen",
     "h",
     "help",
+    "jitdump",
     "mem-prealloc",
     "no-acpi",
     "no-fd-bootchk",
@@ -46,6 +57,7 @@ const WITHOUT_VALUE: [&str; 40] = [
     "old-param",
     "one-insn-per-tb",
     "only-migratable",
+    "perfmap",
     "portrait",
     "preconfig",
     "s",
@@ -68,6 +80,23 @@ const GENERAL_CLASSES: [&str; 5] = ["object", "device", "sys-bus-device", "pci-d
 
 /// Devices with memory of their own that are not modelled.
 const UNREADABLE_DEVICES: [&str; 3] = ["cxl-", "pxb-cxl", "hv-balloon"];
+
+/// What becomes of the value of an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// It is part of the command line.
+    Taken,
+    /// It is not modelled.
+    NotModelled,
+    /// QEMU does not take it.
+    Refused,
+}
+
+/// What becomes of JSON that cannot be read; the hook reads none.
+const UNREADABLE_JSON: Reading = if cfg!(feature = "cli") { Reading::Refused } else { Reading::NotModelled };
+
+/// The first QEMU that refuses a unit after a hexadecimal number (`docs/about/removed-features.rst`).
+const WITHOUT_HEXADECIMAL_UNITS: Version = Version::new(8, 0);
 
 /// Where in [`CommandLine::devices`] the first device with an id is.
 #[derive(Default)]
@@ -99,6 +128,9 @@ impl CommandLine {
             let Some(name) = option.text.strip_prefix('-') else { continue };
             let name = name.strip_prefix('-').unwrap_or(name);
             let value = if is_switch(name) { None } else { arguments.next() };
+            if value.is_none() && !is_switch(name) {
+                self.refused.push(Refused::new(&option, ""));
+            }
             self.option(name, &option, value.as_ref(), &mut ids);
         }
         self.check_cpu_class();
@@ -130,10 +162,12 @@ impl CommandLine {
             "machine" | "M" => self.machine_option(option, value),
             "accel" => {
                 let pairs = pairs(value, "accel");
-                match last(&pairs, "accel").and_then(|first| accelerator(&first.value)) {
+                let name = last(&pairs, "accel").map(|first| first.value.as_str()).unwrap_or_default();
+                match accelerator(name) {
                     // Of several, QEMU tries the first.
                     Some(first) => self.accelerator = self.accelerator.or(Some(first)),
-                    None => self.not_modelled(option, value),
+                    None if ACCELERATORS.contains(&name) => self.not_modelled(option, value),
+                    None => self.refuse(option, value),
                 }
             }
             "cpu" => self.cpu_option(option, value),
@@ -156,13 +190,17 @@ impl CommandLine {
         self.not_modelled.push(entry);
     }
 
+    fn refuse(&mut self, option: &Argument<'_>, value: &Argument<'_>) {
+        self.refused.push(Refused { origin: value.origin, ..Refused::new(option, value.text) });
+    }
+
     /// The options that QEMU also reads as JSON.
     fn structured(
         &mut self,
         option: &Argument<'_>,
         value: &Argument<'_>,
         implied: &str,
-        take: fn(&mut Self, Vec<Pair>, &Argument<'_>) -> Option<()>,
+        take: fn(&mut Self, Vec<Pair>, &Argument<'_>) -> Reading,
     ) {
         let pairs = if value.text.starts_with('{') { json(value) } else { Some(pairs(value, implied)) };
         let pairs = pairs.map(|mut pairs| {
@@ -170,26 +208,39 @@ impl CommandLine {
             pairs.iter_mut().filter(|pair| pair.key == implied).for_each(|pair| pair.key.clear());
             pairs
         });
-        if pairs.and_then(|pairs| take(self, pairs, value)).is_none() {
-            self.not_modelled(option, value);
+        match pairs.map_or(UNREADABLE_JSON, |pairs| take(self, pairs, value)) {
+            Reading::Taken => {}
+            Reading::NotModelled => self.not_modelled(option, value),
+            Reading::Refused => self.refuse(option, value),
         }
     }
 
     fn machine_option(&mut self, option: &Argument<'_>, value: &Argument<'_>) {
-        let mut all_known = true;
+        let (mut all_known, mut all_taken) = (true, true);
         for Pair { key, value: text, origin } in pairs(value, "type") {
             let known = match key.as_str() {
                 "type" => {
                     self.machine.kind = Some(Told { value: text, origin });
                     Some(())
                 }
-                "acpi" => boolean(&text).map(|on| self.machine.acpi = Some(on)),
+                "acpi" => {
+                    // What is left to QEMU is on.
+                    let on = if text == "auto" { Some(true) } else { boolean(&text) };
+                    all_taken &= on.is_some();
+                    self.machine.acpi = on.or(self.machine.acpi);
+                    Some(())
+                }
                 "memory-backend" => {
                     self.machine.memory_backend = Some(text);
                     Some(())
                 }
                 "max-ram-below-4g" => {
-                    size(&text, 1).map(|value| self.machine.max_ram_below_4g = Some(Told { value, origin }))
+                    let limit = size(&text, 1).filter(|&limit| limit <= MAX_RAM_BELOW_4G);
+                    all_taken &= limit.is_some();
+                    if let Some(value) = limit {
+                        self.machine.max_ram_below_4g = Some(Told { value, origin });
+                    }
+                    Some(())
                 }
                 "accel" => accelerator(&text).map(|first| self.machine.accelerator = Some(first)),
                 "cxl" if boolean(&text) == Some(false) => Some(()),
@@ -200,6 +251,9 @@ impl CommandLine {
         }
         if !all_known {
             self.not_modelled(option, value);
+        }
+        if !all_taken {
+            self.refuse(option, value);
         }
     }
 
@@ -230,7 +284,7 @@ impl CommandLine {
             }
         }
         if !properties.iter().all(|property| CpuOptions::reads(&property.name, &property.value)) {
-            self.not_modelled(option, argument);
+            self.refuse(option, argument);
         }
         self.cpu = Some(Cpu { model, properties, origin: argument.origin });
     }
@@ -240,27 +294,35 @@ impl CommandLine {
         let pairs = pairs(argument, "size");
         let default = Memory { size: Told { value: 0, origin: argument.origin }, slots: None, maxmem: None };
         let mut memory = self.memory.unwrap_or(default);
-        let mut all_known = true;
+        let mut all_taken = true;
+        // The unit is added as a letter, where the text ends with a decimal digit: `0x1a` is 26 bytes.
+        let unit = |text: &str| if text.ends_with(|c: char| c.is_ascii_digit()) { MIB } else { 1 };
         for pair in &pairs {
-            let known = match pair.key.as_str() {
-                // What ends with a digit is MiB here, and bytes in maxmem.
-                "size" => size(&pair.value, MIB).map(|bytes| memory.size = told(bytes, pair)),
+            let taken = match pair.key.as_str() {
+                // Without a unit it is MiB here, and bytes in maxmem.
+                "size" => size(&pair.value, unit(&pair.value)).map(|bytes| memory.size = told(bytes, pair)),
                 "maxmem" => size(&pair.value, 1).map(|bytes| memory.maxmem = Some(told(bytes, pair))),
                 "slots" => number(&pair.value).map(|slots| memory.slots = Some(told(slots, pair))),
                 _ => None,
             };
-            all_known &= known.is_some();
+            all_taken &= taken.is_some();
         }
-        if !all_known {
-            self.not_modelled(option, argument);
+        if !all_taken {
+            self.refuse(option, argument);
+        }
+        if last(&pairs, "size").is_some_and(|size| is_hexadecimal(&size.value) && unit(&size.value) == MIB) {
+            let from = Some(WITHOUT_HEXADECIMAL_UNITS);
+            self.refused.push(Refused { origin: argument.origin, from, ..Refused::new(option, argument.text) });
         }
         self.memory = Some(memory);
     }
 
     fn numa_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>) {
         let pairs = pairs(argument, "type");
-        if last(&pairs, "type").is_none_or(|kind| kind.value != "node") {
-            return;
+        match last(&pairs, "type").map(|kind| kind.value.as_str()) {
+            Some("node") => {}
+            Some(other) if OTHER_NUMA.contains(&other) => return,
+            _ => return self.refuse(option, argument),
         }
         let next = u64::try_from(self.nodes.len()).ok();
         let id = last(&pairs, "nodeid").map_or(next, |id| number(&id.value));
@@ -271,7 +333,7 @@ impl CommandLine {
         };
         match (id, memory) {
             (Some(id), Some(memory)) => self.nodes.push(NumaNode { id, memory }),
-            _ => self.not_modelled(option, argument),
+            _ => self.refuse(option, argument),
         }
     }
 
@@ -287,7 +349,7 @@ impl CommandLine {
                 let part = |key: &str| last(&pairs, key).map(|pair| pair.value.clone());
                 match (part("driver"), part("property"), part("value")) {
                     (Some(driver), Some(property), Some(value)) => (driver, property, value),
-                    _ => return self.not_modelled(option, argument),
+                    _ => return self.refuse(option, argument),
                 }
             }
         };
@@ -310,32 +372,39 @@ impl CommandLine {
                 let device = ids.index(id, &self.devices).and_then(|index| self.devices.get_mut(index));
                 match device.filter(|device| device.settable) {
                     Some(device) => device.properties.set(property.to_owned(), value, argument.origin),
-                    None => self.not_modelled(option, argument),
+                    None => self.refuse(option, argument),
                 }
             }
-            Some(("memory" | "numa" | "accel", ..)) | None => self.not_modelled(option, argument),
+            Some(("memory" | "numa" | "accel", ..)) => self.not_modelled(option, argument),
+            None => self.refuse(option, argument),
             Some(_) => {}
         }
     }
 
-    fn object(&mut self, pairs: Vec<Pair>, _: &Argument<'_>) -> Option<()> {
-        let kind = match last(&pairs, "")?.value.as_str() {
+    fn object(&mut self, pairs: Vec<Pair>, _: &Argument<'_>) -> Reading {
+        let kind = match last(&pairs, "").map(|kind| kind.value.as_str()).unwrap_or_default() {
             "memory-backend-ram" => BackendKind::Ram,
             "memory-backend-file" => BackendKind::File,
             // Shared memory without a file is mapped as a memfd is.
             "memory-backend-memfd" | "memory-backend-shm" => BackendKind::Memfd,
-            other if other.starts_with("memory-backend-") => return None,
-            _ => return Some(()),
+            "" => return Reading::Refused,
+            other if other.starts_with("memory-backend-") => return Reading::NotModelled,
+            _ => return Reading::Taken,
         };
-        let bytes = last(&pairs, "size")?;
+        self.backend_of(kind, &pairs).map_or(Reading::Refused, |()| Reading::Taken)
+    }
+
+    /// A memory backend; `None` where QEMU does not take it.
+    fn backend_of(&mut self, kind: BackendKind, pairs: &[Pair]) -> Option<()> {
+        let bytes = last(pairs, "size")?;
         let size = Told { value: size(&bytes.value, 1)?, origin: bytes.origin };
-        let align = last(&pairs, "align").map_or(Some(None), |align| self::size(&align.value, 1).map(Some))?;
+        let align = last(pairs, "align").map_or(Some(None), |align| self::size(&align.value, 1).map(Some))?;
         let page = match kind {
             BackendKind::Ram => PageSize::Base,
-            BackendKind::File => last(&pairs, "mem-path").map_or(PageSize::Base, |path| page_in(&path.value)),
+            BackendKind::File => last(pairs, "mem-path").map_or(PageSize::Base, |path| page_in(&path.value)),
             BackendKind::Memfd => {
-                let huge = last(&pairs, "hugetlb").map_or(Some(false), |huge| boolean(&huge.value))?;
-                let bytes = last(&pairs, "hugetlbsize").map_or(Some(0), |bytes| self::size(&bytes.value, 1))?;
+                let huge = last(pairs, "hugetlb").map_or(Some(false), |huge| boolean(&huge.value))?;
+                let bytes = last(pairs, "hugetlbsize").map_or(Some(0), |bytes| self::size(&bytes.value, 1))?;
                 match (huge, bytes) {
                     (false, _) => PageSize::Base,
                     (true, 0) => PageSize::DefaultHuge,
@@ -343,23 +412,27 @@ impl CommandLine {
                 }
             }
         };
-        let id = last(&pairs, "id").map(|id| id.value.clone()).unwrap_or_default();
+        let id = last(pairs, "id")?.value.clone();
         self.backends.push(MemoryBackend { id, kind, size, align, page });
         Some(())
     }
 
-    fn device(&mut self, pairs: Vec<Pair>, argument: &Argument<'_>) -> Option<()> {
-        let device = thing(pairs, argument)?;
+    fn device(&mut self, pairs: Vec<Pair>, argument: &Argument<'_>) -> Reading {
+        let Some(device) = thing(pairs, argument) else { return Reading::Refused };
         let unreadable = UNREADABLE_DEVICES.iter().any(|driver| device.driver.starts_with(driver));
         let readable = device.properties.iter().all(|property| reads(&property.name, &property.value));
         self.devices.push(device);
-        (readable && !unreadable).then_some(())
+        match (readable, unreadable) {
+            (false, _) => Reading::Refused,
+            (true, true) => Reading::NotModelled,
+            (true, false) => Reading::Taken,
+        }
     }
 
-    fn host_end(&mut self, pairs: Vec<Pair>, argument: &Argument<'_>) -> Option<()> {
-        let end = thing(pairs, argument)?;
+    fn host_end(&mut self, pairs: Vec<Pair>, argument: &Argument<'_>) -> Reading {
+        let Some(end) = thing(pairs, argument) else { return Reading::NotModelled };
         self.host_ends.push(end);
-        Some(())
+        Reading::Taken
     }
 }
 
@@ -437,7 +510,9 @@ mod tests {
     fn an_argument_is_listed_once_whatever_is_in_it() {
         for arguments in [["-machine", "q35,cxl=on,cxl-fmw.0.size=1,sgx-epc.0.memdev=a"], ["-m", "1G,a=b,c=d,slots=x"]]
         {
-            let listed: Vec<String> = read(&arguments).not_modelled.into_iter().map(|entry| entry.value).collect();
+            let line = read(&arguments);
+            let not_modelled = line.not_modelled.into_iter().map(|entry| entry.value);
+            let listed: Vec<String> = not_modelled.chain(line.refused.into_iter().map(|entry| entry.value)).collect();
             assert_eq!(listed, [arguments[1]]);
         }
     }
@@ -456,6 +531,56 @@ mod tests {
             line.devices.iter().map(|device| device.properties.value("addr")).collect::<Vec<_>>(),
             [Some("2"), Some("1"), None]
         );
-        assert_eq!(read(&[change[0], change[1], "-device", "x,id=a"]).not_modelled.len(), 1);
+        assert_eq!(read(&[change[0], change[1], "-device", "x,id=a"]).refused.len(), 1);
+    }
+
+    /// Expected values: `info mtree` and the refusals of QEMU 7.2.22, 10.0.13 and 11.1.3.
+    #[test]
+    fn a_size_that_ends_with_a_hexadecimal_letter_is_bytes() {
+        for (text, bytes, from) in [
+            ("1000", 1000 << 20, None),
+            ("0x39a", 0x39a, None),
+            ("size=0x1b", 0x1b, None),
+            ("4.5g", 4608 << 20, None),
+            ("0x400", 1 << 30, Some(Version::new(8, 0))),
+        ] {
+            let line = read(&["-m", text]);
+            assert_eq!(line.memory.map(|memory| memory.size.value), Some(bytes), "{text}");
+            let refused: Vec<_> = line.refused.iter().map(|entry| entry.from).collect();
+            assert_eq!(refused, from.map(Some).into_iter().collect::<Vec<_>>(), "{text}");
+        }
+    }
+
+    /// Each is refused by QEMU 7.2.22, 10.0.13 and 11.1.3.
+    #[test]
+    fn what_qemu_does_not_take_is_refused() {
+        for arguments in [
+            &["-m", "4Q"][..],
+            &["-m", "4G,foo=1"],
+            &["-m", "-4G"],
+            &["-cpu", "EPYC,phys-bits=x"],
+            &["-cpu", "EPYC,lm=maybe"],
+            &["-cpu", "EPYC,vendor=AMD"],
+            &["-global", "nosuch"],
+            &["-global", "driver=cpu,property=lm"],
+            &["-machine", "max-ram-below-4g=x"],
+            &["-machine", "max-ram-below-4g=5G"],
+            &["-machine", "acpi=maybe"],
+            &["-numa", "node,mem=x"],
+            &["-numa", "nosuch"],
+            &["-object", "memory-backend-ram,id=x"],
+            &["-object", "memory-backend-ram,size=1G"],
+            &["-object", "memory-backend-ram,id=x,size=1Q"],
+            &["-object", "{\"qom-type\":\"memory-backend-ram\""],
+            &["-device", "{\"driver\":"],
+            &["-set", "device.nosuch.addr=1"],
+            &["-accel", "nosuch"],
+            &["-S", "-m"],
+        ] {
+            let line = read(arguments);
+            assert_eq!((line.refused.len(), line.not_modelled.len()), (1, 0), "{arguments:?}");
+        }
+        let taken = ["-machine", "acpi=auto", "-numa", "dist,src=0,dst=0,val=10", "-perfmap", "-jitdump", "-m", "4G"];
+        assert_eq!(read(&taken).refused, []);
     }
 }

@@ -77,6 +77,11 @@ fn unsigned(text: &str) -> Option<&str> {
     text.starts_with(|c: char| c.is_ascii_digit()).then_some(text)
 }
 
+/// Whether a size is written in hexadecimal digits.
+pub(crate) fn is_hexadecimal(text: &str) -> bool {
+    unsigned(text).and_then(hexadecimal).is_some()
+}
+
 fn hexadecimal(text: &str) -> Option<&str> {
     text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))
 }

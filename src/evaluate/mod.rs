@@ -16,6 +16,8 @@ use crate::guest::{Guest, Setting, Subject};
 use crate::host::{Host, Iommu, Reserved};
 use crate::libvirt::{self, Refusal};
 use crate::machine::{Family, Flavor, MachineType, NEWEST, Resolved, resolve};
+#[cfg(feature = "cli")]
+use crate::mmio64::Mmio64;
 use crate::policy::Policy;
 use crate::qemu::cpu::{AMD, HostCpu};
 use crate::qemu::layout::Layout;
@@ -94,6 +96,9 @@ pub struct Facts {
     pub passthrough: Vec<Passthrough>,
     /// The ranges in which the host maps nothing for this guest's devices.
     pub unmappable: Vec<Reserved>,
+    /// Where 64-bit BARs may be.
+    #[cfg(feature = "cli")]
+    pub mmio64: Option<Mmio64>,
 }
 
 /// QEMU versions between which behaviour changes; an unknown QEMU is taken for the last.
@@ -283,12 +288,15 @@ fn run(question: Question<'_>, setting: Setting<'_>) -> Diagnosis {
     if findings.iter().any(|finding| not_modelled::RULE.found(finding)) {
         // A raw argument may well be there to fix what is found here; it fixes nothing that libvirt refuses.
         let by_qemu = |finding: &&mut Finding| finding.severity == Severity::Error && !rules::by_libvirt(finding);
-        let what = if question.subject.domain().is_some() { "raw QEMU arguments" } else { "QEMU arguments" };
+        let (unless, depends) = match question.subject.domain() {
+            Some(_) => ("raw QEMU arguments change it", "raw QEMU arguments, which are not modelled"),
+            None => ("arguments that are not modelled change it", "QEMU arguments that are not modelled"),
+        };
         for finding in findings.iter_mut().filter(by_qemu) {
             finding.severity = Severity::Warning;
-            finding.title = format!("unless {what} change it: {}", finding.title);
+            finding.title = format!("unless {unless}: {}", finding.title);
         }
-        assumptions.push(format!("depends on {what}, which are not modelled"));
+        assumptions.push(format!("depends on {depends}"));
     }
     let fate = match findings.iter().map(|finding| finding.severity).max() {
         Some(Severity::Error) => Fate::Stopped,
@@ -316,5 +324,7 @@ fn facts(guest: &Guest<'_>) -> Facts {
         memory_devices: guest.plugged.iter().flatten().map(|device| (device.kind.name(), device.range)).collect(),
         passthrough: Vec::new(),
         unmappable: guest.unmappable.clone(),
+        #[cfg(feature = "cli")]
+        mmio64: guest.mmio64.clone(),
     }
 }

@@ -1,9 +1,10 @@
 //! From changes to edits of QEMU's arguments, in whatever option and spelling each of them stands.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use super::Change;
-use crate::command_line::{Launch, Model, Origin, Property};
+use crate::command_line::{Device, Launch, Model, Origin, Property};
 use crate::machine::{Resolved, resolve};
 use crate::qemu::memory_device::MemoryDeviceKind;
 
@@ -28,29 +29,30 @@ pub(super) fn changed(launch: &Launch, changes: &[Change]) -> Launch {
     launch.with_arguments(applied(&launch.arguments, &edits(launch, changes)))
 }
 
+/// The memory devices, in order.
+type Memory<'a> = Vec<(MemoryDeviceKind, &'a Device)>;
+
 /// The edits that these changes take.
 pub(crate) fn edits(launch: &Launch, changes: &[Change]) -> Vec<ArgumentEdit> {
     // Each part then comes from bytes of its argument, whatever the text is that the arguments stand in.
     let launch = launch.with_arguments(launch.arguments.clone());
-    changes.iter().flat_map(|change| change_edits(&launch, change)).collect()
+    let devices = launch.line.devices.iter();
+    let memory: Memory<'_> = devices.filter_map(|device| Some((MemoryDeviceKind::of(device)?, device))).collect();
+    changes.iter().flat_map(|change| change_edits(&launch, &memory, change)).collect()
 }
 
 /// The arguments after these edits.
 fn applied(arguments: &[String], edits: &[ArgumentEdit]) -> Vec<String> {
     let mut result = Vec::with_capacity(arguments.len());
+    let mut by_argument: HashMap<usize, Vec<(&Range<usize>, &str)>> = HashMap::new();
     for edit in edits {
-        if let ArgumentEdit::First(words) = edit {
-            result.extend(words.iter().cloned());
+        match edit {
+            ArgumentEdit::First(words) => result.extend(words.iter().cloned()),
+            ArgumentEdit::Part { number, part, text } => by_argument.entry(*number).or_default().push((part, text)),
         }
     }
     for (index, argument) in arguments.iter().enumerate() {
-        let mut parts: Vec<(&Range<usize>, &str)> = edits
-            .iter()
-            .filter_map(|edit| match edit {
-                ArgumentEdit::Part { number, part, text } if *number == index => Some((part, text.as_str())),
-                _ => None,
-            })
-            .collect();
+        let mut parts = by_argument.remove(&index).unwrap_or_default();
         parts.sort_by_key(|(part, _)| (part.start, part.end));
         let mut changed = String::with_capacity(argument.len());
         let mut copied = 0;
@@ -65,7 +67,7 @@ fn applied(arguments: &[String], edits: &[ArgumentEdit]) -> Vec<String> {
     result
 }
 
-fn change_edits(launch: &Launch, change: &Change) -> Vec<ArgumentEdit> {
+fn change_edits(launch: &Launch, memory: &Memory<'_>, change: &Change) -> Vec<ArgumentEdit> {
     match change {
         Change::Machine { to, .. } => match &launch.line.machine.kind {
             Some(kind) => place(launch, kind.origin).and_then(|place| place.set("type", to)).into_iter().collect(),
@@ -92,11 +94,12 @@ fn change_edits(launch: &Launch, change: &Change) -> Vec<ArgumentEdit> {
             });
             larger.filter_map(|property| place(launch, property.origin)?.set("value", &size(*bytes))).collect()
         }
-        Change::DeviceAddress { device, to, .. } => {
-            address(launch, *device).and_then(|(place, name)| place.set_address(name, *to)).into_iter().collect()
-        }
+        Change::DeviceAddress { device, to, .. } => address(launch, memory, *device)
+            .and_then(|(place, name)| place.set_address(name, *to))
+            .into_iter()
+            .collect(),
         Change::FreeAddress { device, .. } => {
-            address(launch, *device).and_then(|(place, name)| place.remove(name)).into_iter().collect()
+            address(launch, memory, *device).and_then(|(place, name)| place.remove(name)).into_iter().collect()
         }
         // Those of a domain.
         Change::EmulateBits(_) | Change::PassHostBits | Change::PciHole64(_) => Vec::new(),
@@ -155,10 +158,8 @@ fn cpu_edits(launch: &Launch, told: &[(&str, String)]) -> Vec<ArgumentEdit> {
 }
 
 /// Where the fixed address of a memory device is told, and what it is called there.
-fn address(launch: &Launch, device: usize) -> Option<(ToldPart<'_>, &'static str)> {
-    let devices = launch.line.devices.iter();
-    let mut memory = devices.filter_map(|device| Some((MemoryDeviceKind::of(device)?, device)));
-    let (kind, told) = memory.nth(device)?;
+fn address<'a>(launch: &'a Launch, memory: &Memory<'a>, device: usize) -> Option<(ToldPart<'a>, &'static str)> {
+    let (kind, told) = *memory.get(device)?;
     let name = kind.address_property();
     let property: &Property = told.properties.get(name)?;
     Some((place(launch, property.origin)?, name))

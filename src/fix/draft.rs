@@ -39,6 +39,11 @@ impl<'a> Draft<'a> {
         Self { subject, host, policy }
     }
 
+    /// Whether it is started without libvirt.
+    pub fn is_bare(&self) -> bool {
+        self.subject.domain().is_none()
+    }
+
     fn diagnose_domain(&self, domain: &Domain, change: impl FnOnce(&mut Domain)) -> Diagnosis {
         let mut domain = domain.clone();
         change(&mut domain);

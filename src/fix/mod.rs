@@ -378,7 +378,10 @@ impl FixSearch<'_> {
         let Resolved::Known(current) = machine::resolve(name) else {
             return Err(format!("which machine types are newer than {} is not known", quoted(name)));
         };
-        let candidates: Vec<MachineType> = machine::enforcing(&current, &self.host.machines, self.host.qemu)
+        // QEMU as Proxmox builds it takes any upstream type with any revision, and revision 0 is in every version.
+        let revised = current.flavor == Flavor::Proxmox && self.draft.is_bare();
+        let like = if revised { MachineType { flavor: Flavor::Upstream, ..current.clone() } } else { current.clone() };
+        let candidates: Vec<MachineType> = machine::enforcing(&like, &self.host.machines, self.host.qemu)
             .filter(|candidate| candidate.version > current.version)
             .collect();
         let lasting = candidates.iter().filter(|candidate| !self.host.deprecates(candidate));
@@ -392,7 +395,8 @@ impl FixSearch<'_> {
             MachineUpgrade::Latest => newest,
             MachineUpgrade::Named(named) => candidates.iter().find(|candidate| *candidate == named),
         };
-        let target = target.cloned();
+        let revision = if revised { "+pve0" } else { "" };
+        let target = target.map(|target| MachineType { name: format!("{}{revision}", target.name), ..target.clone() });
         target.ok_or_else(|| {
             let kind = match current.flavor {
                 Flavor::Upstream => "",

@@ -3,7 +3,11 @@
 //! Every fact may be unknown. Where a verdict depends on an unknown one, the verdict says so.
 
 mod capabilities;
+#[cfg(feature = "cli")]
+mod firmware_file;
 mod networks;
+#[cfg(feature = "cli")]
+mod pci;
 mod profile;
 mod sources;
 #[cfg(feature = "cli")]
@@ -11,7 +15,11 @@ mod write;
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "cli")]
+pub use firmware_file::{FirmwareFile, FirmwareKind};
 pub use networks::{Networks, read_network};
+#[cfg(feature = "cli")]
+pub use pci::PciBar;
 pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
 pub use sources::{Described, Fact, FactOrigin};
 #[cfg(feature = "cli")]
@@ -28,12 +36,21 @@ use crate::version::Version;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Host {
+    /// The host's name.
+    #[cfg(feature = "cli")]
+    pub name: Option<String>,
     /// CPU vendor as CPUID leaf 0 spells it, 12 characters; KVM shows it to guests.
     pub cpu_vendor: Option<String>,
     /// Physical address bits, CPUID leaf 0x80000008.
     pub phys_bits: Option<u32>,
+    /// Whether the CPU has pages of 1 GiB (`pdpe1gb`): KVM gives them to guests only then.
+    #[cfg(feature = "cli")]
+    pub gb_pages: Option<bool>,
     /// What kind of IOMMU translates DMA.
     pub iommu: Option<Iommu>,
+    /// How many bits an IOVA may have, of the IOMMU that allows the fewest.
+    #[cfg(feature = "cli")]
+    pub iommu_bits: Option<u32>,
     /// Ranges that some IOMMU group reserves; sorted, without doubles.
     pub reserved: Vec<Reserved>,
     /// The ranges that the group of one PCI function reserves, by address (`0000:41:10.1`).
@@ -54,9 +71,25 @@ pub struct Host {
     pub libvirt: Option<Version>,
     /// libvirt's virtual networks, as far as they are known.
     pub networks: Networks,
+    /// The firmware for guests.
+    #[cfg(feature = "cli")]
+    pub firmwares: Vec<FirmwareFile>,
+    /// The memory BARs of PCI functions, by address (`0000:41:00.0`), those of a function by index. A function that is
+    /// not in it is unknown; one without BARs has none.
+    #[cfg(feature = "cli")]
+    pub pci: BTreeMap<String, Vec<PciBar>>,
+    /// The host's RAM, in bytes.
+    #[cfg(feature = "cli")]
+    pub memory: Option<u64>,
 }
 
 impl Host {
+    /// The firmware in the file that a guest names, or that of guests that name none.
+    #[cfg(feature = "cli")]
+    pub fn firmware(&self, path: Option<&str>) -> Option<&FirmwareFile> {
+        self.firmwares.iter().find(|firmware| firmware.path.as_deref() == path)
+    }
+
     /// The machine type that `requested` stands for.
     ///
     /// A versioned type stands for itself, whatever an alias of its name says: QEMU has no such alias, and one in a file

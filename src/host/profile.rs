@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{Emulator, Host, Iommu, Profile, Reserved, ReservedKind};
+#[cfg(feature = "cli")]
+use super::{FirmwareFile, FirmwareKind, PciBar, pci};
 use crate::address::GpaRange;
 use crate::version::Version;
 use crate::xml::Location;
@@ -57,6 +59,8 @@ pub struct ProfileError {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Tables {
+    #[cfg(feature = "cli")]
+    host: HostTable,
     cpu: CpuTable,
     iommu: IommuTable,
     kernel: VersionTable,
@@ -64,6 +68,61 @@ struct Tables {
     qemu: Option<QemuTable>,
     emulator: Vec<toml::Spanned<QemuTable>>,
     libvirt: VersionTable,
+    #[cfg(feature = "cli")]
+    firmware: Vec<FirmwareTable>,
+    #[cfg(feature = "cli")]
+    pci: Vec<PciTable>,
+    #[cfg(feature = "cli")]
+    memory: MemoryTable,
+}
+
+#[cfg(feature = "cli")]
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct HostTable {
+    name: Option<String>,
+}
+
+#[cfg(feature = "cli")]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FirmwareTable {
+    path: Option<String>,
+    kind: FirmwareName,
+    version: Option<String>,
+}
+
+#[cfg(feature = "cli")]
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FirmwareName {
+    Ovmf,
+    SeaBios,
+}
+
+#[cfg(feature = "cli")]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PciTable {
+    address: toml::Spanned<String>,
+    bars: Vec<toml::Spanned<BarTable>>,
+}
+
+#[cfg(feature = "cli")]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BarTable {
+    index: u8,
+    size: u64,
+    prefetchable: bool,
+    bits64: bool,
+}
+
+#[cfg(feature = "cli")]
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct MemoryTable {
+    total: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -71,12 +130,16 @@ struct Tables {
 struct CpuTable {
     vendor: Option<String>,
     phys_bits: Option<u32>,
+    #[cfg(feature = "cli")]
+    gb_pages: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct IommuTable {
     kind: Option<IommuKind>,
+    #[cfg(feature = "cli")]
+    address_bits: Option<toml::Spanned<u32>>,
     reserved: Vec<RegionTable>,
     group: Vec<Group>,
 }
@@ -202,10 +265,70 @@ impl Profile {
             kernel: version(tables.kernel.version)?,
             kvm: tables.kvm.available,
             libvirt: version(tables.libvirt.version)?,
+            #[cfg(feature = "cli")]
+            name: tables.host.name,
+            #[cfg(feature = "cli")]
+            gb_pages: tables.cpu.gb_pages,
+            #[cfg(feature = "cli")]
+            iommu_bits: iommu_bits(tables.iommu.address_bits).map_err(|(at, message)| wrong(at, message))?,
+            #[cfg(feature = "cli")]
+            firmwares: tables.firmware.into_iter().map(firmware_file).collect(),
+            #[cfg(feature = "cli")]
+            pci: functions(tables.pci).map_err(|(at, message)| wrong(at, message))?,
+            #[cfg(feature = "cli")]
+            memory: tables.memory.total,
             ..Host::default()
         };
         Ok(Self { host, qemu: tables.qemu.map(emulator).transpose()?, emulators })
     }
+}
+
+/// What is wrong, and where.
+#[cfg(feature = "cli")]
+type Mistake = (usize, String);
+
+#[cfg(feature = "cli")]
+fn iommu_bits(bits: Option<toml::Spanned<u32>>) -> Result<Option<u32>, Mistake> {
+    let Some(bits) = bits else { return Ok(None) };
+    match *bits.get_ref() {
+        valid @ 1..=64 => Ok(Some(valid)),
+        _ => Err((bits.span().start, "`address_bits` is 1 to 64".to_owned())),
+    }
+}
+
+#[cfg(feature = "cli")]
+fn firmware_file(table: FirmwareTable) -> FirmwareFile {
+    let kind = match table.kind {
+        FirmwareName::Ovmf => FirmwareKind::Ovmf,
+        FirmwareName::SeaBios => FirmwareKind::SeaBios,
+    };
+    FirmwareFile { path: table.path, kind, version: table.version }
+}
+
+/// The BARs of each function, by index.
+#[cfg(feature = "cli")]
+fn functions(tables: Vec<PciTable>) -> Result<BTreeMap<String, Vec<PciBar>>, Mistake> {
+    let mut functions = BTreeMap::new();
+    for PciTable { address, bars: tables } in tables {
+        let place = address.span().start;
+        let address = pci::address(address.get_ref()).map_err(|message| (place, message))?;
+        let mut bars: BTreeMap<u8, PciBar> = BTreeMap::new();
+        for table in tables {
+            let place = table.span().start;
+            let BarTable { index, size, prefetchable, bits64 } = table.into_inner();
+            let bar = PciBar { index, size, prefetchable, bits64 };
+            if let Some(mistake) = bar.mistake() {
+                return Err((place, mistake));
+            }
+            if bars.insert(index, bar).is_some() {
+                return Err((place, format!("a second BAR {index} of {address}")));
+            }
+        }
+        if functions.insert(address.clone(), bars.into_values().collect()).is_some() {
+            return Err((place, format!("a second [[pci]] of {address}")));
+        }
+    }
+    Ok(functions)
 }
 
 #[cfg(test)]
@@ -236,10 +359,58 @@ mod tests {
             ("[[iommu.group]]\ndevices = ['0000:01:00.0']", (1, 1), "missing field `reserved`"),
             ("[[emulator]]\npath = 'x'\nname = 'y'", (3, 1), "unknown field"),
             ("[cpu", (1, 5), ""),
+            ("[iommu]\naddress_bits = 65", (2, 16), "1 to 64"),
+            ("[[firmware]]\npath = '/x'", (1, 1), "missing field `kind`"),
+            ("[[firmware]]\nkind = 'uboot'", (2, 8), "unknown variant"),
+            ("[[pci]]\naddress = '41:00.0'\nbars = []", (2, 11), "not a PCI address"),
+            ("[[pci]]\naddress = '0000:41:00.0'", (1, 1), "missing field `bars`"),
+            ("[host]\nname = 'a'\nnick = 'b'", (3, 1), "unknown field"),
+            ("[memory]\ntotal = -1", (2, 9), "invalid value"),
         ] {
             let error = Host::from_profile(text).expect_err(text);
             assert_eq!((error.location.line, error.location.column), location, "{text}: {error}");
             assert!(error.message.contains(words), "{text}: {error}");
         }
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn functions_and_firmware_are_read_with_their_mistakes() {
+        let with = |bars: &str| format!("[[pci]]\naddress = '0000:41:00.0'\nbars = [{bars}]\n");
+        let bar = |index: u8, size: u64, bits64: bool| {
+            format!("{{ index = {index}, size = {size}, prefetchable = true, bits64 = {bits64} }}")
+        };
+        let large = bar(2, 128 << 30, true);
+        let text = format!(
+            "[host]\nname = 'h'\n[cpu]\ngb_pages = true\n[iommu]\naddress_bits = 39\n[memory]\ntotal = 4096\n\
+             [[firmware]]\nkind = 'seabios'\nversion = '1.16.3'\n[[firmware]]\nkind = 'ovmf'\npath = '/f'\n{}",
+            with(&format!("{large}, {}", bar(0, 16 << 20, false)))
+        );
+        let host = Host::from_profile(&text).expect("a profile");
+        assert_eq!(
+            (host.name.as_deref(), host.gb_pages, host.iommu_bits, host.memory),
+            (Some("h"), Some(true), Some(39), Some(4096))
+        );
+        let bars = [
+            PciBar { index: 0, size: 16 << 20, prefetchable: true, bits64: false },
+            PciBar { index: 2, size: 128 << 30, prefetchable: true, bits64: true },
+        ];
+        assert_eq!(host.pci.get("0000:41:00.0").map(Vec::as_slice), Some(&bars[..]));
+        let kind_and_version = |path| host.firmware(path).map(|found| (found.kind, found.version.as_deref()));
+        assert_eq!(kind_and_version(None), Some((FirmwareKind::SeaBios, Some("1.16.3"))));
+        assert_eq!(kind_and_version(Some("/f")), Some((FirmwareKind::Ovmf, None)));
+        assert_eq!(kind_and_version(Some("/g")), None);
+        for (bars, words) in [
+            (bar(5, 16, true), "0 to 4"),
+            (bar(6, 16, false), "0 to 5"),
+            (bar(0, 3 << 30, true), "power of two"),
+            (bar(0, 8, false), "power of two"),
+            (format!("{large}, {large}"), "a second BAR 2"),
+        ] {
+            let error = Host::from_profile(&with(&bars)).expect_err(&bars);
+            assert!(error.location.line == 3 && error.message.contains(words), "{error}");
+        }
+        let twice = format!("{}{}", with(""), with(""));
+        assert!(Host::from_profile(&twice).expect_err("twice").message.contains("a second [[pci]]"));
     }
 }

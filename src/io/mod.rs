@@ -6,4 +6,6 @@ pub mod detect;
 pub mod file;
 pub mod networks;
 pub mod policy;
+#[cfg(feature = "cli")]
+pub mod processes;
 pub mod trust;

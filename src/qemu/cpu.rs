@@ -112,6 +112,10 @@ pub fn has_long_mode(name: &str) -> bool {
 
 /// The CPUID vendor QEMU's definition of a named model has.
 fn model_vendor(name: &str) -> Option<&'static str> {
+    // It has nothing at all.
+    if name == "base" {
+        return Some("");
+    }
     let starts = |known: &&str| name.starts_with(*known);
     if AMD_MODELS.iter().any(starts) {
         Some(AMD)

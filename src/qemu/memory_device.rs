@@ -239,7 +239,8 @@ impl Slots {
 
 /// What decides where a memory device lies.
 fn origin(backend: Option<&MemoryBackend>, device: &Device) -> Origin {
-    let address = ["addr", "memaddr"].iter().find_map(|name| device.properties.get(name));
+    // Of virtio devices, `addr` is their place on the PCI bus.
+    let address = MemoryDeviceKind::of(device).and_then(|kind| device.properties.get(kind.address_property()));
     address.map(|property| property.origin).or(backend.map(|backend| backend.size.origin)).unwrap_or(device.origin)
 }
 

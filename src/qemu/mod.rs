@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use crate::address::round_up;
 use crate::command_line::{CommandLine, DEFAULT_RAM, NodeMemory, NumaNode, Origin, Told};
 use crate::machine::{Family, MachineType};
+use crate::text::quoted;
 use crate::version::Version;
 use cpu::{CpuRefusal, HostCpu, Vcpu};
 use layout::{Layout, LayoutError, LayoutInput};
@@ -87,14 +88,22 @@ pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu:
 fn memory(line: &CommandLine) -> (u64, u64, u64) {
     let told = line.memory.map(|memory| memory.size.value).filter(|&size| size > 0);
     let backend = || line.machine.memory_backend.as_ref().and_then(|id| line.backend(id));
-    let ram = told.or_else(|| backend().map(|backend| backend.size.value)).unwrap_or(DEFAULT_RAM);
-    let ram = round_up(ram, RAM_UNIT).unwrap_or(ram);
+    // The size of a backend is taken as it is.
+    let rounded = |bytes: u64| round_up(bytes, RAM_UNIT).unwrap_or(bytes);
+    let of_backend = || backend().map(|backend| backend.size.value);
+    let ram = told.map(rounded).or_else(of_backend).unwrap_or(DEFAULT_RAM);
     let maxmem = line.memory.and_then(|memory| memory.maxmem);
     (ram, maxmem.map_or(ram, |maxmem| maxmem.value), line.memory.map_or(0, |memory| memory.slots()))
 }
 
 /// RAM is rounded up to this many bytes (`machine_set_mem` in QEMU `hw/core/machine.c`).
 const RAM_UNIT: u64 = 8192;
+
+/// What the most memory is a multiple of, in bytes (`TARGET_PAGE_SIZE` in QEMU `pc_memory_init`).
+const PAGE: u64 = 4096;
+
+/// The last machine type that takes `-numa node,mem=` (`numa_mem_supported` in QEMU `hw/i386/pc_q35.c` and `pc_piix.c`).
+const LAST_WITH_NODE_SIZES: Version = Version::new(5, 0);
 
 /// Why QEMU refuses the sizes in `-m` (`machine_set_mem` and `machine_run_board_init` in QEMU `hw/core/machine.c`,
 /// `numa_complete_configuration` in `hw/core/numa.c`).
@@ -108,7 +117,10 @@ fn size_refusal(line: &CommandLine, ram: u64) -> Option<String> {
                 ));
             }
             Some(maxmem) if memory.slots() > 0 && maxmem == ram => {
-                return Some("there are memory slots, but <maxMemory> is no more than the initial memory".to_owned());
+                return Some(format!(
+                    "invalid value of maxmem: memory slots were specified but maximum memory size ({maxmem:#x}) is equal \
+                     to the initial memory size ({ram:#x})"
+                ));
             }
             None if memory.slots.is_some_and(|slots| slots.value > 0) => {
                 return Some("slots specified but no max-size".to_owned());
@@ -122,13 +134,23 @@ fn size_refusal(line: &CommandLine, ram: u64) -> Option<String> {
         NodeMemory::Size(bytes) => *bytes,
         NodeMemory::None => 0,
     };
+    let missing = line.nodes.iter().find_map(|node| match &node.memory {
+        NodeMemory::Backend(id) if !backends.contains_key(id.as_str()) => Some(id),
+        _ => None,
+    });
+    if let Some(id) = missing {
+        return Some(format!("memdev={} of a NUMA node is not a memory backend", quoted(id)));
+    }
     let told = line.nodes.iter().any(|node| node.memory != NodeMemory::None);
     let total = line.nodes.iter().map(node).fold(0, u64::saturating_add);
     if told && total != ram {
         return Some(format!("total memory for NUMA nodes ({total:#x}) should equal RAM size ({ram:#x})"));
     }
-    let backend = line.machine.memory_backend.as_ref().and_then(|id| line.backend(id));
-    backend
+    let id = line.machine.memory_backend.as_deref()?;
+    let Some(backend) = line.backend(id) else {
+        return Some(format!("memory-backend={} is not a memory backend", quoted(id)));
+    };
+    Some(backend)
         .filter(|backend| backend.size.value != ram)
         .map(|_| "Machine memory size does not match the size of the memory backend".to_owned())
 }
@@ -149,14 +171,22 @@ fn memory_refusal(line: &CommandLine, machine: &MachineType, ram: u64) -> Option
     if let Some(why) = size_refusal(line, ram) {
         return Some(why);
     }
+    let sized = line.nodes.iter().any(|node| matches!(node.memory, NodeMemory::Size(_)));
+    if sized && machine.version > LAST_WITH_NODE_SIZES {
+        return Some(format!("machine type {} takes memdev= of a NUMA node, and not mem=", machine.name));
+    }
     let memory = line.memory.as_ref()?;
-    memory.maxmem?;
+    let maxmem = memory.maxmem?.value;
     if !machine.has_reserved_memory() {
         return Some(format!("machine type {} has no memory hotplug", machine.name));
     }
     if memory.slots() > memory_device::MAX_SLOTS {
         return Some(format!("{} memory slots, QEMU has at most {}", memory.slots(), memory_device::MAX_SLOTS));
     }
+    if maxmem > ram && !maxmem.is_multiple_of(PAGE) {
+        return Some(format!("maxmem is not a multiple of {PAGE} bytes"));
+    }
     let dimm = line.devices.iter().any(|device| MemoryDeviceKind::of(device).is_some_and(MemoryDeviceKind::has_slot));
-    (dimm && line.machine.acpi == Some(false)).then(|| "a DIMM needs <features><acpi/></features>".to_owned())
+    (dimm && line.machine.acpi == Some(false))
+        .then(|| "memory hotplug is not enabled: missing acpi device or acpi disabled".to_owned())
 }

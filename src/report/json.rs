@@ -10,6 +10,7 @@ use crate::host::{Host, ReservedKind};
 use crate::machine::Family;
 use crate::qemu::layout::Layout;
 use crate::report::Unreadable;
+use crate::report::running::ProcessReport;
 use crate::report::source::GuestSource;
 use crate::text::is_hidden;
 use crate::verdict::{Evaluation, Verdict};
@@ -113,10 +114,16 @@ impl<'a> HostReport<'a> {
 /// A guest, or an input that is none.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct GuestReport {
-    /// Where the XML comes from: a path, `-` for standard input, or the libvirt and the guest.
+    /// Where the XML or the command line comes from: a path, `-` for standard input, or the libvirt and the guest.
     source: String,
-    /// `<name>`; null where the input is no domain.
+    /// `<name>`, or that of `-name`; null where the input is no guest.
     name: Option<String>,
+    /// Which of several it is, where the input holds more than one: the last start in libvirt's log of a guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<String>,
+    /// The process that runs it, with `--running`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<ProcessReport>,
     #[serde(flatten)]
     verdict: VerdictReport,
 }
@@ -169,7 +176,7 @@ struct Details {
 /// The machine type.
 #[derive(Debug, Serialize, JsonSchema)]
 struct MachineReport {
-    /// As the domain has it; null where it has none.
+    /// As the guest has it; null where it has none.
     requested: Option<String>,
     /// With aliases resolved; null where that is not known.
     canonical: Option<String>,
@@ -188,7 +195,7 @@ struct CpuReport {
     phys_bits: Option<u32>,
 }
 
-/// What libvirt passes to `-m`.
+/// What is passed to `-m`.
 #[derive(Debug, Serialize, JsonSchema)]
 struct MemoryReport {
     /// The initial memory, bytes; null where libvirt refuses the domain.
@@ -242,7 +249,7 @@ struct FindingReport {
     location: LocationReport,
 }
 
-/// The place in the XML that decides.
+/// The place in the XML or the command line that decides.
 #[derive(Debug, Serialize, JsonSchema)]
 struct LocationReport {
     /// The line, from 1.
@@ -266,14 +273,16 @@ struct FixReport {
     changes: Vec<String>,
     /// What changes for the guest, a sentence each.
     consequences: Vec<&'static str>,
-    /// The change of the XML as a unified diff.
+    /// The change of the XML or of the command line as a unified diff; of a command line that is one line or
+    /// NUL-separated, with an option on each line.
     diff: String,
 }
 
 impl GuestReport {
     /// An input that could not be evaluated.
     pub fn unreadable(source: String, error: &Unreadable) -> Self {
-        Self { source, name: None, verdict: VerdictReport::Error { error: error.to_string() } }
+        let verdict = VerdictReport::Error { error: error.to_string() };
+        Self { source, name: None, input: None, process: None, verdict }
     }
 
     /// A guest that was evaluated.
@@ -288,7 +297,12 @@ impl GuestReport {
             Verdict::Fixable => VerdictReport::Fixable(details()),
             Verdict::Blocked => VerdictReport::Blocked(details()),
         };
-        Self { source, name: Some(guest.name().to_owned()), verdict }
+        Self { source, name: Some(guest.name().to_owned()), input: guest.remark(), process: None, verdict }
+    }
+
+    /// The same, of a guest that runs.
+    pub fn of_process(self, process: Option<&ProcessReport>) -> Self {
+        Self { process: process.cloned(), ..self }
     }
 }
 

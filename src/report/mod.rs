@@ -9,6 +9,8 @@ pub mod json;
 #[cfg(feature = "cli")]
 pub mod picture;
 #[cfg(feature = "cli")]
+pub mod running;
+#[cfg(feature = "cli")]
 pub mod sarif;
 #[cfg(feature = "cli")]
 pub mod source;

@@ -1,6 +1,6 @@
 //! What a guest was read from.
 
-use crate::argv::Call;
+use crate::argv::{Call, Form};
 use crate::command_line::Launch;
 use crate::domain::Domain;
 use crate::fix::Fix;
@@ -8,7 +8,7 @@ use crate::fix::rewrite::{call_edits, edits};
 use crate::guest::Subject;
 use crate::report::diff::unified_diff;
 use crate::xml::edit::{self, Edit, EditError};
-use crate::xml::{Document, Location};
+use crate::xml::{Document, Location, Span};
 
 /// What a guest was read from, as text and as what the text says.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +98,23 @@ impl<'a> GuestSource<'a> {
     /// As [`Self::edits`].
     pub fn rewritten(self, fix: &Fix) -> Result<String, EditError> {
         edit::apply(self.text(), &self.edits(fix)?)
+    }
+
+    /// The text for a program that reads it, with a fix made if there is one; of a log, what it is the log of: the command
+    /// line of the last start.
+    ///
+    /// # Errors
+    /// As [`Self::edits`].
+    pub fn filtered(self, fix: Option<&Fix>) -> Result<String, EditError> {
+        let mut edits = fix.map_or_else(|| Ok(Vec::new()), |fix| self.edits(fix))?;
+        if let Self::Call(call, _) = self
+            && call.form == Form::Log
+        {
+            let without = |start, end, text: &str| Edit { span: Span::new(start, end), text: text.to_owned() };
+            edits.push(without(0, call.extent.start, ""));
+            edits.push(without(call.extent.end, self.text().len(), "\n"));
+        }
+        edit::apply(self.text(), &edits)
     }
 
     /// What a fix changes, as a unified diff of the text called `name`; of a command line that is one long line, or

@@ -21,6 +21,8 @@ pub(crate) mod phys_bits_out_of_range;
 pub(crate) mod phys_bits_too_low;
 pub(crate) mod ram_in_reserved_range;
 pub(crate) mod refused_by_libvirt;
+#[cfg(feature = "cli")]
+pub(crate) mod refused_by_qemu;
 pub(crate) mod relocated_above_1t;
 pub(crate) mod unknown_machine_type;
 
@@ -68,6 +70,8 @@ impl Rule {
 pub static RULES: &[Rule] = &[
     unknown_machine_type::RULE,
     refused_by_libvirt::RULE,
+    #[cfg(feature = "cli")]
+    refused_by_qemu::RULE,
     machine_type_not_available::RULE,
     memory_hotplug_refused::RULE,
     memory_backend_refused::RULE,

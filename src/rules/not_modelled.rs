@@ -18,13 +18,17 @@ pub(crate) const RULE: Rule = Rule {
 };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    for argument in &guest.line.not_modelled {
-        let raw = if guest.domain.is_some() { "raw " } else { "" };
-        let shown = format!("{} {}", quoted(&argument.option), quoted(&argument.value));
+    let raw = if guest.domain.is_some() { "raw " } else { "" };
+    let not_modelled = guest.line.not_modelled.iter().map(|entry| (&entry.option, &entry.value, entry.origin));
+    // What libvirt writes beside them is not all known, so that it may be what they name.
+    let refused = guest.line.refused.iter().filter(|_| guest.domain.is_some());
+    let refused = refused.map(|entry| (&entry.option, &entry.value, entry.origin));
+    for (option, value, origin) in not_modelled.chain(refused) {
+        let shown = format!("{} {}", quoted(option), quoted(value));
         let shown = shown.trim_start();
         let message =
             format!("the {raw}QEMU argument `{shown}` is not modelled: what is said of this guest leaves it out");
-        findings.push(Finding::new(RULE.id, Severity::Warning, message, argument.origin.span(), "not modelled"));
+        findings.push(Finding::new(RULE.id, Severity::Warning, message, origin.span(), "not modelled"));
     }
 }
 

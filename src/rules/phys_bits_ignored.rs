@@ -20,13 +20,15 @@ pub(crate) const RULE: Rule = Rule {
 };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    match guest.domain {
-        Some(_) => check_domain(guest, findings),
-        None => check_options(guest, findings),
+    #[cfg(feature = "cli")]
+    if guest.domain.is_none() {
+        return check_options(guest, findings);
     }
+    check_domain(guest, findings);
 }
 
 /// What QEMU is told of the width and does not heed.
+#[cfg(feature = "cli")]
 fn check_options(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(cpu) = guest.cpu() else { return };
     let options = guest.line.cpu_options();

@@ -314,6 +314,15 @@ pub fn samples_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("xml-samples")
 }
 
+/// The command lines that somebody could have.
+pub fn command_lines() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("argv-samples");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).expect("argv-samples").map(|entry| entry.expect("an entry").path()).collect();
+    files.sort();
+    files
+}
+
 /// What `--host` takes for every host there is: the built-in ones and those beside the samples.
 pub fn every_host() -> Vec<PathBuf> {
     let mut hosts: Vec<PathBuf> = BUILTIN.iter().map(|host| host.name.into()).collect();

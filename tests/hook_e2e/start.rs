@@ -57,6 +57,22 @@ fn ram_in_the_hole_without_a_device_starts_and_is_logged() {
     assert_eq!(prediction["verdict"], "warn");
     assert_eq!(prediction["layout"]["relocated"], false);
     real_map::assert_matches(&world, "db", &prediction);
+
+    // From what libvirt told QEMU, the same.
+    let running = |world: &World| -> serde_json::Value {
+        let printed = world.tool(&["check", "--running", "--format", "json"]).stdout;
+        serde_json::from_str(&printed).expect("JSON")
+    };
+    let seen = running(&world);
+    assert_eq!(seen["guests"].as_array().map(Vec::len), Some(1), "{seen}");
+    let guest = &seen["guests"][0];
+    assert_eq!((&guest["name"], &guest["verdict"]), (&"db".into(), &"warn".into()), "{guest}");
+    assert_eq!(guest["layout"], prediction["layout"]);
+    assert_eq!(guest["process"]["pid"].as_u64().map(|pid| pid as u32), world.qemu("db"));
+    world.set_policy("passthrough = 'assume'\n");
+    let guest = &running(&world)["guests"][0];
+    assert_eq!(guest["verdict"], "fixable", "{guest}");
+    assert_eq!(guest["process"]["notes"], serde_json::json!(["it runs, and would not start again"]));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `check --format sarif`: held against the official schema, against the JSON document, and its fixes against `fix`.
 
 use crate::common::validators::{Schema, Validators};
-use crate::common::{broken_inputs, every_host, note, run_check, samples, samples_folder, work_dir};
+use crate::common::{broken_inputs, command_lines, every_host, note, run_check, samples, samples_folder, work_dir};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -33,6 +33,7 @@ fn every_log_follows_the_official_schema() {
     let folder = work_dir("sarif");
     let mut inputs = broken_inputs(&folder);
     inputs.push("xml-samples".into());
+    inputs.extend(command_lines());
     let mut logs = Vec::new();
     for (nth, host) in every_host().into_iter().enumerate() {
         let (code, log) = log(&host, &inputs);
@@ -71,6 +72,7 @@ fn a_corrupted_log_is_rejected() {
 fn a_log_says_what_the_json_document_says() {
     let mut inputs = broken_inputs(&work_dir("sarif-same"));
     inputs.push("xml-samples".into());
+    inputs.extend(command_lines());
     for host in every_host() {
         let (code, log) = log(&host, &inputs);
         let arguments = ["--format", "json", "--host"].map(PathBuf::from).into_iter();
@@ -233,9 +235,15 @@ fn the_fixes_in_a_log_are_those_of_fix() {
             std::fs::write(folder.join(sample.file_name().expect("a name")), text).expect("write a domain");
         }
     }
+    let cmdline = folder.join("cmdline");
+    std::fs::write(&cmdline, b"qemu-system-x86_64\0-name\0d\xc3\xa4b\0-m\x001100G\0-M\0q35\0")
+        .expect("write a command line");
+    // Of a log, `fix` prints the last start alone.
+    let lines = command_lines().into_iter().filter(|path| path.extension().is_none_or(|extension| extension != "log"));
+    let inputs: Vec<PathBuf> = [folder, cmdline].into_iter().chain(lines).collect();
     let mut made = BTreeMap::new();
     for host in every_host() {
-        let (_, log) = log(&host, std::slice::from_ref(&folder));
+        let (_, log) = log(&host, &inputs);
         for result in results(&log) {
             for fix in list(&result["fixes"]) {
                 assert_eq!(result["level"], "error", "only what stops a guest is fixed");
@@ -249,8 +257,9 @@ fn the_fixes_in_a_log_are_those_of_fix() {
         }
     }
     note(&format!("fixes applied: {made:?}"));
-    assert_eq!(made.len(), 5);
-    assert!(made.values().all(|&count| count > 20), "{made:?}");
+    // Five forms of every domain, and two folders with command lines.
+    assert_eq!(made.values().filter(|&&count| count > 20).count(), 5, "{made:?}");
+    assert_eq!(made.len(), 7, "{made:?}");
 }
 
 #[test]

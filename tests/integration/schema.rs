@@ -1,7 +1,7 @@
 //! The JSON schema of `check --format json`, and the documents held against it by a validator that is not ours.
 
 use crate::common::validators::{Schema, Validators};
-use crate::common::{broken_inputs, every_host, generated, run_check, work_dir};
+use crate::common::{broken_inputs, command_lines, every_host, generated, run_check, work_dir};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -42,6 +42,7 @@ fn every_document_follows_the_schema() {
     let strict = strict(&folder);
     let mut inputs = broken_inputs(&folder);
     inputs.push("xml-samples".into());
+    inputs.extend(command_lines());
     let mut documents = Vec::new();
     let mut verdicts = BTreeSet::new();
     for (nth, host) in every_host().into_iter().enumerate() {

@@ -170,6 +170,47 @@ fn fix() {
     assert_data_eq!(first + &run.transcript(), snapshot("fix-in-place.txt"));
 }
 
+/// QEMU command lines: one long line, a script, a log.
+#[test]
+fn command_lines() {
+    let host = ["--host", "amd-epyc"];
+    let log = "argv-samples/libvirt.log";
+    for (name, arguments, columns) in [
+        ("proxmox-80.txt", &["check", "argv-samples/proxmox-showcmd.args"][..], 80),
+        ("proxmox-120.txt", &["check", "argv-samples/proxmox-showcmd.args"], 120),
+        ("script-80.txt", &["check", "argv-samples/script.sh"], 80),
+        ("log-80.txt", &["check", log], 80),
+        ("log-json.txt", &["check", "--format", "json", log], 80),
+        ("log-map-120.txt", &["map", log], 120),
+        ("many-80.txt", &["check", "argv-samples/script.sh", log, "xml-samples/arm-guest.xml"], 80),
+        ("fix-diff.txt", &["fix", "argv-samples/proxmox-showcmd.args", "argv-samples/script.sh"], 80),
+        ("fix-in-place.txt", &["fix", "--in-place", "argv-samples/script.sh"], 80),
+        ("input.txt", &["check", "--input", "xml", "argv-samples/script.sh"], 80),
+    ] {
+        let arguments: Vec<&str> = arguments.iter().chain(&host).copied().collect();
+        let run = Run { columns: Some(columns), ..Run::new(&arguments) };
+        assert_data_eq!(run.transcript(), snapshot(&format!("argv/{name}")));
+    }
+    let read = |name: &str| fs::read_to_string(Path::new(PROJECT).join("argv-samples").join(name)).expect("a sample");
+    // As `/proc/PID/cmdline` has it, one that nothing is wrong with, and three that cannot be read.
+    for (name, input) in [
+        ("fix-filter.txt", read("script.sh")),
+        ("fix-filter-log.txt", read("libvirt.log")),
+        ("fix-filter-nothing.txt", "kvm -m 4G # small\n".to_owned()),
+        ("error-quote.txt", "kvm \\\n  -name 'a\n".to_owned()),
+        ("error-neither.txt", "name: db\nmemory: 1200 GiB\n".to_owned()),
+        ("error-nul.txt", "kvm -name a\0b".to_owned()),
+    ] {
+        let arguments = ["fix", "-", "--host", "amd-epyc"];
+        let run = Run { input: input.as_bytes(), ..Run::new(&arguments) };
+        assert_data_eq!(run.transcript(), snapshot(&format!("argv/{name}")));
+    }
+    let cmdline = "qemu-system-x86_64\0-name\0db\0-machine\0pc-q35-7.2,accel=kvm\0-m\x001100G\0";
+    let arguments = ["check", "-", "--host", "amd-epyc"];
+    let run = Run { input: cmdline.as_bytes(), columns: Some(80), ..Run::new(&arguments) };
+    assert_data_eq!(run.transcript(), snapshot("argv/cmdline-80.txt"));
+}
+
 #[test]
 fn host() {
     let run = Run { columns: Some(80), ..Run::new(&["host", "--list"]) };

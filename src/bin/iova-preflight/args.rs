@@ -22,10 +22,11 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Evaluate libvirt domain XML: does the guest start, and is every DMA mapping accepted?
+    /// Evaluate guests: domain XML or QEMU command lines
     #[command(after_help = CHECK_HELP)]
+    #[command(mut_arg("paths", |paths| paths.required_unless_present("running")))]
     Check(CheckArgs),
-    /// Rewrite libvirt domain XML so that the guest starts, and touch nothing else
+    /// Rewrite a guest so that it starts, and touch nothing else
     #[command(after_help = FIX_HELP)]
     Fix(FixArgs),
     /// Draw the memory map of a guest: RAM, PCI hole, what the host reserves, what collides, and the same after the fix
@@ -63,8 +64,9 @@ Exit status: 0 every guest may start; 1 at least one is `blocked` or `fixable`; 
 evaluated. 2 wins over 1, and every other input is still evaluated.";
 
 const FIX_HELP: &str = "\
-With -, the domain goes to standard output: rewritten, or byte for byte as it came if there is nothing to fix. Of a \
-`blocked` guest, and of what is no domain, nothing is printed, so that a pipe into `virsh define` defines nothing.
+With -, the domain or command line goes to standard output: rewritten, or byte for byte as it came if there is nothing \
+to fix. Of a `blocked` guest, and of what is neither, nothing is printed, so that a pipe into `virsh define` defines \
+nothing.
 
 Exit status: 0 every guest may start, as it is or as it was rewritten; 1 at least one is `blocked`, or `fixable` and was \
 not rewritten; 2 at least one input could not be evaluated or written.";
@@ -82,9 +84,13 @@ Exit status: 0 the map was drawn, whatever is to be said of it; 2 there is none,
 /// What `check` and `fix` both take.
 #[derive(Debug, Args)]
 pub(crate) struct CommonArgs {
-    /// Domain XML files, folders (every *.xml in them, recursively), or - for standard input
+    /// Files with domain XML or a QEMU command line, folders (every *.xml in them, recursively), or - for standard input
     #[arg(required_unless_present = "connect", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+
+    /// Read the input as this [default: XML if it begins with <, otherwise a command line]
+    #[arg(long, value_name = "KIND", conflicts_with = "connect")]
+    pub input: Option<InputKind>,
 
     /// Evaluate for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon. Without
     /// it, for this host if it has an AMD IOMMU, otherwise for amd-epyc
@@ -113,6 +119,11 @@ pub(crate) struct CheckArgs {
     /// Only the guest of this name
     #[arg(long, value_name = "NAME", requires = "connect", conflicts_with = "paths")]
     pub domain: Option<String>,
+
+    /// Evaluate every QEMU that runs on this host instead, whoever started it: whether it would start again, with the
+    /// devices it has by now. Root sees all of them
+    #[arg(long, conflicts_with_all = ["paths", "connect"])]
+    pub running: bool,
 
     /// Print the memory map of every guest, and what is merely good to know
     #[arg(short, long, conflicts_with = "quiet")]
@@ -188,9 +199,13 @@ The program that libvirt runs is another one, iova-preflight-hook; nobody else h
 
 #[derive(Debug, Args)]
 pub(crate) struct MapArgs {
-    /// A domain XML file, or - for standard input
+    /// A file with domain XML or a QEMU command line, or - for standard input
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
+
+    /// Read the input as this [default: XML if it begins with <, otherwise a command line]
+    #[arg(long, value_name = "KIND")]
+    pub input: Option<InputKind>,
 
     /// Draw it for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon
     #[arg(long, value_name = "FILE|NAME")]
@@ -204,6 +219,15 @@ pub(crate) struct MapArgs {
     /// How to draw it
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub format: MapFormat,
+}
+
+/// What an input is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InputKind {
+    /// libvirt domain XML
+    Xml,
+    /// A QEMU command line: words of a shell, libvirt's log, or NUL-separated
+    Argv,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

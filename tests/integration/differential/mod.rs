@@ -7,6 +7,7 @@
 mod draw;
 mod fixes;
 mod generate;
+mod lines;
 pub mod oracle;
 mod raw;
 

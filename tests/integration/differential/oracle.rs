@@ -155,7 +155,16 @@ impl Oracle {
         }
         let _turn = (memory > LITTLE_MEMORY).then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
         let emulator = if line.iter().any(|word| word == OTHER_EMULATOR) { OTHER_EMULATOR } else { EMULATOR };
-        let mut qemu = match Qemu::start(self.command(emulator), &arguments) {
+        self.started(emulator, &arguments)
+    }
+
+    /// What QEMU builds from arguments as they are.
+    pub fn built(&self, arguments: &[String]) -> Value {
+        self.started(EMULATOR, arguments)
+    }
+
+    fn started(&self, emulator: &str, arguments: &[String]) -> Value {
+        let mut qemu = match Qemu::start(self.command(emulator), arguments) {
             Ok(qemu) => qemu,
             Err(error) => return json!({"starts": false, "error": error}),
         };
@@ -354,8 +363,9 @@ struct Qemu {
 impl Qemu {
     fn start(mut command: Command, arguments: &[String]) -> Result<Self, String> {
         let mut child = command
-            .args(arguments)
+            // An option that misses its value has to be the last.
             .args(["-S", "-display", "none", "-nodefaults", "-qmp", "stdio"])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -435,6 +445,11 @@ fn measure(qemu: &mut Qemu) -> Result<Value, Silent> {
     let path = cpus[0]["qom-path"].clone();
     let vendor = qemu.ask("qom-get", &json!({"path": path, "property": "vendor"}))?;
     let bits = qemu.ask("qom-get", &json!({"path": path, "property": "phys-bits"}))?;
+    let mut hole = Value::Null;
+    for bridge in ["/machine/q35", "/machine/i440fx"] {
+        let size = qemu.ask("qom-get", &json!({"path": bridge, "property": "pci-hole64-size"}))?;
+        hole = if size.is_null() { hole } else { size };
+    }
     let tree = qemu.ask("human-monitor-command", &json!({"command-line": "info mtree"}))?;
     let devices = qemu.ask("query-memory-devices", &Value::Null)?;
     let tree = tree.as_str().unwrap_or_default();
@@ -446,6 +461,7 @@ fn measure(qemu: &mut Qemu) -> Result<Value, Silent> {
         "starts": true,
         "vendor": vendor,
         "phys_bits": bits,
+        "pci_hole64_size": hole,
         "relocated": starts_high(&above) || above.is_none() && starts_high(&window),
         "ram_below_4g": as_json(below),
         "ram_above_4g": as_json(above),

@@ -1,13 +1,15 @@
 //! `iova-preflight check`.
 
 use std::io::{self, Write};
+use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use iova_preflight::io::processes::{Processes, qemu_processes};
 use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION, text};
 use iova_preflight::report::{Unreadable, sarif};
 use serde::Serialize;
 
-use crate::args::{CheckArgs, Format};
+use crate::args::{CheckArgs, Format, InputKind};
 use crate::connected;
 use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
@@ -22,17 +24,19 @@ use crate::stderr::{self, complain};
 
 /// Evaluates every input and prints the verdicts.
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
-    if args.format == Format::Sarif && !args.connect.is_empty() {
-        bail!("--format sarif speaks of places in files, and guests of --connect have none; json tells of them");
+    if args.format == Format::Sarif && (args.running || !args.connect.is_empty()) {
+        let option = if args.running { "--running" } else { "--connect" };
+        bail!("SARIF needs file locations; use --format json with {option}");
     }
     let policy = ChosenPolicy::choose(args.common.policy.as_deref())?;
     let (batches, outcome) = batches(args)?;
     let jobs = args.jobs.map_or_else(parallel::default_jobs, usize::from);
+    let how = How { policy: &policy, jobs, kind: args.common.input };
     let evaluated = match args.format {
-        Format::Human if args.common.quiet => quiet(batches, &policy, jobs)?,
-        Format::Human => human(batches, &policy, jobs, args.verbose)?,
-        Format::Json => json(batches, &policy, jobs)?,
-        Format::Sarif => sarif(batches, &policy, jobs, outcome)?,
+        Format::Human if args.common.quiet => quiet(batches, how)?,
+        Format::Human => human(batches, how, args.verbose)?,
+        Format::Json => json(batches, how)?,
+        Format::Sarif => sarif(batches, how, outcome)?,
     };
     Ok(outcome.max(evaluated))
 }
@@ -42,14 +46,48 @@ fn batches(args: &CheckArgs) -> Result<(Vec<Batch>, Outcome)> {
     if !args.connect.is_empty() {
         return connected::batches(&args.connect, args.domain.as_deref(), args.common.host.as_deref());
     }
+    if args.running {
+        return running(args.common.host.as_deref(), args.common.quiet);
+    }
     let source = HostSource::choose(args.common.host.as_deref())?;
     Ok((vec![Batch { source, inputs: Input::expand(&args.common.paths) }], Outcome::Clean))
 }
 
-/// The inputs that are left, and what has come of those before.
-struct CheckRun<'a> {
+/// How all inputs are evaluated.
+#[derive(Clone, Copy)]
+struct How<'a> {
     policy: &'a ChosenPolicy,
     jobs: usize,
+    /// What they are, where somebody said so.
+    kind: Option<InputKind>,
+}
+
+/// What runs on this host.
+fn running(host: Option<&Path>, quiet: bool) -> Result<(Vec<Batch>, Outcome)> {
+    let source = match host {
+        Some(_) => HostSource::choose(host)?,
+        None => HostSource::this(),
+    };
+    let Processes { found, hidden } = qemu_processes(Path::new("/")).context("/proc")?;
+    if !quiet {
+        if found.is_empty() {
+            stderr::line("no QEMU process on this host");
+        }
+        if hidden {
+            stderr::line("processes of other users are hidden from this user; run as root to see all");
+        } else if found.iter().any(|process| process.devices.is_none()) {
+            stderr::line(
+                "open VFIO devices of other users' processes are hidden from this user; run as root to see all",
+            );
+        }
+    }
+    let inputs = found.into_iter().map(Input::Process).collect();
+    Ok((vec![Batch { source, inputs }], Outcome::Clean))
+}
+
+/// The inputs that are left, and what has come of those before.
+struct CheckRun<'a> {
+    how: How<'a>,
     progress: Progress,
     outcome: Outcome,
     folders: Folders,
@@ -58,9 +96,9 @@ struct CheckRun<'a> {
 }
 
 impl<'a> CheckRun<'a> {
-    fn new(batches: &[Batch], policy: &'a ChosenPolicy, jobs: usize) -> Self {
+    fn new(batches: &[Batch], how: How<'a>) -> Self {
         let progress = Progress::new(batches.iter().map(|batch| batch.inputs.len()).sum());
-        Self { policy, jobs, progress, outcome: Outcome::Clean, folders: Folders::default(), warns: true }
+        Self { how, progress, outcome: Outcome::Clean, folders: Folders::default(), warns: true }
     }
 
     /// Evaluates every input of a batch and hands what `view` makes of it to `done`, in order, or its name and what is
@@ -72,9 +110,9 @@ impl<'a> CheckRun<'a> {
         view: impl Fn(&Evaluated<'_>) -> T + Sync,
         mut done: impl FnMut(Result<T, (String, Unreadable)>) -> Result<()>,
     ) -> Result<()> {
-        let policy = &self.policy.policy;
+        let How { policy, jobs, kind } = self.how;
         let work = |input| {
-            let mut evaluator = Evaluator::new(source, policy);
+            let mut evaluator = Evaluator::new(source, &policy.policy).of_kind(kind);
             let (mut seen, mut refused, mut unreadable) = (None, None, None);
             evaluator.each(
                 input,
@@ -88,7 +126,7 @@ impl<'a> CheckRun<'a> {
             Ok((evaluator, seen, refused, unreadable))
         };
         for inputs in apart(inputs) {
-            parallel::in_order(inputs, self.jobs, work, |evaluated: Result<_>| {
+            parallel::in_order(inputs, jobs, work, |evaluated: Result<_>| {
                 let (Evaluator { outcome, folders, .. }, seen, refused, unreadable) = evaluated?;
                 self.folders.append(folders);
                 self.progress.clear();
@@ -128,20 +166,20 @@ fn apart(inputs: Vec<Input>) -> Vec<Vec<Input>> {
     parts
 }
 
-fn quiet(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize) -> Result<Outcome> {
-    let mut run = CheckRun { warns: false, ..CheckRun::new(&batches, policy, jobs) };
+fn quiet(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
+    let mut run = CheckRun { warns: false, ..CheckRun::new(&batches, how) };
     for Batch { source, inputs } in batches {
         run.each(&source, inputs, |_| (), |_| Ok(()))?;
     }
     Ok(run.outcome)
 }
 
-fn human(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize, verbose: bool) -> Result<Outcome> {
+fn human(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
     let style = PageStyle::new(verbose);
     let mut printer = Printer::new(io::stdout().lock(), terminal::columns());
-    let mut run = CheckRun::new(&batches, policy, jobs);
+    let mut run = CheckRun::new(&batches, how);
     for Batch { source, inputs } in batches {
-        printer.host(&source.notice, policy.notice.as_deref());
+        printer.host(&source.notice, how.policy.notice.as_deref());
         run.each(
             &source,
             inputs,
@@ -158,16 +196,19 @@ fn human(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize, verbose: bool)
     Ok(run.outcome)
 }
 
-fn json(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize) -> Result<Outcome> {
+fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     // One document speaks of one host; of several libvirts, the first.
     let first = batches.first().map(|batch| (batch.source.host_for(None), batch.source.name.clone()));
     let mut guests = Vec::new();
-    let mut run = CheckRun::new(&batches, policy, jobs);
+    let mut run = CheckRun::new(&batches, how);
     for Batch { source, inputs } in batches {
         run.each(
             &source,
             inputs,
-            |evaluated| GuestReport::new(evaluated.name.to_owned(), evaluated.guest, evaluated.evaluation),
+            |evaluated| {
+                GuestReport::new(evaluated.name.to_owned(), evaluated.guest, evaluated.evaluation)
+                    .of_process(evaluated.process)
+            },
             |report| {
                 guests.push(report.unwrap_or_else(|(name, error)| GuestReport::unreadable(name, &error)));
                 Ok(())
@@ -178,14 +219,14 @@ fn json(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize) -> Result<Outco
     let (host, name) = first.unwrap_or_default();
     let passed_over = run.folders.passed_over();
     let host = HostReport::new(&host, &name);
-    print(&Report { version: VERSION, host, policy: policy.file.as_deref(), passed_over, guests })?;
+    print(&Report { version: VERSION, host, policy: how.policy.file.as_deref(), passed_over, guests })?;
     Ok(run.outcome)
 }
 
 /// `before` is what has come of the command line itself.
-fn sarif(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize, before: Outcome) -> Result<Outcome> {
+fn sarif(batches: Vec<Batch>, how: How<'_>, before: Outcome) -> Result<Outcome> {
     let mut all = sarif::LogBuilder::default();
-    let mut run = CheckRun::new(&batches, policy, jobs);
+    let mut run = CheckRun::new(&batches, how);
     for Batch { source, inputs } in batches {
         run.each(
             &source,
@@ -205,7 +246,7 @@ fn sarif(batches: Vec<Batch>, policy: &ChosenPolicy, jobs: usize, before: Outcom
         )?;
     }
     run.progress.clear();
-    print(&all.finish(run.outcome.max(before).code(), policy.file.clone()))?;
+    print(&all.finish(run.outcome.max(before).code(), how.policy.file.clone()))?;
     Ok(run.outcome)
 }
 

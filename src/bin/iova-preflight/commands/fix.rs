@@ -32,7 +32,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         bail!("-: standard output is for one domain; fix the others in another run, or see all of them with --diff");
     }
     let source = HostSource::choose(args.common.host.as_deref())?;
-    let mut evaluator = Evaluator::new(&source, &policy);
+    let mut evaluator = Evaluator::new(&source, &policy).of_kind(args.common.input);
     let mut outcome = Outcome::Clean;
     let mut said = Said::default();
     let mut notices = vec![source.notice.as_str()];
@@ -50,6 +50,8 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
                 }
                 if !args.common.quiet {
                     evaluated.warning().iter().for_each(|line| stderr::line(line));
+                    let remark = evaluated.guest.remark();
+                    remark.iter().for_each(|remark| stderr::line(&format!("{}: {remark}", evaluated.name)));
                     explain_fix(evaluated, &mut said);
                 }
                 outcome = outcome.max(match fix(evaluated, &target) {
@@ -115,20 +117,20 @@ fn open(input: Input, args: &FixArgs) -> (Input, Target) {
 }
 
 fn fix(evaluated: &Evaluated<'_>, target: &Target) -> Result<Outcome> {
-    let before = evaluated.guest.text();
     let Some(fix) = &evaluated.evaluation.fix else {
         let blocked = evaluated.evaluation.verdict == Verdict::Blocked;
         if blocked {
             explain_block(evaluated);
         } else if matches!(target, Target::Stdout) {
-            io::stdout().write_all(before.as_bytes())?;
+            io::stdout().write_all(evaluated.guest.filtered(None)?.as_bytes())?;
         }
         return Ok(if blocked { Outcome::Stopped } else { Outcome::Clean });
     };
     let rewritten = || evaluated.guest.rewritten(fix).with_context(|| evaluated.name.to_owned());
     match target {
         Target::Stdout => {
-            io::stdout().write_all(rewritten()?.as_bytes())?;
+            let filtered = evaluated.guest.filtered(Some(fix)).with_context(|| evaluated.name.to_owned())?;
+            io::stdout().write_all(filtered.as_bytes())?;
             Ok(Outcome::Clean)
         }
         Target::Diff => {

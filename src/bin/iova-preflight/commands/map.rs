@@ -29,7 +29,7 @@ use crate::stderr::{self, complain};
 pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {
     let policy = ChosenPolicy::choose(args.policy.as_deref())?;
     let source = HostSource::choose(args.host.as_deref())?;
-    let mut evaluator = Evaluator::new(&source, &policy.policy);
+    let mut evaluator = Evaluator::new(&source, &policy.policy).of_kind(args.input);
     let mut outcome = Outcome::Clean;
     evaluator.each(
         Input::one(&args.path),
@@ -79,6 +79,9 @@ fn draw(evaluated: &Evaluated<'_>, source: &HostSource, policy: &ChosenPolicy) -
     let name = evaluated.guest.name();
     let guest = if name.is_empty() { evaluated.name.to_owned() } else { quoted(name) };
     let mut title = format!("{guest}{memory} — {}", source.notice);
+    if let Some(remark) = evaluated.guest.remark() {
+        title += &format!("; {remark}");
+    }
     if let Some(notice) = &policy.notice {
         title += &format!("; {notice}");
     }

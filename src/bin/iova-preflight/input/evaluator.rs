@@ -9,11 +9,14 @@ use iova_preflight::domain::{self, Domain, Unseen};
 use iova_preflight::host::Host;
 use iova_preflight::io::networks;
 use iova_preflight::policy::Policy;
+use iova_preflight::process::{OpenDevice, QemuProcess};
 use iova_preflight::report::Unreadable;
+use iova_preflight::report::running::ProcessReport;
 use iova_preflight::report::source::GuestSource;
 use iova_preflight::verdict::{Evaluation, evaluate};
 use iova_preflight::xml::Document;
 
+use crate::args::InputKind;
 use crate::input::host::HostSource;
 use crate::input::{Folders, Input};
 use crate::outcome::Outcome;
@@ -25,6 +28,8 @@ pub(crate) struct Evaluated<'a> {
     pub guest: GuestSource<'a>,
     pub evaluation: &'a Evaluation,
     pub host: &'a Host,
+    /// The process that runs it, where that is what was looked at.
+    pub process: Option<&'a ProcessReport>,
     /// What the guest's own `<metadata>` asks for and does not get.
     pub ignored: Option<&'a str>,
 }
@@ -45,6 +50,8 @@ fn needs_networks(domain: &Domain) -> bool {
 pub(crate) struct Evaluator<'a> {
     source: &'a HostSource,
     policy: &'a Policy,
+    /// What every input is, where somebody said so.
+    kind: Option<InputKind>,
     pub outcome: Outcome,
     /// What was found in folders.
     pub folders: Folders,
@@ -53,7 +60,12 @@ pub(crate) struct Evaluator<'a> {
 impl<'a> Evaluator<'a> {
     /// An evaluator for guests of `source` under `policy`.
     pub fn new(source: &'a HostSource, policy: &'a Policy) -> Self {
-        Self { source, policy, outcome: Outcome::Clean, folders: Folders::default() }
+        Self { source, policy, kind: None, outcome: Outcome::Clean, folders: Folders::default() }
+    }
+
+    /// The same, for inputs of this kind.
+    pub fn of_kind(self, kind: Option<InputKind>) -> Self {
+        Self { kind, ..self }
     }
 
     /// Evaluates one input and hands it to `evaluated`, or what is wrong with it to `unreadable`.
@@ -65,10 +77,14 @@ impl<'a> Evaluator<'a> {
     ) -> Result<()> {
         let name = input.name();
         let folder = input.folder();
+        let live = matches!(input, Input::Live(..));
         if let Some(folder) = &folder {
             self.folders.found(folder);
         }
         let path = input.path().map(Path::to_owned);
+        if let Input::Process(process) = input {
+            return self.process(&name, &process, evaluated, unreadable);
+        }
         let bytes = match input.read() {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -77,9 +93,14 @@ impl<'a> Evaluator<'a> {
                 return Ok(());
             }
         };
-        // What is found in folders is found as *.xml.
-        if folder.is_none() && !argv::is_xml(&bytes) {
-            return self.call(&name, &bytes, evaluated, unreadable);
+        // libvirt tells of domains, and what is found in folders is found as *.xml.
+        let is_xml = match self.kind {
+            _ if live || folder.is_some() => true,
+            Some(kind) => kind == InputKind::Xml,
+            None => argv::is_xml(&bytes),
+        };
+        if !is_xml {
+            return self.call(&name, &bytes, None, evaluated, unreadable);
         }
         let document = match Document::parse(&bytes) {
             Ok(document) => document,
@@ -106,7 +127,18 @@ impl<'a> Evaluator<'a> {
         if let Some(path) = path.filter(|_| needs_networks(&domain)) {
             host.networks.extend(networks::beside(&path));
         }
-        self.evaluate(&name, GuestSource::Xml(&document, &domain), &host, evaluated)
+        self.evaluate(&name, GuestSource::Xml(&document, &domain), &host, None, evaluated)
+    }
+
+    /// Evaluates the guest of a process, with the devices that it has got since its start.
+    fn process(
+        &mut self,
+        name: &str,
+        process: &QemuProcess,
+        evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
+        unreadable: impl FnMut(&str, Unreadable),
+    ) -> Result<()> {
+        self.call(name, &process.arguments, Some(process), evaluated, unreadable)
     }
 
     /// Evaluates a command line of QEMU's.
@@ -114,14 +146,24 @@ impl<'a> Evaluator<'a> {
         &mut self,
         name: &str,
         bytes: &[u8],
+        process: Option<&QemuProcess>,
         evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
         mut unreadable: impl FnMut(&str, Unreadable),
     ) -> Result<()> {
-        match Call::read(bytes) {
+        let call = if process.is_some() { Call::of_process(bytes) } else { Call::read(bytes) };
+        match call {
             Ok(call) => {
-                let launch = Launch::read(&call);
+                let program = process.and_then(|process| process.program.as_deref());
+                let called = call.program.as_ref().map(|word| word.text.as_str());
+                let mut launch = Launch::read_as(&call, program.or(called));
+                for device in process.iter().filter_map(|process| process.devices.as_ref()).flatten() {
+                    match device {
+                        OpenDevice::Vfio(name) => launch.attach_vfio(name),
+                        OpenDevice::VhostVdpa(path) => launch.attach_vhost_vdpa(path),
+                    }
+                }
                 let host = self.source.host_for(launch.program.as_deref());
-                self.evaluate(name, GuestSource::Call(&call, &launch), &host, evaluated)
+                self.evaluate(name, GuestSource::Call(&call, &launch), &host, process, evaluated)
             }
             Err(error) => {
                 self.outcome = Outcome::Failed;
@@ -136,6 +178,7 @@ impl<'a> Evaluator<'a> {
         name: &str,
         guest: GuestSource<'_>,
         host: &Host,
+        process: Option<&QemuProcess>,
         mut evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
     ) -> Result<()> {
         let evaluation = evaluate(guest.subject(), host, self.policy);
@@ -143,6 +186,8 @@ impl<'a> Evaluator<'a> {
             self.outcome = self.outcome.max(Outcome::Stopped);
         }
         let ignored = guest.domain().and_then(|domain| self.policy.refused_override(&domain.overrides));
-        evaluated(&Evaluated { name, guest, evaluation: &evaluation, host, ignored: ignored.as_deref() })
+        let process = process.map(|process| ProcessReport::new(process, &evaluation, host));
+        let (process, ignored) = (process.as_ref(), ignored.as_deref());
+        evaluated(&Evaluated { name, guest, evaluation: &evaluation, host, process, ignored })
     }
 }

@@ -24,7 +24,6 @@ pub(crate) struct HostSource {
 
 impl HostSource {
     /// This host, whatever it has.
-    #[cfg(feature = "libvirt")]
     pub fn this() -> Self {
         Self::detected(detect(Path::new("/")).profile)
     }

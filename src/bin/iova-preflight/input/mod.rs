@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use iova_preflight::io::file::{read_file_limited, read_limited, read_open};
+use iova_preflight::process::QemuProcess;
 use iova_preflight::xml::MAX_BYTES;
 use walkdir::WalkDir;
 
@@ -49,6 +50,8 @@ pub(crate) enum Input {
     /// A guest that libvirt told of: what to call it, and its XML.
     #[cfg_attr(not(feature = "libvirt"), allow(dead_code, reason = "only libvirt tells of guests"))]
     Live(String, Vec<u8>),
+    /// A QEMU that runs on this host.
+    Process(QemuProcess),
 }
 
 impl Input {
@@ -91,6 +94,7 @@ impl Input {
                 path.to_string_lossy().into_owned()
             }
             Self::Live(name, _) => name.clone(),
+            Self::Process(process) => format!("/proc/{}/cmdline", process.pid),
         }
     }
 
@@ -120,6 +124,7 @@ impl Input {
             Self::Open { file, .. } => read_open(file, MAX_BYTES),
             Self::Unreadable(_, error) => Err(error),
             Self::Live(_, xml) => Ok(xml),
+            Self::Process(process) => Ok(process.arguments),
         }
     }
 }

@@ -33,6 +33,17 @@ impl<'d> Mark<'d> {
         }
         Self { line: Span::new(start, end), span, text: printable(&label.text), kind }
     }
+
+    /// The same of an option of QEMU's: of a device with many properties, its driver says which it is, and leaves room.
+    fn of_option(mut self, source: &str) -> Self {
+        /// A longer value is not underlined as a whole, in bytes.
+        const LONG: usize = 24;
+        let value = &source[self.span.start..self.span.end];
+        if value.len() > LONG {
+            self.span.end = self.span.start + value.find(',').unwrap_or(value.len());
+        }
+        self
+    }
 }
 
 /// The lines of the source that the labels of a finding stand on, as few as show them: the renderer looks at all it is
@@ -49,7 +60,11 @@ pub(super) fn excerpts<'d>(guest: GuestSource<'d>, path: &str, finding: &'d Find
     };
     let related = finding.related.iter().map(|label| Mark::new(source, options, label, AnnotationKind::Context));
     let primary = Mark::new(source, options, &finding.primary, AnnotationKind::Primary);
-    let mut marks: Vec<Mark<'_>> = std::iter::once(primary).chain(related).collect();
+    let marks = std::iter::once(primary).chain(related);
+    let mut marks: Vec<Mark<'_>> = match guest {
+        GuestSource::Call(..) => marks.map(|mark| mark.of_option(source)).collect(),
+        GuestSource::Xml(..) => marks.collect(),
+    };
     let at = guest.location(finding.primary.span.start);
     let place = || Origin::path(path.to_owned()).line(at.line).char_column(at.column).into();
     if marks.iter().any(|mark| mark.line.end - mark.line.start > LONGEST_LINE) {

@@ -31,6 +31,8 @@ pub(crate) struct Printer<W: Write> {
     notice: Option<String>,
     /// The rules of the findings printed so far, each once.
     rules: Vec<&'static str>,
+    /// Whether all guests so far are domains.
+    only_domains: bool,
     /// Whether the last guest took one line only, to which the next may be joined.
     after_line: bool,
 }
@@ -70,6 +72,7 @@ impl<W: Write + RawStream> Printer<W> {
             table: Table::default(),
             notice: None,
             rules: Vec::new(),
+            only_domains: true,
             after_line: false,
         }
     }
@@ -110,6 +113,7 @@ impl<W: Write + RawStream> Printer<W> {
             text.push('\n');
         }
         self.after_line = !page.detail;
+        self.only_domains &= page.is_domain;
         text += &page.text;
         for rule in page.rules {
             if !self.rules.contains(&rule) {
@@ -147,7 +151,7 @@ impl<W: Write + RawStream> Printer<W> {
             .zip(self.counts.by_verdict)
             .map(|((verdict, style), count)| (verdict.name(), *style, count));
         let unreadable = ("unreadable", Style::new(), self.counts.unreadable);
-        let mut line = format!("{total} domains:");
+        let mut line = format!("{total} {}:", if self.only_domains { "domains" } else { "guests" });
         text += &line;
         let mut comma = "";
         for (name, style, count) in counts.chain([unreadable]).filter(|(_, _, count)| *count > 0) {

@@ -33,6 +33,8 @@ pub(crate) struct GuestPage {
     /// Whether it takes more than a line.
     pub(super) detail: bool,
     pub(super) row: Row,
+    /// Whether it was read from the XML of a domain.
+    pub(super) is_domain: bool,
     /// The rules of the findings that are shown.
     pub(super) rules: Vec<&'static str>,
 }
@@ -52,8 +54,10 @@ impl PageStyle {
         // The finding about the machine type says it already.
         let said = evaluation.findings.iter().any(|finding| finding.rule == UNKNOWN_MACHINE_TYPE);
         let assumptions: Vec<&String> = evaluation.assumptions.iter().filter(|_| !said).collect();
+        let remark = evaluated.guest.remark();
+        let has_notes = remark.is_some() || evaluated.process.is_some_and(|process| !process.notes.is_empty());
         let detail = evaluation.verdict != Verdict::NotApplicable
-            && (!shown.is_empty() || !assumptions.is_empty() || self.verbose);
+            && (!shown.is_empty() || !assumptions.is_empty() || has_notes || self.verbose);
 
         let style = verdict_style(evaluation.verdict);
         let mut text = format!("{style}{:<14}{style:#} {}", evaluation.verdict.name(), printable(evaluated.name));
@@ -65,12 +69,19 @@ impl PageStyle {
         }
         text.push('\n');
 
+        if let Some(remark) = &remark {
+            text += &self.line("input", remark);
+        }
         for finding in &shown {
             text += &self.finding(evaluated, finding);
             text.push('\n');
         }
         if let Some(layout) = evaluation.facts.layout.as_ref().filter(|_| detail) {
             text += &self.line("map", &map_line(layout, evaluated));
+        }
+        if let Some(process) = evaluated.process.filter(|_| detail) {
+            text += &self.line("process", &process.line());
+            process.notes.iter().for_each(|note| text += &self.line("note", note));
         }
         for assumption in assumptions {
             text += &self.line("note", assumption);
@@ -89,7 +100,8 @@ impl PageStyle {
             text.push('\n');
         }
         let rules = shown.iter().map(|finding| finding.rule).collect();
-        GuestPage { verdict: evaluation.verdict, text, detail, row: Row::new(evaluated), rules }
+        let is_domain = evaluated.guest.domain().is_some();
+        GuestPage { verdict: evaluation.verdict, text, detail, row: Row::new(evaluated), is_domain, rules }
     }
 
     fn line(&self, title: &str, text: &str) -> String {
