@@ -253,8 +253,8 @@ impl Service<'_> {
             );
             self.journal.line(Priority::Warning, &line);
         }
-        let is_news = self.agenda.is_newly_ignored(case.uuid, evaluated.ignored.as_deref());
-        if let Some(ignored) = evaluated.ignored.as_ref().filter(|_| is_news) {
+        let is_news = self.agenda.is_newly_ignored(case.uuid, evaluated.ignored);
+        if let Some(ignored) = evaluated.ignored.filter(|_| is_news) {
             self.journal.line(Priority::Warning, &format!("guest {name}: {ignored}"));
         }
         let worst = evaluation.findings.iter().max_by_key(|finding| finding.severity);
