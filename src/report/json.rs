@@ -8,6 +8,7 @@ use crate::address::GpaRange;
 use crate::finding::Severity;
 use crate::host::{Host, ReservedKind};
 use crate::machine::Family;
+use crate::mmio64::{Likelihood, Mmio64};
 use crate::qemu::layout::Layout;
 use crate::report::Unreadable;
 use crate::report::running::ProcessReport;
@@ -215,6 +216,46 @@ struct LayoutReport {
     layout: Layout,
     /// The memory devices, in the order of the domain.
     memory_devices: Vec<MemoryDeviceReport>,
+    /// The window that the guest's firmware has for 64-bit BARs; only where all firmware that it may be has the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mmio64: Option<GpaRange>,
+    /// The 64-bit BARs, as far as their sizes are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bars: Vec<BarReport>,
+}
+
+/// A 64-bit BAR, and where firmware puts it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Bar")]
+struct BarReport {
+    /// The PCI address of a passthrough device on the host, or what an emulated device is called.
+    device: String,
+    /// Which of its BARs, 0 to 5.
+    index: u8,
+    /// Bytes, a power of two.
+    size: u64,
+    /// The first address; null where firmware gives it none.
+    address: Option<u64>,
+    /// Whether all firmware that it may be puts it there; otherwise the likeliest does.
+    certain: bool,
+}
+
+impl BarReport {
+    /// The BARs that are placed by some firmware.
+    fn all(mmio64: &Mmio64) -> Vec<Self> {
+        let bars = mmio64.bars.iter().enumerate();
+        let placed = bars.filter_map(|(nth, bar)| {
+            let (place, likelihood) = mmio64.place(nth)?;
+            Some(Self {
+                device: bar.device.clone(),
+                index: bar.index,
+                size: bar.size,
+                address: place.map(|place| place.start),
+                certain: likelihood == Likelihood::Certain,
+            })
+        });
+        placed.collect()
+    }
 }
 
 /// A memory device.
@@ -330,6 +371,8 @@ impl Details {
                     .iter()
                     .map(|&(kind, range)| MemoryDeviceReport { kind, range })
                     .collect(),
+                mmio64: facts.mmio64.as_ref().and_then(Mmio64::window),
+                bars: facts.mmio64.as_ref().map(BarReport::all).unwrap_or_default(),
             }),
             passthrough: facts
                 .passthrough
