@@ -57,14 +57,14 @@ const PAGE: Page = Page {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bars::tests::{Case, found};
+    use super::super::bars::tests::{BarCase, found};
     use super::*;
 
     #[test]
     fn a_bar_beyond_the_hosts_bits_is_a_warning() {
         let at = |gib| {
             let placed = [("OVMF 2022.11", None, &[Some(gib)][..])];
-            found(&RULE, &Case { bits: 48, bars: &[32], placed: &placed, ..Case::default() })
+            found(&RULE, &BarCase { bits: 48, bars: &[32], placed: &placed, ..BarCase::default() })
         };
         assert!(at(1 << 17).is_empty());
         let findings = at(1 << 18);

@@ -86,20 +86,20 @@ const PAGE: Page = Page {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bars::tests::{Case, found};
+    use super::super::bars::tests::{BarCase, found};
     use super::*;
 
     /// OVMF with 46 bits has 56–64 TiB; VT-d of that host has 39 bits.
     #[test]
     fn a_bar_at_56_tib_is_out_of_reach_of_39_bits() {
         let placed = [("OVMF 2025.02", Some((57344, 65536)), &[Some(57344)][..])];
-        let case = |iommu_bits| Case { bits: 46, bars: &[32], iommu_bits, placed: &placed, ..Case::default() };
+        let case = |iommu_bits| BarCase { bits: 46, bars: &[32], iommu_bits, placed: &placed, ..BarCase::default() };
         let findings = found(&RULE, &case(Some(39)));
         let [(severity, title, _)] = &findings[..] else { panic!("{findings:?}") };
         assert_eq!(*severity, Severity::Warning);
         assert_eq!(title, "BAR 1 of 0000:41:00.0 (32 GiB) lies above the 39 bits that the host's IOMMU can address");
         assert!(found(&RULE, &case(Some(48))).is_empty() && found(&RULE, &case(None)).is_empty());
-        let required = found(&RULE, &Case { peer_to_peer: true, ..case(Some(39)) });
+        let required = found(&RULE, &BarCase { peer_to_peer: true, ..case(Some(39)) });
         assert_eq!(required[0].0, Severity::Error);
     }
 }

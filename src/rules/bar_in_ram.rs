@@ -69,30 +69,30 @@ const PAGE: Page = Page {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bars::tests::{Case, found};
+    use super::super::bars::tests::{BarCase, found};
     use super::*;
 
     /// SeaBIOS 1.16.3, 800 GiB, AMD, 40 bits, machine 7.2: measured at 768.
     #[test]
     fn a_bar_in_ram_is_a_warning() {
         let placed = [("SeaBIOS 1.16.3", Some((768, 896)), &[Some(768)][..])];
-        let case = Case { ram: 800, bars: &[16], placed: &placed, ..Case::default() };
+        let case = BarCase { ram: 800, bars: &[16], placed: &placed, ..BarCase::default() };
         let findings = found(&RULE, &case);
         let [(severity, title, cause)] = &findings[..] else { panic!("{findings:?}") };
         assert_eq!(*severity, Severity::Warning);
         assert_eq!(title, "BAR 1 of 0000:41:00.0 (16 GiB) lies in the guest's RAM");
         assert!(cause.ends_with("with SeaBIOS 1.16.3 it lies at 768–784 GiB"), "{cause}");
-        assert!(found(&RULE, &Case { ram: 700, ..case }).is_empty());
+        assert!(found(&RULE, &BarCase { ram: 700, ..case }).is_empty());
     }
 
     #[test]
     fn any_bar_of_unknown_size_is_hidden_where_the_window_is() {
         let old = ("SeaBIOS 1.16.2", Some((802, 803)), &[][..]);
         let placed = [("SeaBIOS 1.16.3", Some((768, 896)), &[][..]), old];
-        let findings = found(&RULE, &Case { ram: 800, bars: &[], placed: &placed[..1], ..Case::default() });
+        let findings = found(&RULE, &BarCase { ram: 800, bars: &[], placed: &placed[..1], ..BarCase::default() });
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].1, "every 64-bit BAR of 0000:41:00.0 lies in the guest's RAM");
-        let may = found(&RULE, &Case { ram: 800, bars: &[], placed: &placed, ..Case::default() });
+        let may = found(&RULE, &BarCase { ram: 800, bars: &[], placed: &placed, ..BarCase::default() });
         assert!(may[0].1.contains(" may lie in "), "{may:?}");
     }
 }

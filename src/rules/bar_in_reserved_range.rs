@@ -123,20 +123,20 @@ const PAGE: Page = Page {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bars::tests::{Case, found};
+    use super::super::bars::tests::{BarCase, found};
     use super::*;
 
     /// Debian 12's OVMF with four GPUs of 32 GiB in 64 GiB of RAM: the fourth lies at 992–1024 GiB.
     #[test]
     fn a_bar_across_the_range_is_a_warning_and_an_error_where_devices_have_to_reach_it() {
         let placed = [("OVMF 2022.11", Some((896, 1024)), &[Some(896), Some(928), Some(960), Some(992)][..])];
-        let case = Case { bars: &[32; 4], placed: &placed, ..Case::default() };
+        let case = BarCase { bars: &[32; 4], placed: &placed, ..BarCase::default() };
         let findings = found(&RULE, &case);
         let [(severity, title, cause)] = &findings[..] else { panic!("{findings:?}") };
         assert_eq!(*severity, Severity::Warning);
         assert_eq!(title, "BAR 1 of 0000:41:00.0 (32 GiB) lies in the reserved HyperTransport range, 1012–1024 GiB");
         assert!(cause.ends_with("with OVMF 2022.11 it lies at 992–1024 GiB"), "{cause}");
-        let required = found(&RULE, &Case { peer_to_peer: true, ..case });
+        let required = found(&RULE, &BarCase { peer_to_peer: true, ..case });
         assert_eq!(required.len(), 1);
         assert_eq!(required[0].0, Severity::Error);
     }
@@ -147,21 +147,21 @@ mod tests {
             ("OVMF 2025.02", Some((768, 896)), &[Some(768)][..]),
             ("OVMF 2022.11", Some((896, 1024)), &[Some(896)][..]),
         ];
-        let findings = found(&RULE, &Case { peer_to_peer: true, placed: &placed, ..Case::default() });
+        let findings = found(&RULE, &BarCase { peer_to_peer: true, placed: &placed, ..BarCase::default() });
         let [(severity, title, cause)] = &findings[..] else { panic!("{findings:?}") };
         assert_eq!(*severity, Severity::Warning);
         assert!(title.contains("may lie in") && cause.contains("with OVMF 2022.11"), "{title}: {cause}");
-        assert!(found(&RULE, &Case { placed: &placed[..1], ..Case::default() }).is_empty());
+        assert!(found(&RULE, &BarCase { placed: &placed[..1], ..BarCase::default() }).is_empty());
     }
 
     #[test]
     fn of_unknown_sizes_it_says_how_much_is_too_much() {
         let placed = [("OVMF 2022.11", Some((896, 1024)), &[][..])];
-        let findings = found(&RULE, &Case { bars: &[], placed: &placed, ..Case::default() });
+        let findings = found(&RULE, &BarCase { bars: &[], placed: &placed, ..BarCase::default() });
         let [(severity, title, _)] = &findings[..] else { panic!("{findings:?}") };
         assert_eq!(*severity, Severity::Note);
         assert!(title.starts_with("BARs of more than 116 GiB"), "{title}");
         let clear = [("OVMF 2025.02", Some((768, 896)), &[][..])];
-        assert!(found(&RULE, &Case { bars: &[], placed: &clear, ..Case::default() }).is_empty());
+        assert!(found(&RULE, &BarCase { bars: &[], placed: &clear, ..BarCase::default() }).is_empty());
     }
 }

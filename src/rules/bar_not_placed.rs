@@ -96,19 +96,19 @@ const PAGE: Page = Page {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bars::tests::{Case, found};
+    use super::super::bars::tests::{BarCase, found};
     use super::*;
 
     /// Three of four GPUs under X-PciMmio64Mb=524288, OVMF 2025.02: 512, 640, 768, none.
     #[test]
     fn a_bar_without_an_address_is_a_warning() {
         let placed = [("OVMF 2025.02", Some((512, 1024)), &[Some(512), Some(640), Some(768), None][..])];
-        let findings = found(&RULE, &Case { bars: &[128; 4], placed: &placed, ..Case::default() });
+        let findings = found(&RULE, &BarCase { bars: &[128; 4], placed: &placed, ..BarCase::default() });
         let [(severity, title, cause)] = &findings[..] else { panic!("{findings:?}") };
         assert_eq!((*severity, title.as_str()), (Severity::Warning, "BAR 1 of 0000:41:00.0 (128 GiB) gets no address"));
         assert!(cause.contains("512–1024 GiB, has no room"), "{cause}");
         let none = [("OVMF 2025.02", Some((896, 1024)), &[None; 4][..])];
-        let findings = found(&RULE, &Case { bars: &[128; 4], placed: &none, ..Case::default() });
+        let findings = found(&RULE, &BarCase { bars: &[128; 4], placed: &none, ..BarCase::default() });
         assert!(findings[0].1.ends_with("and 3 more get no address"), "{findings:?}");
     }
 
@@ -116,10 +116,10 @@ mod tests {
     #[test]
     fn a_window_in_ram_is_none() {
         let placed = [("OVMF 2025.02", Some((768, 896)), &[][..])];
-        let case = Case { ram: 800, bars: &[], placed: &placed, ..Case::default() };
+        let case = BarCase { ram: 800, bars: &[], placed: &placed, ..BarCase::default() };
         let findings = found(&RULE, &case);
         assert_eq!(findings[0].1, "every large BAR of 0000:41:00.0 gets no address");
         assert!(findings[0].2.contains("768–896 GiB, lies in RAM"), "{findings:?}");
-        assert!(found(&RULE, &Case { ram: 700, ..case }).is_empty());
+        assert!(found(&RULE, &BarCase { ram: 700, ..case }).is_empty());
     }
 }

@@ -139,7 +139,7 @@ pub(super) mod tests {
     pub(crate) type Placed<'a> = (&'a str, Option<(u64, u64)>, &'a [Option<u64>]);
 
     /// A guest to place BARs in.
-    pub(crate) struct Case<'a> {
+    pub(crate) struct BarCase<'a> {
         pub machine: &'a str,
         pub bits: u32,
         pub ram: u64,
@@ -150,7 +150,7 @@ pub(super) mod tests {
         pub placed: &'a [Placed<'a>],
     }
 
-    impl Default for Case<'_> {
+    impl Default for BarCase<'_> {
         fn default() -> Self {
             Self {
                 machine: "pc-q35-7.2",
@@ -164,7 +164,7 @@ pub(super) mod tests {
         }
     }
 
-    fn mmio64(case: &Case<'_>, origin: Origin) -> Mmio64 {
+    fn mmio64(case: &BarCase<'_>, origin: Origin) -> Mmio64 {
         let device = || "0000:41:00.0".to_owned();
         let bar = |&size: &u64| Bar { device: device(), index: 1, size: size * GIB, passed: true, origin };
         let possible = |&(firmware, window, addresses): &Placed<'_>| Possible {
@@ -187,7 +187,7 @@ pub(super) mod tests {
     }
 
     /// What a rule finds: severity, title, cause.
-    pub(crate) fn found(rule: &super::super::Rule, case: &Case<'_>) -> Vec<(Severity, String, String)> {
+    pub(crate) fn found(rule: &super::super::Rule, case: &BarCase<'_>) -> Vec<(Severity, String, String)> {
         let xml = format!(
             "<domain type='kvm'><name>a</name><memory unit='GiB'>{}</memory><os><type machine='{}'>hvm</type></os>\
              <cpu><maxphysaddr mode='emulate' bits='{}'/></cpu><devices><hostdev type='pci'><source>\
