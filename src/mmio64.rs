@@ -1,7 +1,7 @@
 //! Where a guest's 64-bit BARs may be once its firmware has run: what each firmware that is possible makes of them, side
 //! by side.
 
-use crate::address::GpaRange;
+use crate::address::{ABOVE_4G_START, GpaRange};
 use crate::command_line::Origin;
 use crate::host::FirmwareKind;
 
@@ -100,7 +100,9 @@ impl Mmio64 {
     /// The place of that BAR, the likeliest where they differ, and whether it is sure to be there.
     pub fn place(&self, bar: usize) -> Option<(Option<GpaRange>, Likelihood)> {
         let (_, first) = self.places(bar).next()?;
-        let same = self.places(bar).all(|(possible, place)| possible.exact && place == first);
+        // Below 4 GiB it depends on the 32-bit BARs.
+        let is_exact = |place: Option<GpaRange>| place.is_none_or(|place| place.start >= ABOVE_4G_START);
+        let same = self.places(bar).all(|(possible, place)| possible.exact && is_exact(place) && place == first);
         Some((first, if same { Likelihood::Certain } else { Likelihood::Possible }))
     }
 

@@ -168,9 +168,11 @@ struct Details {
     assumptions: Vec<String>,
     /// What the rules found.
     findings: Vec<FindingReport>,
-    /// The rewrite that helps; null unless the verdict is `fixable`.
+    /// The rewrite that helps; null unless the verdict is `fixable`, or `warn` with a warning that `fix --warnings` does
+    /// away with.
     fix: Option<FixReport>,
-    /// Why nothing helps, a sentence for each rewrite that was tried; empty unless the verdict is `blocked`.
+    /// Why nothing helps, a sentence for each rewrite that was tried; empty unless the verdict is `blocked`, or `warn` with a
+    /// warning that another rewrite may do away with.
     tried: Vec<String>,
 }
 
@@ -382,7 +384,7 @@ impl Details {
             assumptions: evaluation
                 .assumptions
                 .iter()
-                .chain(evaluation.fix.iter().filter_map(|fix| fix.assumption.as_ref()))
+                .chain(evaluation.any_fix().and_then(|fix| fix.assumption.as_ref()))
                 .cloned()
                 .collect(),
             findings: evaluation
@@ -396,7 +398,7 @@ impl Details {
                     location: guest.location(finding.primary.span.start).into(),
                 })
                 .collect(),
-            fix: evaluation.fix.as_ref().map(|fix| FixReport {
+            fix: evaluation.any_fix().map(|fix| FixReport {
                 changes: fix.changes.iter().map(ToString::to_string).collect(),
                 consequences: fix.consequences(),
                 diff: guest.diff(source, fix).unwrap_or_default(),

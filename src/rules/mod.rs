@@ -142,6 +142,19 @@ pub(crate) fn is_collision(finding: &Finding) -> bool {
     refuser(finding) == Refuser::Vfio
 }
 
+/// Whether it is about where firmware puts BARs.
+#[cfg(feature = "cli")]
+pub(crate) fn is_about_bars(finding: &Finding) -> bool {
+    let rules = [
+        bar_in_reserved_range::RULE,
+        bar_above_iommu_width::RULE,
+        bar_not_placed::RULE,
+        bar_in_ram::RULE,
+        bar_above_host_width::RULE,
+    ];
+    rules.iter().any(|rule| rule.found(finding))
+}
+
 /// Whether it is certain enough for the hook to stop a guest.
 pub(crate) fn stops(finding: &Finding) -> bool {
     finding.severity == Severity::Error && rule(finding.rule).is_some_and(|rule| rule.stops)
