@@ -17,8 +17,8 @@ use crate::version::Version;
 
 const MIB: u64 = 1 << 20;
 
-/// Accelerators that are not modelled (`accel/accel-softmmu.c`, later `accel/accel-system.c`, of QEMU 7.2 to 11.1).
-const ACCELERATORS: [&str; 8] = ["xen", "hvf", "whpx", "nvmm", "qtest", "mshv", "hax", "nitro"];
+/// Accelerators that a QEMU for Linux can have and that are not modelled (`accel/` of QEMU 7.2 to 11.1).
+const ACCELERATORS: [&str; 4] = ["xen", "qtest", "mshv", "nitro"];
 
 /// The most that `max-ram-below-4g` may be, in bytes (`pc_machine_set_max_ram_below_4g` in QEMU `hw/i386/pc.c`).
 const MAX_RAM_BELOW_4G: u64 = 4 << 30;
@@ -98,6 +98,16 @@ const UNREADABLE_JSON: Reading = if cfg!(feature = "cli") { Reading::Refused } e
 /// The first QEMU that refuses a unit after a hexadecimal number (`docs/about/removed-features.rst`).
 const WITHOUT_HEXADECIMAL_UNITS: Version = Version::new(8, 0);
 
+/// What cannot be settled before all arguments are known.
+#[derive(Default)]
+struct Pending<'a> {
+    ids: DeviceIds,
+    /// The last `-accel` of an accelerator that QEMU does not have.
+    accelerator: Option<[Argument<'a>; 2]>,
+    /// The last accelerators of the machine, if QEMU has none of them.
+    of_machine: Option<[Argument<'a>; 2]>,
+}
+
 /// Where in [`CommandLine::devices`] the first device with an id is.
 #[derive(Default)]
 struct DeviceIds {
@@ -121,7 +131,7 @@ impl DeviceIds {
 impl CommandLine {
     /// Reads the arguments that come after what there is already.
     pub fn merge<'a>(&mut self, arguments: impl IntoIterator<Item = Argument<'a>>) {
-        let mut ids = DeviceIds::default();
+        let mut pending = Pending::default();
         let mut arguments = arguments.into_iter().peekable();
         while let Some(option) = arguments.next() {
             // Both dashes mean the same to QEMU; what has none is a disk.
@@ -131,7 +141,12 @@ impl CommandLine {
             if value.is_none() && !is_switch(name) {
                 self.refused.push(Refused::new(&option, ""));
             }
-            self.option(name, &option, value.as_ref(), &mut ids);
+            self.option(name, option, value, &mut pending);
+        }
+        // One that QEMU lacks is passed over as long as there is another.
+        let lacking = pending.accelerator.filter(|_| self.accelerator.is_none());
+        for [option, value] in lacking.into_iter().chain(pending.of_machine) {
+            self.refuse(&option, &value);
         }
         self.check_cpu_class();
     }
@@ -149,32 +164,27 @@ impl CommandLine {
         }
     }
 
-    fn option(&mut self, name: &str, option: &Argument<'_>, value: Option<&Argument<'_>>, ids: &mut DeviceIds) {
+    fn option<'a>(&mut self, name: &str, option: Argument<'a>, value: Option<Argument<'a>>, pending: &mut Pending<'a>) {
         let Some(value) = value else {
             match name {
-                "enable-kvm" => self.machine.accelerator = Some(Accelerator::Kvm),
+                "enable-kvm" => {
+                    self.machine.accelerator = Some(Accelerator::Kvm);
+                    pending.of_machine = None;
+                }
                 "no-acpi" => self.machine.acpi = Some(false),
                 _ => {}
             }
             return;
         };
+        let (given, option, value) = ([option, value], &option, &value);
         match name {
-            "machine" | "M" => self.machine_option(option, value),
-            "accel" => {
-                let pairs = pairs(value, "accel");
-                let name = last(&pairs, "accel").map(|first| first.value.as_str()).unwrap_or_default();
-                match accelerator(name) {
-                    // Of several, QEMU tries the first.
-                    Some(first) => self.accelerator = self.accelerator.or(Some(first)),
-                    None if ACCELERATORS.contains(&name) => self.not_modelled(option, value),
-                    None => self.refuse(option, value),
-                }
-            }
+            "machine" | "M" => self.machine_option(given, pending),
+            "accel" => self.accelerator_option(given, pending),
             "cpu" => self.cpu_option(option, value),
             "m" => self.memory_option(option, value),
             "numa" => self.numa_option(option, value),
             "global" => self.global_option(option, value),
-            "set" => self.set_option(option, value, ids),
+            "set" => self.set_option(option, value, &mut pending.ids),
             "object" => self.structured(option, value, "qom-type", Self::object),
             "device" => self.structured(option, value, "driver", Self::device),
             "netdev" | "nic" => self.structured(option, value, "type", Self::host_end),
@@ -215,7 +225,24 @@ impl CommandLine {
         }
     }
 
-    fn machine_option(&mut self, option: &Argument<'_>, value: &Argument<'_>) {
+    /// QEMU tries one after the other and takes the first that it has (`do_configure_accelerator`).
+    fn accelerator_option<'a>(&mut self, given: [Argument<'a>; 2], pending: &mut Pending<'a>) {
+        let [option, value] = &given;
+        let pairs = pairs(value, "accel");
+        match last(&pairs, "accel").map(|name| name.value.as_str()).unwrap_or_default() {
+            // It lists those that it has, and ends.
+            "" | "help" | "?" => self.refuse(option, value),
+            _ if self.accelerator.is_some() => {}
+            name if ACCELERATORS.contains(&name) => self.not_modelled(option, value),
+            name => {
+                self.accelerator = accelerator(name);
+                pending.accelerator = Some(given);
+            }
+        }
+    }
+
+    fn machine_option<'a>(&mut self, given: [Argument<'a>; 2], pending: &mut Pending<'a>) {
+        let [option, value] = &given;
         let (mut all_known, mut all_taken) = (true, true);
         for Pair { key, value: text, origin } in pairs(value, "type") {
             let known = match key.as_str() {
@@ -242,7 +269,14 @@ impl CommandLine {
                     }
                     Some(())
                 }
-                "accel" => accelerator(&text).map(|first| self.machine.accelerator = Some(first)),
+                "accel" => {
+                    let mut names =
+                        text.split(':').filter(|name| accelerator(name).is_some() || ACCELERATORS.contains(name));
+                    let first = names.next();
+                    self.machine.accelerator = first.and_then(accelerator);
+                    pending.of_machine = if first.is_none() { Some(given) } else { None };
+                    first.is_none_or(|name| accelerator(name).is_some()).then_some(())
+                }
                 "cxl" if boolean(&text) == Some(false) => Some(()),
                 key if UNREADABLE_MACHINE.contains(&key.split('.').next().unwrap_or_default()) => None,
                 _ => Some(()),
@@ -451,11 +485,10 @@ fn reads(property: &str, value: &str) -> bool {
     }
 }
 
-/// The first of accelerators that colons separate; QEMU tries it first.
-fn accelerator(names: &str) -> Option<Accelerator> {
-    match names.split(':').next() {
-        Some("kvm") => Some(Accelerator::Kvm),
-        Some("tcg") => Some(Accelerator::Tcg),
+fn accelerator(name: &str) -> Option<Accelerator> {
+    match name {
+        "kvm" => Some(Accelerator::Kvm),
+        "tcg" => Some(Accelerator::Tcg),
         _ => None,
     }
 }
@@ -548,6 +581,52 @@ mod tests {
             assert_eq!(line.memory.map(|memory| memory.size.value), Some(bytes), "{text}");
             let refused: Vec<_> = line.refused.iter().map(|entry| entry.from).collect();
             assert_eq!(refused, from.map(Some).into_iter().collect::<Vec<_>>(), "{text}");
+        }
+    }
+
+    /// Expected values: `info kvm` of QEMU 7.2.22, 10.0.13 and 11.1.3; `None` where they end.
+    #[test]
+    fn the_first_accelerator_that_qemu_has_counts() {
+        use Accelerator::{Kvm, Tcg};
+        for (arguments, expected) in [
+            (&["-accel", "tcg", "-accel", "nosuch"][..], Some(Tcg)),
+            (&["-accel", "nosuch", "-accel", "kvm", "-accel", "tcg"], Some(Kvm)),
+            (&["-accel", "hvf", "-accel", "kvm"], Some(Kvm)),
+            (&["-accel", "KVM", "-accel", "tcg"], Some(Tcg)),
+            (&["-accel", "tcg,accel=kvm"], Some(Kvm)),
+            (&["-accel", "kvm:tcg", "-accel", "tcg"], Some(Tcg)),
+            (&["-accel", "kvm:tcg"], None),
+            (&["-accel", "nosuch", "-accel", "whpx"], None),
+            (&["-accel", ""], None),
+            (&["-accel", "thread=single", "-accel", "tcg"], None),
+            (&["-accel", "tcg", "-accel", "help"], None),
+            (&["-machine", "accel=nosuch:kvm:tcg"], Some(Kvm)),
+            (&["-machine", "accel=tcg:nosuch"], Some(Tcg)),
+            (&["-machine", "accel=:tcg"], Some(Tcg)),
+            (&["-machine", "accel=kvm,accel=tcg"], Some(Tcg)),
+            (&["-machine", "accel=nosuch", "-enable-kvm"], Some(Kvm)),
+            (&["-machine", "accel=nosuch", "-machine", "accel=kvm"], Some(Kvm)),
+            (&["-enable-kvm", "-machine", "accel=tcg"], Some(Tcg)),
+            (&["-enable-kvm", "-machine", "accel=nosuch"], None),
+            (&["-machine", "accel="], None),
+        ] {
+            let line = read(arguments);
+            let found = line.refused.is_empty().then(|| line.accelerator());
+            assert_eq!((found, line.not_modelled), (expected, Vec::new()), "{arguments:?}");
+        }
+    }
+
+    /// Whether a QEMU has these depends on how it was built.
+    #[test]
+    fn an_accelerator_of_some_builds_is_not_modelled() {
+        for (arguments, expected) in [
+            (&["-accel", "xen", "-accel", "kvm"][..], 1),
+            (&["-accel", "kvm", "-accel", "xen"], 0),
+            (&["-machine", "accel=nosuch:xen:kvm"], 1),
+            (&["-machine", "accel=kvm:xen"], 0),
+        ] {
+            let line = read(arguments);
+            assert_eq!((line.not_modelled.len(), line.refused.len()), (expected, 0), "{arguments:?}");
         }
     }
 
