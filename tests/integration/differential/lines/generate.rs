@@ -194,7 +194,31 @@ fn accelerator(rng: &mut Rng, draft: &mut Draft) {
             draft.option(rng, "accel", other);
         }
         5 => draft.option(rng, "accel", format!("accel={kind}")),
+        6 => accelerators_that_are_not_there(rng, draft, kind),
         _ => draft.option(rng, "accel", kind),
+    }
+}
+
+/// QEMU passes over those that it does not have, and refuses to start where there is no other.
+fn accelerators_that_are_not_there(rng: &mut Rng, draft: &mut Draft, kind: &str) {
+    draft.has.insert("accelerators that are not there");
+    let none = rng.text(&["nosuch", "hvf", "KVM", "tcg:kvm"]).to_owned();
+    match rng.below(6) {
+        0 => {
+            draft.option(rng, "accel", none);
+            draft.option(rng, "accel", kind);
+        }
+        1 => {
+            draft.option(rng, "accel", kind);
+            draft.option(rng, "accel", none);
+        }
+        2 => draft.option(rng, "machine", format!("accel=nosuch:{kind}")),
+        3 => draft.option(rng, "M", format!("accel={kind}:")),
+        4 => {
+            draft.option(rng, "machine", "accel=nosuch");
+            draft.option(rng, "M", format!("accel={kind}"));
+        }
+        _ => draft.option(rng, "accel", none),
     }
 }
 
