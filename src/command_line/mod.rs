@@ -17,6 +17,8 @@ mod options;
 mod origin;
 mod parse;
 mod passthrough;
+#[cfg(feature = "cli")]
+mod proxmox;
 mod value;
 mod words;
 

@@ -189,6 +189,8 @@ impl CommandLine {
             "device" => self.structured(option, value, "driver", Self::device),
             "netdev" | "nic" => self.structured(option, value, "type", Self::host_end),
             "blockdev" => self.structured(option, value, "driver", Self::host_end),
+            #[cfg(feature = "cli")]
+            "readconfig" if super::proxmox::is_known(value.text) => self.devices.extend(super::proxmox::devices(value)),
             // It may hold any other option.
             "readconfig" => self.not_modelled(option, value),
             _ => {}
