@@ -4,7 +4,7 @@
 //! `qemu_global_option` (`softmmu/qdev-monitor.c`), `x86_cpu_parse_featurestr` (`target/i386/cpu.c`), `parse_numa_node`
 //! (`hw/core/numa.c`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::cpu::{is_base_class, is_cpu_class};
 use super::value::{boolean, is_hexadecimal, number, size};
@@ -92,6 +92,9 @@ enum Reading {
     Refused,
 }
 
+/// Takes what an option says.
+type Take = fn(&mut CommandLine, Vec<Pair>, &Argument<'_>) -> Reading;
+
 /// What becomes of JSON that cannot be read; the hook reads none.
 const UNREADABLE_JSON: Reading = if cfg!(feature = "cli") { Reading::Refused } else { Reading::NotModelled };
 
@@ -102,10 +105,31 @@ const WITHOUT_HEXADECIMAL_UNITS: Version = Version::new(8, 0);
 #[derive(Default)]
 struct Pending<'a> {
     ids: DeviceIds,
+    /// The ids of objects.
+    objects: HashSet<String>,
+    /// `-machine nvdimm=on`.
+    #[cfg(feature = "cli")]
+    nvdimm: bool,
     /// The last `-accel` of an accelerator that QEMU does not have.
     accelerator: Option<[Argument<'a>; 2]>,
     /// The last accelerators of the machine, if QEMU has none of them.
     of_machine: Option<[Argument<'a>; 2]>,
+}
+
+impl Pending<'_> {
+    /// Whether QEMU takes the id of an object or device: it has to be one (`id_wellformed` in QEMU `util/id.c`), but of a
+    /// device as JSON, and there may be no other with it.
+    fn takes_id(&mut self, implied: &str, pairs: &[Pair], value: &Argument<'_>, devices: &[Device]) -> bool {
+        let Some(id) = last(pairs, "id").map(|id| id.value.as_str()) else { return true };
+        let wellformed = id.starts_with(|c: char| c.is_ascii_alphabetic())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+        match implied {
+            "qom-type" => wellformed && self.objects.insert(id.to_owned()),
+            "driver" if value.text.starts_with('{') => self.ids.index(id, devices).is_none(),
+            "driver" => wellformed && self.ids.index(id, devices).is_none(),
+            _ => true,
+        }
+    }
 }
 
 /// Where in [`CommandLine::devices`] the first device with an id is.
@@ -148,6 +172,8 @@ impl CommandLine {
         for [option, value] in lacking.into_iter().chain(pending.of_machine) {
             self.refuse(&option, &value);
         }
+        #[cfg(feature = "cli")]
+        self.check_memory_devices(pending.nvdimm);
         self.check_cpu_class();
     }
 
@@ -162,6 +188,37 @@ impl CommandLine {
             });
             self.not_modelled.extend(entries);
         }
+    }
+
+    /// What QEMU refuses of memory devices, and libvirt never writes: a back end that is used already
+    /// (`host_memory_backend_is_mapped`), a NUMA node that is not there (`pc_dimm_realize` in QEMU `hw/mem/pc-dimm.c`), and
+    /// NVDIMMs that the machine has switched off (`pc_memory_pre_plug` in `hw/i386/pc.c`).
+    #[cfg(feature = "cli")]
+    fn check_memory_devices(&mut self, nvdimm: bool) {
+        let mut used: HashSet<&str> = self.machine.memory_backend.as_deref().into_iter().collect();
+        used.extend(self.nodes.iter().filter_map(|node| match &node.memory {
+            NodeMemory::Backend(id) => Some(id.as_str()),
+            _ => None,
+        }));
+        let nodes = u64::try_from(self.nodes.len()).unwrap_or(u64::MAX).max(1);
+        let is_memory = |device: &&Device| {
+            matches!(device.driver.as_ref(), "pc-dimm" | "nvdimm")
+                || device.driver.starts_with("virtio-mem")
+                || device.driver.starts_with("virtio-pmem")
+        };
+        let mut refused = Vec::new();
+        for device in self.devices.iter().filter(is_memory) {
+            // Nothing is known of what a shell puts in.
+            let known = |name: &str| device.properties.get(name).filter(|told| !told.value.contains(['$', '`']));
+            let busy = known("memdev").is_some_and(|id| !used.insert(&id.value));
+            let node = known("node").map_or(Some(0), Property::number);
+            let off = device.driver == "nvdimm" && !nvdimm;
+            if busy || off || node.is_none_or(|node| node >= nodes) {
+                let (option, value) = ("-device".to_owned(), device.driver.clone().into_owned());
+                refused.push(Refused { option, value, origin: device.origin, from: None });
+            }
+        }
+        self.refused.extend(refused);
     }
 
     fn option<'a>(&mut self, name: &str, option: Argument<'a>, value: Option<Argument<'a>>, pending: &mut Pending<'a>) {
@@ -185,10 +242,10 @@ impl CommandLine {
             "numa" => self.numa_option(option, value),
             "global" => self.global_option(option, value),
             "set" => self.set_option(option, value, &mut pending.ids),
-            "object" => self.structured(option, value, "qom-type", Self::object),
-            "device" => self.structured(option, value, "driver", Self::device),
-            "netdev" | "nic" => self.structured(option, value, "type", Self::host_end),
-            "blockdev" => self.structured(option, value, "driver", Self::host_end),
+            "object" => self.structured(given, ("qom-type", Self::object), pending),
+            "device" => self.structured(given, ("driver", Self::device), pending),
+            "netdev" | "nic" => self.structured(given, ("type", Self::host_end), pending),
+            "blockdev" => self.structured(given, ("driver", Self::host_end), pending),
             #[cfg(feature = "cli")]
             "readconfig" if super::proxmox::is_known(value.text) => self.devices.extend(super::proxmox::devices(value)),
             // It may hold any other option.
@@ -209,12 +266,18 @@ impl CommandLine {
     /// The options that QEMU also reads as JSON.
     fn structured(
         &mut self,
-        option: &Argument<'_>,
-        value: &Argument<'_>,
-        implied: &str,
-        take: fn(&mut Self, Vec<Pair>, &Argument<'_>) -> Reading,
+        [option, value]: [Argument<'_>; 2],
+        (implied, take): (&str, Take),
+        pending: &mut Pending<'_>,
     ) {
+        let (option, value) = (&option, &value);
         let pairs = if value.text.starts_with('{') { json(value) } else { Some(pairs(value, implied)) };
+        // In a domain, libvirt's own words see to that.
+        if cfg!(feature = "cli")
+            && pairs.as_ref().is_some_and(|pairs| !pending.takes_id(implied, pairs, value, &self.devices))
+        {
+            self.refuse(option, value);
+        }
         let pairs = pairs.map(|mut pairs| {
             // Whatever the key is called, it is the kind of the thing.
             pairs.iter_mut().filter(|pair| pair.key == implied).for_each(|pair| pair.key.clear());
@@ -279,6 +342,12 @@ impl CommandLine {
                     pending.of_machine = if first.is_none() { Some(given) } else { None };
                     first.is_none_or(|name| accelerator(name).is_some()).then_some(())
                 }
+                #[cfg(feature = "cli")]
+                "nvdimm" => {
+                    all_taken &= boolean(&text).is_some();
+                    pending.nvdimm = boolean(&text) == Some(true);
+                    Some(())
+                }
                 "cxl" if boolean(&text) == Some(false) => Some(()),
                 key if UNREADABLE_MACHINE.contains(&key.split('.').next().unwrap_or_default()) => None,
                 _ => Some(()),
@@ -336,7 +405,10 @@ impl CommandLine {
         for pair in &pairs {
             let taken = match pair.key.as_str() {
                 // Without a unit it is MiB here, and bytes in maxmem.
-                "size" => size(&pair.value, unit(&pair.value)).map(|bytes| memory.size = told(bytes, pair)),
+                // A fraction is read as one of a byte before the unit is added.
+                "size" => size(&pair.value, 1)
+                    .and_then(|_| size(&pair.value, unit(&pair.value)))
+                    .map(|bytes| memory.size = told(bytes, pair)),
                 "maxmem" => size(&pair.value, 1).map(|bytes| memory.maxmem = Some(told(bytes, pair))),
                 "slots" => number(&pair.value).map(|slots| memory.slots = Some(told(slots, pair))),
                 _ => None,
@@ -362,6 +434,8 @@ impl CommandLine {
         }
         let next = u64::try_from(self.nodes.len()).ok();
         let id = last(&pairs, "nodeid").map_or(next, |id| number(&id.value));
+        #[cfg(feature = "cli")]
+        let id = id.filter(|id| self.takes_node(*id, &pairs));
         let memory = match (last(&pairs, "memdev"), last(&pairs, "mem")) {
             (Some(backend), _) => Some(NodeMemory::Backend(backend.value.clone())),
             (None, Some(mem)) => size(&mem.value, MIB).map(NodeMemory::Size),
@@ -371,6 +445,20 @@ impl CommandLine {
             (Some(id), Some(memory)) => self.nodes.push(NumaNode { id, memory }),
             _ => self.refuse(option, argument),
         }
+    }
+
+    /// Whether QEMU takes a node (`parse_numa_node`).
+    #[cfg(feature = "cli")]
+    fn takes_node(&self, id: u64, pairs: &[Pair]) -> bool {
+        const KEYS: [&str; 6] = ["type", "nodeid", "cpus", "mem", "memdev", "initiator"];
+        /// `MAX_NODES`.
+        const MOST: u64 = 128;
+        let has = |key: &str| last(pairs, key).is_some();
+        let sized = self.nodes.iter().any(|node| matches!(node.memory, NodeMemory::Size(_)));
+        let backed = self.nodes.iter().any(|node| matches!(node.memory, NodeMemory::Backend(_)));
+        let mixed = (sized || has("mem")) && (backed || has("memdev"));
+        let known = pairs.iter().all(|pair| KEYS.contains(&pair.key.as_str()));
+        id < MOST && known && !mixed && self.nodes.iter().all(|node| node.id != id)
     }
 
     fn global_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>) {
@@ -657,11 +745,46 @@ mod tests {
             &["-set", "device.nosuch.addr=1"],
             &["-accel", "nosuch"],
             &["-S", "-m"],
+            &["-m", "1.5"],
+            &["-numa", "node,nodeid=128"],
+            &["-numa", "node,foo=1"],
+            &["-numa", "node,memdev=a,mem=1G"],
+            &["-numa", "node", "-numa", "node,nodeid=0"],
+            &["-numa", "node,memdev=a", "-numa", "node,mem=1G"],
+            &["-object", "memory-backend-ram,size=1G,id=5"],
+            &["-object", "memory-backend-ram,size=1G,id=a/b"],
+            &["-object", "memory-backend-ram,size=1G,id=a", "-object", "rng-random,id=a"],
+            &["-device", "virtio-rng-pci,id=a b"],
+            &[
+                "-object",
+                "memory-backend-ram,size=1G,id=a",
+                "-device",
+                "pc-dimm,memdev=a",
+                "-device",
+                "pc-dimm,memdev=a",
+            ],
+            &["-machine", "memory-backend=a", "-device", "pc-dimm,memdev=a"],
+            &["-numa", "node,memdev=a", "-device", "pc-dimm,memdev=a"],
+            &["-device", "pc-dimm,memdev=a,node=1"],
+            &["-machine", "nvdimm=off", "-device", "nvdimm,memdev=a"],
+            &["-machine", "nvdimm=maybe"],
+            &["-device", "virtio-rng-pci,id=a", "-device", "{'driver':'virtio-rng-pci','id':'a'}"],
         ] {
             let line = read(arguments);
             assert_eq!((line.refused.len(), line.not_modelled.len()), (1, 0), "{arguments:?}");
         }
-        let taken = ["-machine", "acpi=auto", "-numa", "dist,src=0,dst=0,val=10", "-perfmap", "-jitdump", "-m", "4G"];
+        let taken = [
+            "-device",
+            "{'driver':'virtio-rng-pci','id':'5'}",
+            "-machine",
+            "acpi=auto",
+            "-numa",
+            "dist,src=0,dst=0,val=10",
+            "-perfmap",
+            "-jitdump",
+            "-m",
+            "4G",
+        ];
         assert_eq!(read(&taken).refused, []);
     }
 }
