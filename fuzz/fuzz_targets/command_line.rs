@@ -35,10 +35,10 @@ static SETTINGS: LazyLock<Vec<(Host, Policy)>> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| {
     is_xml(bytes);
     if let Ok(process) = Call::of_process(bytes) {
-        check_call(&process, Call::of_process);
+        check_call(&process, |bytes| Call::of_process(bytes));
     }
     match Call::read(bytes) {
-        Ok(call) => check_call(&call, Call::read),
+        Ok(call) => check_call(&call, |bytes| Call::read(bytes)),
         Err(error) => check_error(bytes, &error),
     }
 });
