@@ -556,7 +556,7 @@ fn mistake(rng: &mut Rng, draft: &mut Draft) {
         ("m", "size=4GiB"),
         ("m", "1.5"),
         ("m", "0x1.8G"),
-        ("cpu", "EPYC,phys-bits=99"),
+        ("cpu", "EPYC,phys-bits=20"),
         ("cpu", "EPYC,phys-bits=x"),
         ("cpu", "EPYC,lm=maybe"),
         ("global", "nosuch"),
