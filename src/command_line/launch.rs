@@ -115,7 +115,7 @@ impl Launch {
             _ => QemuTarget::X86_64,
         };
         let mut line = CommandLine { target, ..CommandLine::default() };
-        line.merge(arguments.iter().copied());
+        line.merge_all(arguments.iter().copied());
         if line.accelerator.is_some() && line.machine.accelerator.is_some() {
             line.refused.extend(second_accelerator(arguments));
         }

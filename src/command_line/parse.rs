@@ -104,6 +104,8 @@ const WITHOUT_HEXADECIMAL_UNITS: Version = Version::new(8, 0);
 /// What cannot be settled before all arguments are known.
 #[derive(Default)]
 struct Pending<'a> {
+    /// Whether the arguments are all that QEMU is told. What libvirt writes has ids, nodes and back ends as they have to be.
+    alone: bool,
     ids: DeviceIds,
     /// The ids of objects.
     objects: HashSet<String>,
@@ -155,7 +157,16 @@ impl DeviceIds {
 impl CommandLine {
     /// Reads the arguments that come after what there is already.
     pub fn merge<'a>(&mut self, arguments: impl IntoIterator<Item = Argument<'a>>) {
-        let mut pending = Pending::default();
+        self.read(arguments, Pending::default());
+    }
+
+    /// Reads the arguments that are all that QEMU is told.
+    #[cfg(feature = "cli")]
+    pub(super) fn merge_all<'a>(&mut self, arguments: impl IntoIterator<Item = Argument<'a>>) {
+        self.read(arguments, Pending { alone: true, ..Pending::default() });
+    }
+
+    fn read<'a>(&mut self, arguments: impl IntoIterator<Item = Argument<'a>>, mut pending: Pending<'a>) {
         let mut arguments = arguments.into_iter().peekable();
         while let Some(option) = arguments.next() {
             // Both dashes mean the same to QEMU; what has none is a disk.
@@ -173,7 +184,9 @@ impl CommandLine {
             self.refuse(&option, &value);
         }
         #[cfg(feature = "cli")]
-        self.check_memory_devices(pending.nvdimm);
+        if pending.alone {
+            self.check_memory_devices(pending.nvdimm);
+        }
         self.check_cpu_class();
     }
 
@@ -239,7 +252,7 @@ impl CommandLine {
             "accel" => self.accelerator_option(given, pending),
             "cpu" => self.cpu_option(option, value),
             "m" => self.memory_option(option, value),
-            "numa" => self.numa_option(option, value),
+            "numa" => self.numa_option(option, value, pending.alone),
             "global" => self.global_option(option, value),
             "set" => self.set_option(option, value, &mut pending.ids),
             "object" => self.structured(given, ("qom-type", Self::object), pending),
@@ -272,9 +285,7 @@ impl CommandLine {
     ) {
         let (option, value) = (&option, &value);
         let pairs = if value.text.starts_with('{') { json(value) } else { Some(pairs(value, implied)) };
-        // In a domain, libvirt's own words see to that.
-        if cfg!(feature = "cli")
-            && pairs.as_ref().is_some_and(|pairs| !pending.takes_id(implied, pairs, value, &self.devices))
+        if pending.alone && pairs.as_ref().is_some_and(|pairs| !pending.takes_id(implied, pairs, value, &self.devices))
         {
             self.refuse(option, value);
         }
@@ -425,7 +436,7 @@ impl CommandLine {
         self.memory = Some(memory);
     }
 
-    fn numa_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>) {
+    fn numa_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>, alone: bool) {
         let pairs = pairs(argument, "type");
         match last(&pairs, "type").map(|kind| kind.value.as_str()) {
             Some("node") => {}
@@ -434,8 +445,7 @@ impl CommandLine {
         }
         let next = u64::try_from(self.nodes.len()).ok();
         let id = last(&pairs, "nodeid").map_or(next, |id| number(&id.value));
-        #[cfg(feature = "cli")]
-        let id = id.filter(|id| self.takes_node(*id, &pairs));
+        let id = id.filter(|id| !alone || self.takes_node(*id, &pairs));
         let memory = match (last(&pairs, "memdev"), last(&pairs, "mem")) {
             (Some(backend), _) => Some(NodeMemory::Backend(backend.value.clone())),
             (None, Some(mem)) => size(&mem.value, MIB).map(NodeMemory::Size),
@@ -448,7 +458,6 @@ impl CommandLine {
     }
 
     /// Whether QEMU takes a node (`parse_numa_node`).
-    #[cfg(feature = "cli")]
     fn takes_node(&self, id: u64, pairs: &[Pair]) -> bool {
         const KEYS: [&str; 6] = ["type", "nodeid", "cpus", "mem", "memdev", "initiator"];
         /// `MAX_NODES`.
@@ -624,7 +633,7 @@ mod tests {
 
     fn read(arguments: &[&str]) -> CommandLine {
         let mut line = CommandLine::default();
-        line.merge(arguments.iter().enumerate().map(|(number, text)| Argument::numbered(number, text)));
+        line.merge_all(arguments.iter().enumerate().map(|(number, text)| Argument::numbered(number, text)));
         line
     }
 

@@ -40,7 +40,7 @@ fn what_cannot_be_read_is_named_with_its_place() {
             case("cut-in-a-character", b"kvm -name \xc3", "1:11", "not UTF-8"),
             case("surrogate", b"kvm -name \xed\xa0\x80", "1:11", "not UTF-8"),
             case("overlong", b"kvm -name \xc0\x80", "1:11", "not UTF-8"),
-            case("a-core", b"\x7fELF\x02\x01\x01\0qemu-system-x86_64\0-m\01G\0", "1:1", neither),
+            case("a-core", b"\x7fELF\x02\x01\x01\0qemu-system-x86_64\0-m\x001G\0", "1:1", neither),
             case("a-long-word", format!("kvm -name {} -m 1G", "x".repeat(MOST)), "1:11", "2 MiB"),
             case("many-words", format!("kvm {}", "-S ".repeat(MOST / 10)), "1:571952", "2 MiB"),
             case("many-words-between-nuls", "kvm\0".to_owned() + &"-S\0".repeat(MOST / 10), "1:571952", "2 MiB"),
