@@ -59,7 +59,7 @@ fn joined(one: Option<GpaRange>, other: Option<GpaRange>) -> Option<GpaRange> {
 }
 
 /// A message in the buffer.
-struct Hit {
+struct Occurrence {
     wording: &'static Wording,
     /// Where its line starts, or what of it is near, where its words do, and where the line ends.
     start: usize,
@@ -197,11 +197,11 @@ impl LogReader {
             return;
         }
         let Some(told) = (wording.read)(&spot) else { return };
-        let place = Hit { wording, start, at, end: line_end };
+        let place = Occurrence { wording, start, at, end: line_end };
         self.take(told, &place);
     }
 
-    fn take(&mut self, told: Meaning, place: &Hit) {
+    fn take(&mut self, told: Meaning, place: &Occurrence) {
         match told {
             Meaning::Cause(cause, clue) => {
                 self.add(cause, clue, Likeness::Own, place);
@@ -252,7 +252,7 @@ impl LogReader {
     }
 
     /// Counts a message; its place among the sightings.
-    fn add(&mut self, cause: Cause, clue: Clue, kind: Likeness, place: &Hit) -> Option<usize> {
+    fn add(&mut self, cause: Cause, clue: Clue, kind: Likeness, place: &Occurrence) -> Option<usize> {
         let same = |sighting: &&mut Sighting| {
             std::ptr::eq(sighting.wording, place.wording) && sighting.kind == kind && sighting.says(cause, &clue)
         };
