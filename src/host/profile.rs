@@ -232,7 +232,7 @@ impl Profile {
         };
         let emulator = |qemu: QemuTable| -> Result<Emulator, ProfileError> {
             let QemuTable { path, version: number, machines, aliases, deprecated } = qemu;
-            Ok(Emulator { path, version: version(number)?, machines, aliases, deprecated })
+            Ok(Emulator { path, version: version(number)?, machines, aliases, deprecated, ..Emulator::default() })
         };
         let mut reserved = regions(tables.iommu.reserved)?;
         let mut reserved_by_device = BTreeMap::new();
