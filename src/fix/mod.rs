@@ -514,6 +514,16 @@ mod tests {
         policy: &str,
     ) -> (Diagnosis, Result<Vec<String>, Vec<String>>) {
         let host = Host::from_profile(&format!("{EPYC}{host}")).expect("a profile");
+        planned_on(&host, machine, gib, cpu, policy)
+    }
+
+    fn planned_on(
+        host: &Host,
+        machine: &str,
+        gib: u64,
+        cpu: &str,
+        policy: &str,
+    ) -> (Diagnosis, Result<Vec<String>, Vec<String>>) {
         let xml = format!(
             "<domain type='kvm'><name>a</name><memory unit='GiB'>{gib}</memory>\
              <os><type machine='{machine}'>hvm</type></os>{cpu}\
@@ -522,8 +532,8 @@ mod tests {
         let document = Document::parse(xml.as_bytes()).expect("well-formed");
         let domain = crate::domain::read(&document).expect("a domain");
         let policy = Policy::from_toml(policy).expect("a policy");
-        let diagnosis = diagnose(&domain, &host, &policy);
-        let fix = plan((&domain).into(), &host, &policy, &diagnosis);
+        let diagnosis = diagnose(&domain, host, &policy);
+        let fix = plan((&domain).into(), host, &policy, &diagnosis);
         (diagnosis, fix.map(|fix| fix.changes.iter().map(Change::to_string).collect()))
     }
 
@@ -657,6 +667,25 @@ mod tests {
             let tried = upgraded(800, epyc, host, policy).expect_err("blocked");
             let says = |words: &str| tried.iter().any(|tried| tried.contains(words));
             assert!(says(why) && says("firmware loses devices' BARs"), "{tried:?}");
+        }
+    }
+
+    /// One bit more than the host has is not to be had, and a guest without it would lose its devices' BARs.
+    #[test]
+    fn a_host_of_few_bits_keeps_a_guest_from_a_new_machine_type() {
+        let profile = format!("{EPYC}[qemu]\nversion = '11.1.3'");
+        let narrow = |bits| Host { phys_bits: Some(bits), ..Host::from_profile(&profile).expect("a profile") };
+        for cpu in ["<cpu><model>EPYC</model></cpu>", "<cpu mode='host-passthrough'/>"] {
+            let after = |bits, gib| planned_on(&narrow(bits), "pc-q35-4.2", gib, cpu, "").1;
+            let tried = after(40, 800).expect_err("blocked");
+            assert_eq!(
+                tried,
+                ["41 physical address bits are needed with machine type pc-q35-8.2 (with fewer, firmware loses \
+                     devices' BARs), and the host has 40"],
+                "{cpu}"
+            );
+            assert_eq!(after(40, 700), Ok(vec!["machine pc-q35-4.2 → pc-q35-8.2".to_owned()]), "{cpu}");
+            assert!(after(41, 800).is_ok(), "{cpu}");
         }
     }
 }
