@@ -106,6 +106,40 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// The QEMU that it names.
+    #[cfg(feature = "cli")]
+    pub fn emulator(self) -> Option<&'a str> {
+        match self {
+            Self::Domain(domain) => domain.emulator.as_ref().map(|emulator| emulator.value.as_str()),
+            Self::Launch(launch) => launch.program.as_deref(),
+        }
+    }
+
+    /// Its passthrough devices, but for those that a network hands out.
+    #[cfg(feature = "cli")]
+    pub fn passthrough(self) -> Vec<Passthrough> {
+        match self {
+            Self::Domain(domain) => crate::libvirt::passthrough(domain),
+            Self::Launch(launch) => launch.line.passthrough(),
+        }
+    }
+
+    /// How much memory it may come to have, in bytes, as far as that is written down; not what NUMA cells add up to.
+    #[cfg(feature = "cli")]
+    pub fn most_memory(self) -> u64 {
+        match self {
+            Self::Domain(domain) => {
+                let kib = domain.memory.iter().chain(&domain.max_memory).map(|size| size.value).max().unwrap_or(0);
+                kib.saturating_mul(1024)
+            }
+            Self::Launch(launch) => {
+                let memory = launch.line.memory;
+                let size = memory.map_or(0, |memory| memory.size.value);
+                size.max(memory.and_then(|memory| memory.maxmem).map_or(0, |maxmem| maxmem.value))
+            }
+        }
+    }
+
     /// Who refuses a machine type that is not there.
     pub fn refuser(self) -> &'static str {
         match self {

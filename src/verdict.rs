@@ -61,8 +61,20 @@ pub struct Evaluation {
     pub hypotheses: Vec<(String, Facts)>,
     /// The rewrite that helps, where the verdict is [`Verdict::Fixable`].
     pub fix: Option<Fix>,
-    /// Why nothing helps, a sentence for each rewrite that was tried, where it is [`Verdict::Blocked`].
+    /// The rewrite that does away with a warning, where the verdict is [`Verdict::Warn`]: nobody has to make it.
+    #[cfg(feature = "cli")]
+    pub warning_fix: Option<Fix>,
+    /// Why nothing helps, a sentence for each rewrite that was tried, where it is [`Verdict::Blocked`], or where a warning
+    /// is one of those that a rewrite may do away with.
     pub tried: Vec<String>,
+}
+
+#[cfg(feature = "cli")]
+impl Evaluation {
+    /// The rewrite that helps, whether or not something stops the guest without it.
+    pub fn any_fix(&self) -> Option<&Fix> {
+        self.fix.as_ref().or(self.warning_fix.as_ref())
+    }
 }
 
 /// Evaluates a guest, and looks for a fix where it would not start.
@@ -78,8 +90,30 @@ pub fn evaluate<'a>(subject: impl Into<Subject<'a>>, host: &Host, policy: &Polic
             Err(tried) => (Verdict::Blocked, None, tried),
         },
     };
+    #[cfg(feature = "cli")]
+    let relief = match verdict {
+        Verdict::Warn => fix::relieve(subject, host, policy, &diagnosis),
+        _ => None,
+    };
+    #[cfg(feature = "cli")]
+    let (warning_fix, tried) = match relief {
+        Some(Ok(fix)) => (Some(fix), tried),
+        Some(Err(sentences)) => (None, sentences),
+        None => (None, tried),
+    };
     let Diagnosis { findings, not_applicable, assumptions, facts, hypotheses, .. } = diagnosis;
-    Evaluation { verdict, findings, not_applicable, assumptions, facts, hypotheses, fix, tried }
+    Evaluation {
+        verdict,
+        findings,
+        not_applicable,
+        assumptions,
+        facts,
+        hypotheses,
+        fix,
+        #[cfg(feature = "cli")]
+        warning_fix,
+        tried,
+    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,13 @@
 
 #[cfg(feature = "cli")]
 pub(crate) mod arguments;
+#[cfg(feature = "cli")]
+mod bars;
 mod draft;
 pub mod rewrite;
 
+#[cfg(feature = "cli")]
+pub(crate) use bars::relieve;
 use draft::{Draft, Fixed};
 
 use crate::evaluate::Diagnosis;
@@ -50,8 +54,9 @@ impl Fix {
         if has(Change::is_width) {
             sentences.push("the guest sees a wider CPU: hosts it migrates to need as many physical address bits");
         }
-        if has(Change::is_hole) {
-            sentences.push("devices with BARs larger than the new 64-bit PCI hole no longer fit");
+        // A larger one is there to move RAM.
+        if has(Change::is_hole) && !self.moves_ram {
+            sentences.push("the guest's kernel has less room for 64-bit BARs of devices that are plugged in later");
         }
         sentences.push("a running guest picks it up at its next cold start");
         sentences
@@ -73,7 +78,10 @@ pub enum Change {
     EmulateBits(u32),
     /// `<maxphysaddr mode='passthrough'/>`.
     PassHostBits,
-    /// A smaller `<pcihole64>`, in KiB.
+    /// `<maxphysaddr mode='passthrough' limit=…/>`.
+    #[cfg(feature = "cli")]
+    PassHostBitsUpTo(u32),
+    /// Another `<pcihole64>`, in KiB.
     PciHole64(u64),
     /// Another fixed address of a memory device, because the device memory region moves.
     DeviceAddress {
@@ -97,7 +105,10 @@ pub enum Change {
     /// `-cpu …,host-phys-bits=on`.
     #[cfg(feature = "cli")]
     HostPhysBits,
-    /// A smaller `pci-hole64-size`, in bytes.
+    /// `-cpu …,host-phys-bits=on,host-phys-bits-limit=`.
+    #[cfg(feature = "cli")]
+    HostPhysBitsUpTo(u32),
+    /// Another `pci-hole64-size`, in bytes.
     #[cfg(feature = "cli")]
     HoleSize(u64),
 }
@@ -108,12 +119,12 @@ impl Change {
         match self {
             Self::EmulateBits(_) | Self::PassHostBits => true,
             #[cfg(feature = "cli")]
-            Self::PhysBits(_) | Self::HostPhysBits => true,
+            Self::PhysBits(_) | Self::HostPhysBits | Self::HostPhysBitsUpTo(_) | Self::PassHostBitsUpTo(_) => true,
             _ => false,
         }
     }
 
-    /// Whether it makes the 64-bit PCI hole smaller.
+    /// Whether it changes the size of the 64-bit PCI hole.
     fn is_hole(&self) -> bool {
         match self {
             Self::PciHole64(_) => true,
@@ -134,6 +145,10 @@ impl std::fmt::Display for Change {
             Self::FreeAddress { from, .. } => write!(f, "memory device {from:#x} → any address"),
             Self::DeviceAddress { from, to, .. } => write!(f, "memory device {from:#x} → {to:#x}"),
             #[cfg(feature = "cli")]
+            Self::PassHostBitsUpTo(bits) => write!(f, "maxphysaddr passthrough, limit {bits}"),
+            #[cfg(feature = "cli")]
+            Self::HostPhysBitsUpTo(bits) => write!(f, "host-phys-bits on, limit {bits}"),
+            #[cfg(feature = "cli")]
             Self::PhysBits(bits) => write!(f, "phys-bits {bits}"),
             #[cfg(feature = "cli")]
             Self::HostPhysBits => write!(f, "host-phys-bits on"),
@@ -148,9 +163,7 @@ impl std::fmt::Display for Change {
 /// # Errors
 /// A sentence for each rewrite that was tried and does not help, or that the policy does not allow.
 pub(crate) fn plan(subject: Subject<'_>, host: &Host, policy: &Policy, broken: &Diagnosis) -> Result<Fix, Vec<String>> {
-    let moved = is_relocated(broken);
-    let draft = Draft::new(subject, host, policy);
-    let mut search = FixSearch { draft, host, policy, moved, tried: Vec::new() };
+    let mut search = FixSearch::new(subject, host, policy, broken);
     // From the guest's side, more address bits are less of a change than a smaller hole, and that less than another
     // machine type.
     let found = search
@@ -158,6 +171,8 @@ pub(crate) fn plan(subject: Subject<'_>, host: &Host, policy: &Policy, broken: &
         .or_else(|| search.shrink_hole(broken))
         .or_else(|| search.free_address(broken))
         .or_else(|| search.newer_machine(broken));
+    #[cfg(feature = "cli")]
+    let found = found.or_else(|| search.make_room_too(&[], broken));
     if let Some(fix) = found {
         return Ok(fix);
     }
@@ -213,7 +228,13 @@ fn upgrade(name: &str, to: &MachineType) -> Change {
 /// The fewest phys-bits with which the firmware's window for BARs lies above 1 TiB.
 const BITS_THAT_CLEAR_THE_WINDOW: u32 = 41;
 
-impl FixSearch<'_> {
+impl<'a> FixSearch<'a> {
+    /// For a guest that is broken as it is.
+    fn new(subject: Subject<'a>, host: &'a Host, policy: &'a Policy, broken: &Diagnosis) -> Self {
+        let draft = Draft::new(subject, host, policy);
+        Self { draft, host, policy, moved: is_relocated(broken), tried: Vec::new() }
+    }
+
     /// Remembers a sentence for the reader, once.
     fn note(&mut self, sentence: String) {
         if !self.tried.contains(&sentence) {
@@ -223,6 +244,10 @@ impl FixSearch<'_> {
 
     /// The rewrite, if it helps; otherwise remembers why not.
     fn accept(&mut self, changes: Vec<Change>, after: &Diagnosis) -> Option<Fix> {
+        #[cfg(feature = "cli")]
+        if let Some(fix) = self.make_room_too(&changes, after) {
+            return Some(fix);
+        }
         if !after.stops() {
             let moves_ram = is_relocated(after) && !self.moved;
             return Some(Fix { assumption: self.assumption(&changes), changes, moves_ram });

@@ -93,6 +93,13 @@ impl Host {
         self.firmwares.iter().find(|firmware| firmware.path.as_deref() == path)
     }
 
+    /// The memory BARs of the function at a PCI address, however it is spelled; `None` if they are unknown.
+    #[cfg(feature = "cli")]
+    pub fn bars(&self, address: &str) -> Option<&[PciBar]> {
+        let bars = self.pci.get(address).or_else(|| self.pci.get(&pci::address(address).ok()?));
+        bars.map(Vec::as_slice)
+    }
+
     /// The machine type that `requested` stands for.
     ///
     /// A versioned type stands for itself, whatever an alias of its name says: QEMU has no such alias, and one in a file

@@ -24,7 +24,7 @@ const BARS: u8 = 6;
 
 impl PciBar {
     /// Why there is no such BAR, if there is none.
-    pub(super) fn mistake(self) -> Option<String> {
+    pub(crate) fn mistake(self) -> Option<String> {
         // One of 64 bits takes up the register after it, too.
         let last = if self.bits64 { BARS.saturating_sub(2) } else { BARS.saturating_sub(1) };
         if self.index > last {

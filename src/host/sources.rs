@@ -7,12 +7,18 @@ use super::Profile;
 /// What can be known of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fact {
+    /// The host's name.
+    Name,
     /// Vendor of the CPU.
     CpuVendor,
     /// Its physical address bits.
     PhysBits,
+    /// Whether it has pages of 1 GiB.
+    GbPages,
     /// The kind of IOMMU.
     Iommu,
+    /// How many bits an IOVA may have.
+    IommuBits,
     /// What it reserves.
     Reserved,
     /// Version of the kernel.
@@ -23,6 +29,12 @@ pub enum Fact {
     Libvirt,
     /// The QEMU of guests that name none.
     Qemu,
+    /// The host's RAM.
+    Memory,
+    /// The firmware for guests.
+    Firmware,
+    /// The BARs of PCI functions.
+    Pci,
 }
 
 impl Fact {
@@ -36,7 +48,13 @@ impl Fact {
             Self::Iommu | Self::Reserved => {
                 "Guests are evaluated as if nothing were reserved, and every verdict says that it depends on that."
             }
-            Self::Kernel | Self::Kvm => "No verdict depends on it.",
+            Self::Name | Self::Kernel | Self::Kvm | Self::Memory => "No verdict depends on it.",
+            Self::GbPages => "The 64-bit BARs of guests are placed as with and as without; what both say is certain.",
+            Self::IommuBits => "No address is taken to be too wide for the IOMMU.",
+            Self::Firmware => {
+                "The 64-bit BARs of guests are placed as by every firmware that is known; what all of them do is certain."
+            }
+            Self::Pci => "Of a device whose BARs are unknown, only what holds for any BAR is said.",
             Self::Libvirt => "Guests are evaluated with a libvirt that passes every setting on to QEMU.",
             Self::Qemu => {
                 "Guests are evaluated with the newest known QEMU and every machine type; where an older one would change \
@@ -69,6 +87,9 @@ pub struct Described {
     pub origins: BTreeMap<Fact, FactOrigin>,
     /// Where what is known of each of [`Profile::emulators`] came from, in their order.
     pub emulators: Vec<String>,
+    /// Where what is known of each of [`super::Host::firmwares`] came from, in their order.
+    #[cfg(feature = "cli")]
+    pub firmwares: Vec<String>,
 }
 
 impl Described {

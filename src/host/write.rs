@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Described, Emulator, Fact, FactOrigin, Host, Iommu, Reserved};
+use super::{Described, Emulator, Fact, FactOrigin, FirmwareFile, Host, Iommu, PciBar, Reserved};
 use crate::address::AMD_HT_START;
 use crate::text;
 use crate::version::Version;
@@ -73,6 +73,7 @@ impl Described {
             "A host profile: `iova-preflight check --host FILE` evaluates guests for this host on any machine. Comments \
              say where a fact came from, or what is missing, what a verdict then takes for true, and how to get at it.",
         );
+        page.name();
         page.cpu();
         page.iommu();
         page.kernel();
@@ -80,6 +81,9 @@ impl Described {
         page.libvirt();
         page.qemu();
         page.emulators();
+        page.memory();
+        page.firmwares();
+        page.functions();
         page.lines
     }
 }
@@ -140,6 +144,14 @@ impl ProfileText<'_> {
         }
     }
 
+    fn name(&mut self) {
+        self.table("[host]", None);
+        match self.host().name.clone() {
+            Some(name) => self.entry("name", string(&name), self.found(Fact::Name)),
+            None => self.missing(Fact::Name, "name is missing:"),
+        }
+    }
+
     fn cpu(&mut self) {
         self.table("[cpu]", None);
         match self.host().cpu_vendor.clone() {
@@ -150,6 +162,10 @@ impl ProfileText<'_> {
             Some(bits) => self.entry("phys_bits", bits.to_string(), self.found(Fact::PhysBits)),
             None => self.missing(Fact::PhysBits, "phys_bits is missing:"),
         }
+        match self.host().gb_pages {
+            Some(there) => self.entry("gb_pages", there.to_string(), self.found(Fact::GbPages)),
+            None => self.missing(Fact::GbPages, "gb_pages is missing:"),
+        }
     }
 
     fn iommu(&mut self) {
@@ -159,6 +175,11 @@ impl ProfileText<'_> {
         match host.iommu {
             Some(kind) => self.entry("kind", string(kind.name()), self.found(Fact::Iommu)),
             None => self.missing(Fact::Iommu, "kind is missing:"),
+        }
+        match (self.host().iommu_bits, self.host().iommu) {
+            (Some(bits), _) => self.entry("address_bits", bits.to_string(), self.found(Fact::IommuBits)),
+            (None, Some(Iommu::None)) => {}
+            (None, _) => self.missing(Fact::IommuBits, "address_bits is missing:"),
         }
         match self.host().iommu {
             Some(Iommu::None) => {
@@ -304,6 +325,55 @@ impl ProfileText<'_> {
         }
     }
 
+    fn memory(&mut self) {
+        self.table("[memory]", None);
+        match self.host().memory {
+            Some(bytes) => self.entry("total", bytes.to_string(), self.found(Fact::Memory)),
+            None => self.missing(Fact::Memory, "total is missing:"),
+        }
+    }
+
+    fn firmwares(&mut self) {
+        let described = self.described;
+        let firmwares = &described.profile.host.firmwares;
+        if firmwares.is_empty() {
+            self.lines.push(ProfileLine::Blank);
+            self.missing(Fact::Firmware, "[[firmware]] is missing:");
+        }
+        for (number, FirmwareFile { path, kind, version }) in firmwares.iter().enumerate() {
+            let note = if path.is_some() { "of guests that name it" } else { "of guests that name none" };
+            self.table("[[firmware]]", Some(note));
+            if let Some(path) = path {
+                self.entry("path", string(path), None);
+            }
+            self.entry("kind", string(kind.key()), None);
+            if let Some(version) = version {
+                // Files of SeaBIOS have it in them.
+                let source = described.firmwares.get(number).filter(|&source| Some(source) != path.as_ref());
+                self.entry("version", string(version), source.cloned());
+            }
+        }
+    }
+
+    fn functions(&mut self) {
+        let described = self.described;
+        let functions = &described.profile.host.pci;
+        self.lines.push(ProfileLine::Blank);
+        if functions.is_empty() {
+            self.missing(Fact::Pci, "[[pci]] is missing:");
+            return;
+        }
+        let source = self.found(Fact::Pci).map(|source| format!(" ({source})")).unwrap_or_default();
+        self.comment(&format!(
+            "The memory BARs of what can be passed on, as large as they are now{source}. Leave out what no guest gets."
+        ));
+        for (address, bars) in functions {
+            self.table("[[pci]]", None);
+            self.entry("address", string(address), None);
+            self.list("bars", bars.iter().copied().map(inline_bar));
+        }
+    }
+
     fn emulator(&mut self, emulator: &Emulator, source: Option<&str>) {
         if let Some(source) = source {
             self.comment(&shortened(source));
@@ -364,6 +434,11 @@ fn inline(reserved: Reserved) -> String {
     format!("{{ start = {:#x}, end = {:#x}, type = \"{kind}\" }}", range.start, range.end)
 }
 
+fn inline_bar(bar: PciBar) -> String {
+    let PciBar { index, size, prefetchable, bits64 } = bar;
+    format!("{{ index = {index}, size = {size:#x}, prefetchable = {prefetchable}, bits64 = {bits64} }}")
+}
+
 fn line_length(key: &str, value: &str, note: &str) -> usize {
     let line = ProfileLine::Entry(key.to_owned(), value.to_owned(), Some(note.to_owned()));
     line.to_string().chars().count()
@@ -393,11 +468,28 @@ fn key(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::address::GpaRange;
-    use crate::host::{Profile, ReservedKind};
+    use crate::host::{FirmwareKind, Profile, ReservedKind};
 
     const HT: Reserved =
         Reserved { range: GpaRange::inclusive(AMD_HT_START, 0xff_ffff_ffff), kind: ReservedKind::Reserved };
     const MSI: Reserved = Reserved { range: GpaRange::inclusive(0xfee0_0000, 0xfeef_ffff), kind: ReservedKind::Msi };
+
+    const FACTS: [Fact; 14] = [
+        Fact::Name,
+        Fact::CpuVendor,
+        Fact::PhysBits,
+        Fact::GbPages,
+        Fact::Iommu,
+        Fact::IommuBits,
+        Fact::Reserved,
+        Fact::Kernel,
+        Fact::Kvm,
+        Fact::Libvirt,
+        Fact::Qemu,
+        Fact::Memory,
+        Fact::Firmware,
+        Fact::Pci,
+    ];
 
     fn of(start: u64, end: u64, kind: ReservedKind) -> Reserved {
         Reserved { range: GpaRange { start, end }, kind }
@@ -440,6 +532,24 @@ mod tests {
             kernel: Some(Version { major: 5, minor: 3, micro: 18 }),
             kvm: Some(true),
             libvirt: Some(Version::new(9, 0)),
+            name: Some("a\"b\n\u{1b}[31m".to_owned()),
+            gb_pages: Some(true),
+            memory: Some(2 << 40),
+            firmwares: vec![
+                FirmwareFile { path: None, kind: FirmwareKind::SeaBios, version: Some("1.16.3".to_owned()) },
+                FirmwareFile { path: Some("/\u{202e}'\n".to_owned()), kind: FirmwareKind::Ovmf, version: None },
+            ],
+            pci: [
+                ("0000:41:10.1".to_owned(), Vec::new()),
+                (
+                    "0000:c1:00.0".to_owned(),
+                    vec![
+                        PciBar { index: 0, size: 16 << 20, prefetchable: false, bits64: false },
+                        PciBar { index: 2, size: 128 << 30, prefetchable: true, bits64: true },
+                    ],
+                ),
+            ]
+            .into(),
             ..Host::default()
         };
         let turin = Host {
@@ -455,6 +565,7 @@ mod tests {
         let intel = Host {
             cpu_vendor: Some("GenuineIntel".to_owned()),
             iommu: Some(Iommu::Intel),
+            iommu_bits: Some(39),
             reserved: vec![MSI],
             reserved_by_device: BTreeMap::new(),
             ..amd.clone()
@@ -480,11 +591,10 @@ mod tests {
     }
 
     fn described(profile: Profile, origin: &FactOrigin) -> Described {
-        let facts = [Fact::CpuVendor, Fact::PhysBits, Fact::Iommu, Fact::Reserved];
-        let facts = facts.into_iter().chain([Fact::Kernel, Fact::Kvm, Fact::Libvirt, Fact::Qemu]);
         // Of the last one, nobody says where it came from.
         let emulators = profile.emulators.iter().skip(1).map(|_| "/a/b.xml".to_owned()).collect();
-        Described { origins: facts.map(|fact| (fact, origin.clone())).collect(), profile, emulators }
+        let firmwares = vec!["dpkg: seabios 1.16.3-2\n".to_owned()];
+        Described { origins: FACTS.map(|fact| (fact, origin.clone())).into(), profile, emulators, firmwares }
     }
 
     fn text(described: &Described) -> String {
@@ -542,11 +652,12 @@ mod tests {
     fn a_missing_fact_says_why_what_follows_and_what_to_do() {
         let origin = FactOrigin::Missing { why: "Nobody is root.".to_owned(), remedy: "Be root.".to_owned() };
         let text = text(&described(Profile::default(), &origin));
-        for fact in [Fact::CpuVendor, Fact::PhysBits, Fact::Iommu, Fact::Kernel, Fact::Kvm, Fact::Libvirt, Fact::Qemu] {
+        // What is reserved by no known IOMMU is not said to be missing too.
+        for fact in FACTS.into_iter().filter(|&fact| fact != Fact::Reserved) {
             let start: String = fact.assumption().chars().take(20).collect();
             assert!(text.contains(&start), "{fact:?}: {start}\n{text}");
         }
-        assert_eq!(text.matches("Nobody is root.").count(), 7, "{text}");
-        assert_eq!(text.matches("Remedy: Be root.").count(), 7, "{text}");
+        assert_eq!(text.matches("Nobody is root.").count(), 13, "{text}");
+        assert_eq!(text.matches("Remedy: Be root.").count(), 13, "{text}");
     }
 }

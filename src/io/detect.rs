@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 use super::capability_cache::{self, CachedQemu};
 use super::file::read_word;
 use super::networks;
+#[cfg(feature = "cli")]
+use super::{firmware, iommu_width, pci};
 use crate::command_line::Passthrough;
 use crate::domain::Domain;
+#[cfg(feature = "cli")]
+use crate::host::FirmwareFile;
 use crate::host::{
     DEFAULT_EMULATORS, Described, Fact, FactOrigin, Host, Iommu, Profile, Reserved, parse_reserved_regions,
 };
@@ -29,13 +33,41 @@ const OSRELEASE: &str = "proc/sys/kernel/osrelease";
 /// KVM's device node.
 const KVM: &str = "dev/kvm";
 
+/// What `uname -n` prints.
+#[cfg(feature = "cli")]
+const HOSTNAME: &str = "proc/sys/kernel/hostname";
+
+/// What the kernel says of memory (proc_meminfo(5)).
+#[cfg(feature = "cli")]
+const MEMINFO: &str = "proc/meminfo";
+
 /// Looks at the host whose root folder is `root` (`/`, or a copy in a test). What cannot be read stays unknown.
+#[cfg(feature = "cli")]
 pub fn detect(root: &Path) -> Described {
+    let mut described = detect_for_any_guest(root);
+    let host = &mut described.profile.host;
+    host.pci = pci::functions(root);
+    let functions = host.pci.len();
+    let found = format!("/{}/*/resource, {functions} function{}", pci::DEVICES, if functions == 1 { "" } else { "s" });
+    let origin = if functions > 0 { FactOrigin::Found(found) } else { missing(nothing_in(pci::DEVICES), "") };
+    described.origins.insert(Fact::Pci, origin);
+    for found in firmware::installed(root) {
+        host.firmwares.push(found.firmware);
+        described.firmwares.push(found.source);
+    }
+    described.origins.insert(Fact::Firmware, firmware_origin(&host.firmwares));
+    described
+}
+
+/// The same without what only some guests need: BARs of PCI functions and guest firmware.
+pub fn detect_for_any_guest(root: &Path) -> Described {
     let mut origins = BTreeMap::new();
     let mut host = cpu_and_iommu(root);
     origins.insert(Fact::CpuVendor, cpu_origin(host.cpu_vendor.is_some(), "CPUID leaf 0"));
     origins.insert(Fact::PhysBits, cpu_origin(host.phys_bits.is_some(), "CPUID leaf 0x80000008"));
     origins.insert(Fact::Iommu, iommu_origin(root));
+    #[cfg(feature = "cli")]
+    cli_facts(root, &mut host, &mut origins);
 
     let groups = groups(root);
     origins.insert(Fact::Reserved, groups.origin());
@@ -73,7 +105,61 @@ pub fn detect(root: &Path) -> Described {
             sources.push(source);
         }
     }
-    Described { profile, origins, emulators: sources }
+    Described {
+        profile,
+        origins,
+        emulators: sources,
+        #[cfg(feature = "cli")]
+        firmwares: Vec::new(),
+    }
+}
+
+/// The facts that the hook does without.
+#[cfg(feature = "cli")]
+fn cli_facts(root: &Path, host: &mut Host, origins: &mut BTreeMap<Fact, FactOrigin>) {
+    host.name = read_word(&root.join(HOSTNAME)).filter(|name| !name.is_empty());
+    origins.insert(Fact::Name, found_at(HOSTNAME, host.name.is_some()));
+    host.gb_pages = gb_pages();
+    origins.insert(Fact::GbPages, cpu_origin(host.gb_pages.is_some(), "CPUID leaf 0x80000001"));
+    let class = root.join(IOMMU_CLASS);
+    let mut units: Vec<String> = drivers(&class).filter(|name| name.starts_with("dmar")).collect();
+    units.sort_unstable();
+    host.iommu_bits = if host.iommu == Some(Iommu::Intel) { iommu_width::intel(&class, &units) } else { None };
+    let units = if units.len() == 1 { format!("{}/intel-iommu", units[0]) } else { "dmar*/intel-iommu".to_owned() };
+    origins.insert(
+        Fact::IommuBits,
+        match host.iommu_bits {
+            Some(_) => FactOrigin::Found(format!("/{IOMMU_CLASS}/{units}/cap")),
+            None if host.iommu == Some(Iommu::Amd) => missing(
+                "What the kernel shows of AMD's differs between its versions.",
+                "Set it by hand if you know it.",
+            ),
+            None => missing(format!("/{IOMMU_CLASS}/{units}/cap does not tell."), ""),
+        },
+    );
+    let total = read_word(&root.join(MEMINFO)).and_then(|text| {
+        let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"))?;
+        kib.trim().parse::<u64>().ok()?.checked_mul(1024)
+    });
+    host.memory = total;
+    origins.insert(Fact::Memory, found_at(MEMINFO, total.is_some()));
+}
+
+#[cfg(feature = "cli")]
+fn nothing_in(folder: &str) -> String {
+    format!("There is nothing in /{folder}.")
+}
+
+/// Where each file's version came from stands beside it; this is about all of them.
+#[cfg(feature = "cli")]
+fn firmware_origin(firmwares: &[FirmwareFile]) -> FactOrigin {
+    if firmwares.is_empty() {
+        return missing(
+            "No SeaBIOS in QEMU's folders and no OVMF in dpkg's database; that of rpm is not read.",
+            "`rpm -qf FILE` tells the version of a file; [[firmware]] takes it.",
+        );
+    }
+    FactOrigin::Found("files of SeaBIOS, dpkg".to_owned())
 }
 
 /// The path of a file below `root` as it is called on the host.
@@ -175,6 +261,18 @@ fn cpu() -> (Option<String>, Option<u32>) {
     let vendor = cpuid.get_vendor_info().map(|vendor| vendor.as_str().to_owned());
     let bits = cpuid.get_processor_capacity_feature_info().map(|info| u32::from(info.physical_address_bits()));
     (vendor, bits)
+}
+
+/// Whether there are pages of 1 GiB, by the same means.
+#[cfg(all(feature = "cli", target_arch = "x86_64"))]
+fn gb_pages() -> Option<bool> {
+    let features = raw_cpuid::CpuId::new().get_extended_processor_and_feature_identifiers();
+    features.map(|features| features.has_1gib_pages())
+}
+
+#[cfg(all(feature = "cli", not(target_arch = "x86_64")))]
+fn gb_pages() -> Option<bool> {
+    None
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::host::{BUILTIN, Builtin, Described, Emulator, Fact, FactOrigin, Host, Iommu, Reserved, builtin};
+use crate::host::{
+    BUILTIN, Builtin, Described, Emulator, Fact, FactOrigin, FirmwareFile, Host, Iommu, PciBar, Reserved, builtin,
+};
 use crate::report::json::ReservedReport;
 use crate::version::Version;
 
@@ -16,6 +18,7 @@ pub const VERSION: u32 = 1;
 #[derive(Debug, Serialize)]
 pub struct HostFacts {
     version: u32,
+    host: NameFacts,
     cpu: CpuFacts,
     iommu: IommuFacts,
     kernel: VersionFacts,
@@ -24,6 +27,41 @@ pub struct HostFacts {
     qemu: Known<QemuFacts>,
     /// The QEMUs of guests that name one.
     emulators: Vec<Known<QemuFacts>>,
+    memory: MemoryFacts,
+    /// The firmware for guests; without a path, of those that name none.
+    firmware: Known<Vec<FirmwareFacts>>,
+    /// The memory BARs of each PCI function that can be passed on.
+    pci: Known<BTreeMap<String, Vec<BarFacts>>>,
+}
+
+#[derive(Debug, Serialize)]
+struct NameFacts {
+    name: Known<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemoryFacts {
+    /// Bytes.
+    total: Known<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct FirmwareFacts {
+    path: Option<String>,
+    kind: &'static str,
+    version: Option<String>,
+    /// Where the version came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct BarFacts {
+    index: u8,
+    /// Bytes.
+    size: u64,
+    prefetchable: bool,
+    bits64: bool,
 }
 
 /// A fact with where it came from, or why there is none.
@@ -50,11 +88,14 @@ struct Missing {
 struct CpuFacts {
     vendor: Known<String>,
     phys_bits: Known<u32>,
+    gb_pages: Known<bool>,
 }
 
 #[derive(Debug, Serialize)]
 struct IommuFacts {
     kind: Known<&'static str>,
+    /// How many bits an IOVA may have.
+    address_bits: Known<u32>,
     reserved: Known<Vec<ReservedReport>>,
     /// What the group of each device reserves.
     devices: BTreeMap<String, Vec<ReservedReport>>,
@@ -94,19 +135,22 @@ fn regions(reserved: &[Reserved]) -> Vec<ReservedReport> {
 impl HostFacts {
     /// What is known of a host.
     pub fn new(described: &Described) -> Self {
-        let Described { profile, emulators, .. } = described;
+        let Described { profile, emulators, firmwares, .. } = described;
         let host = &profile.host;
         let version = |fact, version: Option<Version>| VersionFacts {
             version: known(described, fact, version.map(|version| version.to_string())),
         };
         Self {
             version: VERSION,
+            host: NameFacts { name: known(described, Fact::Name, host.name.clone()) },
             cpu: CpuFacts {
                 vendor: known(described, Fact::CpuVendor, host.cpu_vendor.clone()),
                 phys_bits: known(described, Fact::PhysBits, host.phys_bits),
+                gb_pages: known(described, Fact::GbPages, host.gb_pages),
             },
             iommu: IommuFacts {
                 kind: known(described, Fact::Iommu, host.iommu.map(Iommu::name)),
+                address_bits: known(described, Fact::IommuBits, host.iommu_bits),
                 reserved: known(described, Fact::Reserved, host.knows_reserved().then(|| regions(&host.reserved))),
                 devices: host.reserved_by_device.iter().map(|(device, own)| (device.clone(), regions(own))).collect(),
             },
@@ -124,8 +168,25 @@ impl HostFacts {
                     missing: None,
                 })
                 .collect(),
+            memory: MemoryFacts { total: known(described, Fact::Memory, host.memory) },
+            firmware: known(described, Fact::Firmware, firmware(&host.firmwares, firmwares)),
+            pci: known(described, Fact::Pci, functions(&host.pci)),
         }
     }
+}
+
+fn firmware(files: &[FirmwareFile], sources: &[String]) -> Option<Vec<FirmwareFacts>> {
+    let facts = |(number, file): (usize, &FirmwareFile)| {
+        let FirmwareFile { path, kind, version } = file.clone();
+        FirmwareFacts { path, kind: kind.key(), version, source: sources.get(number).cloned() }
+    };
+    (!files.is_empty()).then(|| files.iter().enumerate().map(facts).collect())
+}
+
+fn functions(functions: &BTreeMap<String, Vec<PciBar>>) -> Option<BTreeMap<String, Vec<BarFacts>>> {
+    let facts = |&PciBar { index, size, prefetchable, bits64 }: &PciBar| BarFacts { index, size, prefetchable, bits64 };
+    let named = functions.iter().map(|(address, bars)| (address.clone(), bars.iter().map(facts).collect()));
+    (!functions.is_empty()).then(|| named.collect())
 }
 
 fn known<T>(described: &Described, fact: Fact, value: Option<T>) -> Known<T> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use iova_preflight::domain;
-use iova_preflight::host::{Described, Fact, FactOrigin, Iommu, Profile};
+use iova_preflight::host::{Described, Fact, FactOrigin, FirmwareKind, Iommu, Profile};
 use iova_preflight::io::detect::detect;
 use iova_preflight::policy::Policy;
 use iova_preflight::report::host_facts::HostFacts;
@@ -48,6 +48,26 @@ impl Root {
             self.folder(&format!("{group}/devices/{device}"));
         }
         self.write(&format!("{group}/reserved_regions"), regions)
+    }
+
+    /// A PCI function: start, size and flags of its BARs, then of those of its virtual functions.
+    fn function(
+        &self,
+        address: &str,
+        class: &str,
+        bars: &[(u64, u64, u64)],
+        virtual_bars: &[(u64, u64, u64)],
+    ) -> &Self {
+        let line = |&(start, size, flags): &(u64, u64, u64)| {
+            format!("{start:#018x} {:#018x} {flags:#018x}\n", start + size - 1)
+        };
+        let none = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n";
+        let lines = |bars: &[(u64, u64, u64)], count: usize| {
+            bars.iter().map(line).chain(std::iter::repeat_n(none.to_owned(), count - bars.len())).collect::<String>()
+        };
+        let folder = format!("sys/bus/pci/devices/{address}");
+        let resource = lines(bars, 7) + &lines(virtual_bars, 6);
+        self.write(&format!("{folder}/class"), &format!("{class}\n")).write(&format!("{folder}/resource"), &resource)
     }
 
     /// As libvirt writes its cache: version 9.0.0, and machine types of the two chipsets.
@@ -96,6 +116,36 @@ fn epyc(name: &str) -> Root {
         "/opt/qemu-6.2/bin/qemu-system-x86_64",
         (6, 2),
         &["6.0", "6.1", "6.2"],
+    );
+    root.write("proc/sys/kernel/hostname", "epyc-1\n")
+        .write("proc/meminfo", "MemTotal:       1056681984 kB\nMemFree: 1 kB\n");
+    root.function("0000:40:01.1", "0x060400", &[], &[])
+        .function(
+            "0000:41:00.0",
+            "0x020000",
+            &[(0x6_0000_0000, 1 << 20, 0x14_220c)],
+            &[(0x6_1000_0000, 64 << 14, 0x14_220c)],
+        )
+        .function("0000:41:10.1", "0x020000", &[(0x6_1000_4000, 1 << 14, 0x14_220c)], &[])
+        .function("0000:41:10.2", "0x020000", &[], &[])
+        .function(
+            "0000:c1:00.0",
+            "0x030200",
+            &[(0xb100_0000, 16 << 20, 0x4_0200), (0x3_8000_0000_0000, 128 << 30, 0x14_220c)],
+            &[],
+        );
+    // A kernel that shows no BARs of virtual functions.
+    let physical = root.0.join("sys/bus/pci/devices/0000:41:00.0");
+    std::os::unix::fs::symlink(physical, root.0.join("sys/bus/pci/devices/0000:41:10.2/physfn")).expect("a link");
+    root.write("sys/bus/pci/devices/0000:41:00.0/sriov_totalvfs", "64\n");
+    root.write("usr/share/seabios/bios-256k.bin", "SeaBIOS (version %s)\n\u{0}1.16.2-debian-1.16.2-1\u{0}");
+    root.write(
+        "var/lib/dpkg/status",
+        "Package: ovmf\nStatus: install ok installed\nVersion: 2022.11-6+deb12u2\n\nPackage: z\n",
+    );
+    root.write(
+        "var/lib/dpkg/info/ovmf.list",
+        "/.\n/usr/share/OVMF/OVMF_CODE_4M.fd\n/usr/share/OVMF/OVMF_VARS_4M.fd\n/usr/share/ovmf/OVMF.fd\n",
     );
     root
 }
@@ -227,12 +277,19 @@ fn every_fact_says_where_it_came_from() {
         (Fact::Kernel, "/proc/sys/kernel/osrelease"),
         (Fact::Kvm, "/dev/kvm"),
         (Fact::Qemu, "/var/cache/libvirt/qemu/capabilities/0a1b.xml"),
+        (Fact::Name, "/proc/sys/kernel/hostname"),
+        (Fact::Memory, "/proc/meminfo"),
+        (Fact::Pci, "/sys/bus/pci/devices/*/resource, 4 functions"),
+        (Fact::Firmware, "files of SeaBIOS, dpkg"),
     ] {
         assert_eq!(source(&found, fact), expected);
     }
     assert_eq!(found.emulators, ["/var/cache/libvirt/qemu/capabilities/2c3d.xml"]);
+    assert!(why(&found, Fact::IommuBits).1.contains("by hand"));
     let text = written(&found);
     for line in [
+        "name = \"epyc-1\"                 # /proc/sys/kernel/hostname",
+        "version = \"2022.11-6+deb12u2\"   # dpkg: ovmf 2022.11-6+deb12u2",
         "kind = \"amd\"                    # /sys/class/iommu: ivhd0 and 1 more",
         "[[iommu.reserved]]              # HyperTransport, 1012–1024 GiB",
         "version = \"6.1.0\"               # /proc/sys/kernel/osrelease",
@@ -282,6 +339,40 @@ fn what_is_missing_is_told_from_what_is_not_there() {
 }
 
 #[test]
+fn bars_are_as_large_as_sysfs_says() {
+    let root = epyc("bars");
+    let host = root.detect().profile.host;
+    let sizes = |address: &str| -> Option<Vec<(u8, u64, bool)>> {
+        host.bars(address).map(|bars| bars.iter().map(|bar| (bar.index, bar.size, bar.bits64)).collect())
+    };
+    assert_eq!(sizes("0000:C1:00.0"), Some(vec![(0, 16 << 20, false), (1, 128 << 30, true)]));
+    assert_eq!(sizes("0000:41:10.1"), Some(vec![(0, 1 << 14, true)]));
+    // As large as its physical function says, for 64 of them.
+    assert_eq!(sizes("0000:41:10.2"), Some(vec![(0, 1 << 14, true)]));
+    assert_eq!((sizes("0000:40:01.1"), sizes("0000:42:00.0")), (None, None));
+    let paths = |kind| host.firmwares.iter().filter(move |file| file.kind == kind).map(|file| file.path.as_deref());
+    assert_eq!(paths(FirmwareKind::SeaBios).collect::<Vec<_>>(), [None, Some("/usr/share/seabios/bios-256k.bin")]);
+    assert_eq!(
+        paths(FirmwareKind::Ovmf).collect::<Vec<_>>(),
+        [Some("/usr/share/OVMF/OVMF_CODE_4M.fd"), Some("/usr/share/ovmf/OVMF.fd")]
+    );
+    assert_eq!(host.memory, Some(1_056_681_984 << 10));
+}
+
+/// The capability register of a client's two units, and one that does not tell.
+#[test]
+fn the_narrowest_unit_of_vt_d_counts() {
+    let root = Root::new("vt-d");
+    let unit = |name: &str| format!("sys/class/iommu/{name}/intel-iommu/cap");
+    root.write(&unit("dmar0"), "8d2078c106f0466\n").write(&unit("dmar1"), "d2008c40660462\n");
+    let found = root.detect();
+    assert_eq!(found.profile.host.iommu_bits, Some(39));
+    assert_eq!(source(&found, Fact::IommuBits), "/sys/class/iommu/dmar*/intel-iommu/cap");
+    root.folder("sys/class/iommu/dmar2");
+    assert_eq!(root.detect().profile.host.iommu_bits, None);
+}
+
+#[test]
 fn an_amd_iommu_that_does_not_tell_leaves_the_verdict_open() {
     let root = Root::new("open");
     root.folder("sys/class/iommu/ivhd0");
@@ -302,9 +393,14 @@ fn json_has_every_fact_with_its_source_or_why_it_is_missing() {
     assert_eq!(json["qemu"]["value"]["version"], "7.2.0");
     assert_eq!(json["qemu"]["source"], "/var/cache/libvirt/qemu/capabilities/0a1b.xml");
     assert_eq!(json["emulators"][0]["value"]["aliases"]["q35"], "pc-q35-6.2");
+    assert_eq!(json["pci"]["value"]["0000:c1:00.0"][1]["size"], 128_u64 << 30);
+    assert_eq!(json["firmware"]["value"][0]["version"], "1.16.2-debian-1.16.2-1");
+    assert!(json["iommu"]["address_bits"]["missing"]["why"].is_string(), "{json:#}");
     let bare = Root(crate::common::work_dir("host-json-bare"));
     let json = serde_json::to_value(HostFacts::new(&bare.detect())).expect("JSON");
-    for fact in [&json["iommu"]["kind"], &json["kernel"]["version"], &json["libvirt"]["version"], &json["qemu"]] {
+    for fact in
+        [&json["iommu"]["kind"], &json["kernel"]["version"], &json["libvirt"]["version"], &json["qemu"], &json["pci"]]
+    {
         assert_eq!(fact["value"], Value::Null);
         assert!(fact["missing"]["why"].as_str().is_some_and(|why| !why.is_empty()), "{json:#}");
         assert!(fact["missing"]["assumption"].as_str().is_some_and(|text| !text.is_empty()), "{json:#}");
@@ -318,6 +414,8 @@ fn on_a(vendor: &str, root: &Root) -> Described {
     described.profile.host.phys_bits = Some(48);
     described.origins.insert(Fact::CpuVendor, FactOrigin::Found("CPUID leaf 0".to_owned()));
     described.origins.insert(Fact::PhysBits, FactOrigin::Found("CPUID leaf 0x80000008".to_owned()));
+    described.profile.host.gb_pages = Some(true);
+    described.origins.insert(Fact::GbPages, FactOrigin::Found("CPUID leaf 0x80000001".to_owned()));
     described
 }
 
@@ -335,6 +433,7 @@ fn profiles_look_as_they_did() {
 
     let intel = Root::new("snapshot-intel");
     intel.folder("sys/class/iommu/dmar0").group(0, &["0000:17:00.0"], MSI);
+    intel.write("sys/class/iommu/dmar0/intel-iommu/cap", "8d2078c106f0466\n");
     assert_data_eq!(written(&on_a("GenuineIntel", &intel)), snapshot("host-intel.toml"));
 
     let none = Root::new("snapshot-none");

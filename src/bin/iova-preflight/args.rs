@@ -147,6 +147,10 @@ pub(crate) struct FixArgs {
     #[arg(long, conflicts_with = "in_place")]
     pub diff: bool,
 
+    /// Fix warnings about BARs, too, of guests that start as they are
+    #[arg(long)]
+    pub warnings: bool,
+
     /// Rewrite the files; each is replaced in one step and keeps mode, owner, access control list and label
     #[arg(short, long)]
     pub in_place: bool,

@@ -198,7 +198,7 @@ fn human(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
 
 fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     // One document speaks of one host; of several libvirts, the first.
-    let first = batches.first().map(|batch| (batch.source.host_for(None), batch.source.name.clone()));
+    let first = batches.first().map(|batch| (batch.source.host(), batch.source.name.clone()));
     let mut guests = Vec::new();
     let mut run = CheckRun::new(&batches, how);
     for Batch { source, inputs } in batches {

@@ -103,7 +103,7 @@ impl Redefinition<'_> {
     fn accepted(&self, xml: &str) -> Result<()> {
         let document = Document::parse(xml.as_bytes()).map_err(|error| anyhow!("{error}"))?;
         let domain = domain::read(&document)?;
-        let host = self.source.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
+        let host = self.source.host_of(&domain);
         let evaluation = evaluate(&domain, &host, self.policy);
         let finding = evaluation.findings.iter().find(|_| evaluation.verdict.stops());
         finding.map_or(Ok(()), |finding| Err(anyhow!("{}", finding.title)))

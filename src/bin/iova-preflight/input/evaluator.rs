@@ -123,7 +123,7 @@ impl<'a> Evaluator<'a> {
                 return Ok(());
             }
         };
-        let mut host = self.source.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
+        let mut host = self.source.host_of(&domain);
         if let Some(path) = path.filter(|_| needs_networks(&domain)) {
             host.networks.extend(networks::beside(&path));
         }
@@ -162,7 +162,7 @@ impl<'a> Evaluator<'a> {
                         OpenDevice::VhostVdpa(path) => launch.attach_vhost_vdpa(path),
                     }
                 }
-                let host = self.source.host_for(launch.program.as_deref());
+                let host = self.source.host_of(&launch);
                 self.evaluate(name, GuestSource::Call(&call, &launch), &host, process, evaluated)
             }
             Err(error) => {

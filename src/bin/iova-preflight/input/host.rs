@@ -1,14 +1,16 @@
 //! Which host guests are evaluated for.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, bail};
+use iova_preflight::Subject;
 #[cfg(feature = "libvirt")]
 use iova_preflight::host::Networks;
-use iova_preflight::host::{self, BUILTIN, Host, Iommu, Profile};
-use iova_preflight::io::detect::detect;
+use iova_preflight::host::{self, BUILTIN, FirmwareFile, Host, Iommu, Profile};
+use iova_preflight::io::detect::detect_for_any_guest;
 use iova_preflight::io::file::read_file_limited;
-use iova_preflight::io::networks;
+use iova_preflight::io::{firmware, networks, pci};
 
 /// The longest profile that is read, in bytes.
 const MAX_PROFILE_BYTES: usize = 1024 * 1024;
@@ -20,22 +22,30 @@ pub(crate) struct HostSource {
     /// For people: which host, and why.
     pub notice: String,
     profile: Profile,
+    /// Whether guests get devices and firmware of this host; its firmware, once a guest needs it.
+    here: Option<OnceLock<Vec<FirmwareFile>>>,
 }
+
+/// The least memory, in bytes, with which firmware may lose BARs of a guest without a passthrough device: it takes those
+/// of a map that ends beyond 768 GiB, or that may grow so far.
+const LARGE: u64 = 512 << 30;
 
 impl HostSource {
     /// This host, whatever it has.
     pub fn this() -> Self {
-        Self::detected(detect(Path::new("/")).profile)
+        Self::detected(detect_for_any_guest(Path::new("/")).profile)
     }
 
     fn detected(profile: Profile) -> Self {
-        Self { name: "this host".to_owned(), notice: "host: this host".to_owned(), profile }
+        let here = Some(OnceLock::new());
+        Self { name: "this host".to_owned(), notice: "host: this host".to_owned(), profile, here }
     }
 
     /// A host that only libvirt tells of.
     #[cfg(feature = "libvirt")]
     pub fn told(uri: &str, host: Host) -> Self {
-        Self { name: uri.to_owned(), notice: format!("host: as {uri} describes it"), profile: host.into() }
+        let notice = format!("host: as {uri} describes it");
+        Self { name: uri.to_owned(), notice, profile: host.into(), here: None }
     }
 
     /// The host in a profile, or this one.
@@ -45,7 +55,8 @@ impl HostSource {
             if let Some(mut host) = wanted.to_str().and_then(host::builtin) {
                 // It stands for a kind of host, and the guests may well be those of this one.
                 host.networks = networks::defined(Path::new("/"));
-                return Ok(Self { notice: format!("host: built-in profile {name}"), name, profile: host.into() });
+                let notice = format!("host: built-in profile {name}");
+                return Ok(Self { notice, name, profile: host.into(), here: None });
             }
             let names: Vec<&str> = BUILTIN.iter().map(|builtin| builtin.name).collect();
             let bytes = read_file_limited(wanted, MAX_PROFILE_BYTES)
@@ -55,9 +66,9 @@ impl HostSource {
             }
             let text = String::from_utf8(bytes).map_err(|_| anyhow!("{name}: not UTF-8"))?;
             let profile = Profile::from_toml(&text).map_err(|error| anyhow!("{name}:{error}"))?;
-            return Ok(Self { notice: format!("host: profile {name}"), name, profile });
+            return Ok(Self { notice: format!("host: profile {name}"), name, profile, here: None });
         }
-        let this = detect(Path::new("/")).profile;
+        let this = detect_for_any_guest(Path::new("/")).profile;
         if this.host.iommu == Some(Iommu::Amd) {
             return Ok(Self::detected(this));
         }
@@ -66,7 +77,7 @@ impl HostSource {
         host.networks = this.host.networks;
         let notice =
             format!("host: built-in profile {name}, as this host has no AMD IOMMU at work (--host chooses another)");
-        Ok(Self { name: name.to_owned(), notice, profile: host.into() })
+        Ok(Self { name: name.to_owned(), notice, profile: host.into(), here: Some(OnceLock::new()) })
     }
 
     /// The same host with the networks that libvirt tells of.
@@ -76,8 +87,24 @@ impl HostSource {
         self
     }
 
-    /// The host as a domain sees it that is run by `emulator`.
-    pub fn host_for(&self, emulator: Option<&str>) -> Host {
-        self.profile.host_for(emulator)
+    /// The host as a guest sees it that names no emulator, without what only some guests need.
+    pub fn host(&self) -> Host {
+        self.profile.host_for(None)
+    }
+
+    /// The host as this guest sees it.
+    pub fn host_of<'g>(&self, guest: impl Into<Subject<'g>>) -> Host {
+        let guest = guest.into();
+        let mut host = self.profile.host_for(guest.emulator());
+        let Some(firmwares) = &self.here else { return host };
+        let (root, passthrough) = (Path::new("/"), guest.passthrough());
+        let functions =
+            passthrough.iter().filter_map(|device| Some((device.device.clone(), pci::function(root, &device.device)?)));
+        host.pci.extend(functions);
+        if !passthrough.is_empty() || guest.most_memory() >= LARGE {
+            let installed = || firmware::installed(root).into_iter().map(|found| found.firmware).collect();
+            host.firmwares.clone_from(firmwares.get_or_init(installed));
+        }
+        host
     }
 }
