@@ -392,7 +392,8 @@ impl<'a> FixSearch<'a> {
         let collides = before.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f));
         let stays = collides && before.facts.enforces_amd_1tb_hole == Some(false);
         let name = before.facts.machine.as_deref()?;
-        if !missing && !stays && !(refuses_memory(before) && self.takes_newer_type(name)) {
+        let needed = missing || stays || refuses_memory(before) && self.takes_newer_type(name);
+        if !needed {
             return None;
         }
         let targets = match self.allowed_types(name) {
