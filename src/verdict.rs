@@ -61,8 +61,20 @@ pub struct Evaluation {
     pub hypotheses: Vec<(String, Facts)>,
     /// The rewrite that helps, where the verdict is [`Verdict::Fixable`].
     pub fix: Option<Fix>,
-    /// Why nothing helps, a sentence for each rewrite that was tried, where it is [`Verdict::Blocked`].
+    /// The rewrite that does away with a warning, where the verdict is [`Verdict::Warn`]: nobody has to make it.
+    #[cfg(feature = "cli")]
+    pub warning_fix: Option<Fix>,
+    /// Why nothing helps, a sentence for each rewrite that was tried, where it is [`Verdict::Blocked`], or where a warning
+    /// is one of those that a rewrite may do away with.
     pub tried: Vec<String>,
+}
+
+#[cfg(feature = "cli")]
+impl Evaluation {
+    /// The rewrite that helps, whether or not something stops the guest without it.
+    pub fn any_fix(&self) -> Option<&Fix> {
+        self.fix.as_ref().or(self.warning_fix.as_ref())
+    }
 }
 
 /// Evaluates a guest, and looks for a fix where it would not start.
@@ -78,8 +90,30 @@ pub fn evaluate<'a>(subject: impl Into<Subject<'a>>, host: &Host, policy: &Polic
             Err(tried) => (Verdict::Blocked, None, tried),
         },
     };
+    #[cfg(feature = "cli")]
+    let relief = match verdict {
+        Verdict::Warn => fix::relieve(subject, host, policy, &diagnosis),
+        _ => None,
+    };
+    #[cfg(feature = "cli")]
+    let (warning_fix, tried) = match relief {
+        Some(Ok(fix)) => (Some(fix), tried),
+        Some(Err(sentences)) => (None, sentences),
+        None => (None, tried),
+    };
     let Diagnosis { findings, not_applicable, assumptions, facts, hypotheses, .. } = diagnosis;
-    Evaluation { verdict, findings, not_applicable, assumptions, facts, hypotheses, fix, tried }
+    Evaluation {
+        verdict,
+        findings,
+        not_applicable,
+        assumptions,
+        facts,
+        hypotheses,
+        fix,
+        #[cfg(feature = "cli")]
+        warning_fix,
+        tried,
+    }
 }
 
 #[cfg(test)]
@@ -116,6 +150,35 @@ mod tests {
         host.qemu = Some(Version::new(7, 2));
         let evaluation = evaluated(&host, "pc-q35-6.2", CARD);
         assert_eq!(evaluation.fix.map(|fix| fix.assumption), Some(None));
+    }
+
+    /// libvirt's cache tells which CPU models QEMU has, of any version; otherwise a table does, of those that were asked.
+    #[cfg(feature = "cli")]
+    #[test]
+    fn the_cache_tells_which_cpu_models_qemu_has() {
+        let refused = |qemu: Version, models: &[&str], model: &str| {
+            let cpu_models = models.iter().map(|&model| model.to_owned()).collect();
+            let host = Host { qemu: Some(qemu), cpu_models, ..builtin("amd-epyc").expect("built in") };
+            let xml = format!(
+                "<domain type='kvm'><name>a</name><memory unit='GiB'>4</memory><os><type machine='q35'>hvm</type></os>\
+                 <cpu mode='custom'><model fallback='forbid'>{model}</model></cpu></domain>"
+            );
+            let document = Document::parse(xml.as_bytes()).expect("well-formed");
+            let evaluation = evaluate(&domain::read(&document).expect("a domain"), &host, &Policy::default());
+            evaluation.findings.iter().any(|finding| finding.message().contains("no CPU model"))
+        };
+        let (known, unknown) = (Version::new(7, 2), Version::new(99, 0));
+        for (qemu, models, model, expected) in [
+            (known, &[][..], "EPYC", false),
+            (known, &[], "Icelake-Client", true),
+            (known, &["EPYC"], "EPYC", false),
+            (known, &["EPYC", "Icelake-Client"], "Icelake-Client", false),
+            (known, &["qemu64"], "EPYC", true),
+            (unknown, &[], "Icelake-Client", false),
+            (unknown, &["EPYC"], "Icelake-Client", true),
+        ] {
+            assert_eq!(refused(qemu, models, model), expected, "QEMU {qemu} with {models:?}: {model}");
+        }
     }
 
     /// Only what would start depends on it; what QEMU refuses is refused anywhere.

@@ -14,8 +14,8 @@ pub use devices::{Controller, LaunchSecurity, VirtualIommu};
 pub use other::{OtherDocument, other_document};
 pub use passthrough::{HiddenDma, Unseen};
 pub use printed::{MAX_PRINTED_BYTES, PrintedDomain, TooLong};
-pub(crate) use read::pci_hole64_element;
 pub use read::{ReadError, read};
+pub(crate) use read::{pci_hole64_element, root_controller};
 
 use crate::text::quoted;
 use crate::xml::Span;

@@ -384,7 +384,8 @@ pub(crate) fn pci_hole64_element(devices: Element<'_>) -> Option<Element<'_>> {
     root_controller(devices)?.child("pcihole64")
 }
 
-fn root_controller(devices: Element<'_>) -> Option<Element<'_>> {
+/// The controller of the root bus.
+pub(crate) fn root_controller(devices: Element<'_>) -> Option<Element<'_>> {
     let mut controllers = devices.children_named("controller");
     controllers.find(|c| c.value("type") == Some("pci") && matches!(c.value("model"), Some("pci-root" | "pcie-root")))
 }

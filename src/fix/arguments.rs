@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::Change;
 use crate::command_line::{Device, Launch, Model, Origin, Property};
-use crate::machine::{Resolved, resolve};
+use crate::machine::{Family, Resolved, resolve};
 use crate::qemu::memory_device::MemoryDeviceKind;
 
 /// An edit of the arguments.
@@ -87,13 +87,10 @@ fn change_edits(launch: &Launch, memory: &Memory<'_>, change: &Change) -> Vec<Ar
             }
             cpu_edits(launch, &told)
         }
-        Change::HoleSize(bytes) => {
-            let holes = launch.line.globals.iter().map(|global| &global.property);
-            let larger = holes.filter(|property| {
-                property.name == "pci-hole64-size" && property.size().is_some_and(|size| size > *bytes)
-            });
-            larger.filter_map(|property| place(launch, property.origin)?.set("value", &size(*bytes))).collect()
+        Change::HostPhysBitsUpTo(limit) => {
+            cpu_edits(launch, &[("host-phys-bits", "on".to_owned()), ("host-phys-bits-limit", limit.to_string())])
         }
+        Change::HoleSize(bytes) => hole_edits(launch, *bytes),
         Change::DeviceAddress { device, to, .. } => address(launch, memory, *device)
             .and_then(|(place, name)| place.set_address(name, *to))
             .into_iter()
@@ -102,8 +99,32 @@ fn change_edits(launch: &Launch, memory: &Memory<'_>, change: &Change) -> Vec<Ar
             address(launch, memory, *device).and_then(|(place, name)| place.remove(name)).into_iter().collect()
         }
         // Those of a domain.
-        Change::EmulateBits(_) | Change::PassHostBits | Change::PciHole64(_) => Vec::new(),
+        Change::EmulateBits(_) | Change::PassHostBits | Change::PassHostBitsUpTo(_) | Change::PciHole64(_) => {
+            Vec::new()
+        }
     }
+}
+
+/// Another size of the 64-bit PCI hole: in place of those that are larger, or otherwise of all.
+fn hole_edits(launch: &Launch, bytes: u64) -> Vec<ArgumentEdit> {
+    let holes = launch.line.globals.iter().map(|global| &global.property);
+    let holes: Vec<&Property> = holes.filter(|property| property.name == "pci-hole64-size").collect();
+    if holes.is_empty() {
+        let kind = launch.line.machine.kind.as_ref().map(|kind| resolve(&kind.value));
+        let bridge = match kind {
+            Some(Resolved::Known(machine)) if machine.family == Family::Q35 => "q35-pcihost",
+            Some(Resolved::Unknown { family: Some(Family::Q35), .. }) => "q35-pcihost",
+            _ => "i440FX-pcihost",
+        };
+        return vec![ArgumentEdit::First(vec![
+            "-global".to_owned(),
+            format!("{bridge}.pci-hole64-size={}", size(bytes)),
+        ])];
+    }
+    let is_larger = |property: &&Property| property.size().is_some_and(|size| size > bytes);
+    let shrinks = holes.iter().any(is_larger);
+    let holes = holes.into_iter().filter(|hole| !shrinks || is_larger(hole));
+    holes.filter_map(|property| place(launch, property.origin)?.set("value", &size(bytes))).collect()
 }
 
 /// A size as QEMU reads it, in the largest unit in which it comes out even.
@@ -370,6 +391,8 @@ mod tests {
         ] {
             assert_eq!(after(&before, &bits), expected);
         }
+        let limited = Change::HostPhysBitsUpTo(39);
+        assert_eq!(after(&["-cpu", "host"], &limited), ["-cpu", "host,host-phys-bits=on,host-phys-bits-limit=39"]);
         let host = Change::HostPhysBits;
         assert_eq!(after(&["-cpu", "EPYC"], &host), ["-cpu", "EPYC,host-phys-bits=on"]);
         assert_eq!(
@@ -384,6 +407,16 @@ mod tests {
         assert_eq!(
             after(&["-global", "q35-pcihost.pci-hole64-size=2048G"], &hole),
             ["-global", "q35-pcihost.pci-hole64-size=32G"]
+        );
+        let larger = Change::HoleSize(640 << 30);
+        assert_eq!(
+            after(&["-global", "q35-pcihost.pci-hole64-size=32G"], &larger),
+            ["-global", "q35-pcihost.pci-hole64-size=640G"]
+        );
+        assert_eq!(after(&["-M", "q35"], &larger), ["-global", "q35-pcihost.pci-hole64-size=640G", "-M", "q35"]);
+        assert_eq!(
+            after(&["-M", "pc-i440fx-7.2"], &larger),
+            ["-global", "i440FX-pcihost.pci-hole64-size=640G", "-M", "pc-i440fx-7.2"]
         );
         let to = |to| Change::DeviceAddress { device: 0, from: 4 << 30, to };
         let free = Change::FreeAddress { device: 0, from: 4 << 30 };

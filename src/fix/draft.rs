@@ -3,12 +3,15 @@
 use super::Change;
 #[cfg(feature = "cli")]
 use super::arguments;
+use super::rewrite;
 #[cfg(feature = "cli")]
 use crate::command_line::{Launch, Property};
 use crate::domain::{CpuElement, CpuMode, Domain, MaxPhysAddr, MaxPhysAddrMode, MemoryModel, Sourced};
 use crate::evaluate::{Diagnosis, diagnose};
 use crate::guest::Subject;
 use crate::host::Host;
+#[cfg(feature = "cli")]
+use crate::libvirt::LIMIT_SINCE;
 use crate::libvirt::MAXPHYSADDR_SINCE;
 use crate::policy::{PhysBitsPolicy, Policy};
 #[cfg(feature = "cli")]
@@ -99,6 +102,27 @@ impl<'a> Draft<'a> {
         match self.policy.phys_bits {
             PhysBitsPolicy::Host => [passed, emulated],
             _ => [emulated, passed],
+        }
+    }
+
+    /// The ways to give the CPU just this many phys-bits, the one that the policy prefers first.
+    #[cfg(feature = "cli")]
+    pub fn exact_widths(&self, bits: u32) -> Vec<Change> {
+        let is_host = self.host.phys_bits == Some(bits);
+        let (emulated, passed) = match self.subject {
+            Subject::Domain(_) => {
+                let limited = self.host.libvirt.is_none_or(|version| version >= LIMIT_SINCE);
+                let limit = limited.then_some(Change::PassHostBitsUpTo(bits));
+                (Change::EmulateBits(bits), if is_host { Some(Change::PassHostBits) } else { limit })
+            }
+            Subject::Launch(_) => {
+                let passed = if is_host { Change::HostPhysBits } else { Change::HostPhysBitsUpTo(bits) };
+                (Change::PhysBits(bits), Some(passed))
+            }
+        };
+        match self.policy.phys_bits {
+            PhysBitsPolicy::Host => passed.into_iter().chain([emulated]).collect(),
+            _ => [emulated].into_iter().chain(passed).collect(),
         }
     }
 
@@ -210,9 +234,13 @@ fn apply(change: &Change, domain: &mut Domain) {
             let span = domain.machine.as_ref().map_or(domain.span, |machine| machine.span);
             domain.machine = Some(Sourced { value: to.clone(), span });
         }
-        Change::EmulateBits(bits) => set_width(domain, MaxPhysAddrMode::Emulate, Some(*bits)),
-        Change::PassHostBits => set_width(domain, MaxPhysAddrMode::Passthrough, None),
+        Change::EmulateBits(bits) => set_width(domain, MaxPhysAddrMode::Emulate, Some(*bits), None),
+        Change::PassHostBits => set_width(domain, MaxPhysAddrMode::Passthrough, None, None),
+        #[cfg(feature = "cli")]
+        Change::PassHostBitsUpTo(limit) => set_width(domain, MaxPhysAddrMode::Passthrough, None, Some(*limit)),
         Change::PciHole64(kib) => {
+            // The root controller that the rewrite writes where there is none.
+            domain.pcie |= rewrite::root_is_pcie(domain.machine.as_ref().map(|machine| machine.value.as_str()));
             let span = domain.pci_hole64.map_or(domain.span, |hole| hole.span);
             domain.pci_hole64 = Some(Sourced { value: *kib, span });
         }
@@ -228,15 +256,15 @@ fn apply(change: &Change, domain: &mut Domain) {
         }
         // Those of a command line.
         #[cfg(feature = "cli")]
-        Change::PhysBits(_) | Change::HostPhysBits | Change::HoleSize(_) => {}
+        Change::PhysBits(_) | Change::HostPhysBits | Change::HostPhysBitsUpTo(_) | Change::HoleSize(_) => {}
     }
 }
 
-fn set_width(domain: &mut Domain, mode: MaxPhysAddrMode, bits: Option<u32>) {
+fn set_width(domain: &mut Domain, mode: MaxPhysAddrMode, bits: Option<u32>, limit: Option<u32>) {
     let span = domain.span;
     let cpu = domain.cpu.get_or_insert_with(|| bare_cpu(span));
-    let bits = bits.map(|value| Sourced { value, span: cpu.span });
-    cpu.maxphysaddr = Some(MaxPhysAddr { mode, bits, limit: None, span: cpu.span });
+    let [bits, limit] = [bits, limit].map(|number| number.map(|value| Sourced { value, span: cpu.span }));
+    cpu.maxphysaddr = Some(MaxPhysAddr { mode, bits, limit, span: cpu.span });
 }
 
 /// `<cpu/>`: libvirt's default model.

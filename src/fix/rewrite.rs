@@ -1,10 +1,15 @@
 //! From a [`Fix`] to edits of the text, and the text with nothing else changed.
 
 #[cfg(feature = "cli")]
+use std::collections::BTreeMap;
+#[cfg(feature = "cli")]
+use std::ops::Range;
+
+#[cfg(feature = "cli")]
 use crate::argv::Call;
 #[cfg(feature = "cli")]
 use crate::command_line::Launch;
-use crate::domain::{MemoryModel, pci_hole64_element};
+use crate::domain::{MemoryModel, pci_hole64_element, root_controller};
 #[cfg(feature = "cli")]
 use crate::fix::arguments::{self, ArgumentEdit};
 use crate::fix::{Change, Fix};
@@ -39,14 +44,19 @@ pub fn rewrite_call(call: &Call<'_>, launch: &Launch, fix: &Fix) -> Result<Strin
 /// The fix does not fit the call; it was planned for another one.
 #[cfg(feature = "cli")]
 pub fn call_edits(call: &Call<'_>, launch: &Launch, fix: &Fix) -> Result<Vec<Edit>, EditError> {
-    let edits = arguments::edits(launch, &fix.changes).into_iter().map(|edit| {
-        let written = match &edit {
-            ArgumentEdit::Part { number, part, text } => call.replacement(*number, part.clone(), text),
-            ArgumentEdit::First(words) => call.insertion(words),
-        };
-        written.map(|(span, text)| Edit { span, text }).ok_or(EditError(call.span().start))
-    });
-    edits.collect()
+    let mut parts: BTreeMap<usize, Vec<(Range<usize>, &str)>> = BTreeMap::new();
+    let mut written = Vec::new();
+    let edits = arguments::edits(launch, &fix.changes);
+    for edit in &edits {
+        match edit {
+            ArgumentEdit::Part { number, part, text } => parts.entry(*number).or_default().push((part.clone(), text)),
+            ArgumentEdit::First(words) => written.push(call.insertion(words).map(|inserted| vec![inserted])),
+        }
+    }
+    written.extend(parts.into_iter().map(|(number, parts)| call.replacements(number, &parts)));
+    let written: Option<Vec<_>> = written.into_iter().collect();
+    let written = written.ok_or(EditError(call.span().start))?;
+    Ok(written.into_iter().flatten().map(|(span, text)| Edit { span, text }).collect())
 }
 
 fn change_edits(document: &Document<'_>, change: &Change) -> Vec<Edit> {
@@ -56,8 +66,10 @@ fn change_edits(document: &Document<'_>, change: &Change) -> Vec<Edit> {
             let os_type = root.descend(&["os", "type"]);
             os_type.map(|os_type| edit::set_attribute(document, os_type, "machine", to)).into_iter().collect()
         }
-        Change::EmulateBits(bits) => width_edits(document, "emulate", Some(*bits)),
-        Change::PassHostBits => width_edits(document, "passthrough", None),
+        Change::EmulateBits(bits) => width_edits(document, "emulate", [Some(*bits), None]),
+        Change::PassHostBits => width_edits(document, "passthrough", [None, None]),
+        #[cfg(feature = "cli")]
+        Change::PassHostBitsUpTo(limit) => width_edits(document, "passthrough", [None, Some(*limit)]),
         Change::PciHole64(kib) => hole_edits(document, *kib),
         Change::FreeAddress { device, .. } => {
             let address = memory_device(root, *device).and_then(address_of);
@@ -70,7 +82,7 @@ fn change_edits(document: &Document<'_>, change: &Change) -> Vec<Edit> {
             .collect(),
         // Those of a command line.
         #[cfg(feature = "cli")]
-        Change::PhysBits(_) | Change::HostPhysBits | Change::HoleSize(_) => Vec::new(),
+        Change::PhysBits(_) | Change::HostPhysBits | Change::HostPhysBitsUpTo(_) | Change::HoleSize(_) => Vec::new(),
     }
 }
 
@@ -87,21 +99,21 @@ fn address_of(memory: Element<'_>) -> Option<Element<'_>> {
     if virtio { memory.descend(&["target", "address"]) } else { memory.child("address") }
 }
 
-fn width_edits(document: &Document<'_>, mode: &str, bits: Option<u32>) -> Vec<Edit> {
+/// Sets `<maxphysaddr>` with these values of `bits` and `limit`.
+fn width_edits(document: &Document<'_>, mode: &str, values: [Option<u32>; 2]) -> Vec<Edit> {
     let root = document.root();
-    let bits = bits.map(|bits| bits.to_string());
+    let told = ["bits", "limit"].into_iter().zip(values.map(|value| value.map(|value| value.to_string())));
     let cpu = root.child("cpu");
     if let Some(width) = cpu.and_then(|cpu| cpu.child("maxphysaddr")) {
         let mut edits = vec![edit::set_attribute(document, width, "mode", mode)];
-        match &bits {
-            Some(bits) => edits.push(edit::set_attribute(document, width, "bits", bits)),
-            None => edits.extend(edit::remove_attribute(document, width, "bits")),
-        }
-        edits.extend(edit::remove_attribute(document, width, "limit"));
+        edits.extend(told.filter_map(|(name, value)| match value {
+            Some(value) => Some(edit::set_attribute(document, width, name, &value)),
+            None => edit::remove_attribute(document, width, name),
+        }));
         return edits;
     }
-    let bits = bits.map_or(String::new(), |bits| format!(" bits='{bits}'"));
-    let markup = format!("<maxphysaddr mode='{mode}'{bits}/>");
+    let told: String = told.filter_map(|(name, value)| Some(format!(" {name}='{}'", value?))).collect();
+    let markup = format!("<maxphysaddr mode='{mode}'{told}/>");
     if let Some(cpu) = cpu {
         return vec![edit::insert_first_child(document, cpu, &markup)];
     }
@@ -113,7 +125,9 @@ fn width_edits(document: &Document<'_>, mode: &str, bits: Option<u32>) -> Vec<Ed
 
 /// The size in the unit the element has, where it comes out even, and in KiB otherwise.
 fn hole_edits(document: &Document<'_>, kib: u64) -> Vec<Edit> {
-    let Some(hole) = document.root().child("devices").and_then(pci_hole64_element) else { return Vec::new() };
+    let Some(hole) = document.root().child("devices").and_then(pci_hole64_element) else {
+        return new_hole_edits(document, kib);
+    };
     let unit_kib = match hole.value("unit").unwrap_or("KiB") {
         "KiB" => Some(1),
         "MiB" => Some(1 << 10),
@@ -127,4 +141,74 @@ fn hole_edits(document: &Document<'_>, kib: u64) -> Vec<Edit> {
         edits.push(edit::set_attribute(document, hole, "unit", "KiB"));
     }
     edits
+}
+
+/// A size for the root controller that has none; libvirt makes that controller where there is none.
+fn new_hole_edits(document: &Document<'_>, kib: u64) -> Vec<Edit> {
+    let Some(devices) = document.root().child("devices") else { return Vec::new() };
+    let markup = match kib.checked_div(1 << 20).filter(|_| kib.is_multiple_of(1 << 20)) {
+        Some(gib) => format!("<pcihole64 unit='GiB'>{gib}</pcihole64>"),
+        None => format!("<pcihole64 unit='KiB'>{kib}</pcihole64>"),
+    };
+    if let Some(root) = root_controller(devices) {
+        return vec![edit::insert_first_child(document, root, &markup)];
+    }
+    let machine = document.root().descend(&["os", "type"]).and_then(|os_type| os_type.value("machine"));
+    let model = if root_is_pcie(machine) { "pcie-root" } else { "pci-root" };
+    let (start, end) = (format!("<controller type='pci' index='0' model='{model}'>"), "</controller>");
+    if let Some(emulator) = devices.child("emulator") {
+        let lines = [(0, start.as_str()), (1, &markup), (0, end)];
+        return vec![edit::insert_after(document, emulator, &lines)];
+    }
+    vec![edit::insert_first_child(document, devices, &format!("{start}{markup}{end}"))]
+}
+
+/// Whether the root bus of this machine type is PCI Express, where the domain does not say so itself.
+pub(super) fn root_is_pcie(machine: Option<&str>) -> bool {
+    machine.is_some_and(|machine| machine.contains("q35"))
+}
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use super::*;
+
+    fn after(xml: &str, change: Change) -> String {
+        let document = Document::parse(xml.as_bytes()).expect("well-formed");
+        let fix = Fix { changes: vec![change], assumption: None, moves_ram: false };
+        rewrite(&document, &fix).expect("it fits")
+    }
+
+    #[test]
+    fn a_limit_takes_the_place_of_bits() {
+        let limit = || Change::PassHostBitsUpTo(39);
+        assert_eq!(
+            after("<domain><cpu><maxphysaddr mode='emulate' bits='46'/></cpu></domain>", limit()),
+            "<domain><cpu><maxphysaddr mode='passthrough' limit='39'/></cpu></domain>"
+        );
+        assert_eq!(
+            after("<domain><cpu mode='host-passthrough'/></domain>", limit()),
+            "<domain><cpu mode='host-passthrough'><maxphysaddr mode='passthrough' limit='39'/></cpu></domain>"
+        );
+        assert_eq!(
+            after("<domain><cpu><maxphysaddr mode='passthrough' limit='39'/></cpu></domain>", Change::EmulateBits(41)),
+            "<domain><cpu><maxphysaddr mode='emulate' bits='41'/></cpu></domain>"
+        );
+    }
+
+    #[test]
+    fn a_hole_is_added_where_there_is_none() {
+        let hole = || Change::PciHole64(640 << 20);
+        let with = |devices: &str| format!("<domain><os><type machine='q35'>hvm</type></os>{devices}</domain>");
+        let added = "<pcihole64 unit='GiB'>640</pcihole64>";
+        assert_eq!(
+            after(&with("<devices><controller type='pci' model='pcie-root'/></devices>"), hole()),
+            with(&format!("<devices><controller type='pci' model='pcie-root'>{added}</controller></devices>"))
+        );
+        assert_eq!(
+            after(&with("<devices><emulator>a</emulator></devices>"), hole()),
+            with(&format!(
+                "<devices><emulator>a</emulator><controller type='pci' index='0' model='pcie-root'>{added}</controller></devices>"
+            ))
+        );
+    }
 }

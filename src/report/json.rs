@@ -8,6 +8,7 @@ use crate::address::GpaRange;
 use crate::finding::Severity;
 use crate::host::{Host, ReservedKind};
 use crate::machine::Family;
+use crate::mmio64::{Likelihood, Mmio64};
 use crate::qemu::layout::Layout;
 use crate::report::Unreadable;
 use crate::report::running::ProcessReport;
@@ -167,9 +168,11 @@ struct Details {
     assumptions: Vec<String>,
     /// What the rules found.
     findings: Vec<FindingReport>,
-    /// The rewrite that helps; null unless the verdict is `fixable`.
+    /// The rewrite that helps; null unless the verdict is `fixable`, or `warn` with a warning that `fix --warnings` does
+    /// away with.
     fix: Option<FixReport>,
-    /// Why nothing helps, a sentence for each rewrite that was tried; empty unless the verdict is `blocked`.
+    /// Why nothing helps, a sentence for each rewrite that was tried; empty unless the verdict is `blocked`, or `warn` with a
+    /// warning that another rewrite may do away with.
     tried: Vec<String>,
 }
 
@@ -215,6 +218,46 @@ struct LayoutReport {
     layout: Layout,
     /// The memory devices, in the order of the domain.
     memory_devices: Vec<MemoryDeviceReport>,
+    /// The window that the guest's firmware has for 64-bit BARs; only where all firmware that it may be has the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mmio64: Option<GpaRange>,
+    /// The 64-bit BARs, as far as their sizes are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bars: Vec<BarReport>,
+}
+
+/// A 64-bit BAR, and where firmware puts it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Bar")]
+struct BarReport {
+    /// The PCI address of a passthrough device on the host, or what an emulated device is called.
+    device: String,
+    /// Which of its BARs, 0 to 5.
+    index: u8,
+    /// Bytes, a power of two.
+    size: u64,
+    /// The first address; null where firmware gives it none.
+    address: Option<u64>,
+    /// Whether all firmware that it may be puts it there; otherwise the likeliest does.
+    certain: bool,
+}
+
+impl BarReport {
+    /// The BARs that are placed by some firmware.
+    fn all(mmio64: &Mmio64) -> Vec<Self> {
+        let bars = mmio64.bars.iter().enumerate();
+        let placed = bars.filter_map(|(nth, bar)| {
+            let (place, likelihood) = mmio64.place(nth)?;
+            Some(Self {
+                device: bar.device.clone(),
+                index: bar.index,
+                size: bar.size,
+                address: place.map(|place| place.start),
+                certain: likelihood == Likelihood::Certain,
+            })
+        });
+        placed.collect()
+    }
 }
 
 /// A memory device.
@@ -330,6 +373,8 @@ impl Details {
                     .iter()
                     .map(|&(kind, range)| MemoryDeviceReport { kind, range })
                     .collect(),
+                mmio64: facts.mmio64.as_ref().and_then(Mmio64::window),
+                bars: facts.mmio64.as_ref().map(BarReport::all).unwrap_or_default(),
             }),
             passthrough: facts
                 .passthrough
@@ -339,7 +384,7 @@ impl Details {
             assumptions: evaluation
                 .assumptions
                 .iter()
-                .chain(evaluation.fix.iter().filter_map(|fix| fix.assumption.as_ref()))
+                .chain(evaluation.any_fix().and_then(|fix| fix.assumption.as_ref()))
                 .cloned()
                 .collect(),
             findings: evaluation
@@ -353,7 +398,7 @@ impl Details {
                     location: guest.location(finding.primary.span.start).into(),
                 })
                 .collect(),
-            fix: evaluation.fix.as_ref().map(|fix| FixReport {
+            fix: evaluation.any_fix().map(|fix| FixReport {
                 changes: fix.changes.iter().map(ToString::to_string).collect(),
                 consequences: fix.consequences(),
                 diff: guest.diff(source, fix).unwrap_or_default(),

@@ -9,7 +9,7 @@ use crate::fix::Fix;
 use crate::report::Unreadable;
 use crate::report::source::GuestSource;
 use crate::rules::page::Block;
-use crate::rules::{RULES, Rule};
+use crate::rules::{RULES, Rule, is_about_bars};
 use crate::verdict::{Evaluation, Verdict};
 use crate::xml::edit::Edit;
 use crate::xml::{Places, Span};
@@ -188,12 +188,12 @@ impl LogBuilder {
     /// Adds a guest that was evaluated; `source` is the path of what it was read from.
     pub fn guest(&mut self, source: &str, guest: GuestSource<'_>, evaluation: &Evaluation) {
         let places = Places::of(guest.text());
-        let whole_fix = evaluation.fix.as_ref().map(|fix| sarif_fix(source, guest, &places, fix));
+        let whole_fix = evaluation.any_fix().map(|fix| sarif_fix(source, guest, &places, fix));
         for (index, finding) in evaluation.findings.iter().enumerate() {
             let same = evaluation.findings[..index].iter().filter(|other| other.rule == finding.rule).count();
             let guest_rule = format!("{}/{}/{same}", guest.name(), finding.rule);
             // It fixes the guest as a whole, whichever of its errors one looks at.
-            let fixes = whole_fix.iter().filter(|_| finding.severity == Severity::Error).cloned().collect();
+            let fixes = whole_fix.iter().filter(|_| is_fixed(finding, evaluation)).cloned().collect();
             self.results.push(SarifResult {
                 rule_id: finding.rule,
                 rule_index: rule_index(finding.rule),
@@ -205,7 +205,7 @@ impl LogBuilder {
                 fixes,
             });
         }
-        let of_fix = evaluation.fix.as_ref().and_then(|fix| fix.assumption.clone());
+        let of_fix = evaluation.any_fix().and_then(|fix| fix.assumption.clone());
         let of_verdict = evaluation.assumptions.iter().map(|assumption| format!("the verdict {assumption}"));
         for sentence in of_verdict.chain(of_fix) {
             let message = message(format!("{}: {sentence}", guest.name()));
@@ -326,14 +326,22 @@ fn capitalized(text: &str) -> String {
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }
 
+/// Whether it is what a fix of the guest is for.
+fn is_fixed(finding: &Finding, evaluation: &Evaluation) -> bool {
+    match evaluation.verdict {
+        Verdict::Warn => is_about_bars(finding),
+        _ => finding.severity == Severity::Error,
+    }
+}
+
 /// What is wrong, why, and what helps: services show no more than this text beside the line.
 fn said_of(finding: &Finding, evaluation: &Evaluation) -> Message {
     let mut text = finding.message();
-    if finding.severity == Severity::Error {
-        if let Some(fix) = &evaluation.fix {
+    if is_fixed(finding, evaluation) {
+        if let Some(fix) = evaluation.any_fix() {
             text += &format!("\nFix: {}", changes(fix));
         }
-        if evaluation.verdict == Verdict::Blocked {
+        if evaluation.fix.is_none() {
             evaluation.tried.iter().for_each(|tried| text += &format!("\nTried: {tried}"));
         }
     }

@@ -1,6 +1,18 @@
 //! The rules, one file each: what it checks, whether that may stop a guest, and its page. A rule looks at a `Guest` and
 //! reports [`Finding`]s; it does no arithmetic of its own.
 
+#[cfg(feature = "cli")]
+pub(crate) mod bar_above_host_width;
+#[cfg(feature = "cli")]
+pub(crate) mod bar_above_iommu_width;
+#[cfg(feature = "cli")]
+pub(crate) mod bar_in_ram;
+#[cfg(feature = "cli")]
+pub(crate) mod bar_in_reserved_range;
+#[cfg(feature = "cli")]
+pub(crate) mod bar_not_placed;
+#[cfg(feature = "cli")]
+pub(crate) mod bars;
 mod collision;
 pub(crate) mod dma_not_visible;
 pub(crate) mod hotplug_window_in_reserved_range;
@@ -38,6 +50,9 @@ pub enum Refuser {
     Qemu,
     /// VFIO or vhost-vdpa: DMA cannot reach the guest's memory.
     Vfio,
+    /// The operator, whose policy says that devices have to reach one another.
+    #[cfg(feature = "cli")]
+    Policy,
     /// Nobody; it is no error.
     Nobody,
 }
@@ -83,6 +98,16 @@ pub static RULES: &[Rule] = &[
     memory_device_does_not_fit::RULE,
     ram_in_reserved_range::RULE,
     memory_device_in_reserved_range::RULE,
+    #[cfg(feature = "cli")]
+    bar_in_reserved_range::RULE,
+    #[cfg(feature = "cli")]
+    bar_above_iommu_width::RULE,
+    #[cfg(feature = "cli")]
+    bar_not_placed::RULE,
+    #[cfg(feature = "cli")]
+    bar_in_ram::RULE,
+    #[cfg(feature = "cli")]
+    bar_above_host_width::RULE,
     dma_not_visible::RULE,
     hotplug_window_in_reserved_range::RULE,
     pci_hole_in_reserved_range::RULE,
@@ -115,6 +140,19 @@ pub(crate) fn by_libvirt(finding: &Finding) -> bool {
 /// Whether memory lies where DMA cannot reach it.
 pub(crate) fn is_collision(finding: &Finding) -> bool {
     refuser(finding) == Refuser::Vfio
+}
+
+/// Whether it is about where firmware puts BARs.
+#[cfg(feature = "cli")]
+pub(crate) fn is_about_bars(finding: &Finding) -> bool {
+    let rules = [
+        bar_in_reserved_range::RULE,
+        bar_above_iommu_width::RULE,
+        bar_not_placed::RULE,
+        bar_in_ram::RULE,
+        bar_above_host_width::RULE,
+    ];
+    rules.iter().any(|rule| rule.found(finding))
 }
 
 /// Whether it is certain enough for the hook to stop a guest.

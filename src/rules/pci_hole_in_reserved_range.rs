@@ -9,7 +9,7 @@ use crate::text;
 
 pub(crate) const RULE: Rule = Rule {
     id: "pci-hole-in-reserved-range",
-    summary: "firmware can place a device's BAR in a range reserved by the host's IOMMU",
+    summary: "the 64-bit PCI hole reaches into a range reserved by the host's IOMMU",
     by: Refuser::Nobody,
     stops: false,
     check,
@@ -21,7 +21,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(hole) = guest.layout().and_then(|layout| layout.pci_hole64) else { return };
     for (common, reserved) in guest.collisions(hole) {
         let title = format!("the 64-bit PCI hole reaches into {}", collision::reserved_name(reserved));
-        let consequence = "a BAR that firmware places there has no peer-to-peer DMA";
+        let consequence = "a BAR that the guest's kernel places there has no peer-to-peer DMA";
         let cause = collision::cause(guest).map_or(consequence.to_owned(), |cause| format!("{consequence}; {cause}"));
         let takes = format!("the hole takes up {}", text::range(hole));
         let told = guest.pci_hole64_size.map(|size| size.origin.span());
@@ -35,24 +35,27 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
-        "The guest starts. The 64-bit PCI hole, where firmware places the large BARs of PCI devices, reaches into a \
-         range that the host's IOMMU reserves. A BAR that lands there works for the guest's CPUs; other \
-         passthrough devices cannot reach it (peer-to-peer DMA, as GPUs use among one another).",
+        "The guest starts. The 64-bit PCI hole that QEMU counts with reaches into a range that the host's IOMMU \
+         reserves. Nothing has to lie there: firmware does not know of the hole (for where it puts BARs see \
+         bar-in-reserved-range). The guest's own kernel does, through ACPI, and may place the BAR of a device that is \
+         plugged later there. Such a BAR works for the guest's CPUs; other passthrough devices cannot reach it \
+         (peer-to-peer DMA, as GPUs use among one another).",
     )],
     cause: &[
         shared::THE_RANGE,
         Text(
             "The hole lies behind RAM and the window for memory devices; it has 32 GiB on q35 and 2 GiB on i440fx, \
-             unless `<pcihole64>` says otherwise. QEMU would have moved RAM, and the hole with it, but for the reason \
-             the finding names.",
+             unless `<pcihole64>` says otherwise. Once firmware has placed 64-bit BARs elsewhere, ACPI describes it from \
+             the lowest of them on. QEMU would have moved RAM, and the hole with it, but for the reason the finding \
+             names.",
         ),
     ],
     history: &[
         shared::KERNEL,
         shared::QEMU,
         Text(
-            "With those machine types QEMU also marks the range as reserved in the guest's E820 map, so that firmware \
-             can keep BARs out of it; with older ones it does not.",
+            "With those machine types QEMU also marks the range as reserved in the guest's E820 map; with older ones it \
+             does not.",
         ),
     ],
     errors: &[
@@ -81,10 +84,7 @@ const PAGE: Page = Page {
         shared::RESERVED[0],
         shared::RESERVED[1],
         shared::RESERVED[2],
-        Text("Where the BARs are, seen from the host once the guest's firmware has run, and from inside the guest:"),
-        Shell(
-            "virsh qemu-monitor-command NAME --hmp 'info pci' | grep -E 'BAR|PCI device'\n\
-             lspci -vv | grep 'Region .*64-bit'",
-        ),
+        shared::WHERE_BARS_ARE[0],
+        shared::WHERE_BARS_ARE[1],
     ],
 };

@@ -12,6 +12,7 @@ pub use terminal::text;
 use crate::address::{ABOVE_4G_START, AMD_HT_START, GIB, GpaRange};
 use crate::evaluate::Facts;
 use crate::host::{Reserved, ReservedKind};
+use crate::mmio64::{Bar, Mmio64, Possible};
 use crate::qemu::layout::Layout;
 use crate::text::{quoted, size};
 
@@ -24,6 +25,10 @@ pub enum Kind {
     Low,
     /// The 64-bit PCI hole.
     PciHole,
+    /// The window that firmware has for 64-bit BARs, where there is none.
+    BarWindow,
+    /// A 64-bit BAR.
+    Bar,
     /// The region for memory devices, where none is plugged.
     Window,
     /// A plugged memory device.
@@ -34,18 +39,23 @@ pub enum Kind {
     Reserved,
     /// Something of the guest's in such a range.
     Collision,
+    /// A BAR where the guest has memory, or room for it.
+    Hidden,
 }
 
 impl Kind {
     /// In the order of a legend.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 11] = [
         Self::Ram,
         Self::Device,
         Self::Window,
         Self::PciHole,
+        Self::Bar,
+        Self::BarWindow,
         Self::Low,
         Self::Reserved,
         Self::Collision,
+        Self::Hidden,
         Self::Unused,
     ];
 
@@ -56,6 +66,9 @@ impl Kind {
             Self::Device => Some("memory device"),
             Self::Window => Some("room for memory hot-plug"),
             Self::PciHole => Some("64-bit PCI hole"),
+            Self::Bar => Some("64-bit BAR"),
+            Self::BarWindow => Some("firmware's window for 64-bit BARs"),
+            Self::Hidden => Some("BAR hidden by RAM"),
             Self::Reserved => Some("reserved by the host's IOMMU"),
             Self::Collision => Some("collision with a reserved range"),
             Self::Low | Self::Unused => None,
@@ -79,7 +92,7 @@ pub struct Area {
 pub struct Column {
     /// Which map this is.
     pub heading: String,
-    /// Machine type and phys-bits.
+    /// Machine type, phys-bits and, where BARs are drawn, the firmware that places them.
     pub facts: String,
     /// What lies where, from address 0 on, without gaps.
     pub blocks: Vec<Area>,
@@ -111,9 +124,10 @@ pub struct Picture {
 
 impl Picture {
     /// The maps in `views`, each with its heading; one that is not known is left out, and `None` if none is known.
-    pub fn new(title: String, views: &[(String, &Facts)], remarks: Vec<String>) -> Option<Self> {
+    pub fn new(title: String, views: &[(String, &Facts)], mut remarks: Vec<String>) -> Option<Self> {
         let maps: Vec<_> = views.iter().filter_map(|(heading, facts)| Map::new(heading, facts)).collect();
         let top = maps.iter().map(Map::top).max()?;
+        remarks.extend(maps.iter().filter_map(Map::unplaced));
         let columns: Vec<Column> = maps.iter().map(|map| map.column(top)).collect();
         Some(Self { title, intervals: intervals(&columns, top), columns, remarks })
     }
@@ -196,6 +210,10 @@ impl<'f> Map<'f> {
         parts.extend(devices(facts).into_iter().map(|(range, name)| (range, Kind::Device, name)));
         parts.extend(layout.device_memory.map(|window| (window, Kind::Window, "hot-plug window".to_owned())));
         parts.extend(layout.pci_hole64.map(|hole| (hole, Kind::PciHole, "64-bit PCI hole".to_owned())));
+        if let Some((mmio64, likeliest)) = likeliest(facts) {
+            parts.extend(likeliest.window.map(|window| (window, Kind::BarWindow, "window for BARs".to_owned())));
+            parts.extend(bars(mmio64, likeliest).into_iter().map(|(range, name)| (range, Kind::Bar, name)));
+        }
         // What is reserved below 4 GiB, the MSI window first of all, matters only where there is RAM.
         let matters = |reserved: &&Reserved| {
             reserved.range.start >= ABOVE_4G_START || layout.ram().any(|ram| ram.overlaps(reserved.range))
@@ -219,10 +237,26 @@ impl<'f> Map<'f> {
             Some(bits) => format!("{machine}, {bits} phys-bits"),
             None => format!("{machine}, needs {needed} phys-bits"),
         };
+        let facts = match likeliest(self.facts) {
+            Some((mmio64, likeliest)) => {
+                let others = if mmio64.possible.len() > 1 { " or other firmware" } else { "" };
+                format!("{facts}, {}{others}", likeliest.firmware)
+            }
+            None => facts,
+        };
         let limit = has.and_then(|bits| Some((bits, 1u64.checked_shl(bits)?)));
         // A limit far above the map would only stretch the scale.
         let limit = limit.filter(|&(_, address)| address <= self.layout.max_gpa);
         Column { heading: self.heading.to_owned(), facts, blocks: self.blocks(top), limit }
+    }
+
+    /// The BARs that cannot be drawn.
+    fn unplaced(&self) -> Option<String> {
+        let (mmio64, likeliest) = likeliest(self.facts)?;
+        let lost = mmio64.placed(likeliest).filter(|(bar, place)| place.is_none() && bar.size >= GIB);
+        let names: Vec<String> = lost.map(|(bar, _)| format!("{} ({})", bar.name(), size(bar.size))).collect();
+        let heading = self.heading.split(':').next().unwrap_or_default();
+        (!names.is_empty()).then(|| format!("{heading}, without an address: {}", names.join(", ")))
     }
 
     fn blocks(&self, top: u64) -> Vec<Area> {
@@ -252,9 +286,19 @@ impl<'f> Map<'f> {
     /// What is drawn at `address`: of parts that overlap, the one that is there rather than the room for it.
     fn what_is_at(&self, address: u64) -> (Kind, String) {
         let contains = |range: GpaRange| range.start <= address && address <= range.end;
-        let part = self.parts.iter().filter(|(range, ..)| contains(*range)).max_by_key(|(_, kind, _)| *kind);
+        let mut parts = self.parts.iter().filter(|(range, ..)| contains(*range));
+        let bar = parts.clone().find(|(_, kind, _)| *kind == Kind::Bar);
+        let memory = parts.clone().find(|(_, kind, _)| matches!(kind, Kind::Ram | Kind::Device | Kind::Window));
+        if let (Some((_, _, name)), Some((_, _, memory))) = (bar, memory) {
+            return (Kind::Hidden, format!("{name} in {memory}"));
+        }
+        let part = parts.clone().max_by_key(|(_, kind, _)| *kind);
         let reserved = self.reserved.iter().find(|reserved| contains(reserved.range));
         match (part, reserved) {
+            // Where there is no BAR, firmware may know that there must not be one.
+            (Some(_), Some(reserved)) if parts.all(|(_, kind, _)| *kind == Kind::BarWindow) => {
+                (Kind::Reserved, reserved_name(*reserved))
+            }
             (Some((_, _, name)), Some(reserved)) => {
                 (Kind::Collision, format!("{name} in {}", reserved_name(*reserved)))
             }
@@ -271,6 +315,42 @@ fn reserved_name(reserved: Reserved) -> String {
         (ReservedKind::Reserved, AMD_HT_START) => "HyperTransport".to_owned(),
         _ => format!("reserved ({})", reserved.kind.name()),
     }
+}
+
+/// The 64-bit BARs, and what the likeliest firmware makes of them.
+fn likeliest(facts: &Facts) -> Option<(&Mmio64, &Possible)> {
+    let mmio64 = facts.mmio64.as_ref()?;
+    Some((mmio64, mmio64.possible.first()?))
+}
+
+/// The BARs that have an address above 4 GiB. Small ones that lie close together are one range, as are all where there
+/// are too many to be told apart.
+fn bars(mmio64: &Mmio64, possible: &Possible) -> Vec<(GpaRange, String)> {
+    /// More would make the picture a list.
+    const MOST: usize = 16;
+    /// Below it a BAR is small, and what is nearer than that is close. Bytes.
+    const SMALL: u64 = GIB;
+    let placed = mmio64.placed(possible).filter_map(|(bar, place)| Some((place?, bar)));
+    let mut placed: Vec<(GpaRange, &Bar)> = placed.filter(|(place, _)| place.start >= ABOVE_4G_START).collect();
+    placed.sort_unstable_by_key(|(place, _)| *place);
+    let mut merged: Vec<(GpaRange, &Bar, usize)> = Vec::new();
+    for &(place, bar) in &placed {
+        match merged.last_mut() {
+            Some((last, before, count))
+                if bar.size < SMALL && before.size < SMALL && place.start.saturating_sub(last.end) < SMALL =>
+            {
+                last.end = last.end.max(place.end);
+                *count = count.saturating_add(1);
+            }
+            _ => merged.push((place, bar, 1)),
+        }
+    }
+    if let (Some((first, ..)), Some((last, ..)), true) = (merged.first(), merged.last(), merged.len() > MOST) {
+        let range = GpaRange { start: first.start, end: last.end.max(first.end) };
+        return vec![(range, format!("{} BARs, within", placed.len()))];
+    }
+    let name = |bar: &Bar, count: usize| if count > 1 { format!("{count} BARs, within") } else { bar.name() };
+    merged.into_iter().map(|(range, bar, count)| (range, name(bar, count))).collect()
 }
 
 /// Plugged memory devices, neighbours of one kind in one; where there are too many to be told apart, one range from the
@@ -326,6 +406,31 @@ mod tests {
         }
     }
 
+    /// [`facts`] of 384 GiB, with four BARs of 128 GiB at these addresses in GiB.
+    fn with_bars(window: Option<GpaRange>, addresses: [Option<u64>; 4]) -> Facts {
+        let origin = crate::command_line::Origin::Xml(crate::xml::Span { start: 0, end: 0 });
+        let bar = |nth: usize| Bar {
+            device: format!("0000:{:x}:00.0", 0x41 + nth),
+            index: 2,
+            size: 128 * GIB,
+            passed: true,
+            origin,
+        };
+        let possible = Possible {
+            firmware: "OVMF 2025.02".to_owned(),
+            kind: crate::host::FirmwareKind::Ovmf,
+            window,
+            addresses: addresses.map(|at| at.map(|at| at * GIB)).to_vec(),
+            exact: true,
+            has_spare_port: true,
+        };
+        let mmio64 = Mmio64 { bars: (0..4).map(bar).collect(), possible: vec![possible], ..Mmio64::default() };
+        let layout = facts(false).layout.expect("a layout");
+        let above = GpaRange::with_size(4 * GIB, 382 * GIB);
+        let layout = Layout { ram_above_4g: above, pci_hole64: None, ..layout };
+        Facts { mmio64: Some(mmio64), layout: Some(layout), ..facts(false) }
+    }
+
     fn picture(relocated: bool) -> Picture {
         Picture::new(String::new(), &[(String::new(), &facts(relocated))], Vec::new()).expect("a map")
     }
@@ -352,6 +457,61 @@ mod tests {
         assert_eq!(kinds(&picture(false)), unmoved);
         let moved = [(Ram, 0), (Low, 2), (Unused, 4), (Reserved, 1012), (Ram, 1024), (PciHole, 2222)];
         assert_eq!(kinds(&picture(true)), moved);
+    }
+
+    /// Three of four GPUs: window 512–1024, the last BAR without an address. And SeaBIOS: 384, 256, 128, and one at
+    /// 896 that reaches the reserved range.
+    #[test]
+    fn bars_are_drawn_where_firmware_puts_them() {
+        let drawn = |facts: &Facts| Picture::new(String::new(), &[("as it is: warn".to_owned(), facts)], Vec::new());
+        let window = GpaRange::with_size(512 * GIB, 512 * GIB);
+        let picture = drawn(&with_bars(window, [Some(512), Some(640), Some(768), None])).expect("a map");
+        let kinds = |picture: &Picture| -> Vec<(Kind, u64)> {
+            picture.columns[0].blocks.iter().map(|block| (block.kind, block.range.start / GIB)).collect()
+        };
+        use Kind::{Bar, BarWindow, Collision, Hidden, Low, Ram, Reserved, Unused};
+        let expected = [
+            (Ram, 0),
+            (Low, 2),
+            (Ram, 4),
+            (Unused, 386),
+            (Bar, 512),
+            (Bar, 640),
+            (Bar, 768),
+            (BarWindow, 896),
+            (Reserved, 1012),
+        ];
+        assert_eq!(kinds(&picture), expected);
+        assert_eq!(picture.columns[0].blocks[4].label, "BAR 2 of 0000:41:00.0 128 GiB");
+        assert!(picture.columns[0].facts.ends_with(", OVMF 2025.02"), "{}", picture.columns[0].facts);
+        assert_eq!(picture.remarks, ["as it is, without an address: BAR 2 of 0000:44:00.0 (128 GiB)"]);
+
+        let picture = drawn(&with_bars(None, [Some(128), Some(384), Some(512), Some(896)])).expect("a map");
+        let expected = [
+            (Ram, 0),
+            (Low, 2),
+            (Ram, 4),
+            (Hidden, 128),
+            (Ram, 256),
+            (Hidden, 384),
+            (Bar, 386),
+            (Bar, 512),
+            (Unused, 640),
+            (Bar, 896),
+            (Collision, 1012),
+        ];
+        assert_eq!(kinds(&picture), expected);
+    }
+
+    #[test]
+    fn small_bars_that_lie_close_are_one_range() {
+        let mut facts = with_bars(None, [Some(900), Some(901), Some(902), Some(960)]);
+        let mmio64 = facts.mmio64.as_mut().expect("BARs");
+        mmio64.bars.iter_mut().for_each(|bar| bar.size = 16 << 10);
+        mmio64.possible[0].addresses = [0, 16 << 10, 32 << 10, 60 * GIB].map(|at| Some(900 * GIB + at)).to_vec();
+        let (mmio64, likeliest) = likeliest(&facts).expect("BARs");
+        let names: Vec<String> = bars(mmio64, likeliest).into_iter().map(|(_, name)| name).collect();
+        assert_eq!(names, ["3 BARs, within", "BAR 2 of 0000:44:00.0"]);
     }
 
     #[test]

@@ -36,6 +36,9 @@ impl Kind {
             Self::Device => "device",
             Self::Window => "window",
             Self::PciHole => "hole",
+            Self::Bar => "bar64",
+            Self::BarWindow => "bar-window",
+            Self::Hidden => "hidden",
             Self::Low => "low",
             Self::Reserved => "reserved",
             Self::Collision => "collision",
@@ -59,6 +62,9 @@ text { font: 14px 'DejaVu Sans', Verdana, sans-serif; fill: #1a1a1a }
 .device { fill: url(#device) }
 .window { fill: url(#window) }
 .hole { fill: url(#hole) }
+.bar64 { fill: #6a8fd0 }
+.bar-window { fill: url(#bar-window) }
+.hidden { fill: url(#hidden) }
 .reserved { fill: url(#reserved) }
 .collision { fill: url(#collision) }
 .low { fill: #d9d9d9 }
@@ -66,10 +72,12 @@ text { font: 14px 'DejaVu Sans', Verdana, sans-serif; fill: #1a1a1a }
 ";
 
 /// Patterns: name, ground, line, path within 8 × 8 pixels.
-const PATTERNS: [(&str, &str, &str, &str); 5] = [
+const PATTERNS: [(&str, &str, &str, &str); 7] = [
     ("device", "#8cc49a", "#2c6b39", "M0 4H8"),
     ("window", "#e3f1e6", "#3f8f4f", "M0 4H8M4 0V8"),
     ("hole", "#e4edf8", "#4a78b0", "M2 2h1v1h-1zM6 6h1v1h-1z"),
+    ("bar-window", "#eef2fb", "#6a8fd0", "M0 8L8 0"),
+    ("hidden", "#3f8f4f", "#c00000", "M0 0L8 8M8 0L0 8"),
     ("reserved", "#fbeecb", "#b07d00", "M-2 2L2 -2M0 8L8 0M6 10L10 6"),
     ("collision", "#f8c9c4", "#c00000", "M0 0L8 8M8 0L0 8"),
 ];

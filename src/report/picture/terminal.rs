@@ -26,6 +26,9 @@ impl Kind {
             Self::Device => '▓',
             Self::Window => '▒',
             Self::PciHole => '░',
+            Self::Bar => '■',
+            Self::BarWindow => ':',
+            Self::Hidden => '#',
             Self::Reserved => '/',
             Self::Collision => 'X',
             Self::Low => '·',
@@ -36,9 +39,10 @@ impl Kind {
     fn style(self) -> Style {
         match self {
             Self::Ram | Self::Device => AnsiColor::Green.on_default(),
-            Self::Window | Self::PciHole => AnsiColor::Cyan.on_default(),
+            Self::Bar => AnsiColor::Blue.on_default(),
+            Self::Window | Self::PciHole | Self::BarWindow => AnsiColor::Cyan.on_default(),
             Self::Reserved => AnsiColor::Yellow.on_default(),
-            Self::Collision => AnsiColor::Red.on_default().bold(),
+            Self::Collision | Self::Hidden => AnsiColor::Red.on_default().bold(),
             Self::Low | Self::Unused => AnsiColor::BrightBlack.on_default(),
         }
     }
@@ -161,7 +165,7 @@ impl Cell {
     fn block(column: &Column, address: u64, label: Option<&String>) -> Self {
         let kind = column.at(address).map_or(Kind::Unused, |(block, _)| block.kind);
         let label_style = match kind {
-            Kind::Collision | Kind::Unused | Kind::Low => kind.style(),
+            Kind::Collision | Kind::Hidden | Kind::Unused | Kind::Low => kind.style(),
             _ => Style::new(),
         };
         let bar = String::from_iter([kind.glyph(); BAR]);

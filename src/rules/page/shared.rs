@@ -1,6 +1,6 @@
 //! What several pages say in the same words.
 
-use super::Block::{self, Output, Shell, Text};
+use super::Block::{self, Output, Shell, Text, Xml};
 use super::{ErrorText, Program};
 
 /// What the range is.
@@ -130,3 +130,37 @@ pub(crate) const QEMU_EXITED: ErrorText = ErrorText {
     when: "in front of it, from virsh start",
     text: "error: internal error: process exited while connecting to monitor",
 };
+
+/// Where firmware puts BARs.
+pub(crate) const WINDOW: Block = Text(
+    "Where BARs lie is decided by the guest's firmware. OVMF since 2022.11 and SeaBIOS since 1.16.3 use the top of the \
+     vCPU's address space, OVMF its last eighth, if they believe the number of bits: 41 or more, 40 of an AMD vCPU, 36 or \
+     39 of an Intel one. Otherwise, and in older versions, BARs come right after RAM. OVMF takes 40 bits for a vCPU \
+     without pages of 1 GiB (`pdpe1gb`).",
+);
+
+/// The command that makes the fix of a warning.
+pub(crate) const FIX_WARNINGS: Block = Shell(
+    "iova-preflight fix --warnings guest.xml                                # shows what would change\n\
+     iova-preflight fix --warnings --connect qemu:///system --domain NAME   # redefines the guest",
+);
+
+/// More bits by hand.
+pub(crate) const MORE_BITS: Block = Xml("<cpu mode='host-model'>\n\
+     \x20 <maxphysaddr mode='emulate' bits='42'/>\n\
+     </cpu>");
+
+/// What helps where firmware places BARs after RAM.
+pub(crate) const RELOCATE: Block = Text(
+    "With SeaBIOS up to 1.16.2 bits do not matter. There a `<pcihole64>` so large that QEMU moves RAM above 1 TiB moves the \
+     BARs with it, with a machine type of 7.1 or newer; or fewer devices, or OVMF.",
+);
+
+/// Where BARs are.
+pub(crate) const WHERE_BARS_ARE: [Block; 2] = [
+    Text("Where the BARs are, seen from the host once the guest's firmware has run, and from inside the guest:"),
+    Shell(
+        "virsh qemu-monitor-command NAME --hmp 'info pci' | grep -E 'BAR|PCI device'\n\
+         lspci -vv | grep 'Region .*64-bit'",
+    ),
+];

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, Result, bail};
+use iova_preflight::fix::Fix;
 use iova_preflight::io::file::open_regular;
 use iova_preflight::report::source::GuestSource;
 use iova_preflight::verdict::Verdict;
@@ -14,7 +15,7 @@ use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
 use crate::outcome::Outcome;
-use crate::output::fix::{Said, explain_block, explain_fix, print_diff};
+use crate::output::fix::{Said, chosen, explain_block, explain_fix, print_diff};
 use crate::place::{Place, open_found};
 use crate::stderr::{self, complain};
 
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     let source = HostSource::choose(args.common.host.as_deref())?;
     let mut evaluator = Evaluator::new(&source, &policy).of_kind(args.common.input);
     let mut outcome = Outcome::Clean;
-    let mut said = Said::default();
+    let (mut said, mut guests, mut fixes) = (Said::default(), 0_usize, 0_usize);
     let mut notices = vec![source.notice.as_str()];
     notices.extend(policy_notice.as_deref());
     if args.common.quiet {
@@ -45,16 +46,21 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         evaluator.each(
             input,
             |evaluated| {
-                if evaluated.evaluation.verdict.stops() {
+                guests += 1;
+                let chosen = chosen(evaluated.evaluation, args.warnings);
+                fixes += usize::from(chosen.is_some());
+                if evaluated.evaluation.verdict.stops() || chosen.is_some() {
                     notices.drain(..).for_each(stderr::line);
                 }
                 if !args.common.quiet {
                     evaluated.warning().iter().for_each(|line| stderr::line(line));
                     let remark = evaluated.guest.remark();
                     remark.iter().for_each(|remark| stderr::line(&format!("{}: {remark}", evaluated.name)));
-                    explain_fix(evaluated, &mut said);
+                    if let Some(fix) = chosen {
+                        explain_fix(evaluated, fix, &mut said);
+                    }
                 }
-                outcome = outcome.max(match fix(evaluated, &target) {
+                outcome = outcome.max(match fix(evaluated, chosen, &target) {
                     Ok(outcome) => outcome,
                     // Standard output is gone for every input, a file only for this one.
                     Err(error) if !matches!(target, Target::Place(_)) => return Err(error),
@@ -73,7 +79,12 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         evaluator.folders.remarks().iter().for_each(|remark| stderr::line(remark));
     }
     // What the evaluator calls stopped may have been rewritten; what it could not evaluate stays so.
-    Ok(if evaluator.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
+    let outcome = if evaluator.outcome == Outcome::Failed { Outcome::Failed } else { outcome };
+    let filter = stdin && !args.diff;
+    if outcome == Outcome::Clean && guests > 0 && fixes == 0 && !filter && !args.common.quiet {
+        stderr::line("nothing to fix");
+    }
+    Ok(outcome)
 }
 
 /// Where a rewritten domain goes.
@@ -116,8 +127,8 @@ fn open(input: Input, args: &FixArgs) -> (Input, Target) {
     }
 }
 
-fn fix(evaluated: &Evaluated<'_>, target: &Target) -> Result<Outcome> {
-    let Some(fix) = &evaluated.evaluation.fix else {
+fn fix(evaluated: &Evaluated<'_>, chosen: Option<&Fix>, target: &Target) -> Result<Outcome> {
+    let Some(fix) = chosen else {
         let blocked = evaluated.evaluation.verdict == Verdict::Blocked;
         if blocked {
             explain_block(evaluated);
@@ -126,6 +137,8 @@ fn fix(evaluated: &Evaluated<'_>, target: &Target) -> Result<Outcome> {
         }
         return Ok(if blocked { Outcome::Stopped } else { Outcome::Clean });
     };
+    // A guest that starts as it is may start.
+    let left = if evaluated.evaluation.verdict.stops() { Outcome::Stopped } else { Outcome::Clean };
     let rewritten = || evaluated.guest.rewritten(fix).with_context(|| evaluated.name.to_owned());
     match target {
         Target::Stdout => {
@@ -135,9 +148,9 @@ fn fix(evaluated: &Evaluated<'_>, target: &Target) -> Result<Outcome> {
         }
         Target::Diff => {
             print_diff(&evaluated.guest.diff(evaluated.name, fix).with_context(|| evaluated.name.to_owned())?)?;
-            Ok(Outcome::Stopped)
+            Ok(left)
         }
-        Target::Nowhere => Ok(Outcome::Stopped),
+        Target::Nowhere => Ok(left),
         Target::Place(_) if matches!(evaluated.guest, GuestSource::Call(..)) => {
             bail!("{}: --in-place rewrites domain XML only, and this is a QEMU command line", evaluated.name)
         }

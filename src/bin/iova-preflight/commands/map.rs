@@ -53,7 +53,7 @@ pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {
 /// The guest as it is, and beside it as `fix` would make it.
 fn draw(evaluated: &Evaluated<'_>, source: &HostSource, policy: &ChosenPolicy) -> Result<Option<Picture>> {
     let evaluation = evaluated.evaluation;
-    let fixed = match &evaluation.fix {
+    let fixed = match evaluation.any_fix() {
         Some(fix) => {
             let after = evaluated.guest.rewritten(fix)?;
             Some(match evaluated.guest {
@@ -97,9 +97,10 @@ fn remarks(evaluation: &Evaluation) -> Vec<String> {
             format!("{severity}[{}]: {}", finding.rule, finding.title)
         })
         .collect();
-    if let Some(fix) = &evaluation.fix {
+    if let Some(fix) = evaluation.any_fix() {
         let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
-        remarks.push(format!("fix: {}", changes.join(", ")));
+        let option = if evaluation.fix.is_some() { "" } else { " --warnings" };
+        remarks.push(format!("fix{option}: {}", changes.join(", ")));
     }
     remarks.extend(evaluation.tried.iter().map(|tried| format!("no fix: {tried}")));
     remarks

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     use crate::connected::redefinition::Redefinition;
     use crate::input::Input;
     use crate::input::evaluator::Evaluator;
-    use crate::output::fix::{Said, explain_block, explain_fix, print_diff};
+    use crate::output::fix::{Said, chosen, explain_block, explain_fix, print_diff};
     use crate::stderr::{self, complain};
 
     let source = host_of(uri, name, args.common.host.as_deref())?;
@@ -42,11 +42,11 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
                 notice.filter(|_| evaluated.evaluation.verdict.stops()).into_iter().for_each(stderr::line);
                 evaluated.warning().iter().for_each(|line| stderr::line(line));
             }
-            match &evaluated.evaluation.fix {
+            match chosen(evaluated.evaluation, args.warnings) {
                 Some(fix) => {
                     let rewritten = evaluated.guest.rewritten(fix)?;
                     if !args.common.quiet {
-                        explain_fix(evaluated, &mut Said::default());
+                        explain_fix(evaluated, fix, &mut Said::default());
                     }
                     if args.dry_run {
                         print_diff(&unified_diff(name, &old, &rewritten))?;
@@ -54,7 +54,8 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
                     new = Some(rewritten);
                 }
                 None if evaluated.evaluation.verdict.stops() => explain_block(evaluated),
-                None => writeln!(anstream::stdout(), "{}: nothing to fix", printable(evaluated.name))?,
+                None if args.common.quiet => {}
+                None => stderr::line(&format!("{}: nothing to fix", evaluated.name)),
             }
             Ok(())
         },

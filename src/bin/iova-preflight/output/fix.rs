@@ -4,7 +4,9 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
+use iova_preflight::fix::Fix;
 use iova_preflight::text::printable;
+use iova_preflight::verdict::Evaluation;
 
 use crate::input::evaluator::Evaluated;
 use crate::stderr;
@@ -21,9 +23,13 @@ pub(crate) fn explain_block(evaluated: &Evaluated<'_>) {
 #[derive(Default)]
 pub(crate) struct Said(Vec<&'static str>);
 
+/// The fix that is to be made: that of a warning only where `warnings` asks for it.
+pub(crate) fn chosen(evaluation: &Evaluation, warnings: bool) -> Option<&Fix> {
+    if warnings { evaluation.any_fix() } else { evaluation.fix.as_ref() }
+}
+
 /// Says what changes and what comes of it.
-pub(crate) fn explain_fix(evaluated: &Evaluated<'_>, said: &mut Said) {
-    let Some(fix) = &evaluated.evaluation.fix else { return };
+pub(crate) fn explain_fix(evaluated: &Evaluated<'_>, fix: &Fix, said: &mut Said) {
     let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
     stderr::line(&format!("{}: {}", evaluated.name, changes.join(", ")));
     if let Some(assumption) = &fix.assumption {

@@ -86,9 +86,10 @@ impl PageStyle {
         for assumption in assumptions {
             text += &self.line("note", assumption);
         }
-        if let Some(fix) = &evaluation.fix {
+        if let Some(fix) = evaluation.any_fix() {
             let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
-            text += &self.line("fix", &changes.join(", "));
+            let how = if evaluation.fix.is_some() { "" } else { " (with `iova-preflight fix --warnings`)" };
+            text += &self.line("fix", &format!("{}{how}", changes.join(", ")));
             if let Some(assumption) = &fix.assumption {
                 text += &self.line("note", assumption);
             }

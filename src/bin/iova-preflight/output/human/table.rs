@@ -42,10 +42,11 @@ impl Row {
             (Some(ram), _) => text::size(ram),
             (None, _) => String::new(),
         };
-        let advice = match &evaluation.fix {
+        let advice = match evaluation.any_fix() {
             Some(fix) => {
                 let changes: Vec<String> = fix.changes.iter().map(|change| short(&change.to_string())).collect();
-                format!("fix: {}", changes.join(", "))
+                let option = if evaluation.fix.is_some() { "" } else { " --warnings" };
+                format!("fix{option}: {}", changes.join(", "))
             }
             None if evaluation.verdict == Verdict::Blocked => {
                 format!("by hand, see above: {}", rules(&evaluation.findings, Severity::Error))

@@ -1,0 +1,174 @@
+//! What makes room for 64-bit BARs.
+
+use super::{Change, Fix, FixSearch, is_relocated};
+use crate::address::{AMD_HT_START, GIB};
+use crate::evaluate::Diagnosis;
+use crate::finding::{Finding, Severity};
+use crate::guest::Subject;
+use crate::host::{FirmwareKind, Host};
+use crate::policy::{PhysBitsPolicy, Policy};
+use crate::qemu::cpu::{AMD, DEFAULT_PHYS_BITS};
+use crate::rules;
+
+/// phys-bits of a host of which they are unknown.
+const USUAL_PHYS_BITS: u32 = 48;
+
+/// The rewrite after which firmware puts every BAR where it works, of a guest that starts as it is; `None` if there is
+/// nothing to be done about BARs.
+///
+/// # Errors
+/// A sentence for each rewrite that was tried and does not help, or that the policy does not allow.
+pub(crate) fn relieve(
+    subject: Subject<'_>,
+    host: &Host,
+    policy: &Policy,
+    before: &Diagnosis,
+) -> Option<Result<Fix, Vec<String>>> {
+    if !in_trouble(before) {
+        return None;
+    }
+    let mut search = FixSearch::new(subject, host, policy, before);
+    let fix = search.make_room(&[], before);
+    Some(fix.ok_or(search.tried))
+}
+
+fn is_about_bars(finding: &&Finding) -> bool {
+    finding.severity >= Severity::Warning && rules::is_about_bars(finding)
+}
+
+/// Whether firmware loses a BAR or puts it where something does not reach it.
+fn in_trouble(diagnosis: &Diagnosis) -> bool {
+    diagnosis.findings.iter().any(|finding| is_about_bars(&finding))
+}
+
+/// Whether that, and nothing else, stops the guest.
+fn stops_for_bars(diagnosis: &Diagnosis) -> bool {
+    let mut errors = diagnosis.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    diagnosis.stops() && errors.all(|finding| is_about_bars(&finding))
+}
+
+/// Whether every BAR also has its place if the guest gets another hot-plug port.
+fn has_spare_port(diagnosis: &Diagnosis) -> bool {
+    let mut possible = diagnosis.facts.mmio64.iter().flat_map(|mmio64| &mmio64.possible);
+    possible.all(|possible| possible.has_spare_port)
+}
+
+impl FixSearch<'_> {
+    /// Makes room in a guest that `changes` make start, or that stands still for its BARs only. Without a change of the
+    /// CPU's width it is none that a start takes.
+    pub(super) fn make_room_too(&mut self, changes: &[Change], after: &Diagnosis) -> Option<Fix> {
+        let widens = changes.iter().any(Change::is_width);
+        if stops_for_bars(after) || (widens && !after.stops() && in_trouble(after)) {
+            return self.make_room(changes, after);
+        }
+        None
+    }
+
+    /// The width of addresses, in place of that among `changes`, with which no BAR is in trouble, or as few as can be with
+    /// all firmware that it may be; where that is not enough, with a 64-bit PCI hole for which QEMU moves RAM, and SeaBIOS
+    /// up to 1.16.2 the BARs with it.
+    pub(super) fn make_room(&mut self, changes: &[Change], before: &Diagnosis) -> Option<Fix> {
+        if self.policy.phys_bits == PhysBitsPolicy::Never {
+            self.note(
+                "other physical address bits may make room for BARs, and the policy does not allow it".to_owned(),
+            );
+            return None;
+        }
+        if let Some(reason) = self.draft.fixed_width() {
+            self.note(format!("other physical address bits may make room for BARs, and {reason}"));
+            return None;
+        }
+        let others: Vec<Change> = changes.iter().filter(|change| !change.is_width()).cloned().collect();
+        let mut found = self.wider(&others, before);
+        if found.as_ref().is_none_or(|(_, after)| in_trouble(after))
+            && let Some(hole) = hole_that_moves_ram(before)
+        {
+            let mut moved = others.clone();
+            moved.push(self.draft.hole_of(hole));
+            let after = self.draft.with(&moved);
+            let wider = self.wider(&moved, &after);
+            let alone = (!after.stops() && !in_trouble(&after)).then_some((moved, after));
+            let clear = alone.or(wider.filter(|(_, after)| !in_trouble(after)));
+            found = clear.or(found);
+        }
+        let Some((changes, after)) = found.filter(|(_, after)| after.bar_troubles < before.bar_troubles) else {
+            let most = self.most_bits();
+            if stays_for_its_type(before) {
+                self.note(
+                    "a larger <pcihole64> moves RAM, and BARs with it, with machine types of 7.1 and newer".to_owned(),
+                );
+            }
+            self.note(format!("up to {most} physical address bits, which the host and its IOMMU have, are not enough"));
+            return None;
+        };
+        let moves_ram = is_relocated(&after) && !self.moved;
+        Some(Fix { assumption: self.assumption(&changes), changes, moves_ram })
+    }
+
+    /// The fewest phys-bits beside `changes` with which the least firmware loses BARs; of those, with room for
+    /// another hot-plug port if there can be.
+    fn wider(&self, changes: &[Change], before: &Diagnosis) -> Option<(Vec<Change>, Diagnosis)> {
+        let mut best: Option<(usize, bool, Vec<Change>, Diagnosis)> = None;
+        for bits in self.possible_bits(before) {
+            for width in self.draft.exact_widths(bits) {
+                let changes: Vec<Change> = changes.iter().cloned().chain([width]).collect();
+                let after = self.draft.with(&changes);
+                // A CPU that has the host's bits does not have others.
+                if after.facts.phys_bits != Some(bits) || after.stops() {
+                    continue;
+                }
+                let (troubles, is_full) = (after.bar_troubles, !has_spare_port(&after));
+                if best.as_ref().is_none_or(|(least, full, ..)| (troubles, is_full) < (*least, *full)) {
+                    best = Some((troubles, is_full, changes, after));
+                }
+                if (troubles, is_full) == (0, false) {
+                    return best.map(|(_, _, changes, after)| (changes, after));
+                }
+            }
+        }
+        best.map(|(_, _, changes, after)| (changes, after))
+    }
+
+    /// The most phys-bits with which BARs stay in reach.
+    fn most_bits(&self) -> u32 {
+        let host = self.host.phys_bits.unwrap_or(USUAL_PHYS_BITS);
+        self.host.iommu_bits.map_or(host, |bits| bits.min(host))
+    }
+
+    /// The phys-bits to try, the best first: no more than that, and enough for the map.
+    fn possible_bits(&self, before: &Diagnosis) -> Vec<u32> {
+        let most = self.most_bits();
+        let has = before.facts.phys_bits.unwrap_or(DEFAULT_PHYS_BITS);
+        let needed = before.facts.phys_bits_needed.unwrap_or(DEFAULT_PHYS_BITS);
+        let more = needed.max(has.saturating_add(1))..=most;
+        match self.policy.phys_bits {
+            // Too many: as many as may be.
+            _ if has > most => (needed..=most).rev().collect(),
+            PhysBitsPolicy::Host => more.rev().collect(),
+            _ => more.collect(),
+        }
+    }
+}
+
+/// Whether the BARs follow RAM, and only the machine type keeps that below 1 TiB.
+fn stays_for_its_type(diagnosis: &Diagnosis) -> bool {
+    let facts = &diagnosis.facts;
+    facts.enforces_amd_1tb_hole == Some(false) && facts.cpu_vendor.as_deref() == Some(AMD) && follows_ram(diagnosis)
+}
+
+/// Whether the firmware is known to be SeaBIOS. Up to 1.16.2 it places BARs after RAM.
+fn follows_ram(diagnosis: &Diagnosis) -> bool {
+    let possible = diagnosis.facts.mmio64.iter().flat_map(|mmio64| &mmio64.possible);
+    let kinds: Vec<FirmwareKind> = possible.map(|possible| possible.kind).collect();
+    kinds == [FirmwareKind::SeaBios]
+}
+
+/// The least 64-bit PCI hole in whole GiB, in bytes, for which QEMU moves RAM above 1 TiB; `None` where none does, or where
+/// it is not known that BARs follow RAM. QEMU moves it if the map, hole included, reaches 1012 GiB (`pc_memory_init` of `hw/i386/pc.c`).
+fn hole_that_moves_ram(before: &Diagnosis) -> Option<u64> {
+    let facts = &before.facts;
+    let layout = facts.layout.as_ref().filter(|layout| !layout.relocated)?;
+    let can_move = facts.enforces_amd_1tb_hole == Some(true) && facts.cpu_vendor.as_deref() == Some(AMD);
+    let missing = AMD_HT_START.checked_sub(layout.pci_hole64_start).filter(|_| can_move && follows_ram(before))?;
+    missing.checked_div(GIB)?.checked_add(1)?.checked_mul(GIB)
+}

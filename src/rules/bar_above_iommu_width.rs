@@ -1,0 +1,114 @@
+//! `bar-above-iommu-width`.
+
+use super::bars::{self, Hit};
+use super::page::*;
+use super::{Refuser, Rule};
+use crate::finding::{Finding, Severity};
+use crate::guest::Guest;
+use crate::mmio64::{Mmio64, Possible};
+
+pub(crate) const RULE: Rule = Rule {
+    id: "bar-above-iommu-width",
+    summary: "firmware puts a device's BAR above what the host's IOMMU can address",
+    by: Refuser::Policy,
+    stops: false,
+    check,
+    page: &PAGE,
+};
+
+/// The BARs above it.
+pub(super) fn hits(guest: &Guest<'_>, mmio64: &Mmio64, possible: &Possible) -> Vec<Hit> {
+    match guest.setting.host.iommu_bits {
+        Some(bits) => bars::above(mmio64, possible, bits),
+        _ => Vec::new(),
+    }
+}
+
+fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
+    let (Some(mmio64), Some(bits)) = (&guest.mmio64, guest.setting.host.iommu_bits) else { return };
+    let Some(trouble) = bars::trouble(mmio64, |possible| hits(guest, mmio64, possible)) else { return };
+    let what = format!("above the {bits} bits that the host's IOMMU can address");
+    let title = trouble.title(&format!("lies {what}"), &format!("lie {what}"), &format!("may lie {what}"));
+    let cause = format!(
+        "VFIO does not map it for DMA, so that other devices do not reach it (peer-to-peer); {}",
+        trouble.place()
+    );
+    let severity = trouble.peer_to_peer_severity(guest);
+    let finding = trouble.finding(RULE.id, severity, title, cause);
+    findings.push(Finding { range: trouble.first_place(), ..finding });
+}
+
+const PAGE: Page = Page {
+    severities: &[Severity::Error, Severity::Warning],
+    meaning: &[
+        Text(
+            "The guest starts. Its firmware puts a 64-bit BAR of a passthrough device at an address that has more bits \
+             than the host's IOMMU can translate. The guest's CPUs reach the BAR; other passthrough devices do not, \
+             because VFIO cannot map it for DMA (peer-to-peer, as GPUs use it among one another). Black screens of a \
+             single GPU have been reported, too.",
+        ),
+        Text(
+            "It is an error of `check` and `watch` if the policy says `peer_to_peer = \"required\"` and all firmware \
+             that the guest may have does it. The hook does not look at BARs.",
+        ),
+    ],
+    cause: &[
+        Text(
+            "Many IOMMUs of Intel desktop CPUs address 39 bits, 512 GiB, while the CPU has 46. A guest with \
+             `<maxphysaddr mode='passthrough'/>` or `host-passthrough` sees 46 bits, and its firmware puts BARs at \
+             the top: 56 TiB with OVMF and SeaBIOS 1.16.3, 14 TiB with SeaBIOS 1.17.",
+        ),
+        shared::WINDOW,
+    ],
+    history: &[],
+    errors: &[
+        ErrorText {
+            by: Program::Qemu,
+            when: "a warning in the guest's log when the guest's firmware enables the BAR",
+            text: "VFIO_MAP_DMA failed: Invalid argument",
+        },
+        ErrorText {
+            by: Program::Qemu,
+            when: "the same in QEMU 10, of the first BAR only",
+            text: "0000:41:00.0: PCI peer-to-peer transactions on BARs are not supported.",
+        },
+    ],
+    fix: &[
+        Text("A guest with no more bits than the IOMMU has (libvirt 9.3 or newer has `limit`):"),
+        Xml("<cpu mode='host-passthrough'>\n\
+             \x20 <maxphysaddr mode='passthrough' limit='39'/>\n\
+             </cpu>"),
+        shared::FIX_WARNINGS,
+    ],
+    verify: &[
+        Text(
+            "What an Intel IOMMU addresses: bits 21 to 16 of this register, plus one. `iova-preflight host` shows it:",
+        ),
+        Shell(
+            "cat /sys/class/iommu/dmar0/intel-iommu/cap\n\
+             iova-preflight host | grep address_bits",
+        ),
+        shared::WHERE_BARS_ARE[0],
+        shared::WHERE_BARS_ARE[1],
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::super::bars::tests::{BarCase, found};
+    use super::*;
+
+    /// OVMF with 46 bits has 56–64 TiB; VT-d of that host has 39 bits.
+    #[test]
+    fn a_bar_at_56_tib_is_out_of_reach_of_39_bits() {
+        let placed = [("OVMF 2025.02", Some((57344, 65536)), &[Some(57344)][..])];
+        let case = |iommu_bits| BarCase { bits: 46, bars: &[32], iommu_bits, placed: &placed, ..BarCase::default() };
+        let findings = found(&RULE, &case(Some(39)));
+        let [(severity, title, _)] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!(*severity, Severity::Warning);
+        assert_eq!(title, "BAR 1 of 0000:41:00.0 (32 GiB) lies above the 39 bits that the host's IOMMU can address");
+        assert!(found(&RULE, &case(Some(48))).is_empty() && found(&RULE, &case(None)).is_empty());
+        let required = found(&RULE, &BarCase { peer_to_peer: true, ..case(Some(39)) });
+        assert_eq!(required[0].0, Severity::Error);
+    }
+}

@@ -1,0 +1,175 @@
+//! `bar-in-reserved-range`.
+
+use super::bars::{self, Hit};
+use super::page::*;
+use super::{Refuser, Rule, collision};
+use crate::command_line::PassthroughKind;
+use crate::finding::{Finding, Severity};
+use crate::guest::Guest;
+use crate::host::Reserved;
+use crate::mmio64::{Mmio64, Possible};
+use crate::text;
+
+pub(crate) const RULE: Rule = Rule {
+    id: "bar-in-reserved-range",
+    summary: "firmware puts a device's BAR in a range reserved by the host's IOMMU",
+    by: Refuser::Policy,
+    stops: false,
+    check,
+    page: &PAGE,
+};
+
+/// The BARs in any such range.
+pub(super) fn hits(guest: &Guest<'_>, mmio64: &Mmio64, possible: &Possible) -> Vec<Hit> {
+    guest.unmappable.iter().flat_map(|reserved| inside(mmio64, possible, *reserved)).collect()
+}
+
+fn inside(mmio64: &Mmio64, possible: &Possible, reserved: Reserved) -> Vec<Hit> {
+    let passed = mmio64.placed(possible).filter(|(bar, _)| bar.passed);
+    let inside = passed.filter(|(_, place)| place.is_some_and(|place| place.overlaps(reserved.range)));
+    inside.map(|(bar, place)| Hit::bar(bar, place)).collect()
+}
+
+fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
+    let Some(mmio64) = &guest.mmio64 else { return };
+    for reserved in &guest.unmappable {
+        if let Some(trouble) = bars::trouble(mmio64, |possible| inside(mmio64, possible, *reserved)) {
+            let range = collision::reserved_name(*reserved);
+            let title =
+                trouble.title(&format!("lies in {range}"), &format!("lie in {range}"), &format!("may lie in {range}"));
+            let cause = format!(
+                "VFIO does not map it for DMA, so that other devices do not reach it (peer-to-peer); {}",
+                trouble.place()
+            );
+            let severity = trouble.peer_to_peer_severity(guest);
+            let finding = trouble.finding(RULE.id, severity, title, cause);
+            let common = trouble.first_place().and_then(|place| place.intersection(reserved.range));
+            findings.push(Finding { range: common, ..finding });
+            continue;
+        }
+        // Of sizes that are unknown there is no more to say than how much is too much.
+        let device = mmio64.unsized_devices.iter().find(|device| {
+            let of = |kind| guest.passthrough.iter().any(|it| it.kind == kind && it.origin == device.origin);
+            of(PassthroughKind::VfioPci)
+        });
+        let windows = mmio64.possible.iter().filter_map(|possible| possible.window);
+        let reach = windows.filter_map(|window| {
+            let common = window.intersection(reserved.range)?;
+            Some((common, common.start.checked_sub(window.start).filter(|&room| room > 0)?))
+        });
+        if let (Some(device), Some((common, room))) = (device, reach.min_by_key(|&(_, room)| room)) {
+            let title =
+                format!("BARs of more than {} in all reach {}", text::size(room), collision::reserved_name(*reserved));
+            let cause = "BAR sizes are unknown; run it on the host or with a host profile that has them";
+            let finding = Finding::new(RULE.id, Severity::Note, title, device.origin.span(), "its BARs are unknown");
+            findings.push(finding.because(cause).about(common));
+        }
+    }
+}
+
+const PAGE: Page = Page {
+    severities: &[Severity::Error, Severity::Warning, Severity::Note],
+    meaning: &[
+        Text(
+            "The guest starts. Its firmware puts a 64-bit BAR of a passthrough device in a range that the host's IOMMU \
+             reserves. The guest's CPUs reach the BAR; other passthrough devices do not, because VFIO cannot map it for \
+             DMA. That is peer-to-peer DMA, which GPUs use among one another (GPUDirect, NCCL without NVLink). A guest \
+             with one device usually works.",
+        ),
+        Text(
+            "It is an error of `check` and `watch` if the policy says `peer_to_peer = \"required\"` and all firmware \
+             that the guest may have does it. The hook does not look at BARs. It is a note if the sizes of the BARs are \
+             unknown, and says how much is too much.",
+        ),
+    ],
+    cause: &[
+        shared::THE_RANGE,
+        shared::WINDOW,
+        Text(
+            "With 40 bits, libvirt's default, that eighth is 896–1024 GiB, and the range lies at its end. What keeps \
+             firmware out of it is an entry in the guest's E820 map, which QEMU makes for an AMD vCPU with at least 40 \
+             bits and a machine type of 7.1 or newer. OVMF 2022.11 (Debian 12) ignores the entry, and SeaBIOS takes it \
+             in account once only. SeaBIOS up to 1.16.2 places BARs right after RAM, so that RAM and BARs together \
+             decide, whatever the bits.",
+        ),
+    ],
+    history: &[],
+    errors: &[
+        ErrorText {
+            by: Program::Qemu,
+            when: "a warning in the guest's log when the guest's firmware enables the BAR",
+            text: "VFIO_MAP_DMA failed: Invalid argument",
+        },
+        ErrorText {
+            by: Program::Qemu,
+            when: "the same in QEMU 10, of the first BAR only",
+            text: "0000:41:00.0: PCI peer-to-peer transactions on BARs are not supported.",
+        },
+    ],
+    fix: &[
+        Text(
+            "Enough physical address bits: with 41 the window is 1792–2048 GiB, and with more it lies higher. As many \
+             as make room for all BARs, and no more than the host and its IOMMU have:",
+        ),
+        shared::FIX_WARNINGS,
+        shared::MORE_BITS,
+        shared::RELOCATE,
+        Text("Nothing has to be done if no device talks to another one."),
+    ],
+    verify: &[
+        shared::RESERVED[0],
+        shared::RESERVED[1],
+        shared::RESERVED[2],
+        shared::WHERE_BARS_ARE[0],
+        shared::WHERE_BARS_ARE[1],
+        Text(
+            "With iommufd, `IOMMU_IOAS_MAP failed: Bad address, PCI BAR?` (-14) is printed of any BAR wherever it lies; \
+             only -22 with an address in the range is this.",
+        ),
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::super::bars::tests::{BarCase, found};
+    use super::*;
+
+    /// Debian 12's OVMF with four GPUs of 32 GiB in 64 GiB of RAM: the fourth lies at 992–1024 GiB.
+    #[test]
+    fn a_bar_across_the_range_is_a_warning_and_an_error_where_devices_have_to_reach_it() {
+        let placed = [("OVMF 2022.11", Some((896, 1024)), &[Some(896), Some(928), Some(960), Some(992)][..])];
+        let case = BarCase { bars: &[32; 4], placed: &placed, ..BarCase::default() };
+        let findings = found(&RULE, &case);
+        let [(severity, title, cause)] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!(*severity, Severity::Warning);
+        assert_eq!(title, "BAR 1 of 0000:41:00.0 (32 GiB) lies in the reserved HyperTransport range, 1012–1024 GiB");
+        assert!(cause.ends_with("with OVMF 2022.11 it lies at 992–1024 GiB"), "{cause}");
+        let required = found(&RULE, &BarCase { peer_to_peer: true, ..case });
+        assert_eq!(required.len(), 1);
+        assert_eq!(required[0].0, Severity::Error);
+    }
+
+    #[test]
+    fn what_only_some_firmware_does_may_be() {
+        let placed = [
+            ("OVMF 2025.02", Some((768, 896)), &[Some(768)][..]),
+            ("OVMF 2022.11", Some((896, 1024)), &[Some(896)][..]),
+        ];
+        let findings = found(&RULE, &BarCase { peer_to_peer: true, placed: &placed, ..BarCase::default() });
+        let [(severity, title, cause)] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!(*severity, Severity::Warning);
+        assert!(title.contains("may lie in") && cause.contains("with OVMF 2022.11"), "{title}: {cause}");
+        assert!(found(&RULE, &BarCase { placed: &placed[..1], ..BarCase::default() }).is_empty());
+    }
+
+    #[test]
+    fn of_unknown_sizes_it_says_how_much_is_too_much() {
+        let placed = [("OVMF 2022.11", Some((896, 1024)), &[][..])];
+        let findings = found(&RULE, &BarCase { bars: &[], placed: &placed, ..BarCase::default() });
+        let [(severity, title, _)] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!(*severity, Severity::Note);
+        assert!(title.starts_with("BARs of more than 116 GiB"), "{title}");
+        let clear = [("OVMF 2025.02", Some((768, 896)), &[][..])];
+        assert!(found(&RULE, &BarCase { bars: &[], placed: &clear, ..BarCase::default() }).is_empty());
+    }
+}
