@@ -24,6 +24,7 @@ mod integration {
     mod hostile;
     mod many;
     mod map;
+    mod messages;
     mod networks;
     mod packages;
     mod policy;

@@ -3,7 +3,7 @@
 use crate::common::PATIENCE;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
@@ -114,6 +114,11 @@ impl Oracle {
         let number = |part: &str| version["qemu"][part].as_u64().unwrap_or_default();
         self.qemu_version = format!("{}.{}.{}", number("major"), number("minor"), number("micro"));
         Ok(())
+    }
+
+    /// The root of the stack, as the stack sees it.
+    pub fn root(&self) -> PathBuf {
+        Path::new("/proc").join(&self.process).join("root").join(self.root.trim_start_matches('/'))
     }
 
     /// A program of the stack.
@@ -350,10 +355,10 @@ pub fn libvirt_facts(line: &[String]) -> Value {
 }
 
 /// QEMU went away instead of answering.
-struct Silent;
+pub struct Silent;
 
-/// A stopped machine to be asked over QMP.
-struct Qemu {
+/// A machine that starts stopped, to be asked over QMP.
+pub struct Qemu {
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
@@ -361,7 +366,7 @@ struct Qemu {
 }
 
 impl Qemu {
-    fn start(mut command: Command, arguments: &[String]) -> Result<Self, String> {
+    pub fn start(mut command: Command, arguments: &[String]) -> Result<Self, String> {
         let mut child = command
             // An option that misses its value has to be the last.
             .args(["-S", "-display", "none", "-nodefaults", "-qmp", "stdio"])
@@ -392,7 +397,7 @@ impl Qemu {
         Ok(qemu)
     }
 
-    fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value, Silent> {
+    pub fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value, Silent> {
         let mut question = json!({"execute": command});
         if arguments.is_object() {
             question["arguments"] = arguments.clone();
@@ -412,7 +417,7 @@ impl Qemu {
     }
 
     /// What QEMU said on stderr, without its warnings.
-    fn stderr(&mut self) -> String {
+    pub fn stderr(&mut self) -> String {
         self.input = None;
         let _ = self.child.kill();
         let text = self.errors.recv_timeout(PATIENCE).unwrap_or_default();
