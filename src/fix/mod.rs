@@ -51,7 +51,11 @@ impl Fix {
         if self.moves_ram {
             sentences.push("RAM moves above 1 TiB, which some Windows GPU drivers do not work with");
         }
-        if has(Change::is_width) {
+        if has(Change::is_limit) {
+            sentences.push(
+                "the guest sees another width of addresses: hosts it migrates to need as many physical address bits",
+            );
+        } else if has(Change::is_width) {
             sentences.push("the guest sees a wider CPU: hosts it migrates to need as many physical address bits");
         }
         // A larger one is there to move RAM.
@@ -120,6 +124,15 @@ impl Change {
             Self::EmulateBits(_) | Self::PassHostBits => true,
             #[cfg(feature = "cli")]
             Self::PhysBits(_) | Self::HostPhysBits | Self::HostPhysBitsUpTo(_) | Self::PassHostBitsUpTo(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it gives the CPU the host's addresses up to a width, which may be less than it has.
+    fn is_limit(&self) -> bool {
+        match self {
+            #[cfg(feature = "cli")]
+            Self::PassHostBitsUpTo(_) | Self::HostPhysBitsUpTo(_) => true,
             _ => false,
         }
     }
