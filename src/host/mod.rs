@@ -28,7 +28,7 @@ pub use write::ProfileLine;
 use serde::Serialize;
 
 use crate::address::{AMD_HT_START, GpaRange};
-use crate::machine::{MachineType, is_versioned};
+use crate::machine::{MachineType, is_versioned, without_revision};
 use crate::text::{self, quoted};
 use crate::version::Version;
 
@@ -67,6 +67,9 @@ pub struct Host {
     pub aliases: BTreeMap<String, String>,
     /// Those of [`Self::machines`] that QEMU deprecates; `None` where that is unknown.
     pub deprecated: Option<Vec<String>>,
+    /// The CPU models this QEMU has; empty where unknown. A profile has none.
+    #[cfg(feature = "cli")]
+    pub cpu_models: Vec<String>,
     /// libvirt version.
     pub libvirt: Option<Version>,
     /// libvirt's virtual networks, as far as they are known.
@@ -105,7 +108,7 @@ impl Host {
         if is_versioned(requested) {
             return requested;
         }
-        self.aliases.get(requested).map_or(requested, String::as_str)
+        self.aliases.get(without_revision(requested)).map_or(requested, String::as_str)
     }
 
     /// Whether this host's QEMU deprecates a machine type. Where nobody has listed those that it does, the upstream rule
@@ -132,6 +135,9 @@ pub struct Emulator {
     pub aliases: BTreeMap<String, String>,
     /// Those of [`Self::machines`] that it deprecates; `None` where that is unknown.
     pub deprecated: Option<Vec<String>>,
+    /// The CPU models it has, sorted; empty where unknown. A profile has none.
+    #[cfg(feature = "cli")]
+    pub cpu_models: Vec<String>,
 }
 
 /// The facts about one host with every QEMU that it has: what a host profile holds.
@@ -166,6 +172,8 @@ impl Profile {
                 machines: emulator.machines.clone(),
                 aliases: emulator.aliases.clone(),
                 deprecated: emulator.deprecated.clone(),
+                #[cfg(feature = "cli")]
+                cpu_models: emulator.cpu_models.clone(),
                 ..self.host.clone()
             },
             None => self.host.clone(),
