@@ -260,6 +260,8 @@ impl CommandLine {
             "netdev" | "nic" => self.structured(given, ("type", Self::host_end), pending),
             "blockdev" => self.structured(given, ("driver", Self::host_end), pending),
             #[cfg(feature = "cli")]
+            "bios" | "pflash" | "drive" | "fw_cfg" => self.firmware.option(name, value),
+            #[cfg(feature = "cli")]
             "readconfig" if super::proxmox::is_known(value.text) => self.devices.extend(super::proxmox::devices(value)),
             // It may hold any other option.
             "readconfig" => self.not_modelled(option, value),
@@ -352,6 +354,11 @@ impl CommandLine {
                     self.machine.accelerator = first.and_then(accelerator);
                     pending.of_machine = if first.is_none() { Some(given) } else { None };
                     first.is_none_or(|name| accelerator(name).is_some()).then_some(())
+                }
+                #[cfg(feature = "cli")]
+                "firmware" | "pflash0" | "confidential-guest-support" | "memory-encryption" => {
+                    self.firmware.machine(&key, text, origin);
+                    Some(())
                 }
                 #[cfg(feature = "cli")]
                 "nvdimm" => {

@@ -317,10 +317,15 @@ fn reserved_name(reserved: Reserved) -> String {
     }
 }
 
-/// The 64-bit BARs, and what the likeliest firmware makes of them.
+/// The 64-bit BARs, and what the likeliest firmware makes of them. Small ones that lie where nothing else is are not
+/// worth drawing: firmware puts them terabytes away.
 fn likeliest(facts: &Facts) -> Option<(&Mmio64, &Possible)> {
-    let mmio64 = facts.mmio64.as_ref()?;
-    Some((mmio64, mmio64.possible.first()?))
+    let (mmio64, layout) = (facts.mmio64.as_ref()?, facts.layout.as_ref()?);
+    let likeliest = mmio64.possible.first()?;
+    let in_memory = |place: GpaRange| layout.ram().chain(layout.device_memory).any(|memory| memory.overlaps(place));
+    let mut placed = mmio64.placed(likeliest);
+    let matters = placed.any(|(bar, place)| bar.size >= GIB || place.is_some_and(in_memory));
+    matters.then_some((mmio64, likeliest))
 }
 
 /// The BARs that have an address above 4 GiB. Small ones that lie close together are one range, as are all where there
@@ -509,8 +514,7 @@ mod tests {
         let mmio64 = facts.mmio64.as_mut().expect("BARs");
         mmio64.bars.iter_mut().for_each(|bar| bar.size = 16 << 10);
         mmio64.possible[0].addresses = [0, 16 << 10, 32 << 10, 60 * GIB].map(|at| Some(900 * GIB + at)).to_vec();
-        let (mmio64, likeliest) = likeliest(&facts).expect("BARs");
-        let names: Vec<String> = bars(mmio64, likeliest).into_iter().map(|(_, name)| name).collect();
+        let names: Vec<String> = bars(mmio64, &mmio64.possible[0]).into_iter().map(|(_, name)| name).collect();
         assert_eq!(names, ["3 BARs, within", "BAR 2 of 0000:44:00.0"]);
     }
 
