@@ -26,11 +26,8 @@ const OVMF: [Version; 9] = [
 ];
 
 /// The releases of SeaBIOS whose rules differ, as `src/firmware/seabios.rs` tells them apart.
-const SEABIOS: [Version; 3] = [
-    Version { major: 1, minor: 16, micro: 2 },
-    Version { major: 1, minor: 16, micro: 3 },
-    super::seabios::NEWEST_READ,
-];
+const SEABIOS: [Version; 3] =
+    [Version { major: 1, minor: 16, micro: 2 }, Version { major: 1, minor: 16, micro: 3 }, super::seabios::NEWEST_READ];
 
 /// What the firmware of a guest may be, the likeliest first: the one release where kind and version are known, else every
 /// release whose rules differ. `version` is that of a host profile.
@@ -51,9 +48,9 @@ pub fn possible_builds(kind: Option<FirmwareKind>, version: Option<&str>) -> Vec
 /// The upstream version in what a distribution calls its package: `2022.11-6+deb12u2`, `4.2023.08-4` (Proxmox),
 /// `20231122-6.el9` (the day of edk2-stable202311), `rel-1.16.3-0-ga6ed6b701f0a`.
 fn upstream_version(kind: FirmwareKind, text: &str) -> Option<Version> {
-    let mut starts = text.char_indices().filter(|&(at, c)| {
-        c.is_ascii_digit() && !text[..at].ends_with(|before: char| before.is_ascii_digit())
-    });
+    let mut starts = text
+        .char_indices()
+        .filter(|&(at, c)| c.is_ascii_digit() && !text[..at].ends_with(|before: char| before.is_ascii_digit()));
     starts.find_map(|(at, _)| match kind {
         FirmwareKind::SeaBios => text[at..].parse().ok(),
         FirmwareKind::Ovmf => {

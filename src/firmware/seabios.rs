@@ -8,9 +8,9 @@ use crate::version::Version;
 
 pub(super) const NEWEST_READ: Version = Version::new(1, 17);
 
-/// What SeaBIOS gives a BAR at least (`PCI_DEVICE_MEM_MIN`).
+/// Content SeaBIOS gives a BAR at least (`PCI_DEVICE_MEM_MIN`).
 const SMALLEST_BAR: u64 = 1 << 12;
-/// What it aligns the windows of bridges to (`PCI_BRIDGE_MEM_MIN`).
+/// Content it aligns the windows of bridges to (`PCI_BRIDGE_MEM_MIN`).
 const SMALLEST_WINDOW: u64 = 1 << 21;
 /// The end of its window below 4 GiB (`BUILD_PCIMEM_END`, `src/config.h`).
 const LOW_END: u64 = 0xfec0_0000;
@@ -53,16 +53,16 @@ impl Above4G {
 
 /// `struct pci_region_entry`.
 #[derive(Clone, Copy)]
-struct Entry {
+struct RegionEntry {
     size: u64,
     align: u64,
     /// Whether it may go above 4 GiB (`is64`, and not of a USB controller: `pci_region_migrate_64bit_entries`).
     up: bool,
-    what: What,
+    what: Content,
 }
 
 #[derive(Clone, Copy)]
-enum What {
+enum Content {
     Bar { id: usize, size: u64 },
     Window { bus: usize },
 }
@@ -76,7 +76,7 @@ struct Bus<'a> {
 /// `struct pci_region` of 64-bit BARs and of what is passed to them: of memory that is not prefetchable, and that is.
 #[derive(Default, Clone)]
 struct Region {
-    entries: Vec<Entry>,
+    entries: Vec<RegionEntry>,
 }
 
 const MEM: usize = 0;
@@ -84,8 +84,8 @@ const PREF: usize = 1;
 
 impl Region {
     /// `pci_region_create_entry`: largest alignment first, then size; equal ones in the order that they came.
-    fn insert(&mut self, entry: Entry) {
-        let smaller = |other: &Entry| (other.align, other.size) < (entry.align, entry.size);
+    fn insert(&mut self, entry: RegionEntry) {
+        let smaller = |other: &RegionEntry| (other.align, other.size) < (entry.align, entry.size);
         let at = self.entries.iter().position(smaller).unwrap_or(self.entries.len());
         self.entries.insert(at, entry);
     }
@@ -129,11 +129,12 @@ pub(super) fn place(version: Version, platform: &Platform) -> Placement {
         }
         _ => {
             let up = [root.regions[MEM].take_up(), root.regions[PREF].take_up()];
-            // What does not fit below 4 GiB even so makes SeaBIOS panic.
+            // Content does not fit below 4 GiB even so makes SeaBIOS panic.
             (up, low_bases(&root.regions, platform, 0).unwrap_or_default(), false)
         }
     };
-    let mut regions = vec![(root.regions[MEM].clone(), bases[MEM], MEM), (root.regions[PREF].clone(), bases[PREF], PREF)];
+    let mut regions =
+        vec![(root.regions[MEM].clone(), bases[MEM], MEM), (root.regions[PREF].clone(), bases[PREF], PREF)];
     if !stays {
         let (window, bases) = high_bases(&up, platform, above);
         placement.window = window;
@@ -159,8 +160,8 @@ fn add_bus<'a>(buses: &mut Vec<Bus<'a>>, bus: usize, nodes: &'a [Node]) {
             Node::Function { usb, bars } => {
                 for bar in bars {
                     let size = bar.size.max(SMALLEST_BAR);
-                    let what = What::Bar { id: bar.id, size: bar.size };
-                    let entry = Entry { size, align: size, up: !usb, what };
+                    let what = Content::Bar { id: bar.id, size: bar.size };
+                    let entry = RegionEntry { size, align: size, up: !usb, what };
                     if let Some(bus) = buses.get_mut(bus) {
                         bus.regions[if bar.prefetchable { PREF } else { MEM }].insert(entry);
                     }
@@ -170,7 +171,7 @@ fn add_bus<'a>(buses: &mut Vec<Bus<'a>>, bus: usize, nodes: &'a [Node]) {
     }
 }
 
-/// What a bridge asks for on the bus before it: the second half of `pci_bios_check_devices`.
+/// Content a bridge asks for on the bus before it: the second half of `pci_bios_check_devices`.
 fn add_window(buses: &mut [Bus<'_>], bus: usize, version: Version, above: Above4G) {
     let Some((Bus { bridge: Some((port, parent)), regions }, parents)) =
         buses.get_mut(..=bus).and_then(<[_]>::split_last_mut)
@@ -200,7 +201,7 @@ fn add_window(buses: &mut [Bus<'_>], bus: usize, version: Version, above: Above4
         let reserve = if kind == PREF { port.pref64_reserve.unwrap_or(0) } else { 0 };
         let size = align_up(sum.max(reserve), align);
         // `pci_bios_bridge_region_is64`: only the prefetchable window of a bridge has 64 bits.
-        parent.regions[kind].insert(Entry { size, align, up: kind == PREF, what: What::Window { bus } });
+        parent.regions[kind].insert(RegionEntry { size, align, up: kind == PREF, what: Content::Window { bus } });
     }
 }
 
@@ -251,7 +252,7 @@ fn high_bases(up: &[Region; 2], platform: &Platform, above: Above4G) -> (Option<
 fn map(region: &Region, mut base: u64, kind: usize, buses: &[Bus<'_>], addresses: &mut [Option<u64>]) {
     for entry in &region.entries {
         match entry.what {
-            What::Bar { id, size } => {
+            Content::Bar { id, size } => {
                 // The register does not hold the bits below the size of the BAR.
                 let address = round_down(base, size);
                 let reached = address != 0 && address.saturating_add(size) <= BEYOND;
@@ -259,7 +260,7 @@ fn map(region: &Region, mut base: u64, kind: usize, buses: &[Bus<'_>], addresses
                     *place = reached.then_some(address);
                 }
             }
-            What::Window { bus } => {
+            Content::Window { bus } => {
                 if let Some(bus) = buses.get(bus) {
                     map(&bus.regions[kind], base, kind, buses, addresses);
                 }

@@ -54,7 +54,8 @@ impl<'a> Row<'a> {
 
     /// What the firmware saw: its map is the one that we say, which other tests compare with QEMU.
     fn platform(&self) -> Platform {
-        let option = |name: &str| self.options.split(';').find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
+        let option =
+            |name: &str| self.options.split(';').find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
         let hole = option("pci-hole64-size").map(|size| format!(" -global q35-pcihost.pci-hole64-size={size}"));
         let text = format!(
             "qemu-system-x86_64 -machine {},accel=tcg -cpu {} -m {}{}",

@@ -171,7 +171,8 @@ fn bash_completes() {
     assert!(checked.status.success() && checked.stderr.is_empty(), "{}", String::from_utf8_lossy(&checked.stderr));
     for (words, offers) in [
         (&["iova-preflight", "che"][..], &["check"][..]),
-        (&["iova-preflight", "fix", "--in"], &["--in-place"]),
+        (&["iova-preflight", "fix", "--in-"], &["--in-place"]),
+        (&["iova-preflight", "check", "--inp"], &["--input"]),
         (&["iova-preflight", "hook", "un"], &["uninstall"]),
         (&["iova-preflight", "check", "--format", "hu"], &["human"]),
         (&["iova-preflight", "check", "--color", ""], &["auto", "always", "never"]),

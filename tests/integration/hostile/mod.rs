@@ -68,7 +68,16 @@ fn make_pipe(path: &Path) {
 
 /// Evaluates every document in one call, between two guests that pass, and each one alone on standard input.
 fn assert_all(cases: &[Case]) {
-    let folder = work_dir(&format!("hostile-{}", cases[0].0));
+    assert_all_of(cases, "", &[]);
+}
+
+/// The same of documents of which `--input` says what they are.
+fn assert_all_as(input: &str, cases: &[Case]) {
+    assert_all_of(cases, input, &["--input", input]);
+}
+
+fn assert_all_of(cases: &[Case], suffix: &str, options: &[&str]) {
+    let folder = work_dir(&format!("hostile-{}{suffix}", cases[0].0));
     let (first, last) = (folder.join("-first.xml"), folder.join("-last.xml"));
     std::fs::write(&first, GOOD).expect("write a file");
     std::fs::write(&last, GOOD).expect("write a file");
@@ -80,9 +89,9 @@ fn assert_all(cases: &[Case]) {
     }
     paths.push(last.clone());
     let mut wrong = Vec::new();
-    let together = run(check_command().args(&paths), b"");
+    let together = run(check_command().args(options).args(&paths), b"");
     for ((name, document, place, words), path) in cases.iter().zip(&paths[1..]) {
-        let alone = run(check_command().arg("-"), document);
+        let alone = run(check_command().args(options).arg("-"), document);
         let complaints = [together.complaint(path, place, words), alone.complaint(Path::new("-"), place, words)]
             .into_iter()
             .flatten();
