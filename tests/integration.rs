@@ -6,6 +6,7 @@ mod common;
 
 mod integration {
     mod architecture;
+    mod bars;
     mod cases;
     mod ci_pipelines;
     mod command_lines;
