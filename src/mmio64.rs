@@ -1,8 +1,13 @@
 //! Where a guest's 64-bit BARs may be once its firmware has run: what each firmware that is possible makes of them, side
 //! by side.
 
-use crate::address::GpaRange;
+mod topology;
+
+pub use topology::Mmio64Input;
+
+use crate::address::{ABOVE_4G_START, GpaRange};
 use crate::command_line::Origin;
+use crate::host::FirmwareKind;
 
 /// The 64-bit BARs of a guest, and where each possible firmware puts them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,10 +53,16 @@ pub struct UnsizedDevice {
 pub struct Possible {
     /// The firmware and its version, for people.
     pub firmware: String,
-    /// The window that it has for 64-bit BARs.
+    /// What kind of firmware that is.
+    pub kind: FirmwareKind,
+    /// The window that it has for 64-bit BARs. Each of [`Mmio64::unsized_devices`] counts as one with the smallest BAR.
     pub window: Option<GpaRange>,
     /// The address of each of [`Mmio64::bars`]; `None` of one that has none.
     pub addresses: Vec<Option<u64>>,
+    /// Whether that is what it does, and not only likely: the model is exact for this guest.
+    pub exact: bool,
+    /// Whether no BAR loses its address if the guest gets one more hot-plug port.
+    pub has_spare_port: bool,
 }
 
 /// How sure something is, over all that is possible.
@@ -76,6 +87,12 @@ impl Bar {
 }
 
 impl Mmio64 {
+    /// The BARs, each with the place that one firmware gives it.
+    pub fn placed(&self, possible: &Possible) -> impl Iterator<Item = (&Bar, Option<GpaRange>)> {
+        let addresses = possible.addresses.iter().copied().chain(std::iter::repeat(None));
+        self.bars.iter().zip(addresses).map(|(bar, address)| (bar, address.and_then(|address| bar.at(address))))
+    }
+
     /// The places of the BAR with this index in [`Self::bars`], one for each of [`Self::possible`].
     pub fn places(&self, bar: usize) -> impl Iterator<Item = (&Possible, Option<GpaRange>)> {
         self.possible.iter().map(move |possible| {
@@ -84,15 +101,16 @@ impl Mmio64 {
         })
     }
 
-    /// The place of that BAR, the likeliest where they differ, and whether they are all the same.
+    /// The place of that BAR, the likeliest where they differ, and whether it is sure to be there.
     pub fn place(&self, bar: usize) -> Option<(Option<GpaRange>, Likelihood)> {
-        let mut places = self.places(bar).map(|(_, place)| place);
-        let first = places.next()?;
-        let likelihood = if places.all(|other| other == first) { Likelihood::Certain } else { Likelihood::Possible };
-        Some((first, likelihood))
+        let (_, first) = self.places(bar).next()?;
+        // Below 4 GiB it depends on the 32-bit BARs.
+        let is_exact = |place: Option<GpaRange>| place.is_none_or(|place| place.start >= ABOVE_4G_START);
+        let same = self.places(bar).all(|(possible, place)| possible.exact && is_exact(place) && place == first);
+        Some((first, if same { Likelihood::Certain } else { Likelihood::Possible }))
     }
 
-    /// The window, where all firmware has the same.
+    /// The window, where all firmware that it may be has the same.
     pub fn window(&self) -> Option<GpaRange> {
         let mut windows = self.possible.iter().map(|possible| possible.window);
         let first = windows.next()??;
@@ -107,7 +125,9 @@ mod tests {
 
     fn possible(window: u64, addresses: [Option<u64>; 1]) -> Possible {
         let window = GpaRange::with_size(window * GIB, 128 * GIB);
-        Possible { firmware: String::new(), window, addresses: addresses.map(|at| at.map(|at| at * GIB)).to_vec() }
+        let addresses = addresses.map(|at| at.map(|at| at * GIB)).to_vec();
+        let kind = FirmwareKind::Ovmf;
+        Possible { firmware: String::new(), kind, window, addresses, exact: true, has_spare_port: true }
     }
 
     #[test]
@@ -124,6 +144,9 @@ mod tests {
         );
         let other = two(possible(768, [Some(768)]));
         assert_eq!((other.place(0), other.window()), (Some((first, Likelihood::Possible)), None));
+        let near = two(Possible { exact: false, ..possible(896, [Some(896)]) });
+        assert_eq!(near.place(0), Some((first, Likelihood::Possible)));
+        assert_eq!(near.placed(&near.possible[1]).collect::<Vec<_>>(), [(&bar, first)]);
         assert_eq!(other.places(0).map(|(_, place)| place).collect::<Vec<_>>(), [first, second]);
         let lost = mmio64(vec![possible(896, [None])]);
         assert_eq!(lost.place(0), Some((None, Likelihood::Certain)));
