@@ -10,7 +10,7 @@ use crate::host::{Host, Reserved};
 use crate::libvirt::Refusal;
 use crate::machine::MachineType;
 #[cfg(feature = "cli")]
-use crate::mmio64::Mmio64;
+use crate::mmio64::{Mmio64, Mmio64Input};
 #[cfg(feature = "cli")]
 use crate::policy::PeerToPeer;
 use crate::policy::Policy;
@@ -218,6 +218,14 @@ impl<'a> Guest<'a> {
         // Of a line that libvirt does not write to its end, QEMU sees nothing.
         let starts = refusals.is_empty();
         let passthrough = line.passthrough();
+        #[cfg(feature = "cli")]
+        let mmio64 = match (&cpu, &layout) {
+            (Ok(cpu), Some(Ok(layout))) if starts => {
+                let Setting { host, qemu, machine, .. } = setting;
+                Mmio64::of(Mmio64Input { line, host, qemu, machine, cpu, layout })
+            }
+            _ => None,
+        };
         Self {
             subject,
             domain: subject.domain(),
@@ -236,7 +244,7 @@ impl<'a> Guest<'a> {
             unmappable: unmappable(&passthrough, setting.host),
             passthrough,
             #[cfg(feature = "cli")]
-            mmio64: None,
+            mmio64,
             #[cfg(feature = "cli")]
             needs_peer_to_peer: policy.peer_to_peer == PeerToPeer::Required,
             hidden_dma: hidden_dma(subject, line),

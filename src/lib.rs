@@ -68,6 +68,9 @@ mod evaluate;
 pub mod explain;
 #[doc(hidden)]
 pub mod finding;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod firmware;
 #[doc(hidden)]
 pub mod fix;
 mod guest;

@@ -1,6 +1,10 @@
 //! Where a guest's 64-bit BARs may be once its firmware has run: what each firmware that is possible makes of them, side
 //! by side.
 
+mod topology;
+
+pub use topology::Mmio64Input;
+
 use crate::address::{ABOVE_4G_START, GpaRange};
 use crate::command_line::Origin;
 use crate::host::FirmwareKind;

@@ -6,6 +6,8 @@ mod common;
 
 mod integration {
     mod architecture;
+    mod bar_inputs;
+    mod bars;
     mod cases;
     mod ci_pipelines;
     mod command_lines;

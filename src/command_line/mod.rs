@@ -10,6 +10,8 @@ use crate::version::Version;
 
 mod cpu;
 #[cfg(feature = "cli")]
+mod firmware;
+#[cfg(feature = "cli")]
 mod json;
 #[cfg(feature = "cli")]
 mod launch;
@@ -22,6 +24,8 @@ mod words;
 
 pub(crate) use cpu::default_model;
 pub use cpu::{Cpu, CpuOptions, Model};
+#[cfg(feature = "cli")]
+pub use firmware::{Firmware, FirmwareOptions};
 #[cfg(feature = "cli")]
 pub use launch::Launch;
 pub use options::{Device, Global, Properties, Property};
@@ -60,6 +64,9 @@ pub struct CommandLine {
     pub not_modelled: Vec<NotModelled>,
     /// What QEMU refuses to start with, in order, where this is all that QEMU is told.
     pub refused: Vec<Refused>,
+    /// What QEMU is told of firmware.
+    #[cfg(feature = "cli")]
+    pub firmware: FirmwareOptions,
 }
 
 /// An argument that is not modelled.

@@ -179,6 +179,8 @@ impl CommandLine {
             "device" => self.structured(option, value, "driver", Self::device),
             "netdev" | "nic" => self.structured(option, value, "type", Self::host_end),
             "blockdev" => self.structured(option, value, "driver", Self::host_end),
+            #[cfg(feature = "cli")]
+            "bios" | "pflash" | "drive" | "fw_cfg" => self.firmware.option(name, value),
             // It may hold any other option.
             "readconfig" => self.not_modelled(option, value),
             _ => {}
@@ -243,6 +245,11 @@ impl CommandLine {
                     Some(())
                 }
                 "accel" => accelerator(&text).map(|first| self.machine.accelerator = Some(first)),
+                #[cfg(feature = "cli")]
+                "firmware" | "pflash0" | "confidential-guest-support" | "memory-encryption" => {
+                    self.firmware.machine(&key, text, origin);
+                    Some(())
+                }
                 "cxl" if boolean(&text) == Some(false) => Some(()),
                 key if UNREADABLE_MACHINE.contains(&key.split('.').next().unwrap_or_default()) => None,
                 _ => Some(()),

@@ -64,6 +64,14 @@ impl CommandLine {
     }
 }
 
+#[cfg(feature = "cli")]
+impl Passthrough {
+    /// What a `-device` passes through, if it does.
+    pub(crate) fn of(part: &Device) -> Option<Self> {
+        device(part)
+    }
+}
+
 /// QEMU `hw/vfio/pci.c`, `hw/virtio/vdpa-dev-pci.c`.
 fn device(device: &Device) -> Option<Passthrough> {
     let value = |name: &str| device.properties.value(name);

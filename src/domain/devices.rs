@@ -1,6 +1,8 @@
 //! What of firmware, controllers, virtual IOMMUs and launch security libvirt may refuse.
 
 use super::Sourced;
+#[cfg(feature = "cli")]
+use super::pci::{PciAddress, pci_address};
 use super::read::{Result, attribute, number_attribute};
 use crate::xml::{Element, Span};
 
@@ -15,6 +17,12 @@ pub struct Controller {
     pub model: Option<Sourced<String>>,
     /// `<target><node>`: the NUMA cell it belongs to.
     pub node: Option<Sourced<u32>>,
+    /// Where it is, if the domain says so.
+    #[cfg(feature = "cli")]
+    pub address: Option<PciAddress>,
+    /// Whether devices can be plugged into it: not with `<target hotplug='off'>`.
+    #[cfg(feature = "cli")]
+    pub hotplug: bool,
     /// The start tag.
     pub span: Span,
 }
@@ -55,6 +63,10 @@ pub(super) fn controllers(devices: Option<Element<'_>>) -> Result<Vec<Controller
             index: number_attribute(controller, "index")?,
             model: attribute(controller, "model")?,
             node: controller.descend(&["target", "node"]).map(super::read::node).transpose()?.flatten(),
+            #[cfg(feature = "cli")]
+            address: pci_address(controller),
+            #[cfg(feature = "cli")]
+            hotplug: controller.child("target").and_then(|target| target.value("hotplug")) != Some("off"),
             span: controller.start_tag(),
         })
     })
@@ -74,6 +86,38 @@ pub(super) fn iommu(devices: Option<Element<'_>>) -> Result<Option<VirtualIommu>
         option: special.iter().find_map(|name| driver?.attribute(name)).map(|attribute| attribute.span),
         span: iommu.start_tag(),
     }))
+}
+
+/// `<os><loader>`.
+#[cfg(feature = "cli")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoaderElement {
+    /// Its path.
+    pub path: Sourced<String>,
+    /// Whether it is a flash (`type='pflash'`), and not the ROM.
+    pub is_flash: bool,
+}
+
+/// `<os><loader>` with a path.
+#[cfg(feature = "cli")]
+pub(super) fn loader(root: Element<'_>) -> Result<Option<LoaderElement>> {
+    let Some(element) = root.descend(&["os", "loader"]) else { return Ok(None) };
+    let path = super::read::short_text(element)?;
+    let is_flash = element.value("type") == Some("pflash");
+    Ok(Some(LoaderElement { path, is_flash }).filter(|loader| !loader.path.value.is_empty()))
+}
+
+/// The entries of `<sysinfo type='fwcfg'>`.
+#[cfg(feature = "cli")]
+pub(super) fn fw_cfg(root: Element<'_>) -> Vec<(String, Option<String>, Span)> {
+    let all = root.children_named("sysinfo").filter(|sysinfo| sysinfo.value("type") == Some("fwcfg"));
+    let entries = all.flat_map(|sysinfo| sysinfo.children_named("entry"));
+    let read = |entry: Element<'_>| {
+        let value = entry.value("file").is_none().then(|| entry.text().into_owned());
+        Some((entry.value("name")?.to_owned(), value, entry.start_tag()))
+    };
+    // Of firmware's own; what else there is may be long.
+    entries.filter_map(read).filter(|(name, ..)| name.starts_with("opt/")).collect()
 }
 
 /// `<launchSecurity>`.

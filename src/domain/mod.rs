@@ -6,13 +6,19 @@
 mod devices;
 mod other;
 mod passthrough;
+#[cfg(feature = "cli")]
+mod pci;
 mod printed;
 mod read;
 pub mod units;
 
+#[cfg(feature = "cli")]
+pub use devices::LoaderElement;
 pub use devices::{Controller, LaunchSecurity, VirtualIommu};
 pub use other::{OtherDocument, other_document};
 pub use passthrough::{HiddenDma, Unseen};
+#[cfg(feature = "cli")]
+pub use pci::{PciAddress, PciDevice, PciDevices};
 pub use printed::{MAX_PRINTED_BYTES, PrintedDomain, TooLong};
 pub use read::{ReadError, read};
 pub(crate) use read::{pci_hole64_element, root_controller};
@@ -86,6 +92,15 @@ pub struct Domain {
     pub firmware: Option<Sourced<String>>,
     /// `<os><loader secure>`.
     pub loader_secure: Option<Span>,
+    /// `<os><loader>`.
+    #[cfg(feature = "cli")]
+    pub loader: Option<LoaderElement>,
+    /// The options of `<sysinfo type='fwcfg'>`: name and value; no value where it is in a file.
+    #[cfg(feature = "cli")]
+    pub fw_cfg: Vec<(String, Option<String>, Span)>,
+    /// The devices on PCI buses.
+    #[cfg(feature = "cli")]
+    pub pci: PciDevices,
     /// `<features><ioapic driver>`.
     pub ioapic: Option<Sourced<String>>,
     /// Whether the root controller is a `pcie-root`.
@@ -278,7 +293,7 @@ pub struct CpuElement {
     pub check: Option<Sourced<String>>,
     /// `<model fallback>`.
     pub fallback: Option<Sourced<String>>,
-    /// `<feature>` elements that decide the width of addresses: lm, pae, pse36.
+    /// `<feature>` elements that decide the width of addresses and how far firmware maps them: lm, pae, pse36, pdpe1gb.
     pub features: Vec<Feature>,
     /// Whether there is any `<feature>` at all.
     pub has_features: bool,

@@ -96,7 +96,7 @@ fn source_pci(device: Element<'_>) -> String {
     }
 }
 
-fn parse_integer(text: &str) -> Option<u64> {
+pub(super) fn parse_integer(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).ok(),
         None => parse_number(text).ok(),

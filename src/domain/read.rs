@@ -74,6 +74,12 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         launch_security: devices::launch_security(root)?,
         firmware: root.child("os").map_or(Ok(None), |os| attribute(os, "firmware"))?,
         loader_secure: root.descend(&["os", "loader"]).and_then(|loader| loader.attribute("secure")).map(|a| a.span),
+        #[cfg(feature = "cli")]
+        loader: devices::loader(root)?,
+        #[cfg(feature = "cli")]
+        fw_cfg: devices::fw_cfg(root),
+        #[cfg(feature = "cli")]
+        pci: super::pci::pci_devices(devices),
         ioapic: root.descend(&["features", "ioapic"]).map_or(Ok(None), |ioapic| attribute(ioapic, "driver"))?,
         pcie: devices.and_then(root_controller).is_some_and(|root| root.value("model") == Some("pcie-root")),
         acpi: root.descend(&["features", "acpi"]).is_some(),
@@ -116,7 +122,7 @@ pub(super) fn attribute(element: Element<'_>, name: &str) -> Result<Option<Sourc
 }
 
 /// The text of an element that holds a name, a type or a path.
-fn short_text(element: Element<'_>) -> Result<Sourced<String>> {
+pub(super) fn short_text(element: Element<'_>) -> Result<Sourced<String>> {
     let text = element.text();
     if text.len() > LONGEST {
         return error(element.text_span(), format!("<{}> is longer than {LONGEST} bytes", element.name()));
@@ -344,7 +350,10 @@ fn read_cpu(cpu: Element<'_>) -> Result<CpuElement> {
         check: attribute(cpu, "check")?,
         fallback: model.map_or(Ok(None), |m| attribute(m, "fallback"))?,
         has_features: !features.is_empty(),
-        features: features.into_iter().filter(|f| matches!(f.name.as_str(), "lm" | "pae" | "pse36")).collect(),
+        features: features
+            .into_iter()
+            .filter(|f| matches!(f.name.as_str(), "lm" | "pae" | "pse36" | "pdpe1gb"))
+            .collect(),
         maxphysaddr: cpu.child("maxphysaddr").map(maxphysaddr).transpose()?,
         span: cpu.start_tag(),
     })

@@ -5,6 +5,8 @@ mod backend;
 mod cpu;
 mod memory;
 mod models;
+#[cfg(feature = "cli")]
+mod pci;
 mod validate;
 
 use cpu::Circumstances;
@@ -81,9 +83,35 @@ pub fn write(domain: &Domain, host: &Host) -> Written {
         backend::memory(domain, machine.known.as_ref(), sizes, libvirt, &mut line);
     }
     domain.passthrough.iter().for_each(|device| attach(device, &mut line));
+    #[cfg(feature = "cli")]
+    {
+        firmware(domain, &mut line);
+        pci::write(domain, machine.family.unwrap_or(Family::I440fx), &mut line);
+    }
     domain.device_changes.iter().for_each(|change| change_device(change, &mut line));
     line.merge(raw_arguments(domain));
     Written { line, refusals }
+}
+
+/// `qemuBuildBootCommandLine`, `qemuBuildPflashBlockdevCommandLine` and `qemuBuildSysinfoCommandLine` of libvirt
+/// `src/qemu/qemu_command.c`.
+#[cfg(feature = "cli")]
+fn firmware(domain: &Domain, line: &mut CommandLine) {
+    let firmware = &mut line.firmware;
+    if let Some(loader) = &domain.loader {
+        let path = Told::in_xml(loader.path.value.clone(), loader.path.span);
+        if loader.is_flash {
+            firmware.flash = Some(path);
+        } else {
+            firmware.rom = Some(path);
+        }
+    }
+    let uefi = domain.firmware.as_ref().filter(|firmware| firmware.value == "efi");
+    firmware.uefi = uefi.map(|uefi| Origin::Xml(uefi.span));
+    firmware.confidential = domain.launch_security.as_ref().map(|security| Origin::Xml(security.span));
+    for (name, value, span) in &domain.fw_cfg {
+        firmware.fw_cfg(name, value.as_deref(), Origin::Xml(*span));
+    }
 }
 
 /// What libvirt knows of the machine type that the domain names.

@@ -1,0 +1,152 @@
+//! The devices of a domain on PCI buses, as far as guest firmware has to find room for them.
+
+use super::units::parse_kib;
+use crate::xml::{Element, Span};
+
+/// A place on a PCI bus of the guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PciAddress {
+    /// The index of the controller whose bus it is.
+    pub bus: u32,
+    /// 0 to 31.
+    pub slot: u32,
+    /// 0 to 7.
+    pub function: u32,
+}
+
+/// A device on a PCI bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PciDevice {
+    /// What QEMU calls it, or one that has the same BARs.
+    pub driver: &'static str,
+    /// Where it is, if the domain says so.
+    pub address: Option<PciAddress>,
+    /// Bytes of the memory that it has in a BAR of its own.
+    pub size: Option<u64>,
+    /// Whether each of its queues has a page of its own (`<driver page_per_vq>`).
+    pub page_per_queue: bool,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// The devices in the order in which libvirt gives them addresses (`qemuDomainAssignDevicePCISlots` in libvirt
+/// `src/qemu/qemu_domain_address.c`), without the PCI controllers.
+const ORDER: [&str; 15] = [
+    "filesystem",
+    "interface",
+    "sound",
+    "controller",
+    "disk",
+    "hostdev",
+    "memballoon",
+    "rng",
+    "video",
+    "shmem",
+    "input",
+    "watchdog",
+    "vsock",
+    "memory",
+    "crypto",
+];
+
+/// What a domain says of PCI buses beside its controllers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PciDevices {
+    /// The devices, in the order in which libvirt gives them addresses.
+    pub listed: Vec<PciDevice>,
+    /// Whether there is a USB controller, or it says that there is none.
+    pub has_usb: bool,
+    /// Whether there is a memory balloon, or it says that there is none.
+    pub has_balloon: bool,
+}
+
+/// What is said under `<devices>`.
+pub(super) fn pci_devices(devices: Option<Element<'_>>) -> PciDevices {
+    let Some(devices) = devices else { return PciDevices::default() };
+    let place = |device: &Element<'_>| ORDER.iter().position(|name| *name == device.name());
+    let mut elements: Vec<Element<'_>> = devices.children().filter(|device| place(device).is_some()).collect();
+    elements.sort_by_key(place);
+    let mut controllers = devices.children_named("controller");
+    PciDevices {
+        listed: elements.into_iter().filter_map(pci_device).collect(),
+        has_usb: controllers.any(|controller| controller.value("type") == Some("usb")),
+        has_balloon: devices.child("memballoon").is_some(),
+    }
+}
+
+/// The `<address>` of a device in the guest.
+pub(super) fn pci_address(device: Element<'_>) -> Option<PciAddress> {
+    let address = device.child("address").filter(|address| address.value("type") == Some("pci"))?;
+    let part = |name: &str| match address.value(name) {
+        Some(text) => super::passthrough::parse_integer(text).and_then(|number| u32::try_from(number).ok()),
+        None => Some(0),
+    };
+    let (bus, slot, function) = (part("bus")?, part("slot")?, part("function")?);
+    (part("domain")? == 0 && slot < 32 && function < 8).then_some(PciAddress { bus, slot, function })
+}
+
+fn pci_device(device: Element<'_>) -> Option<PciDevice> {
+    let model = device.value("model").or_else(|| device.child("model")?.value("type")).unwrap_or_default();
+    let kind = device.value("type").unwrap_or_default();
+    let virtio = model.starts_with("virtio");
+    let address_type = device.child("address").and_then(|address| address.value("type"));
+    if address_type.is_some_and(|kind| kind != "pci") && device.name() != "disk" {
+        return None;
+    }
+    let driver = match device.name() {
+        "filesystem" | "rng" | "vsock" | "crypto" => "virtio-pci",
+        "interface" if is_function(device) => "vfio-pci",
+        "interface" => match model {
+            _ if virtio => "virtio-net-pci",
+            "e1000e" | "igb" | "vmxnet3" => "e1000e",
+            "usb-net" => return None,
+            _ => "rtl8139",
+        },
+        "sound" if virtio => "virtio-sound-pci",
+        "sound" if model == "usb" => return None,
+        "controller" => controller(kind, model)?,
+        "disk" => match device.child("target").and_then(|target| target.value("bus")) {
+            Some("virtio") => "virtio-blk-pci",
+            _ => return None,
+        },
+        "hostdev" => match kind {
+            "pci" | "mdev" if address_type != Some("unassigned") => "vfio-pci",
+            "scsi_host" => "virtio-pci",
+            _ => return None,
+        },
+        "memballoon" if virtio => "virtio-balloon-pci",
+        "memory" if virtio => "virtio-mem-pci",
+        "shmem" if model.starts_with("ivshmem") || model.is_empty() => "ivshmem-plain",
+        "input" if device.value("bus") == Some("virtio") => "virtio-input-pci",
+        "video" if virtio => "virtio-gpu-pci",
+        _ => return None,
+    };
+    let size = (driver == "ivshmem-plain").then(|| shared_memory(device)).flatten();
+    let page_per_queue = device.child("driver").is_some_and(|driver| driver.value("page_per_vq") == Some("on"));
+    let span = if device.name() == "memory" { device.span() } else { device.start_tag() };
+    Some(PciDevice { driver, address: pci_address(device), size, page_per_queue, span })
+}
+
+/// Whether an interface is a function of the host's.
+fn is_function(interface: Element<'_>) -> bool {
+    let actual = interface.child("actual").and_then(|actual| actual.value("type"));
+    interface.value("type") == Some("hostdev") || actual == Some("hostdev")
+}
+
+fn controller(kind: &str, model: &str) -> Option<&'static str> {
+    match (kind, model) {
+        ("usb", "qemu-xhci") => Some("qemu-xhci"),
+        ("usb", "nec-xhci") => Some("nec-usb-xhci"),
+        ("virtio-serial", _) => Some("virtio-serial-pci"),
+        ("scsi", model) if model.starts_with("virtio") => Some("virtio-scsi-pci"),
+        ("nvme", _) => Some("nvme"),
+        _ => None,
+    }
+}
+
+/// `<size>` of `<shmem>`, in bytes; 4 MiB where it says none (`IVSHMEM` in libvirt `docs/formatdomain.rst`).
+fn shared_memory(device: Element<'_>) -> Option<u64> {
+    const DEFAULT: u64 = 4 << 20;
+    let Some(size) = device.child("size") else { return Some(DEFAULT) };
+    parse_kib(&size.text(), size.value("unit")).ok()?.checked_mul(1024)
+}

@@ -1,0 +1,234 @@
+//! The recorded placements of BARs once more, as what a user has: a domain or a command line, and a host profile.
+
+use std::fmt::Write as _;
+
+use iova_preflight::host::Profile;
+use iova_preflight::mmio64::{Likelihood, Mmio64};
+use iova_preflight::policy::Policy;
+use iova_preflight::verdict::evaluate;
+use iova_preflight::xml::Document;
+use iova_preflight::{Call, Launch, domain};
+
+/// The record; tests/data/README.md says what is in it.
+const RECORD: &str = include_str!("../data/bars.txt");
+
+const GIB: u64 = 1 << 30;
+
+/// A guest of the record.
+struct Row<'a> {
+    line: &'a str,
+    kind: &'a str,
+    version: &'a str,
+    machine: &'a str,
+    cpu: &'a str,
+    memory: &'a str,
+    options: Vec<(&'a str, &'a str)>,
+    devices: Vec<Device>,
+    addresses: Vec<Option<u64>>,
+}
+
+/// What is on bus 0, or behind a port there.
+struct Device {
+    slot: u32,
+    function: u32,
+    behind_port: bool,
+    size: Option<u64>,
+}
+
+fn number(text: &str) -> Option<u64> {
+    match (text.strip_suffix('G'), text.strip_prefix("0x")) {
+        (Some(gib), _) => Some(gib.parse::<u64>().ok()? * GIB),
+        (_, Some(digits)) => u64::from_str_radix(digits, 16).ok(),
+        _ => None,
+    }
+}
+
+fn device(text: &str) -> Device {
+    let (place, size) = text.split_once(['/', '=']).expect("a device");
+    let (slot, function) = place.split_once('.').expect("slot and function");
+    let hex = |text: &str| u32::from_str_radix(text, 16).expect("hexadecimal digits");
+    Device { slot: hex(slot), function: hex(function), behind_port: text.contains('/'), size: number(size) }
+}
+
+fn rows() -> Vec<Row<'static>> {
+    let row = |line: &'static str| {
+        let columns: Vec<&str> = line.split(" | ").collect();
+        let [head, devices, addresses] = columns[..] else { panic!("{line}") };
+        let head: Vec<&str> = head.split(' ').collect();
+        let [kind, version, machine, cpu, memory, options] = head[..] else { panic!("{line}") };
+        let options = options.split(';').filter_map(|option| option.split_once('=')).collect();
+        let devices = devices.split(' ').map(device).collect();
+        let addresses = addresses.split(' ').map(number).collect();
+        Row { line, kind, version, machine, cpu, memory, options, devices, addresses }
+    };
+    RECORD.lines().filter(|line| !line.starts_with('#')).map(row).collect()
+}
+
+impl Row<'_> {
+    fn option(&self, name: &str) -> Option<&str> {
+        self.options.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
+    /// The address of the host's function for the device with this number.
+    fn host_bus(number: usize) -> String {
+        format!("{:02x}", 0x40 + number)
+    }
+
+    fn profile(&self) -> Profile {
+        let path = if self.kind == "ovmf" { "path = '/firmware'\n" } else { "" };
+        let mut text = format!(
+            "[cpu]\nvendor = 'AuthenticAMD'\nphys_bits = 52\n[qemu]\nversion = '10.0'\n[libvirt]\nversion = '11.3'\n\
+             [[firmware]]\n{path}kind = '{}'\nversion = '{}'\n",
+            self.kind, self.version
+        );
+        for (number, device) in self.devices.iter().enumerate() {
+            let Some(size) = device.size.filter(|&size| size >= GIB) else { continue };
+            let bars = format!("{{ index = 2, size = {size}, prefetchable = true, bits64 = true }}");
+            let bus = Self::host_bus(number);
+            writeln!(text, "[[pci]]\naddress = '0000:{bus}:00.0'\nbars = [{bars}]").expect("written");
+        }
+        Profile::from_toml(&text).expect("a profile")
+    }
+
+    /// As libvirt has it once it is defined; `None` where its XML has no words for the CPU.
+    fn domain(&self) -> Option<String> {
+        let (model, bits) = self.cpu.split_once(",phys-bits=")?;
+        bits.parse::<u32>().ok()?;
+        let mib = |text: &str| text.trim_end_matches('M').parse::<u64>().expect("MiB");
+        let part = |name: &str| self.memory.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        let ram = mib(self.memory.split(',').next().expect("RAM"));
+        let (maximum, numa) = match (part("maxmem"), part("slots")) {
+            (Some(maxmem), Some(slots)) => (
+                format!("<maxMemory slots='{slots}' unit='MiB'>{}</maxMemory>", mib(maxmem)),
+                format!("<numa><cell id='0' cpus='0' memory='{ram}' unit='MiB'/></numa>"),
+            ),
+            _ => Default::default(),
+        };
+        let loader = if self.kind == "ovmf" { "<loader readonly='yes' type='pflash'>/firmware</loader>" } else { "" };
+        let option = self
+            .option("X-PciMmio64Mb")
+            .map(|mib| format!("<sysinfo type='fwcfg'><entry name='opt/ovmf/X-PciMmio64Mb'>{mib}</entry></sysinfo>"));
+        let q35 = self.machine.contains("q35");
+        let hole = self
+            .option("pci-hole64-size")
+            .map(|size| format!("<pcihole64 unit='GiB'>{}</pcihole64>", size.trim_end_matches('G')));
+        let root = if q35 { "pcie-root" } else { "pci-root" };
+        let mut devices =
+            format!("<controller type='pci' index='0' model='{root}'>{}</controller>", hole.unwrap_or_default());
+        for (number, device) in self.devices.iter().enumerate() {
+            let Device { slot, function, .. } = device;
+            let index = number + 1;
+            let on_root =
+                format!("<address type='pci' domain='0x0000' bus='0x00' slot='{slot:#04x}' function='{function:#x}'/>");
+            let place = if device.behind_port {
+                write!(devices, "<controller type='pci' index='{index}' model='pcie-root-port'>{on_root}</controller>")
+                    .expect("written");
+                format!("<address type='pci' domain='0x0000' bus='{index:#04x}' slot='0x00' function='0x0'/>")
+            } else {
+                on_root
+            };
+            match device.size {
+                Some(GIB..) => write!(
+                    devices,
+                    "<hostdev mode='subsystem' type='pci' managed='yes'><source><address domain='0x0000' \
+                     bus='0x{}' slot='0x00' function='0x0'/></source>{place}</hostdev>",
+                    Self::host_bus(number)
+                ),
+                Some(_) => write!(devices, "<rng model='virtio'>{place}</rng>"),
+                None => Ok(()),
+            }
+            .expect("written");
+        }
+        Some(format!(
+            "<domain type='qemu'><name>g</name>{maximum}<memory unit='MiB'>{ram}</memory>\
+             <os><type arch='x86_64' machine='{}'>hvm</type>{loader}</os>{}\
+             <features><acpi/></features><cpu mode='custom'><model>{model}</model>\
+             <maxphysaddr mode='emulate' bits='{bits}'/>{numa}</cpu><devices>{devices}\
+             <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>",
+            self.machine,
+            option.unwrap_or_default()
+        ))
+    }
+
+    /// As it was measured.
+    fn command_line(&self) -> String {
+        let mut text = format!(
+            "qemu-system-x86_64 -nodefaults -machine {},accel=tcg -cpu {} -m {}",
+            self.machine, self.cpu, self.memory
+        );
+        if self.kind == "ovmf" {
+            text += " -drive if=pflash,format=raw,unit=0,readonly=on,file=/firmware -drive if=pflash,unit=1,file=/vars";
+        }
+        if let Some(size) = self.option("pci-hole64-size") {
+            text += &format!(" -global q35-pcihost.pci-hole64-size={size}");
+        }
+        if let Some(mib) = self.option("X-PciMmio64Mb") {
+            text += &format!(" -fw_cfg name=opt/ovmf/X-PciMmio64Mb,string={mib}");
+        }
+        for (number, Device { slot, function, behind_port, size }) in self.devices.iter().enumerate() {
+            if *behind_port {
+                text += &format!(
+                    " -device pcie-root-port,id=rp{number},bus=pcie.0,chassis={number},addr={slot:x}.{function:x}"
+                );
+            }
+            let place = if *behind_port { format!("bus=rp{number}") } else { format!("addr={slot:x}.{function:x}") };
+            match *size {
+                Some(size @ GIB..) => text += &format!(" -device pci-testdev,membar={size},{place}"),
+                Some(_) => text += &format!(" -device virtio-rng-pci,{place}"),
+                None => {}
+            }
+        }
+        text
+    }
+
+    /// What is not as it was measured.
+    fn difference(&self, mmio64: Option<Mmio64>) -> Option<String> {
+        let Some(mmio64) = mmio64 else { return Some(format!("{}\n    nothing is said", self.line)) };
+        let sizes: Vec<u64> = self.devices.iter().filter_map(|device| device.size).collect();
+        let all = |bar: usize| mmio64.bars[bar].size == sizes[bar];
+        if mmio64.bars.len() != sizes.len() || !(0..sizes.len()).all(all) {
+            return Some(format!("{}\n    other BARs: {:?}", self.line, mmio64.bars));
+        }
+        let place =
+            |bar: usize| mmio64.place(bar).map(|(range, likelihood)| (range.map(|range| range.start), likelihood));
+        let said: Vec<_> = (0..sizes.len()).map(place).collect();
+        let right = |bar: usize| sizes[bar] < GIB || said[bar] == Some((self.addresses[bar], Likelihood::Certain));
+        (!(0..sizes.len()).all(right)).then(|| format!("{}\n    we say {said:x?}", self.line))
+    }
+}
+
+fn assert_same(differences: &[String], rows: usize) {
+    assert!(differences.is_empty(), "{} of {rows} differ:\n{}", differences.len(), differences.join("\n"));
+}
+
+#[test]
+fn domains_have_their_bars_where_they_were_measured() {
+    let rows = rows();
+    let mut differences = Vec::new();
+    let mut without_words = 0;
+    for row in &rows {
+        let Some(xml) = row.domain() else {
+            without_words += 1;
+            continue;
+        };
+        let document = Document::parse(xml.as_bytes()).expect("well-formed");
+        let domain = domain::read(&document).expect("a domain");
+        let evaluation = evaluate(&domain, &row.profile().host_for(None), &Policy::default());
+        differences.extend(row.difference(evaluation.facts.mmio64));
+    }
+    assert_eq!((rows.len(), without_words), (166, 2));
+    assert_same(&differences, rows.len());
+}
+
+#[test]
+fn command_lines_have_their_bars_where_they_were_measured() {
+    let rows = rows();
+    let mut differences = Vec::new();
+    for row in &rows {
+        let text = row.command_line();
+        let launch = Launch::read(&Call::read(text.as_bytes()).expect("a command line"));
+        let evaluation = evaluate(&launch, &row.profile().host_for(None), &Policy::default());
+        differences.extend(row.difference(evaluation.facts.mmio64));
+    }
+    assert_same(&differences, rows.len());
+}
