@@ -118,10 +118,10 @@ struct Resource {
     /// A power of two.
     align: u64,
     offset: u64,
-    what: Request,
+    what: ResourceKind,
 }
 
-enum Request {
+enum ResourceKind {
     Bar {
         id: usize,
         function: usize,
@@ -171,8 +171,8 @@ pub(super) fn place(version: Version, platform: &Platform) -> Placement {
             return placement;
         }
         match largest(&root, true) {
-            Some(Resource { what: Request::Bar { function, .. }, .. }) => rejected.functions.push(*function),
-            Some(Resource { what: Request::Padding { port }, .. }) => rejected.paddings.push(*port),
+            Some(Resource { what: ResourceKind::Bar { function, .. }, .. }) => rejected.functions.push(*function),
+            Some(Resource { what: ResourceKind::Padding { port }, .. }) => rejected.paddings.push(*port),
             // `EFI_ABORTED`: no BAR of the guest is programmed.
             _ => return placement,
         }
@@ -213,7 +213,7 @@ impl Collect<'_> {
                         continue;
                     }
                     for bar in bars {
-                        let what = Request::Bar { id: bar.id, function };
+                        let what = ResourceKind::Bar { id: bar.id, function };
                         let resource = Resource { size: bar.size, align: bar.size, offset: 0, what };
                         insert(if bar.prefetchable { &mut pmem } else { &mut mem }, resource);
                     }
@@ -240,7 +240,7 @@ impl Collect<'_> {
             && port.hotplug
             && !self.rejected.paddings.contains(&number)
         {
-            insert(&mut pmem, Resource { size, align: size, offset: 0, what: Request::Padding { port: number } });
+            insert(&mut pmem, Resource { size, align: size, offset: 0, what: ResourceKind::Padding { port: number } });
         }
         // `DegradeResource`: a bridge has no 64-bit window for memory that is not prefetchable. 2026.02 put it into the
         // other (f6489621b8, taken back by defbd14d63 in 2026.05); all others put it below 4 GiB.
@@ -268,23 +268,23 @@ fn insert(resources: &mut Vec<Resource>, resource: Resource) {
 fn window(mut children: Vec<Resource>) -> Resource {
     let (mut used, mut padded) = (0u64, 0u64);
     for child in &mut children {
-        let end = if matches!(child.what, Request::Padding { .. }) { &mut padded } else { &mut used };
+        let end = if matches!(child.what, ResourceKind::Padding { .. }) { &mut padded } else { &mut used };
         child.offset = round_up(*end, child.align).unwrap_or(u64::MAX);
         *end = child.offset.saturating_add(child.size);
     }
     let size = round_up(used.max(padded), SMALLEST_WINDOW).unwrap_or(u64::MAX);
     let align = children.first().map_or(SMALLEST_WINDOW, |first| first.align.max(SMALLEST_WINDOW));
-    Resource { size, align, offset: 0, what: Request::Window(children) }
+    Resource { size, align, offset: 0, what: ResourceKind::Window(children) }
 }
 
 /// `GetMaxResourceConsumerDevice`: the largest, the last of equal ones. A device on bus 0 cannot be rejected
 /// (`IsRejectiveDevice`).
 fn largest(resource: &Resource, is_root: bool) -> Option<&Resource> {
-    let Request::Window(children) = &resource.what else { return None };
+    let ResourceKind::Window(children) = &resource.what else { return None };
     let candidates = children.iter().filter_map(|child| match child.what {
-        Request::Window(_) => largest(child, false),
-        Request::Bar { .. } if is_root => None,
-        Request::Bar { .. } | Request::Padding { .. } => Some(child),
+        ResourceKind::Window(_) => largest(child, false),
+        ResourceKind::Bar { .. } if is_root => None,
+        ResourceKind::Bar { .. } | ResourceKind::Padding { .. } => Some(child),
     });
     candidates.max_by_key(|resource| resource.size)
 }
@@ -293,12 +293,12 @@ fn largest(resource: &Resource, is_root: bool) -> Option<&Resource> {
 fn program(resource: &Resource, base: u64, addresses: &mut [Option<u64>]) {
     let address = base.saturating_add(resource.offset);
     match &resource.what {
-        Request::Window(children) => children.iter().for_each(|child| program(child, address, addresses)),
-        Request::Bar { id, .. } => {
+        ResourceKind::Window(children) => children.iter().for_each(|child| program(child, address, addresses)),
+        ResourceKind::Bar { id, .. } => {
             if let Some(place) = addresses.get_mut(*id) {
                 *place = Some(address);
             }
         }
-        Request::Padding { .. } => {}
+        ResourceKind::Padding { .. } => {}
     }
 }

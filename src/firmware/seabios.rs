@@ -8,9 +8,9 @@ use crate::version::Version;
 
 pub(super) const NEWEST_READ: Version = Version::new(1, 17);
 
-/// Content SeaBIOS gives a BAR at least (`PCI_DEVICE_MEM_MIN`).
+/// RegionContent SeaBIOS gives a BAR at least (`PCI_DEVICE_MEM_MIN`).
 const SMALLEST_BAR: u64 = 1 << 12;
-/// Content it aligns the windows of bridges to (`PCI_BRIDGE_MEM_MIN`).
+/// RegionContent it aligns the windows of bridges to (`PCI_BRIDGE_MEM_MIN`).
 const SMALLEST_WINDOW: u64 = 1 << 21;
 /// The end of its window below 4 GiB (`BUILD_PCIMEM_END`, `src/config.h`).
 const LOW_END: u64 = 0xfec0_0000;
@@ -58,11 +58,11 @@ struct RegionEntry {
     align: u64,
     /// Whether it may go above 4 GiB (`is64`, and not of a USB controller: `pci_region_migrate_64bit_entries`).
     up: bool,
-    what: Content,
+    what: RegionContent,
 }
 
 #[derive(Clone, Copy)]
-enum Content {
+enum RegionContent {
     Bar { id: usize, size: u64 },
     Window { bus: usize },
 }
@@ -129,7 +129,7 @@ pub(super) fn place(version: Version, platform: &Platform) -> Placement {
         }
         _ => {
             let up = [root.regions[MEM].take_up(), root.regions[PREF].take_up()];
-            // Content does not fit below 4 GiB even so makes SeaBIOS panic.
+            // RegionContent does not fit below 4 GiB even so makes SeaBIOS panic.
             (up, low_bases(&root.regions, platform, 0).unwrap_or_default(), false)
         }
     };
@@ -160,7 +160,7 @@ fn add_bus<'a>(buses: &mut Vec<Bus<'a>>, bus: usize, nodes: &'a [Node]) {
             Node::Function { usb, bars } => {
                 for bar in bars {
                     let size = bar.size.max(SMALLEST_BAR);
-                    let what = Content::Bar { id: bar.id, size: bar.size };
+                    let what = RegionContent::Bar { id: bar.id, size: bar.size };
                     let entry = RegionEntry { size, align: size, up: !usb, what };
                     if let Some(bus) = buses.get_mut(bus) {
                         bus.regions[if bar.prefetchable { PREF } else { MEM }].insert(entry);
@@ -171,7 +171,7 @@ fn add_bus<'a>(buses: &mut Vec<Bus<'a>>, bus: usize, nodes: &'a [Node]) {
     }
 }
 
-/// Content a bridge asks for on the bus before it: the second half of `pci_bios_check_devices`.
+/// RegionContent a bridge asks for on the bus before it: the second half of `pci_bios_check_devices`.
 fn add_window(buses: &mut [Bus<'_>], bus: usize, version: Version, above: Above4G) {
     let Some((Bus { bridge: Some((port, parent)), regions }, parents)) =
         buses.get_mut(..=bus).and_then(<[_]>::split_last_mut)
@@ -201,7 +201,7 @@ fn add_window(buses: &mut [Bus<'_>], bus: usize, version: Version, above: Above4
         let reserve = if kind == PREF { port.pref64_reserve.unwrap_or(0) } else { 0 };
         let size = align_up(sum.max(reserve), align);
         // `pci_bios_bridge_region_is64`: only the prefetchable window of a bridge has 64 bits.
-        parent.regions[kind].insert(RegionEntry { size, align, up: kind == PREF, what: Content::Window { bus } });
+        parent.regions[kind].insert(RegionEntry { size, align, up: kind == PREF, what: RegionContent::Window { bus } });
     }
 }
 
@@ -252,7 +252,7 @@ fn high_bases(up: &[Region; 2], platform: &Platform, above: Above4G) -> (Option<
 fn map(region: &Region, mut base: u64, kind: usize, buses: &[Bus<'_>], addresses: &mut [Option<u64>]) {
     for entry in &region.entries {
         match entry.what {
-            Content::Bar { id, size } => {
+            RegionContent::Bar { id, size } => {
                 // The register does not hold the bits below the size of the BAR.
                 let address = round_down(base, size);
                 let reached = address != 0 && address.saturating_add(size) <= BEYOND;
@@ -260,7 +260,7 @@ fn map(region: &Region, mut base: u64, kind: usize, buses: &[Bus<'_>], addresses
                     *place = reached.then_some(address);
                 }
             }
-            Content::Window { bus } => {
+            RegionContent::Window { bus } => {
                 if let Some(bus) = buses.get(bus) {
                     map(&bus.regions[kind], base, kind, buses, addresses);
                 }
