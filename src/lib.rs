@@ -84,6 +84,9 @@ pub mod libvirt;
 pub mod machine;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
+pub mod messages;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod mmio64;
 #[doc(hidden)]
 pub mod policy;

@@ -25,6 +25,7 @@ mod integration {
     mod hostile;
     mod many;
     mod map;
+    mod messages;
     mod networks;
     mod packages;
     mod policy;
