@@ -94,7 +94,10 @@ fn pci_device(device: Element<'_>) -> Option<PciDevice> {
         return None;
     }
     let driver = match device.name() {
-        "filesystem" | "rng" | "vsock" | "crypto" => "virtio-pci",
+        "filesystem" => "virtio-9p-pci",
+        "rng" => "virtio-rng-pci",
+        "vsock" => "vhost-vsock-pci",
+        "crypto" => "virtio-crypto-pci",
         "interface" if is_function(device) => "vfio-pci",
         "interface" => match model {
             _ if virtio => "virtio-net-pci",
@@ -111,7 +114,7 @@ fn pci_device(device: Element<'_>) -> Option<PciDevice> {
         },
         "hostdev" => match kind {
             "pci" | "mdev" if address_type != Some("unassigned") => "vfio-pci",
-            "scsi_host" => "virtio-pci",
+            "scsi_host" => "vhost-scsi-pci",
             _ => return None,
         },
         "memballoon" if virtio => "virtio-balloon-pci",

@@ -99,13 +99,14 @@ const GUEST_PHYS_BITS_KERNEL: Version = Version::new(6, 10);
 const FOUR_LEVELS: u32 = 48;
 
 impl Mmio64 {
-    /// The 64-bit BARs of a guest, and where each firmware that it may have puts them; `None` for a guest of which none
-    /// can be lost.
+    /// The 64-bit BARs of a guest, and where each firmware that it may have puts them; `None` for a guest that has small
+    /// emulated ones only, of which no firmware loses one.
     pub fn of(input: Mmio64Input<'_>) -> Option<Self> {
         let Mmio64Input { line, host, .. } = input;
         let tree = Tree::read(input)?;
-        let large_bar = tree.bars.iter().any(|bar| bar.passed || bar.size >= LARGE_BAR);
-        if !large_bar && tree.unsized_devices.is_empty() && input.layout.max_gpa < LARGE {
+        let matters =
+            tree.bars.iter().any(|bar| bar.passed || bar.size >= LARGE_BAR) || !tree.unsized_devices.is_empty();
+        if !matters && input.layout.max_gpa < LARGE {
             return None;
         }
         let exact = tree.exact && tree.unsized_devices.is_empty() && line.firmware.not_modelled.is_none();
@@ -119,7 +120,15 @@ impl Mmio64 {
                 }
             }
         }
-        Some(Self { bars: tree.bars, unsized_devices: tree.unsized_devices, possible })
+        let all = Self { bars: tree.bars, unsized_devices: tree.unsized_devices, possible };
+        (matters || all.loses_some(input.layout)).then_some(all)
+    }
+
+    /// Whether some firmware puts a BAR nowhere, or where there is memory.
+    fn loses_some(&self, layout: &Layout) -> bool {
+        let in_memory = |place: GpaRange| layout.ram().chain(layout.device_memory).any(|memory| memory.overlaps(place));
+        let mut places = self.possible.iter().flat_map(|possible| self.placed(possible));
+        places.any(|(_, place)| place.is_none_or(in_memory))
     }
 }
 
