@@ -211,8 +211,10 @@ impl<'f> Map<'f> {
         parts.extend(layout.device_memory.map(|window| (window, Kind::Window, "hot-plug window".to_owned())));
         parts.extend(layout.pci_hole64.map(|hole| (hole, Kind::PciHole, "64-bit PCI hole".to_owned())));
         if let Some((mmio64, likeliest)) = likeliest(facts) {
-            parts.extend(likeliest.window.map(|window| (window, Kind::BarWindow, "window for BARs".to_owned())));
-            parts.extend(bars(mmio64, likeliest).into_iter().map(|(range, name)| (range, Kind::Bar, name)));
+            let window = mmio64.window().or(likeliest.window.filter(|_| !mmio64.bars.is_empty()));
+            parts.extend(window.map(|window| (window, Kind::BarWindow, "window for BARs".to_owned())));
+            let memory: Vec<GpaRange> = layout.ram().chain(layout.device_memory).collect();
+            parts.extend(bars(mmio64, likeliest, &memory).into_iter().map(|(range, name)| (range, Kind::Bar, name)));
         }
         // What is reserved below 4 GiB, the MSI window first of all, matters only where there is RAM.
         let matters = |reserved: &&Reserved| {
@@ -277,7 +279,7 @@ impl<'f> Map<'f> {
         let label = |range: GpaRange, kind: Kind, name: String| match (kind, range.size()) {
             // Behind the end of this map, where another goes on.
             (Kind::Unused, _) if range.end == top => String::new(),
-            (Kind::Low, _) | (_, None) => name,
+            (Kind::Low | Kind::BarWindow, _) | (_, None) => name,
             (_, Some(bytes)) => format!("{name} {}", size(bytes)),
         };
         blocks.into_iter().map(|(range, kind, name)| Area { range, kind, label: label(range, kind, name) }).collect()
@@ -317,25 +319,29 @@ fn reserved_name(reserved: Reserved) -> String {
     }
 }
 
-/// The 64-bit BARs, and what the likeliest firmware makes of them. Small ones that lie where nothing else is are not
-/// worth drawing: firmware puts them terabytes away.
+/// The 64-bit BARs, and what the likeliest firmware makes of them; `None` where there is nothing of interest: neither a BAR
+/// that is large or a passthrough device's, nor certainty about the window of one whose BARs are unknown.
 fn likeliest(facts: &Facts) -> Option<(&Mmio64, &Possible)> {
-    let (mmio64, layout) = (facts.mmio64.as_ref()?, facts.layout.as_ref()?);
-    let likeliest = mmio64.possible.first()?;
-    let in_memory = |place: GpaRange| layout.ram().chain(layout.device_memory).any(|memory| memory.overlaps(place));
-    let mut placed = mmio64.placed(likeliest);
-    let matters = placed.any(|(bar, place)| bar.size >= GIB || place.is_some_and(in_memory));
-    matters.then_some((mmio64, likeliest))
+    let mmio64 = facts.mmio64.as_ref()?;
+    let of_interest =
+        mmio64.bars.iter().any(is_of_interest) || (mmio64.window().is_some() && !mmio64.unsized_devices.is_empty());
+    Some((mmio64, mmio64.possible.first().filter(|_| of_interest)?))
 }
 
-/// The BARs that have an address above 4 GiB. Small ones that lie close together are one range, as are all where there
+/// Whether a BAR is drawn wherever it lies.
+fn is_of_interest(bar: &Bar) -> bool {
+    bar.passed || bar.size >= GIB
+}
+
+/// The BARs that have an address above 4 GiB; of small ones of emulated devices only those in `memory`. Small ones that lie close together are one range, as are all where there
 /// are too many to be told apart.
-fn bars(mmio64: &Mmio64, possible: &Possible) -> Vec<(GpaRange, String)> {
+fn bars(mmio64: &Mmio64, possible: &Possible, memory: &[GpaRange]) -> Vec<(GpaRange, String)> {
     /// More would make the picture a list.
     const MOST: usize = 16;
     /// Below it a BAR is small, and what is nearer than that is close. Bytes.
     const SMALL: u64 = GIB;
     let placed = mmio64.placed(possible).filter_map(|(bar, place)| Some((place?, bar)));
+    let placed = placed.filter(|(place, bar)| is_of_interest(bar) || memory.iter().any(|part| part.overlaps(*place)));
     let mut placed: Vec<(GpaRange, &Bar)> = placed.filter(|(place, _)| place.start >= ABOVE_4G_START).collect();
     placed.sort_unstable_by_key(|(place, _)| *place);
     let mut merged: Vec<(GpaRange, &Bar, usize)> = Vec::new();
@@ -514,7 +520,8 @@ mod tests {
         let mmio64 = facts.mmio64.as_mut().expect("BARs");
         mmio64.bars.iter_mut().for_each(|bar| bar.size = 16 << 10);
         mmio64.possible[0].addresses = [0, 16 << 10, 32 << 10, 60 * GIB].map(|at| Some(900 * GIB + at)).to_vec();
-        let names: Vec<String> = bars(mmio64, &mmio64.possible[0]).into_iter().map(|(_, name)| name).collect();
+        let (mmio64, likeliest) = likeliest(&facts).expect("BARs");
+        let names: Vec<String> = bars(mmio64, likeliest, &[]).into_iter().map(|(_, name)| name).collect();
         assert_eq!(names, ["3 BARs, within", "BAR 2 of 0000:44:00.0"]);
     }
 
