@@ -84,8 +84,7 @@ fn seabios_version(bytes: &[u8]) -> Option<String> {
 }
 
 fn ovmf(root: &Path) -> Vec<Installed> {
-    let Ok(status) = std::fs::File::open(root.join(DPKG_STATUS)) else { return Vec::new() };
-    let Ok(status) = super::file::read_open(status, MAX_STATUS) else { return Vec::new() };
+    let Ok(status) = read_found(&root.join(DPKG_STATUS), MAX_STATUS) else { return Vec::new() };
     let status = String::from_utf8_lossy(&status);
     let packages = OVMF_PACKAGES.iter().filter_map(|package| Some((package, installed_version(&status, package)?)));
     let mut all = Vec::new();
@@ -140,6 +139,30 @@ mod tests {
         ] {
             assert_eq!(seabios_version(bytes).as_deref(), version);
         }
+    }
+
+    #[test]
+    fn what_is_no_file_of_dpkgs_is_passed_over() {
+        let root = std::env::temp_dir().join(format!("iova-preflight-dpkg-{}", std::process::id()));
+        let dpkg = root.join("var/lib/dpkg");
+        std::fs::create_dir_all(dpkg.join("info")).expect("folders");
+        std::fs::write(dpkg.join("info/ovmf.list"), "/usr/share/OVMF/OVMF_CODE_4M.fd\n").expect("a list");
+        let status = dpkg.join("status");
+        let text = "Package: ovmf\nStatus: install ok installed\nVersion: 2022.11-6\n\n";
+        std::fs::write(&status, text).expect("a file");
+        assert_eq!(ovmf(&root).len(), 1);
+        std::fs::rename(&status, root.join("elsewhere")).expect("moved");
+        std::os::unix::fs::symlink(root.join("elsewhere"), &status).expect("a link");
+        assert_eq!(ovmf(&root).len(), 0);
+        // Nobody will ever write to it.
+        std::fs::remove_file(&status).expect("removed");
+        let made = std::process::Command::new("mkfifo").arg(&status).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfifo");
+        let (done, is_done) = std::sync::mpsc::channel();
+        let looked_at = root.clone();
+        std::thread::spawn(move || drop(done.send(ovmf(&looked_at).len())));
+        assert_eq!(is_done.recv_timeout(std::time::Duration::from_secs(60)), Ok(0));
+        std::fs::remove_dir_all(root).expect("removed");
     }
 
     #[test]

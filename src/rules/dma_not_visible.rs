@@ -77,7 +77,7 @@ const PAGE: Page = Page {
              network card each time the guest starts. It is a passthrough device like any other. Networks are looked \
              up in the libvirt of `--connect`, in `/etc/libvirt/qemu/networks` of this host unless `--host` names a \
              profile in a file, and in the folder `networks` beside the domain's file. The rule speaks only of one that \
-             is not found.",
+             is not found. The hook looks none up: libvirt shows it the function at `start`.",
         ),
     ],
     history: &[shared::KERNEL],

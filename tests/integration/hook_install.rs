@@ -127,6 +127,8 @@ fn a_foreign_hook_is_never_touched() {
     root.write(SOLE, include_str!("../../hooks/chain.sh"), 0o755);
     let (status, text) = root.install();
     assert!(status == 0 && text.contains("runs it already"), "{text}");
+    let (_, text) = root.hook(&["status"]);
+    assert!(text.contains(&format!("runs {PROGRAM}, and then qemu.before")), "{text}");
     let older = include_str!("../../hooks/chain.sh").replace("exit 0", "exit 00");
     root.write(SOLE, &older, 0o755);
     let (status, text) = root.install();

@@ -32,6 +32,25 @@ fn metadata() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// What a network gives a guest is in the XML from `start` on: libvirt 9.0, 11.3 and 12.8 print the interface of the
+/// domain at `prepare`, and then what it has become.
+#[test]
+fn a_function_that_a_network_gives_is_seen_at_start() {
+    let Some((place, _)) = Place::own("network") else { return };
+    let guest = |interface: &str| {
+        let guest = Guest::huge("db", "pc-q35-6.2").xml();
+        guest.replace("</devices>", &format!("{interface}</devices>")).into_bytes()
+    };
+    let network = guest("<interface type='network'><source network='pool'/></interface>");
+    place.hook("db", "prepare", &network).assert_passed();
+    let given = guest(
+        "<interface type='hostdev' managed='yes'><source><address type='pci' domain='0x0000' bus='0x41' slot='0x10' \
+         function='0x1'/></source></interface>",
+    );
+    let line = place.hook("db", "start", &given).assert_stopped();
+    assert!(line.contains("RAM"), "{line}");
+}
+
 fn with_metadata(guest: &Guest, tag: &str, inside: &str) -> Vec<u8> {
     let xml = guest.xml();
     let at = xml.find("<memory").expect("a place");

@@ -19,9 +19,12 @@ pub(crate) fn script(program: &Path) -> String {
     SCRIPT.replacen(USUAL_PROGRAM, &format!("hook={}\n", shell_word(&program.display().to_string())), 1)
 }
 
-/// Whether `hook` is the script that runs `program`.
-pub(crate) fn is_script(hook: &Path, program: &Path) -> bool {
-    text(hook).is_some_and(|text| text == script(program).as_bytes())
+/// The program that `hook` runs, if it is the script.
+pub(crate) fn program(hook: &Path) -> Option<PathBuf> {
+    let text = String::from_utf8(text(hook)?).ok()?;
+    let word = text.lines().find_map(|line| line.strip_prefix("hook="))?;
+    let program = PathBuf::from(word.trim_matches('\''));
+    (text == script(&program)).then_some(program)
 }
 
 /// The hooks below `root` that name our program and are not links to it.

@@ -78,7 +78,7 @@ fn install(root: &Path, program: &Path, force: bool, out: &mut impl Write) -> Re
     let place = place(root);
     let link = place.link.display();
     match present(&place.link)? {
-        Present::Foreign if place.sole && chain::is_script(&place.link, program) => {
+        Present::Foreign if place.sole && chain::program(&place.link).as_deref() == Some(program) => {
             writeln!(out, "{link} runs it already, before qemu.before")?;
         }
         Present::Foreign if place.sole && chain::mentions(root).contains(&place.link) => {

@@ -8,6 +8,7 @@ use anyhow::Result;
 use iova_preflight::io::policy;
 use iova_preflight::policy::Mode;
 
+use crate::hook::chain;
 use crate::hook::daemons::{is_running, libvirt_version, reload_advice};
 use crate::hook::owners::{APPARMOR_FOLDERS, Loader, apparmor_refuses, below, changeable, is_executable, loader};
 use crate::hook::places::{HookPlace, Present, place, present};
@@ -35,10 +36,17 @@ pub(crate) fn run(root: &Path, out: &mut impl Write) -> Result<Outcome> {
             checks.line(Grade::Pass, &format!("{shown} -> {}", program.display()))?;
             Some(program)
         }
-        Present::Foreign => {
-            checks.line(Grade::Fail, &format!("{shown} is not a link to iova-preflight-hook"))?;
-            None
-        }
+        Present::Foreign => match chain::program(&place.link).filter(|_| place.sole) {
+            Some(program) => {
+                let text = format!("{shown} runs {}, and then qemu.before", program.display());
+                checks.line(Grade::Pass, &text)?;
+                Some(program)
+            }
+            None => {
+                checks.line(Grade::Fail, &format!("{shown} is not a link to iova-preflight-hook"))?;
+                None
+            }
+        },
         Present::Nothing => {
             checks.line(Grade::Fail, &format!("{shown} is not there; `iova-preflight hook install` makes it"))?;
             None
@@ -78,7 +86,7 @@ impl<W: Write> Checks<'_, W> {
         self.line(Grade::Pass, &format!("{shown} is executable"))?;
         // By way of the link, which belongs to what libvirt follows.
         let link = Path::new("/").join(place.link.strip_prefix(root).unwrap_or(&place.link));
-        match changeable(root, &link)? {
+        match changeable(root, &link)?.or(changeable(root, program)?) {
             None => {
                 self.line(Grade::Pass, &format!("{shown}, the link and their folders can be changed by root only"))?
             }
