@@ -286,7 +286,7 @@ pub static ANSWERS: &[Answer] = &[
         because: "A DMA mapping pins its pages, and pinned pages count as locked memory of the process. The limit is smaller \
                   than the guest's RAM and what else is pinned: about 1 GiB more than the RAM, and with vDPA devices or a \
                   virtual IOMMU once for each device.",
-        is_not: &[NOT_ADDRESS, "too little memory in the host: QEMU would not have started the guest's RAM"],
+        is_not: &[NOT_ADDRESS, "too little memory in the host: with that, QEMU cannot even set up the guest's RAM"],
         fix: &[
             Text(
                 "With libvirt, leave the limit to it: remove `<hard_limit>`, or raise it to the RAM and several GiB. Without \

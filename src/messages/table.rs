@@ -420,10 +420,10 @@ pub static WORDINGS: &[Wording] = &[
         read: says!(ViommuNotPrepared),
     },
     Wording {
-        words: "requires iommu notifier which is currently not supported",
+        words: "requires iommu notifier which is not currently supported",
         with: &[],
         by: Speaker::Qemu,
-        forms: &["device 00.02.0 requires iommu notifier which is currently not supported"],
+        forms: &["device 00.02.0 requires iommu notifier which is not currently supported"],
         source: "amdvi_iommu_notify_flag_changed, hw/i386/amd_iommu.c (QEMU 7.2 to 10.0)",
         read: says!(ViommuNotPrepared),
     },

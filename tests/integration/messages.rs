@@ -5,11 +5,11 @@ use std::process::{Command, Output, Stdio};
 
 use iova_preflight::explain::messages_page;
 use iova_preflight::messages::cause::ANSWERS;
-use iova_preflight::messages::table::WORDINGS;
+use iova_preflight::messages::table::{Speaker, WORDINGS};
 use serde_json::Value;
 
 use crate::common::validators::{Schema, Validators};
-use crate::common::{generated, work_dir};
+use crate::common::{generated, skip, work_dir};
 
 /// Messages as they really appear.
 const RECORDED: &str = include_str!("../data/messages.txt");
@@ -195,6 +195,47 @@ fn every_line_of_an_answer_fits_the_terminal() {
         let code = |line: &str| line.starts_with("    ");
         for line in text.lines().filter(|line| !code(line)) {
             assert!(line.chars().count() <= 100, "{line}");
+        }
+    }
+}
+
+/// Words of ours that a program makes of a format: the words, and the part of the format that has to be in the program.
+const COMPOSED: [(&str, &str); 7] = [
+    ("pci backend driver 'default' is not supported", "pci backend driver '%s' is not supported"),
+    ("failed to open /dev/vfio/", "failed to open %s"),
+    ("Could not open '/dev/vfio/", "Could not open '%s'"),
+    ("KVM_SET_USER_MEMORY_REGION", "KVM_SET_USER_MEMORY_REGION failed, slot=%d"),
+    ("phys-bits should be ", "phys-bits should be "),
+    ("] error attach ", "[iommufd=%d] error attach %s"),
+    ("vfio: Cannot reset device ", "vfio: Cannot reset device %s"),
+];
+
+/// The programs of a kind that are there: the installed one, and those of the trees of Debian releases.
+fn programs(of: &str) -> Vec<std::path::PathBuf> {
+    let trees = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/packages/trees");
+    let roots = ["trixie", "sid"].map(|tree| trees.join(tree));
+    let roots = std::iter::once(std::path::PathBuf::from("/")).chain(roots);
+    roots.map(|root| root.join(of)).filter(|path| path.is_file()).collect()
+}
+
+#[test]
+fn the_words_are_those_of_real_programs() {
+    let libraries = "usr/lib/x86_64-linux-gnu";
+    let qemu = programs("usr/bin/qemu-system-x86_64");
+    let mut libvirt = programs(&format!("{libraries}/libvirt/connection-driver/libvirt_driver_qemu.so"));
+    libvirt.extend(programs(&format!("{libraries}/libvirt.so.0")));
+    for (speaker, programs, enough) in [(Speaker::Qemu, qemu, 3), (Speaker::Libvirt, libvirt, 2)] {
+        if programs.len() < enough {
+            skip(&format!("the messages of {} need its programs of several releases", speaker.name()));
+            continue;
+        }
+        // What is not UTF-8 is lost, and no message.
+        let read = |path| String::from_utf8_lossy(&std::fs::read(path).expect("a program")).into_owned();
+        let texts: Vec<String> = programs.iter().map(read).collect();
+        for wording in WORDINGS.iter().filter(|wording| wording.by == speaker) {
+            let words =
+                COMPOSED.iter().find(|(words, _)| *words == wording.words).map_or(wording.words, |(_, part)| *part);
+            assert!(texts.iter().any(|text| text.contains(words)), "no {} prints {words:?}", speaker.name());
         }
     }
 }
