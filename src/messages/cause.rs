@@ -165,7 +165,8 @@ pub static ANSWERS: &[Answer] = &[
         headline: "a BAR lies in the range that an AMD host's IOMMU reserves for HyperTransport",
         because: "The guest's firmware has placed a BAR at 0xfd00000000-0xffffffffff (1012–1024 GiB), where AMD hosts do not \
                   accept DMA mappings. The guest runs and its CPU reaches the BAR; DMA from another passthrough device to \
-                  it (peer-to-peer) fails.",
+                  it (peer-to-peer) fails. Memory \
+                  that was just plugged looks the same, but then QEMU ends.",
         is_not: &[
             "the guest's RAM: if that were refused, QEMU would not start",
             NOT_MEMLOCK,

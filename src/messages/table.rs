@@ -193,7 +193,9 @@ fn too_narrow(spot: &Spot<'_>) -> Option<Meaning> {
 }
 
 fn outside_vdpa(spot: &Spot<'_>) -> Option<Meaning> {
-    let (last_address, address) = (spot.hexadecimal("max="), spot.hexadecimal("addr="));
+    // QEMU prints the first address after the section.
+    let after = spot.hexadecimal("end addr=").and_then(|end| end.checked_sub(1));
+    let (last_address, address) = (spot.hexadecimal("max="), after.or_else(|| spot.hexadecimal("addr=")));
     Some(Meaning::Cause(Cause::RamOutsideVdpaRange, Clue { last_address, address, ..Clue::default() }))
 }
 
