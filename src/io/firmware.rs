@@ -160,7 +160,9 @@ mod tests {
         assert!(made.is_ok_and(|status| status.success()), "mkfifo");
         let (done, is_done) = std::sync::mpsc::channel();
         let looked_at = root.clone();
-        std::thread::spawn(move || done.send(ovmf(&looked_at).len()));
+        std::thread::spawn(move || {
+            let _ = done.send(ovmf(&looked_at).len());
+        });
         assert_eq!(is_done.recv_timeout(std::time::Duration::from_secs(60)), Ok(0));
         std::fs::remove_dir_all(root).expect("removed");
     }
