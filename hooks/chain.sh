@@ -11,6 +11,8 @@ before=/etc/libvirt/hooks/qemu.before
 # The hook that was there before decides as it did; without one, the guest goes on. It takes the place of this shell,
 # or of a part of it: that needs no further process.
 run_before() {
+    # Put in place a second time, this script is the hook that was there before, and would run itself for ever.
+    if [ "$0" = "$before" ]; then exit 0; fi
     if [ -f "$before" ] && [ -x "$before" ]; then exec "$before" "$@"; fi
     exit 0
 }

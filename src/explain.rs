@@ -1,7 +1,10 @@
-//! The pages of the rules as Markdown.
+//! The pages of the rules and of messages as Markdown.
 
 use std::fmt::Write as _;
 
+use crate::messages::cause::{ANSWERS, Answer};
+use crate::messages::sample_cause;
+use crate::messages::table::{Speaker, WORDINGS};
 use crate::rules::page::{Block, Content};
 use crate::rules::{RULES, Rule};
 
@@ -36,6 +39,44 @@ pub fn index() -> String {
         let _ = writeln!(text, "| [{id}]({id}.md) | {severity} | {summary} |");
     }
     text
+}
+
+/// The page with every message that is known, and what is behind it.
+pub fn messages_page() -> String {
+    let mut text = String::from(
+        "# Messages\n\nError messages of QEMU, libvirt and the kernel about passthrough devices, and what is behind each. \
+         They are quoted as they are printed, with the numbers of an example, so that a search for the text finds them \
+         here. `iova-preflight explain TEXT` reads the numbers of a message, and `iova-preflight explain - < LOG` finds \
+         the messages in a log; `--format json` prints what [a schema](explain.schema.json) describes.\n\n\
+         | cause | what goes wrong | rule of `check` |\n|---|---|---|\n",
+    );
+    for answer in ANSWERS {
+        let rule = answer.rule.map(|rule| format!("[{rule}](rules/{rule}.md)")).unwrap_or_default();
+        let _ = writeln!(text, "| [{0}](#{0}) | {1} | {rule} |", answer.id, escaped(answer.headline));
+    }
+    ANSWERS.iter().for_each(|answer| section(&mut text, answer));
+    text
+}
+
+fn section(text: &mut String, answer: &Answer) {
+    let _ =
+        write!(text, "\n## {}\n\n{}. {}\n", answer.id, capitalized(&escaped(answer.headline)), escaped(answer.because));
+    let mut speaker: Option<Speaker> = None;
+    for wording in WORDINGS {
+        for form in wording.forms.iter().filter(|form| sample_cause(form) == Some(answer.cause)) {
+            if speaker != Some(wording.by) {
+                let _ = write!(text, "\nPrinted by {}:\n", wording.by.name());
+                speaker = Some(wording.by);
+            }
+            let _ = write!(text, "\n```text\n{form}\n```\n\n{}\n", escaped(wording.source));
+        }
+    }
+    text.push_str("\nIt is not:\n\n");
+    for not in answer.is_not {
+        let _ = writeln!(text, "- {}", escaped(not));
+    }
+    text.push_str("\nWhat to do:\n");
+    text.push_str(&body(Content::Blocks(answer.fix)));
 }
 
 fn body(content: Content) -> String {

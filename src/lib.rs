@@ -68,6 +68,9 @@ mod evaluate;
 pub mod explain;
 #[doc(hidden)]
 pub mod finding;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod firmware;
 #[doc(hidden)]
 pub mod fix;
 mod guest;
@@ -79,6 +82,9 @@ pub mod io;
 pub mod libvirt;
 #[doc(hidden)]
 pub mod machine;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod messages;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod mmio64;

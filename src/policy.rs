@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::domain::Overrides;
 use crate::machine::{MachineType, Resolved, resolve};
-use crate::text::{printable, quoted};
+use crate::text::{printable, quoted, toml_message};
 use crate::xml::Location;
 
 /// The operator's policy. Every key is optional.
@@ -215,7 +215,7 @@ impl Policy {
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
         toml::from_str(text).map_err(|e| PolicyError {
             location: Location::of(text.as_bytes(), e.span().map_or(0, |span| span.start)),
-            message: printable(&e.message().replace('\n', " ")).into_owned(),
+            message: printable(&toml_message(text, &e)).into_owned(),
         })
     }
 
@@ -361,5 +361,25 @@ mod tests {
         assert!(error.message.contains("a\\tssume") && !error.message.contains(char::is_control), "{error:?}");
         let error = Policy::from_toml("\n\nmode = 'perhaps'\n").expect_err("unknown value");
         assert_eq!((error.location.line, error.location.column), (3, 8));
+    }
+
+    #[test]
+    fn a_value_is_named_with_its_key() {
+        let message = |text: &str| Policy::from_toml(text).expect_err(text).message;
+        assert_eq!(
+            message("mode = 'perhaps'"),
+            "mode: unknown variant `perhaps`, expected one of `enforce`, `warn`, `off`"
+        );
+        assert_eq!(
+            message("[watch]\n  rewrite = 'yes' # =\n"),
+            "rewrite: invalid type: string \"yes\", expected a boolean"
+        );
+        assert!(
+            message("machine_upgrade = 'pc-q35-7.0'").starts_with("machine_upgrade: machine type pc-q35-7.0 does not")
+        );
+        assert!(message("watch = { rewrite = 1 }").starts_with("watch: invalid type"));
+        // What names it already, and what is not about a value.
+        assert!(message("modes = 'x'").starts_with("unknown field `modes`"));
+        assert!(!message("exempt = [\n  1,\n]").contains("exempt:"));
     }
 }

@@ -22,8 +22,8 @@ pub fn size(bytes: u64) -> String {
     format!("{bytes} bytes")
 }
 
-/// A range in GiB with the end that people expect, the first address behind it: `4–1202 GiB`; in hexadecimal where an
-/// end is no multiple of 128 KiB.
+/// A range in GiB with the end that people expect, the first address behind it: `4–1202 GiB`, `4–≈1202.0005 GiB` where
+/// that is rounded; in hexadecimal where an end is no multiple of 128 KiB.
 pub fn range(range: GpaRange) -> String {
     let (Some(start), Some(end)) = (gib(Some(range.start)), gib(range.end.checked_add(1))) else {
         return range.to_string();
@@ -36,16 +36,29 @@ pub fn address(address: u64) -> String {
     gib(Some(address)).map_or_else(|| format!("{address:#x}"), |gib| format!("{gib} GiB"))
 }
 
-/// An address in GiB with at most four decimals; `None` where those would not be exact enough to tell addresses apart.
+/// An address in GiB: exact with at most five decimals, which those of 32 MiB need, or rounded to four; `None` where those
+/// would not be exact enough to tell addresses apart.
 fn gib(address: Option<u64>) -> Option<String> {
     let address = address?;
     // Four decimals tell addresses apart that are this far from one another: 128 KiB are 0.00012 GiB.
     if address & 0x1_ffff != 0 {
         return None;
     }
-    let decimals = format!("{:.4}", (address & ((1 << 30) - 1)) as f64 / f64::from(1 << 30));
+    let (mark, places) = if address & 0x1ff_ffff == 0 { ("", 5) } else { ("≈", 4) };
+    let decimals = format!("{:.places$}", (address & ((1 << 30) - 1)) as f64 / f64::from(1 << 30));
     let decimals = decimals.trim_start_matches('0').trim_end_matches('0').trim_end_matches('.');
-    Some(format!("{}{decimals}", address >> 30))
+    Some(format!("{mark}{}{decimals}", address >> 30))
+}
+
+/// What is wrong with a TOML text, in one line, and with the key of the value it is about.
+pub fn toml_message(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', " ");
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    match line.split_once('=') {
+        Some((key, _)) => format!("{}: {message}", quoted(key.trim())),
+        None => message,
+    }
 }
 
 /// Whether a terminal would act on `c` or not show it.
@@ -161,6 +174,9 @@ mod tests {
         assert_eq!(shown(0, 2 << 30), "0–2 GiB");
         assert_eq!(shown(1 << 40, 2222 << 30), "1024–2222 GiB");
         assert_eq!(shown(0, 0xb000_0000), "0–2.75 GiB");
+        assert_eq!(shown(4 << 30, 70_048 << 20), "4–68.40625 GiB");
+        assert_eq!(shown(4 << 30, 70_050 << 20), "4–≈68.4082 GiB");
+        assert_eq!(address((1 << 40) + (2 << 20)), "≈1024.002 GiB");
         assert_eq!(shown(4 << 30, (4 << 30) + 1000), "0x100000000-0x1000003e7");
         let neighbours: std::collections::BTreeSet<String> =
             (0..100).map(|n| address((4 << 30) + n * 0x1_0000)).collect();

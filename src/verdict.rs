@@ -152,6 +152,35 @@ mod tests {
         assert_eq!(evaluation.fix.map(|fix| fix.assumption), Some(None));
     }
 
+    /// libvirt's cache tells which CPU models QEMU has, of any version; otherwise a table does, of those that were asked.
+    #[cfg(feature = "cli")]
+    #[test]
+    fn the_cache_tells_which_cpu_models_qemu_has() {
+        let refused = |qemu: Version, models: &[&str], model: &str| {
+            let cpu_models = models.iter().map(|&model| model.to_owned()).collect();
+            let host = Host { qemu: Some(qemu), cpu_models, ..builtin("amd-epyc").expect("built in") };
+            let xml = format!(
+                "<domain type='kvm'><name>a</name><memory unit='GiB'>4</memory><os><type machine='q35'>hvm</type></os>\
+                 <cpu mode='custom'><model fallback='forbid'>{model}</model></cpu></domain>"
+            );
+            let document = Document::parse(xml.as_bytes()).expect("well-formed");
+            let evaluation = evaluate(&domain::read(&document).expect("a domain"), &host, &Policy::default());
+            evaluation.findings.iter().any(|finding| finding.message().contains("no CPU model"))
+        };
+        let (known, unknown) = (Version::new(7, 2), Version::new(99, 0));
+        for (qemu, models, model, expected) in [
+            (known, &[][..], "EPYC", false),
+            (known, &[], "Icelake-Client", true),
+            (known, &["EPYC"], "EPYC", false),
+            (known, &["EPYC", "Icelake-Client"], "Icelake-Client", false),
+            (known, &["qemu64"], "EPYC", true),
+            (unknown, &[], "Icelake-Client", false),
+            (unknown, &["EPYC"], "Icelake-Client", true),
+        ] {
+            assert_eq!(refused(qemu, models, model), expected, "QEMU {qemu} with {models:?}: {model}");
+        }
+    }
+
     /// Only what would start depends on it; what QEMU refuses is refused anywhere.
     #[test]
     fn a_device_needs_an_iommu() {

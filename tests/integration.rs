@@ -6,6 +6,7 @@ mod common;
 
 mod integration {
     mod architecture;
+    mod bars;
     mod cases;
     mod ci_pipelines;
     mod command_lines;
@@ -23,6 +24,7 @@ mod integration {
     mod hostile;
     mod many;
     mod map;
+    mod messages;
     mod networks;
     mod packages;
     mod policy;

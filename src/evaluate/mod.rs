@@ -55,6 +55,9 @@ pub(crate) struct Diagnosis {
     pub facts: Facts,
     /// Where that depends on a machine type that is not known: each possibility, and what QEMU builds then.
     pub hypotheses: Vec<(String, Facts)>,
+    /// How many kinds of trouble there are with BARs, over all firmware that it may be.
+    #[cfg(feature = "cli")]
+    pub bar_troubles: usize,
 }
 
 impl Diagnosis {
@@ -210,6 +213,8 @@ fn nothing_known(fate: Fate) -> Diagnosis {
         assumptions: Vec::new(),
         facts: Facts::default(),
         hypotheses: Vec::new(),
+        #[cfg(feature = "cli")]
+        bar_troubles: 0,
     }
 }
 
@@ -303,7 +308,14 @@ fn run(question: Question<'_>, setting: Setting<'_>) -> Diagnosis {
         Some(Severity::Warning) => Fate::Warn,
         Some(Severity::Note) | None => Fate::Pass,
     };
-    Diagnosis { findings, assumptions, facts: facts(&guest), ..nothing_known(fate) }
+    Diagnosis {
+        findings,
+        assumptions,
+        facts: facts(&guest),
+        #[cfg(feature = "cli")]
+        bar_troubles: rules::bars::count(&guest),
+        ..nothing_known(fate)
+    }
 }
 
 fn facts(guest: &Guest<'_>) -> Facts {

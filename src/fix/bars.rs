@@ -37,7 +37,7 @@ fn is_about_bars(finding: &&Finding) -> bool {
 }
 
 /// Whether firmware loses a BAR or puts it where something does not reach it.
-pub(super) fn in_trouble(diagnosis: &Diagnosis) -> bool {
+fn in_trouble(diagnosis: &Diagnosis) -> bool {
     diagnosis.findings.iter().any(|finding| is_about_bars(&finding))
 }
 
@@ -64,8 +64,9 @@ impl FixSearch<'_> {
         None
     }
 
-    /// The width of addresses, in place of that among `changes`, with which no BAR is in trouble; where that is not
-    /// enough, with a 64-bit PCI hole for which QEMU moves RAM, and SeaBIOS up to 1.16.2 the BARs with it.
+    /// The width of addresses, in place of that among `changes`, with which no BAR is in trouble, or as few as can be with
+    /// all firmware that it may be; where that is not enough, with a 64-bit PCI hole for which QEMU moves RAM, and SeaBIOS
+    /// up to 1.16.2 the BARs with it.
     pub(super) fn make_room(&mut self, changes: &[Change], before: &Diagnosis) -> Option<Fix> {
         if self.policy.phys_bits == PhysBitsPolicy::Never {
             self.note(
@@ -78,14 +79,25 @@ impl FixSearch<'_> {
             return None;
         }
         let others: Vec<Change> = changes.iter().filter(|change| !change.is_width()).cloned().collect();
-        let found = self.wider(&others, before).or_else(|| {
+        let mut found = self.wider(&others, before);
+        if found.as_ref().is_none_or(|(_, after)| in_trouble(after))
+            && let Some(hole) = hole_that_moves_ram(before)
+        {
             let mut moved = others.clone();
-            moved.push(self.draft.hole_of(hole_that_moves_ram(before)?));
+            moved.push(self.draft.hole_of(hole));
             let after = self.draft.with(&moved);
-            if !after.stops() && !in_trouble(&after) { Some((moved, after)) } else { self.wider(&moved, &after) }
-        });
-        let Some((changes, after)) = found else {
+            let wider = self.wider(&moved, &after);
+            let alone = (!after.stops() && !in_trouble(&after)).then_some((moved, after));
+            let clear = alone.or(wider.filter(|(_, after)| !in_trouble(after)));
+            found = clear.or(found);
+        }
+        let Some((changes, after)) = found.filter(|(_, after)| after.bar_troubles < before.bar_troubles) else {
             let most = self.most_bits();
+            if stays_for_its_type(before) {
+                self.note(
+                    "a larger <pcihole64> moves RAM, and BARs with it, with machine types of 7.1 and newer".to_owned(),
+                );
+            }
             self.note(format!("up to {most} physical address bits, which the host and its IOMMU have, are not enough"));
             return None;
         };
@@ -93,25 +105,28 @@ impl FixSearch<'_> {
         Some(Fix { assumption: self.assumption(&changes), changes, moves_ram })
     }
 
-    /// The fewest phys-bits beside `changes` with which no BAR is in trouble, with room for another hot-plug port if there
-    /// can be.
+    /// The fewest phys-bits beside `changes` with which the least firmware loses BARs; of those, with room for
+    /// another hot-plug port if there can be.
     fn wider(&self, changes: &[Change], before: &Diagnosis) -> Option<(Vec<Change>, Diagnosis)> {
-        let mut tight = None;
+        let mut best: Option<(usize, bool, Vec<Change>, Diagnosis)> = None;
         for bits in self.possible_bits(before) {
             for width in self.draft.exact_widths(bits) {
                 let changes: Vec<Change> = changes.iter().cloned().chain([width]).collect();
                 let after = self.draft.with(&changes);
                 // A CPU that has the host's bits does not have others.
-                if after.facts.phys_bits != Some(bits) || after.stops() || in_trouble(&after) {
+                if after.facts.phys_bits != Some(bits) || after.stops() {
                     continue;
                 }
-                if has_spare_port(&after) {
-                    return Some((changes, after));
+                let (troubles, is_full) = (after.bar_troubles, !has_spare_port(&after));
+                if best.as_ref().is_none_or(|(least, full, ..)| (troubles, is_full) < (*least, *full)) {
+                    best = Some((troubles, is_full, changes, after));
                 }
-                tight.get_or_insert((changes, after));
+                if (troubles, is_full) == (0, false) {
+                    return best.map(|(_, _, changes, after)| (changes, after));
+                }
             }
         }
-        tight
+        best.map(|(_, _, changes, after)| (changes, after))
     }
 
     /// The most phys-bits with which BARs stay in reach.
@@ -135,13 +150,25 @@ impl FixSearch<'_> {
     }
 }
 
+/// Whether the BARs follow RAM, and only the machine type keeps that below 1 TiB.
+fn stays_for_its_type(diagnosis: &Diagnosis) -> bool {
+    let facts = &diagnosis.facts;
+    facts.enforces_amd_1tb_hole == Some(false) && facts.cpu_vendor.as_deref() == Some(AMD) && follows_ram(diagnosis)
+}
+
+/// Whether the firmware is known to be SeaBIOS. Up to 1.16.2 it places BARs after RAM.
+fn follows_ram(diagnosis: &Diagnosis) -> bool {
+    let possible = diagnosis.facts.mmio64.iter().flat_map(|mmio64| &mmio64.possible);
+    let kinds: Vec<FirmwareKind> = possible.map(|possible| possible.kind).collect();
+    kinds == [FirmwareKind::SeaBios]
+}
+
 /// The least 64-bit PCI hole in whole GiB, in bytes, for which QEMU moves RAM above 1 TiB; `None` where none does, or where
-/// BARs do not follow RAM. QEMU moves it if the map, hole included, reaches 1012 GiB (`pc_memory_init` of `hw/i386/pc.c`).
+/// it is not known that BARs follow RAM. QEMU moves it if the map, hole included, reaches 1012 GiB (`pc_memory_init` of `hw/i386/pc.c`).
 fn hole_that_moves_ram(before: &Diagnosis) -> Option<u64> {
     let facts = &before.facts;
     let layout = facts.layout.as_ref().filter(|layout| !layout.relocated)?;
-    let follows = facts.mmio64.as_ref()?.possible.iter().any(|possible| possible.kind == FirmwareKind::SeaBios);
     let can_move = facts.enforces_amd_1tb_hole == Some(true) && facts.cpu_vendor.as_deref() == Some(AMD);
-    let missing = AMD_HT_START.checked_sub(layout.pci_hole64_start).filter(|_| can_move && follows)?;
+    let missing = AMD_HT_START.checked_sub(layout.pci_hole64_start).filter(|_| can_move && follows_ram(before))?;
     missing.checked_div(GIB)?.checked_add(1)?.checked_mul(GIB)
 }

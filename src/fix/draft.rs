@@ -3,6 +3,7 @@
 use super::Change;
 #[cfg(feature = "cli")]
 use super::arguments;
+use super::rewrite;
 #[cfg(feature = "cli")]
 use crate::command_line::{Launch, Property};
 use crate::domain::{CpuElement, CpuMode, Domain, MaxPhysAddr, MaxPhysAddrMode, MemoryModel, Sourced};
@@ -238,6 +239,8 @@ fn apply(change: &Change, domain: &mut Domain) {
         #[cfg(feature = "cli")]
         Change::PassHostBitsUpTo(limit) => set_width(domain, MaxPhysAddrMode::Passthrough, None, Some(*limit)),
         Change::PciHole64(kib) => {
+            // The root controller that the rewrite writes where there is none.
+            domain.pcie |= rewrite::root_is_pcie(domain.machine.as_ref().map(|machine| machine.value.as_str()));
             let span = domain.pci_hole64.map_or(domain.span, |hole| hole.span);
             domain.pci_hole64 = Some(Sourced { value: *kib, span });
         }

@@ -20,8 +20,8 @@ use crate::policy::{MachineUpgrade, PhysBitsPolicy, Policy};
 use crate::qemu::cpu::{AMD, DEFAULT_PHYS_BITS};
 use crate::qemu::layout::FIRST_RELOCATING_QEMU;
 use crate::rules::{
-    self, machine_type_not_available, memory_backend_refused, memory_device_does_not_fit, phys_bits_above_host,
-    phys_bits_out_of_range, phys_bits_too_low,
+    self, machine_type_not_available, memory_backend_refused, memory_device_does_not_fit, memory_map_refused,
+    phys_bits_above_host, phys_bits_out_of_range, phys_bits_too_low,
 };
 use crate::text::{self, quoted};
 
@@ -51,7 +51,11 @@ impl Fix {
         if self.moves_ram {
             sentences.push("RAM moves above 1 TiB, which some Windows GPU drivers do not work with");
         }
-        if has(Change::is_width) {
+        if has(Change::is_limit) {
+            sentences.push(
+                "the guest sees another width of addresses: hosts it migrates to need as many physical address bits",
+            );
+        } else if has(Change::is_width) {
             sentences.push("the guest sees a wider CPU: hosts it migrates to need as many physical address bits");
         }
         // A larger one is there to move RAM.
@@ -120,6 +124,15 @@ impl Change {
             Self::EmulateBits(_) | Self::PassHostBits => true,
             #[cfg(feature = "cli")]
             Self::PhysBits(_) | Self::HostPhysBits | Self::HostPhysBitsUpTo(_) | Self::PassHostBitsUpTo(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it gives the CPU the host's addresses up to a width, which may be less than it has.
+    fn is_limit(&self) -> bool {
+        match self {
+            #[cfg(feature = "cli")]
+            Self::PassHostBitsUpTo(_) | Self::HostPhysBitsUpTo(_) => true,
             _ => false,
         }
     }
@@ -212,6 +225,17 @@ fn loses_bars(evaluation: &Diagnosis) -> bool {
         && facts.cpu_vendor.as_deref() == Some(AMD)
         && facts.phys_bits.is_some_and(|bits| bits < BITS_THAT_CLEAR_THE_WINDOW)
         && ends.max().is_some_and(|end| end >= WINDOW_START)
+}
+
+/// Whether QEMU refuses memory in a way that may be the machine type's.
+fn refuses_memory(evaluation: &Diagnosis) -> bool {
+    let rules = [memory_backend_refused::RULE, memory_map_refused::RULE];
+    evaluation.findings.iter().any(|finding| rules.iter().any(|rule| rule.found(finding)))
+}
+
+/// `to` in place of the machine type called `name`.
+fn upgrade(name: &str, to: &MachineType) -> Change {
+    Change::Machine { from: name.to_owned(), to: to.name.clone() }
 }
 
 /// The fewest phys-bits with which the firmware's window for BARs lies above 1 TiB.
@@ -361,17 +385,19 @@ impl<'a> FixSearch<'a> {
         self.accept(changes, &after)
     }
 
-    /// A machine type that moves RAM, where the guest's does not or is not there.
+    /// A machine type that moves RAM, where the guest's does not or is not there, or one that takes memory that the
+    /// guest's refuses.
     fn newer_machine(&mut self, before: &Diagnosis) -> Option<Fix> {
         let missing = before.findings.iter().any(|finding| machine_type_not_available::RULE.found(finding));
         let collides = before.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f));
         let stays = collides && before.facts.enforces_amd_1tb_hole == Some(false);
-        if !missing && !stays {
+        let name = before.facts.machine.as_deref()?;
+        let needed = missing || stays || refuses_memory(before) && self.takes_newer_type(name);
+        if !needed {
             return None;
         }
-        let name = before.facts.machine.as_deref()?;
-        let target = match self.newer_type(name) {
-            Ok(target) => target,
+        let targets = match self.allowed_types(name) {
+            Ok(targets) => targets,
             // Of a type that is not there, it does not matter what others do with RAM.
             Err(_) if missing => {
                 self.note("choose one of the machine types that the host's QEMU has".to_owned());
@@ -382,8 +408,18 @@ impl<'a> FixSearch<'a> {
                 return None;
             }
         };
-        let mut changes = vec![Change::Machine { from: name.to_owned(), to: target.name }];
-        let mut moved = self.draft.with(&changes);
+        let with = |target: &MachineType| {
+            let changes = vec![upgrade(name, target)];
+            let moved = self.draft.with(&changes);
+            (changes, moved)
+        };
+        let (preferred, others) = targets.split_first()?;
+        let (mut changes, mut moved) = with(preferred);
+        if refuses_memory(&moved)
+            && let Some(better) = others.iter().map(with).find(|(_, moved)| !refuses_memory(moved))
+        {
+            (changes, moved) = better;
+        }
         let follow = self.follow_window(before, &moved);
         if !follow.is_empty() {
             changes.extend(follow);
@@ -395,42 +431,67 @@ impl<'a> FixSearch<'a> {
         self.accept(changes.clone(), &moved).or_else(|| self.widen(changes, &moved))
     }
 
-    /// The machine type that moves RAM and takes the place of the one called `name`, or why there is none.
-    fn newer_type(&self, name: &str) -> Result<MachineType, String> {
+    /// The newer machine types that move RAM and may take the place of `current`; with those of QEMU for one of Proxmox's.
+    fn newer_types(&self, current: &MachineType) -> Vec<MachineType> {
+        let upstream = MachineType { flavor: Flavor::Upstream, ..current.clone() };
+        let like = if self.is_revised(current) { &upstream } else { current };
+        machine::enforcing(like, &self.host.machines, self.host.qemu)
+            .filter(|candidate| candidate.version > current.version)
+            .collect()
+    }
+
+    /// QEMU as Proxmox builds it takes any upstream type with any revision, and revision 0 is in every version.
+    fn is_revised(&self, current: &MachineType) -> bool {
+        current.flavor == Flavor::Proxmox && self.draft.is_bare()
+    }
+
+    /// The machine types that move RAM and that the policy allows in place of the one called `name`, the one that it
+    /// prefers first, or why there is none.
+    fn allowed_types(&self, name: &str) -> Result<Vec<MachineType>, String> {
         if let Some(qemu) = self.host.qemu.filter(|&qemu| qemu < FIRST_RELOCATING_QEMU) {
             return Err(format!("no machine type of QEMU {qemu} moves RAM; 7.1 is the first that does"));
         }
         let Resolved::Known(current) = machine::resolve(name) else {
             return Err(format!("which machine types are newer than {} is not known", quoted(name)));
         };
-        // QEMU as Proxmox builds it takes any upstream type with any revision, and revision 0 is in every version.
-        let revised = current.flavor == Flavor::Proxmox && self.draft.is_bare();
-        let like = if revised { MachineType { flavor: Flavor::Upstream, ..current.clone() } } else { current.clone() };
-        let candidates: Vec<MachineType> = machine::enforcing(&like, &self.host.machines, self.host.qemu)
-            .filter(|candidate| candidate.version > current.version)
-            .collect();
-        let lasting = candidates.iter().filter(|candidate| !self.host.deprecates(candidate));
-        let newest = candidates.iter().max_by_key(|candidate| candidate.version);
-        let target = match &self.policy.machine_upgrade {
+        let mut candidates = self.newer_types(&current);
+        candidates.sort_by_key(|candidate| candidate.version);
+        let newest = candidates.last().cloned();
+        match &self.policy.machine_upgrade {
             MachineUpgrade::Never => {
                 return Err("a newer machine type may help, and the policy does not allow it".to_owned());
             }
             // One that QEMU will remove is better than none.
-            MachineUpgrade::Minimum => lasting.min_by_key(|candidate| candidate.version).or(newest),
-            MachineUpgrade::Latest => newest,
-            MachineUpgrade::Named(named) => candidates.iter().find(|candidate| *candidate == named),
-        };
-        let revision = if revised { "+pve0" } else { "" };
-        let target = target.map(|target| MachineType { name: format!("{}{revision}", target.name), ..target.clone() });
-        target.ok_or_else(|| {
+            MachineUpgrade::Minimum => {
+                candidates.retain(|candidate| !self.host.deprecates(candidate));
+                if candidates.is_empty() {
+                    candidates.extend(newest);
+                }
+            }
+            MachineUpgrade::Latest => candidates = newest.into_iter().collect(),
+            MachineUpgrade::Named(named) => candidates.retain(|candidate| candidate == named),
+        }
+        if candidates.is_empty() {
             let kind = match current.flavor {
                 Flavor::Upstream => "",
                 Flavor::Proxmox => "; choose one without +pve yourself",
                 Flavor::Rhel => " among Red Hat's",
                 Flavor::Ubuntu => " among Ubuntu's",
             };
-            format!("there is no newer machine type for {} that moves RAM{kind}", quoted(name))
-        })
+            return Err(format!("there is no newer machine type for {} that moves RAM{kind}", quoted(name)));
+        }
+        if self.is_revised(&current) {
+            candidates.iter_mut().for_each(|candidate| candidate.name.push_str("+pve0"));
+        }
+        Ok(candidates)
+    }
+
+    /// Whether QEMU refuses the memory with the machine type called `name`, and not with the newest one.
+    fn takes_newer_type(&self, name: &str) -> bool {
+        let Resolved::Known(current) = machine::resolve(name) else { return false };
+        let newest = self.newer_types(&current).into_iter().max_by_key(|candidate| candidate.version);
+        // Most of what QEMU refuses of memory it refuses with every type.
+        newest.is_some_and(|newest| !refuses_memory(&self.draft.with(&[upgrade(name, &newest)])))
     }
 
     /// Says what would help and is not for a program to decide.
@@ -492,6 +553,16 @@ mod tests {
         policy: &str,
     ) -> (Diagnosis, Result<Vec<String>, Vec<String>>) {
         let host = Host::from_profile(&format!("{EPYC}{host}")).expect("a profile");
+        planned_on(&host, machine, gib, cpu, policy)
+    }
+
+    fn planned_on(
+        host: &Host,
+        machine: &str,
+        gib: u64,
+        cpu: &str,
+        policy: &str,
+    ) -> (Diagnosis, Result<Vec<String>, Vec<String>>) {
         let xml = format!(
             "<domain type='kvm'><name>a</name><memory unit='GiB'>{gib}</memory>\
              <os><type machine='{machine}'>hvm</type></os>{cpu}\
@@ -500,9 +571,67 @@ mod tests {
         let document = Document::parse(xml.as_bytes()).expect("well-formed");
         let domain = crate::domain::read(&document).expect("a domain");
         let policy = Policy::from_toml(policy).expect("a policy");
+        let diagnosis = diagnose(&domain, host, &policy);
+        let fix = plan((&domain).into(), host, &policy, &diagnosis);
+        (diagnosis, fix.map(|fix| fix.changes.iter().map(Change::to_string).collect()))
+    }
+
+    /// What helps a guest of the type 6.2 with dynamic memory slots, in this kind of memory.
+    fn with_slots(gib: u64, backing: &str, host: &str, policy: &str) -> Result<Vec<String>, Vec<String>> {
+        let host =
+            Host::from_profile(&format!("{EPYC}[libvirt]\nversion = '12.8'\n[qemu]\n{host}")).expect("a profile");
+        let xml = format!(
+            "<domain type='kvm'><name>a</name><maxMemory slots='4' unit='GiB'>2048</maxMemory><memory unit='GiB'>{gib}</memory>\
+             {backing}<os><type machine='pc-q35-6.2'>hvm</type></os><cpu mode='host-passthrough'><numa><cell id='0' cpus='0' \
+             memory='{}' unit='GiB'/></numa></cpu><devices><hostdev type='pci'><source><address bus='1'/></source></hostdev>\
+             <memory model='virtio-mem'><target dynamicMemslots='yes'><size unit='GiB'>1</size><node>0</node>\
+             <block unit='MiB'>2</block><requested>0</requested></target></memory></devices></domain>",
+            gib - 1
+        );
+        let document = Document::parse(xml.as_bytes()).expect("well-formed");
+        let domain = crate::domain::read(&document).expect("a domain");
+        let policy = Policy::from_toml(policy).expect("a policy");
         let diagnosis = diagnose(&domain, &host, &policy);
         let fix = plan((&domain).into(), &host, &policy, &diagnosis);
-        (diagnosis, fix.map(|fix| fix.changes.iter().map(Change::to_string).collect()))
+        fix.map(|fix| fix.changes.iter().map(Change::to_string).collect())
+    }
+
+    /// QEMU 10.0 and 11.1 refuse them with types up to 8.0 where memory is anonymous, up to 6.2 otherwise.
+    #[test]
+    fn dynamic_memory_slots_get_a_type_that_has_them() {
+        const MEMFD: &str = "<memoryBacking><source type='memfd'/></memoryBacking>";
+        let machine = |to: &str| Ok(vec![format!("machine pc-q35-6.2 → {to}")]);
+        for gib in [4, 1200] {
+            assert_eq!(with_slots(gib, "", "version = '10.0.13'", ""), machine("pc-q35-8.1"), "{gib} GiB");
+            assert_eq!(with_slots(gib, "", "version = '11.1.3'", ""), machine("pc-q35-8.2"), "{gib} GiB");
+            assert_eq!(with_slots(gib, MEMFD, "version = '10.0.13'", ""), machine("pc-q35-7.1"), "{gib} GiB");
+            let latest = with_slots(gib, "", "version = '10.0.13'", "machine_upgrade = 'latest'");
+            assert_eq!(latest, machine("pc-q35-10.0"), "{gib} GiB");
+            for (host, policy, why) in [
+                ("version = '10.0.13'", "machine_upgrade = 'never'", "the policy does not allow it"),
+                ("version = '10.0.13'", "machine_upgrade = 'pc-q35-7.2'", "pc-q35-7.2 is not enough: QEMU refuses"),
+            ] {
+                let tried = with_slots(gib, "", host, policy).expect_err("blocked");
+                assert!(tried.iter().any(|tried| tried.contains(why)), "{gib} GiB, {policy}: {tried:?}");
+            }
+        }
+        // The oldest types are gone, and none that is left is new enough.
+        let listed = "version = '10.0.13'\nmachines = ['pc-q35-6.2', 'pc-q35-7.1']";
+        let tried = with_slots(4, "", listed, "").expect_err("blocked");
+        assert!(tried.iter().any(|tried| tried.contains("dynamicMemslots")), "{tried:?}");
+    }
+
+    /// `SMBIOS 2.1 table length … exceeds 65535` of QEMU 7.2 to 11.1 with machine types up to 8.0.
+    #[test]
+    fn more_ram_than_an_old_type_can_describe_gets_a_newer_one() {
+        let cells = (0..4).map(|id| format!("<cell id='{id}' cpus='{id}' memory='5' unit='TiB'/>")).collect::<String>();
+        let cpu = format!("<cpu mode='host-passthrough'><numa>{cells}</numa></cpu>");
+        let after =
+            |version: &str| planned("pc-q35-7.1", 20 << 10, &cpu, &format!("[qemu]\nversion = '{version}'"), "").1;
+        assert_eq!(after("10.0.13"), Ok(vec!["machine pc-q35-7.1 → pc-q35-8.1".to_owned()]));
+        assert_eq!(after("11.1.3"), Ok(vec!["machine pc-q35-7.1 → pc-q35-8.2".to_owned()]));
+        // Its newest type does not help.
+        assert_eq!(after("7.2.22").map_err(|tried| tried.len()), Err(1));
     }
 
     fn machine_after(machine: &str, host: &str, policy: &str) -> String {
@@ -577,6 +706,25 @@ mod tests {
             let tried = upgraded(800, epyc, host, policy).expect_err("blocked");
             let says = |words: &str| tried.iter().any(|tried| tried.contains(words));
             assert!(says(why) && says("firmware loses devices' BARs"), "{tried:?}");
+        }
+    }
+
+    /// One bit more than the host has is not to be had, and a guest without it would lose its devices' BARs.
+    #[test]
+    fn a_host_of_few_bits_keeps_a_guest_from_a_new_machine_type() {
+        let profile = format!("{EPYC}[qemu]\nversion = '11.1.3'");
+        let narrow = |bits| Host { phys_bits: Some(bits), ..Host::from_profile(&profile).expect("a profile") };
+        for cpu in ["<cpu><model>EPYC</model></cpu>", "<cpu mode='host-passthrough'/>"] {
+            let after = |bits, gib| planned_on(&narrow(bits), "pc-q35-4.2", gib, cpu, "").1;
+            let tried = after(40, 800).expect_err("blocked");
+            assert_eq!(
+                tried,
+                ["41 physical address bits are needed with machine type pc-q35-8.2 (with fewer, firmware loses \
+                     devices' BARs), and the host has 40"],
+                "{cpu}"
+            );
+            assert_eq!(after(40, 700), Ok(vec!["machine pc-q35-4.2 → pc-q35-8.2".to_owned()]), "{cpu}");
+            assert!(after(41, 800).is_ok(), "{cpu}");
         }
     }
 }

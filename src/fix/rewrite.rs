@@ -154,13 +154,18 @@ fn new_hole_edits(document: &Document<'_>, kib: u64) -> Vec<Edit> {
         return vec![edit::insert_first_child(document, root, &markup)];
     }
     let machine = document.root().descend(&["os", "type"]).and_then(|os_type| os_type.value("machine"));
-    let model = if machine.is_some_and(|machine| machine.contains("q35")) { "pcie-root" } else { "pci-root" };
+    let model = if root_is_pcie(machine) { "pcie-root" } else { "pci-root" };
     let (start, end) = (format!("<controller type='pci' index='0' model='{model}'>"), "</controller>");
     if let Some(emulator) = devices.child("emulator") {
         let lines = [(0, start.as_str()), (1, &markup), (0, end)];
         return vec![edit::insert_after(document, emulator, &lines)];
     }
     vec![edit::insert_first_child(document, devices, &format!("{start}{markup}{end}"))]
+}
+
+/// Whether the root bus of this machine type is PCI Express, where the domain does not say so itself.
+pub(super) fn root_is_pcie(machine: Option<&str>) -> bool {
+    machine.is_some_and(|machine| machine.contains("q35"))
 }
 
 #[cfg(all(test, feature = "cli"))]

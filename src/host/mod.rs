@@ -67,6 +67,9 @@ pub struct Host {
     pub aliases: BTreeMap<String, String>,
     /// Those of [`Self::machines`] that QEMU deprecates; `None` where that is unknown.
     pub deprecated: Option<Vec<String>>,
+    /// The CPU models this QEMU has; empty where unknown. A profile has none.
+    #[cfg(feature = "cli")]
+    pub cpu_models: Vec<String>,
     /// libvirt version.
     pub libvirt: Option<Version>,
     /// libvirt's virtual networks, as far as they are known.
@@ -132,6 +135,9 @@ pub struct Emulator {
     pub aliases: BTreeMap<String, String>,
     /// Those of [`Self::machines`] that it deprecates; `None` where that is unknown.
     pub deprecated: Option<Vec<String>>,
+    /// The CPU models it has, sorted; empty where unknown. A profile has none.
+    #[cfg(feature = "cli")]
+    pub cpu_models: Vec<String>,
 }
 
 /// The facts about one host with every QEMU that it has: what a host profile holds.
@@ -166,6 +172,8 @@ impl Profile {
                 machines: emulator.machines.clone(),
                 aliases: emulator.aliases.clone(),
                 deprecated: emulator.deprecated.clone(),
+                #[cfg(feature = "cli")]
+                cpu_models: emulator.cpu_models.clone(),
                 ..self.host.clone()
             },
             None => self.host.clone(),

@@ -8,6 +8,7 @@ use super::{Emulator, Host, Iommu, Profile, Reserved, ReservedKind};
 #[cfg(feature = "cli")]
 use super::{FirmwareFile, FirmwareKind, PciBar, pci};
 use crate::address::GpaRange;
+use crate::text::toml_message;
 use crate::version::Version;
 use crate::xml::Location;
 
@@ -209,8 +210,8 @@ impl Profile {
     pub fn from_toml(text: &str) -> Result<Self, ProfileError> {
         let wrong =
             |offset: usize, message: String| ProfileError { location: Location::of(text.as_bytes(), offset), message };
-        let tables: Tables = toml::from_str(text)
-            .map_err(|e| wrong(e.span().map_or(0, |span| span.start), e.message().replace('\n', " ")))?;
+        let tables: Tables =
+            toml::from_str(text).map_err(|e| wrong(e.span().map_or(0, |span| span.start), toml_message(text, &e)))?;
         let version = |version: Option<toml::Spanned<String>>| -> Result<Option<Version>, ProfileError> {
             version
                 .map(|v| v.get_ref().parse::<Version>().map_err(|e| wrong(v.span().start, e.to_string())))
@@ -232,7 +233,7 @@ impl Profile {
         };
         let emulator = |qemu: QemuTable| -> Result<Emulator, ProfileError> {
             let QemuTable { path, version: number, machines, aliases, deprecated } = qemu;
-            Ok(Emulator { path, version: version(number)?, machines, aliases, deprecated })
+            Ok(Emulator { path, version: version(number)?, machines, aliases, deprecated, ..Emulator::default() })
         };
         let mut reserved = regions(tables.iommu.reserved)?;
         let mut reserved_by_device = BTreeMap::new();

@@ -504,6 +504,7 @@ mod tests {
             aliases: [("q35", "pc-q35-39.0"), ("a b", "pc-q35-0.0"), ("", "x"), ("ü.=[\"'\n", "\u{202e}\\")]
                 .map(|(alias, machine)| (alias.to_owned(), machine.to_owned()))
                 .into(),
+            ..Emulator::default()
         }
     }
 

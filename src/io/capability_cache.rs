@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use super::file::{open_found, read_found};
 use crate::host::{Emulator, Host};
 use crate::version::Version;
+#[cfg(feature = "cli")]
+use crate::xml::Element;
 use crate::xml::{Document, MAX_BYTES};
 
 /// What the cache says of one QEMU binary.
@@ -39,10 +41,13 @@ impl CachedQemu {
         }
         let version = |name| text(name).and_then(|number| number.parse().ok()).map(Version::from_libvirt_number);
         let probed = text("qemuctime").and_then(|time| time.parse().ok());
-        Some(Self::new(text("emulator")?, version("version")?, version("selfvers"), probed, machines))
+        let qemu = Self::new(text("emulator")?, version("version")?, version("selfvers"), probed, machines);
+        #[cfg(feature = "cli")]
+        let qemu = Self { emulator: Emulator { cpu_models: cpu_models(root), ..qemu.emulator }, ..qemu };
+        Some(qemu)
     }
 
-    /// What [`Self::parse`] gives, read by lines: of a file as libvirt writes it, one element a line, up to the last
+    /// What [`Self::parse`] gives but for the CPU models, read by lines: of a file as libvirt writes it, one element a line, up to the last
     /// machine type of its first accelerator. QEMU has the same machine types with each, and `virQEMUCapsFormatAccel`
     /// writes the list again for each. `None` if the file is not as libvirt writes it, or of another architecture's
     /// QEMU.
@@ -83,7 +88,14 @@ impl CachedQemu {
             list.dedup();
         }
         let deprecated = Some(deprecated);
-        let emulator = Emulator { path: Some(path), version: Some(version), machines: names, aliases, deprecated };
+        let emulator = Emulator {
+            path: Some(path),
+            version: Some(version),
+            machines: names,
+            aliases,
+            deprecated,
+            ..Emulator::default()
+        };
         Self { emulator, libvirt, probed: probed.unwrap_or(0) }
     }
 
@@ -95,6 +107,15 @@ impl CachedQemu {
         host.aliases.clone_from(&self.emulator.aliases);
         host.deprecated.clone_from(&self.emulator.deprecated);
     }
+}
+
+/// The CPU models, which libvirt lists for each accelerator (`virQEMUCapsFormatCPUModels`): QEMU has the same with each,
+/// and `usable` tells of the host.
+#[cfg(feature = "cli")]
+fn cpu_models(root: Element<'_>) -> Vec<String> {
+    let named = root.children_named("cpu").filter_map(|cpu| cpu.value("name"));
+    let models: std::collections::BTreeSet<&str> = named.collect();
+    models.into_iter().map(str::to_owned).collect()
 }
 
 /// The machine types in a cache file, in the order they come in.
@@ -235,7 +256,11 @@ mod tests {
             machines("kvm"),
             machines("tcg")
         );
-        let parsed = CachedQemu::parse(cache.as_bytes());
+        let mut parsed = CachedQemu::parse(cache.as_bytes());
+        #[cfg(feature = "cli")]
+        if let Some(qemu) = &mut parsed {
+            assert_eq!(std::mem::take(&mut qemu.emulator.cpu_models), ["max"]);
+        }
         assert!(
             parsed.as_ref().is_some_and(|qemu| qemu.emulator.machines.len() == 4 && qemu.emulator.aliases.len() == 2)
         );

@@ -8,6 +8,7 @@
 use super::{Refusal, models, refuse};
 use crate::command_line::{Accelerator, Cpu, Model, Origin, Properties, QemuTarget, default_model};
 use crate::domain::{CpuElement, CpuMode, MaxPhysAddr, MaxPhysAddrMode, Sourced};
+use crate::host::Host;
 use crate::text::quoted;
 use crate::version::Version;
 use crate::xml::Span;
@@ -25,23 +26,36 @@ const BITS_OPTIONAL_SINCE: Version = Version::new(9, 2);
 pub(crate) const MAXPHYSADDR_SINCE: Version = Version::new(8, 7);
 
 /// What decides the CPU beside `<cpu>`.
-pub(super) struct Circumstances {
+pub(super) struct Circumstances<'a> {
     pub accelerator: Accelerator,
     pub target: QemuTarget,
-    pub libvirt: Option<Version>,
-    pub qemu: Option<Version>,
+    pub host: &'a Host,
     /// Whether the QEMU is one of RHEL, which has models of its own.
     pub rhel: bool,
 }
 
+impl Circumstances<'_> {
+    /// Whether QEMU has a CPU model; `None` where that is unknown.
+    fn qemu_has(&self, model: &str) -> Option<bool> {
+        #[cfg(feature = "cli")]
+        if !self.host.cpu_models.is_empty() {
+            return Some(self.host.cpu_models.iter().any(|has| has == model));
+        }
+        if self.rhel {
+            return Some(true);
+        }
+        models::qemu_has(model, self.host.qemu?)
+    }
+}
+
 /// The `-cpu` that libvirt writes for a domain with this `<cpu>`; `span` is the domain's.
-pub(super) fn cpu(cpu: Option<&CpuElement>, circumstances: &Circumstances, span: Span) -> Result<Cpu, Refusal> {
+pub(super) fn cpu(cpu: Option<&CpuElement>, circumstances: &Circumstances<'_>, span: Span) -> Result<Cpu, Refusal> {
     let Some(cpu) = cpu else {
         let model = default_model(circumstances.target);
         return Ok(Cpu { model, properties: Properties::new(), origin: Origin::Xml(span) });
     };
     keywords(cpu)?;
-    let libvirt = circumstances.libvirt;
+    let libvirt = circumstances.host.libvirt;
     let model = model(cpu, circumstances)?;
     let mut properties = Properties::new();
     if let (CpuMode::Custom | CpuMode::HostModel, Some(vendor)) = (cpu.mode, &cpu.vendor_id) {
@@ -82,7 +96,7 @@ fn keywords(cpu: &CpuElement) -> Result<(), Refusal> {
     }
 }
 
-fn model(cpu: &CpuElement, circumstances: &Circumstances) -> Result<Model, Refusal> {
+fn model(cpu: &CpuElement, circumstances: &Circumstances<'_>) -> Result<Model, Refusal> {
     let model = match cpu.mode {
         CpuMode::HostPassthrough if circumstances.accelerator == Accelerator::Tcg => {
             return refuse(cpu.span, "CPU mode host-passthrough needs KVM");
@@ -102,10 +116,11 @@ fn model(cpu: &CpuElement, circumstances: &Circumstances) -> Result<Model, Refus
     }
     known(model, circumstances)?;
     let name = model.value.as_str();
-    if circumstances.rhel || circumstances.qemu.and_then(|qemu| models::qemu_has(name, qemu)) == Some(true) {
+    let has = circumstances.qemu_has(name);
+    if has == Some(true) {
         return Ok(Model::Named(name.to_owned()));
     }
-    let lacking = circumstances.qemu.and_then(|qemu| models::qemu_has(name, qemu)) == Some(false);
+    let lacking = has == Some(false);
     if let Some(fallback) = cpu.fallback.as_ref().filter(|fallback| lacking && fallback.value == "forbid") {
         return refuse(
             fallback.span,
@@ -117,7 +132,7 @@ fn model(cpu: &CpuElement, circumstances: &Circumstances) -> Result<Model, Refus
 
 /// A model that gives way to the host's CPU is compared with it before, unless `check` says otherwise (the default is
 /// partial; none for a custom model without KVM: `qemuDomainDefCPUPostParse` in `src/qemu/qemu_postparse.c`).
-fn compared(cpu: &CpuElement, circumstances: &Circumstances) -> Result<(), Refusal> {
+fn compared(cpu: &CpuElement, circumstances: &Circumstances<'_>) -> Result<(), Refusal> {
     let by_default = cpu.mode == CpuMode::HostModel || circumstances.accelerator == Accelerator::Kvm;
     let partial = cpu.check.as_ref().map_or(by_default, |check| check.value == "partial");
     match cpu.model.as_ref().filter(|_| partial) {
@@ -126,8 +141,8 @@ fn compared(cpu: &CpuElement, circumstances: &Circumstances) -> Result<(), Refus
     }
 }
 
-fn known(model: &Sourced<String>, circumstances: &Circumstances) -> Result<(), Refusal> {
-    let knows = circumstances.libvirt.and_then(|libvirt| models::libvirt_knows(&model.value, libvirt));
+fn known(model: &Sourced<String>, circumstances: &Circumstances<'_>) -> Result<(), Refusal> {
+    let knows = circumstances.host.libvirt.and_then(|libvirt| models::libvirt_knows(&model.value, libvirt));
     match knows {
         Some(false) => refuse(model.span, format!("CPU model {} is unknown to this libvirt", quoted(&model.value))),
         Some(true) | None => Ok(()),

@@ -57,7 +57,7 @@ pub fn write(domain: &Domain, host: &Host) -> Written {
     let accelerator = if kvm { Accelerator::Kvm } else { Accelerator::Tcg };
     let target = target(domain).map_err(&mut keep).unwrap_or_default();
     let rhel = machine.known.as_ref().is_some_and(|machine| machine.flavor == Flavor::Rhel);
-    let circumstances = Circumstances { accelerator, target, libvirt, qemu: host.qemu, rhel };
+    let circumstances = Circumstances { accelerator, target, host, rhel };
     let cpu = cpu::cpu(domain.cpu.as_ref(), &circumstances, domain.span).map_err(&mut keep).ok();
     let sizes = memory::sizes(domain, host).map_err(&mut keep).ok();
     let mut line = CommandLine {

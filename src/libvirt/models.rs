@@ -1,4 +1,4 @@
-//! The CPU models that libvirt knows and that QEMU has.
+//! The CPU models that libvirt knows and that QEMU has, where libvirt's capability cache does not tell the latter.
 //!
 //! Sources: `virsh cpu-models x86_64` of libvirt 9.0.0, 11.3.0 and 12.8.0; `-cpu help` of QEMU 7.2.22, 10.0.13 and
 //! 11.1.3; what libvirt makes of a model that QEMU lacks (`virCPUx86Translate` in libvirt `src/cpu/cpu_x86.c`) by

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use crate::address::{GpaRange, round_down, round_up};
 use crate::command_line::{BackendKind, CommandLine, Device, MemoryBackend, Origin, PageSize, Property};
+use crate::machine::MachineType;
 
 /// The alignment of anonymous memory, and the least for virtio-mem (`QEMU_VMALLOC_ALIGN` in QEMU
 /// `include/qemu/osdep.h`, x86_64 Linux).
@@ -125,10 +126,10 @@ pub enum PlacementError {
         other: GpaRange,
     },
     /// `backend memory size must be multiple of 0x…`
-    #[error("the size of its backend is no multiple of its block size, {block:#x} bytes")]
-    NotInBlocks {
-        /// The block size of a virtio-mem device in bytes.
-        block: u64,
+    #[error("the size of its backend is not a multiple of {alignment:#x} bytes")]
+    UnalignedSize {
+        /// What it has to be a multiple of: of virtio-mem at least its block size.
+        alignment: u64,
     },
     /// `the size of memdev … (0x…) is too small to contain nvdimm label (0x…) and aligned PMEM (0x…)`
     #[error("its label leaves less than {alignment:#x} bytes")]
@@ -177,11 +178,16 @@ pub struct Plugged {
     pub origin: Origin,
 }
 
-/// Plugs the memory devices of `line` into `window`, of which they may take `total` bytes.
+/// Plugs the memory devices of `line` into `window` of a machine of type `machine`, of which they may take `total` bytes.
 ///
 /// # Errors
 /// The index in [`CommandLine::devices`] of the first one QEMU refuses, and why.
-pub fn plug(line: &CommandLine, window: Option<GpaRange>, total: u64) -> Result<Vec<Plugged>, (usize, PlacementError)> {
+pub fn plug(
+    line: &CommandLine,
+    machine: &MachineType,
+    window: Option<GpaRange>,
+    total: u64,
+) -> Result<Vec<Plugged>, (usize, PlacementError)> {
     let devices = line.devices.iter().enumerate();
     let mut devices: Vec<(usize, MemoryDeviceKind, &Device)> =
         devices.filter_map(|(index, device)| Some((index, MemoryDeviceKind::of(device)?, device))).collect();
@@ -198,7 +204,7 @@ pub fn plug(line: &CommandLine, window: Option<GpaRange>, total: u64) -> Result<
     for &(index, kind, device) in &devices {
         let backend = device.properties.value("memdev").and_then(|id| backends.get(id));
         let backend = backend.ok_or((index, PlacementError::NoBackend))?;
-        requests.push(request(line, backend, kind, device).map_err(|error| (index, error))?);
+        requests.push(request(line, machine, backend, kind, device).map_err(|error| (index, error))?);
         origins.push(origin(Some(backend), device));
         if kind.has_slot() {
             slots.take(device.properties.get("slot").and_then(Property::number)).map_err(|error| (index, error))?;
@@ -253,6 +259,7 @@ pub fn place_of(line: &CommandLine, device: usize) -> Option<Origin> {
 /// What a device asks for.
 fn request(
     line: &CommandLine,
+    machine: &MachineType,
     backend: &MemoryBackend,
     kind: MemoryDeviceKind,
     device: &Device,
@@ -260,22 +267,29 @@ fn request(
     let told = |name: &str| device.properties.get(name).or_else(|| line.global(kind.classes(), name));
     let size = backend.size.value;
     let block = told("block-size").and_then(Property::size).filter(|&block| block > 0).unwrap_or(DEFAULT_ALIGNMENT);
-    if kind == MemoryDeviceKind::VirtioMem && !size.is_multiple_of(block) {
-        return Err(PlacementError::NotInBlocks { block });
-    }
     let address = told(kind.address_property()).and_then(Property::number).filter(|&address| address > 0);
+    let of_backend = alignment(backend);
     let alignment = match kind {
-        MemoryDeviceKind::VirtioMem => block.max(DEFAULT_ALIGNMENT),
-        MemoryDeviceKind::Dimm | MemoryDeviceKind::Nvdimm | MemoryDeviceKind::VirtioPmem => alignment(backend),
+        MemoryDeviceKind::VirtioMem => block.max(of_backend),
+        // `legacy_align` in `pc_memory_pre_plug` of QEMU `hw/i386/pc.c`.
+        MemoryDeviceKind::Dimm | MemoryDeviceKind::Nvdimm if !machine.enforce_aligned_dimm() => FILE_ALIGNMENT,
+        MemoryDeviceKind::Dimm | MemoryDeviceKind::Nvdimm | MemoryDeviceKind::VirtioPmem => of_backend,
     };
-    if kind != MemoryDeviceKind::Nvdimm {
-        return Ok(Request { size, alignment, address });
-    }
-    // The label lies behind the memory, which is rounded down (QEMU `nvdimm_prepare_memory_region`).
-    let label = told("label-size").and_then(Property::size).unwrap_or(0);
-    match round_down(size.saturating_sub(label), alignment) {
-        0 => Err(PlacementError::NothingButLabel { alignment }),
-        size => Ok(Request { size, alignment, address }),
+    let size = match kind {
+        // The label lies behind the memory, which is rounded down (QEMU `nvdimm_prepare_memory_region`).
+        MemoryDeviceKind::Nvdimm => {
+            let label = told("label-size").and_then(Property::size).unwrap_or(0);
+            match round_down(size.saturating_sub(label), of_backend) {
+                0 => return Err(PlacementError::NothingButLabel { alignment: of_backend }),
+                size => size,
+            }
+        }
+        _ => size,
+    };
+    // `memory_device_get_free_addr` in QEMU `hw/mem/memory-device.c`.
+    match size.is_multiple_of(alignment) {
+        true => Ok(Request { size, alignment, address }),
+        false => Err(PlacementError::UnalignedSize { alignment }),
     }
 }
 

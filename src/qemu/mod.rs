@@ -68,7 +68,7 @@ pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu:
         _ => None,
     };
     let plugged = match &layout {
-        Some(Ok(layout)) => memory_device::plug(line, layout.device_memory, maxmem.saturating_sub(ram)),
+        Some(Ok(layout)) => memory_device::plug(line, machine, layout.device_memory, maxmem.saturating_sub(ram)),
         _ => Ok(Vec::new()),
     };
     let map = layout.as_ref().and_then(|layout| layout.as_ref().ok());

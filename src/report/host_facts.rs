@@ -123,7 +123,7 @@ struct QemuFacts {
 
 impl From<&Emulator> for QemuFacts {
     fn from(emulator: &Emulator) -> Self {
-        let Emulator { path, version, machines, aliases, deprecated } = emulator.clone();
+        let Emulator { path, version, machines, aliases, deprecated, .. } = emulator.clone();
         Self { path, version: version.map(|version| version.to_string()), machines, aliases, deprecated }
     }
 }

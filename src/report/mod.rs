@@ -3,6 +3,8 @@
 #[cfg(feature = "cli")]
 pub mod diff;
 #[cfg(feature = "cli")]
+pub mod explanation;
+#[cfg(feature = "cli")]
 pub mod host_facts;
 #[cfg(feature = "cli")]
 pub mod json;

@@ -1,11 +1,12 @@
 //! `bar-above-host-width`.
 
-use super::bars;
+use super::bars::{self, Hit};
 use super::page::*;
 use super::{Refuser, Rule};
 use crate::command_line::Accelerator;
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
+use crate::mmio64::{Mmio64, Possible};
 
 pub(crate) const RULE: Rule = Rule {
     id: "bar-above-host-width",
@@ -16,12 +17,17 @@ pub(crate) const RULE: Rule = Rule {
     page: &PAGE,
 };
 
+/// The BARs above it.
+pub(super) fn hits(guest: &Guest<'_>, mmio64: &Mmio64, possible: &Possible) -> Vec<Hit> {
+    match guest.setting.host.phys_bits {
+        Some(bits) if guest.accelerator() == Accelerator::Kvm => bars::above(mmio64, possible, bits),
+        _ => Vec::new(),
+    }
+}
+
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let (Some(mmio64), Some(bits)) = (&guest.mmio64, guest.setting.host.phys_bits) else { return };
-    if guest.accelerator() != Accelerator::Kvm {
-        return;
-    }
-    let Some(trouble) = bars::trouble(mmio64, |possible| bars::above(mmio64, possible, bits)) else { return };
+    let Some(trouble) = bars::trouble(mmio64, |possible| hits(guest, mmio64, possible)) else { return };
     let what = format!("above the {bits} bits that the host's CPU can address");
     let title = trouble.title(&format!("lies {what}"), &format!("lie {what}"), &format!("may lie {what}"));
     let cause = format!("KVM may refuse it as memory of the guest, and QEMU then aborts; {}", trouble.place());

@@ -6,6 +6,7 @@ use super::{Refuser, Rule};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::host::FirmwareKind;
+use crate::mmio64::{Mmio64, Possible};
 
 pub(crate) const RULE: Rule = Rule {
     id: "bar-in-ram",
@@ -16,24 +17,30 @@ pub(crate) const RULE: Rule = Rule {
     page: &PAGE,
 };
 
+/// The BARs that RAM hides.
+pub(super) fn hits(guest: &Guest<'_>, mmio64: &Mmio64, possible: &Possible) -> Vec<Hit> {
+    let in_memory = |place| bars::in_memory(guest, place).is_some();
+    let inside = mmio64.placed(possible).filter(|(_, place)| place.is_some_and(in_memory));
+    let mut hits: Vec<Hit> = inside.map(|(bar, place)| Hit::bar(bar, place)).collect();
+    // OVMF leaves BARs without an address there.
+    if possible.kind == FirmwareKind::SeaBios && possible.window.is_some_and(in_memory) {
+        let devices = mmio64.unsized_devices.iter();
+        hits.extend(devices.map(|device| Hit::device(device, "64-bit BAR", possible.window)));
+    }
+    hits
+}
+
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(mmio64) = &guest.mmio64 else { return };
-    let in_memory = |place| bars::in_memory(guest, place).is_some();
-    let trouble = bars::trouble(mmio64, |possible| {
-        let inside = mmio64.placed(possible).filter(|(_, place)| place.is_some_and(in_memory));
-        let mut hits: Vec<Hit> = inside.map(|(bar, place)| Hit::bar(bar, place)).collect();
-        // OVMF leaves BARs without an address there.
-        if possible.kind == FirmwareKind::SeaBios && possible.window.is_some_and(in_memory) {
-            let devices = mmio64.unsized_devices.iter();
-            hits.extend(devices.map(|device| Hit::device(device, "64-bit BAR", possible.window)));
-        }
-        hits
-    });
-    let Some(trouble) = trouble else { return };
-    let title = trouble.title("lies in the guest's RAM", "lie in the guest's RAM", "may lie in the guest's RAM");
-    let cause = format!("RAM hides the BAR, and the guest does not reach the device; {}", trouble.place());
+    let Some(trouble) = bars::trouble(mmio64, |possible| hits(guest, mmio64, possible)) else { return };
+    let in_memory = trouble.first_place().and_then(|place| bars::in_memory(guest, place));
+    let is_room = in_memory.is_some_and(|part| bars::in_ram(guest, part).is_none());
+    let (what, hides) =
+        if is_room { ("the room for memory hot-plug", "RAM plugged there") } else { ("the guest's RAM", "RAM") };
+    let title = trouble.title(&format!("lies in {what}"), &format!("lie in {what}"), &format!("may lie in {what}"));
+    let cause = format!("{hides} hides the BAR, and the guest does not reach the device; {}", trouble.place());
     let finding = trouble.finding(RULE.id, Severity::Warning, title, cause);
-    findings.push(Finding { range: trouble.first_place().and_then(|place| bars::in_memory(guest, place)), ..finding });
+    findings.push(Finding { range: in_memory, ..finding });
 }
 
 const PAGE: Page = Page {

@@ -6,6 +6,8 @@ use super::{Refuser, Rule, collision};
 use crate::command_line::PassthroughKind;
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
+use crate::host::Reserved;
+use crate::mmio64::{Mmio64, Possible};
 use crate::text;
 
 pub(crate) const RULE: Rule = Rule {
@@ -17,15 +19,21 @@ pub(crate) const RULE: Rule = Rule {
     page: &PAGE,
 };
 
+/// The BARs in any such range.
+pub(super) fn hits(guest: &Guest<'_>, mmio64: &Mmio64, possible: &Possible) -> Vec<Hit> {
+    guest.unmappable.iter().flat_map(|reserved| inside(mmio64, possible, *reserved)).collect()
+}
+
+fn inside(mmio64: &Mmio64, possible: &Possible, reserved: Reserved) -> Vec<Hit> {
+    let passed = mmio64.placed(possible).filter(|(bar, _)| bar.passed);
+    let inside = passed.filter(|(_, place)| place.is_some_and(|place| place.overlaps(reserved.range)));
+    inside.map(|(bar, place)| Hit::bar(bar, place)).collect()
+}
+
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(mmio64) = &guest.mmio64 else { return };
     for reserved in &guest.unmappable {
-        let trouble = bars::trouble(mmio64, |possible| {
-            let passed = mmio64.placed(possible).filter(|(bar, _)| bar.passed);
-            let inside = passed.filter(|(_, place)| place.is_some_and(|place| place.overlaps(reserved.range)));
-            inside.map(|(bar, place)| Hit::bar(bar, place)).collect()
-        });
-        if let Some(trouble) = trouble {
+        if let Some(trouble) = bars::trouble(mmio64, |possible| inside(mmio64, possible, *reserved)) {
             let range = collision::reserved_name(*reserved);
             let title =
                 trouble.title(&format!("lies in {range}"), &format!("lie in {range}"), &format!("may lie in {range}"));

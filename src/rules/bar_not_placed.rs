@@ -7,6 +7,7 @@ use crate::address::GIB;
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::host::FirmwareKind;
+use crate::mmio64::{Mmio64, Possible};
 use crate::text;
 
 pub(crate) const RULE: Rule = Rule {
@@ -21,23 +22,26 @@ pub(crate) const RULE: Rule = Rule {
 /// BARs below this size, in bytes, find room below 4 GiB (`PciBusDxe` of edk2); measured with virtio's.
 const SMALL: u64 = GIB;
 
+/// The BARs without an address.
+pub(super) fn hits(guest: &Guest<'_>, mmio64: &Mmio64, possible: &Possible) -> Vec<Hit> {
+    let lost = mmio64.placed(possible).filter(|(bar, place)| place.is_none() && bar.size >= SMALL);
+    let mut hits: Vec<Hit> = lost.map(|(bar, place)| Hit::bar(bar, place)).collect();
+    // Where a window lies in RAM, OVMF has none at all.
+    if possible.kind == FirmwareKind::Ovmf
+        && possible.window.is_some_and(|window| bars::in_memory(guest, window).is_some())
+    {
+        hits.extend(mmio64.unsized_devices.iter().map(|device| Hit::device(device, "large BAR", None)));
+    }
+    hits
+}
+
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(mmio64) = &guest.mmio64 else { return };
-    let in_memory = |place| bars::in_memory(guest, place).is_some();
-    let trouble = bars::trouble(mmio64, |possible| {
-        let lost = mmio64.placed(possible).filter(|(bar, place)| place.is_none() && bar.size >= SMALL);
-        let mut hits: Vec<Hit> = lost.map(|(bar, place)| Hit::bar(bar, place)).collect();
-        // Where a window lies in RAM, OVMF has none at all.
-        if possible.kind == FirmwareKind::Ovmf && possible.window.is_some_and(in_memory) {
-            hits.extend(mmio64.unsized_devices.iter().map(|device| Hit::device(device, "large BAR", None)));
-        }
-        hits
-    });
-    let Some(trouble) = trouble else { return };
+    let Some(trouble) = bars::trouble(mmio64, |possible| hits(guest, mmio64, possible)) else { return };
     let title = trouble.title("gets no address", "get no address", "may get no address");
     let firmware = &trouble.firmware.firmware;
     let why = match trouble.firmware.window {
-        Some(window) if in_memory(window) => {
+        Some(window) if bars::in_memory(guest, window).is_some() => {
             format!("the window of {firmware} for 64-bit BARs, {}, lies in RAM", text::range(window))
         }
         Some(window) => {

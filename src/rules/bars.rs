@@ -1,5 +1,6 @@
 //! What the rules about BARs have in common.
 
+use super::{bar_above_host_width, bar_above_iommu_width, bar_in_ram, bar_in_reserved_range, bar_not_placed};
 use crate::address::GpaRange;
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
@@ -8,7 +9,7 @@ use crate::text;
 use crate::xml::Span;
 
 /// A BAR, or all of a device whose BARs are unknown, in trouble.
-pub(super) struct Hit {
+pub(crate) struct Hit {
     /// What it is called.
     name: String,
     /// Where its device is written.
@@ -108,6 +109,20 @@ impl Trouble<'_> {
     }
 }
 
+/// How many kinds of trouble there are, over all firmware that it may be.
+pub(crate) fn count(guest: &Guest<'_>) -> usize {
+    let Some(mmio64) = &guest.mmio64 else { return 0 };
+    let kinds = [
+        bar_in_reserved_range::hits,
+        bar_above_iommu_width::hits,
+        bar_not_placed::hits,
+        bar_in_ram::hits,
+        bar_above_host_width::hits,
+    ];
+    let of = |possible: &Possible| kinds.iter().filter(|hits| !hits(guest, mmio64, possible).is_empty()).count();
+    mmio64.possible.iter().map(of).sum()
+}
+
 /// The BARs of passthrough devices that reach above what `bits` address bits reach.
 pub(super) fn above(mmio64: &Mmio64, possible: &Possible, bits: u32) -> Vec<Hit> {
     let beyond = |place: GpaRange| place.end.checked_shr(bits).is_some_and(|rest| rest > 0);
@@ -117,9 +132,13 @@ pub(super) fn above(mmio64: &Mmio64, possible: &Possible, bits: u32) -> Vec<Hit>
 
 /// The part of the guest's memory in `range`, room for memory hot-plug included.
 pub(super) fn in_memory(guest: &Guest<'_>, range: GpaRange) -> Option<GpaRange> {
+    in_ram(guest, range).or_else(|| guest.layout()?.device_memory?.intersection(range))
+}
+
+/// The part of the guest's RAM in `range`, plugged memory devices included.
+pub(super) fn in_ram(guest: &Guest<'_>, range: GpaRange) -> Option<GpaRange> {
     let plugged = guest.plugged.iter().flatten().map(|device| device.range);
-    let window = guest.layout()?.device_memory;
-    guest.layout()?.ram().chain(plugged).chain(window).find_map(|memory| memory.intersection(range))
+    guest.layout()?.ram().chain(plugged).find_map(|memory| memory.intersection(range))
 }
 
 #[cfg(test)]

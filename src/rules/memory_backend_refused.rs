@@ -80,12 +80,15 @@ const PAGE: Page = Page {
     fix: &[
         Text(
             "With `virsh edit NAME`: make each size a multiple of the huge page, or choose a smaller page; share 8 TiB \
-             or more out over several NUMA cells, each of less than 8 TiB; remove `dynamicMemslots` or choose a newer \
-             machine type.",
+             or more out over several NUMA cells, each of less than 8 TiB.",
         ),
         Xml("<cpu>\n  <numa>\n    <cell id='0' cpus='0-63' memory='6' unit='TiB'/>\n    \
              <cell id='1' cpus='64-127' memory='6' unit='TiB'/>\n  </numa>\n</cpu>"),
-        Text("`iova-preflight fix` does not choose: how large a guest is, is not for a program to say."),
+        Text(
+            "`iova-preflight fix` does not choose: how large a guest is, is not for a program to say. For \
+             `dynamicMemslots` it finds a machine type that is new enough, if the host's QEMU has one and the policy \
+             allows it.",
+        ),
     ],
     verify: &[
         shared::COMMAND_LINE[0],

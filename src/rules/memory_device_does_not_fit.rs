@@ -41,7 +41,8 @@ const PAGE: Page = Page {
         Text(
             "The region holds what `<maxMemory>` leaves room for beyond the initial memory. A device that is larger \
              than what is left, or an address (`base`) outside the region, taken by another device or not a multiple \
-             of the device's alignment, is refused.",
+             of the device's alignment, is refused. So is a size that is not a multiple of it: the huge page or, of \
+             anonymous memory, 2 MiB.",
         ),
         Text(
             "An address that used to fit stops fitting when the region moves: with a machine type of 7.1 or newer and \
@@ -74,7 +75,7 @@ const PAGE: Page = Page {
         },
         ErrorText {
             by: Program::Qemu,
-            when: "the size is not a multiple of the block size",
+            when: "the size is not a multiple of the alignment",
             text: "backend memory size must be multiple of 0x200000",
         },
         ErrorText {

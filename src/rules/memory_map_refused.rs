@@ -53,11 +53,9 @@ const PAGE: Page = Page {
         },
         ErrorText { by: Program::Qemu, when: "RAM", text: "SMBIOS 2.1 table length 66822 exceeds 65535" },
     ],
-    fix: &[
-        Text(
-            "`iova-preflight fix` makes the hole as large as it is by default. How much RAM a guest has, it leaves alone:",
-        ),
-        Text("With `virsh edit NAME`: choose a newer machine type for that much RAM, or less RAM."),
-    ],
+    fix: &[Text(
+        "`iova-preflight fix` makes the hole as large as it is by default, and finds a machine type that is new enough \
+             for that much RAM. Where the host's QEMU has none, choose less RAM with `virsh edit NAME`.",
+    )],
     verify: &[shared::COMMAND_LINE[0], shared::COMMAND_LINE[1]],
 };

@@ -12,7 +12,7 @@ pub(crate) mod bar_in_reserved_range;
 #[cfg(feature = "cli")]
 pub(crate) mod bar_not_placed;
 #[cfg(feature = "cli")]
-mod bars;
+pub(crate) mod bars;
 mod collision;
 pub(crate) mod dma_not_visible;
 pub(crate) mod hotplug_window_in_reserved_range;

@@ -123,6 +123,15 @@ fn a_foreign_hook_is_never_touched() {
     assert!(text.contains("left as it is") && text.starts_with(include_str!("../../hooks/chain.sh")), "{text}");
     root.hook(&["uninstall"]);
     assert_eq!(fs::read_to_string(root.path(SOLE)).expect("still there"), script);
+    // The script in its place runs both, and is not to be put in front of itself.
+    root.write(SOLE, include_str!("../../hooks/chain.sh"), 0o755);
+    let (status, text) = root.install();
+    assert!(status == 0 && text.contains("runs it already"), "{text}");
+    let older = include_str!("../../hooks/chain.sh").replace("exit 0", "exit 00");
+    root.write(SOLE, &older, 0o755);
+    let (status, text) = root.install();
+    assert!(status == 2 && text.contains("leave qemu.before as it is"), "{text}");
+    assert_eq!(fs::read_to_string(root.path(SOLE)).expect("still there"), older);
 
     root.with_libvirt(9_000_000);
     root.write(LINK, script, 0o755);
@@ -230,6 +239,40 @@ fn a_chain_stops_a_guest_only_when_the_hook_says_so() {
             chain.root.write("iova-preflight-hook", "#!/bin/sh\necho '<other/>'\ncat > /dev/null\nexit 1\n", 0o755);
             let refused = if DECIDING.contains(&operation) { (Some(1), None) } else { (Some(0), all) };
             assert_eq!(chain.run(operation, &[]), refused, "{operation}: refused");
+        }
+    }
+}
+
+/// Who puts the script in place a second time renames the first one to `qemu.before`, which then runs itself.
+#[test]
+fn a_chain_does_not_run_itself() {
+    for chain in [Chain::shipped(Root::new("chain-twice")), Chain::printed(Root::new("chain-twice-printed"))] {
+        chain.root.write("iova-preflight-hook", "#!/bin/sh\ncat > /dev/null\nexit ${OURS:-0}\n", 0o755);
+        chain.run("started", &[]);
+        let script = fs::read(chain.root.path("chain")).expect("readable");
+        let before = chain.root.path("qemu.before");
+        let copy = |before: &Path| {
+            fs::write(before, &script).expect("written");
+            fs::set_permissions(before, fs::Permissions::from_mode(0o755)).expect("changed");
+        };
+        let link = |before: &Path| std::os::unix::fs::symlink(chain.root.path("chain"), before).expect("linked");
+        for put in [&copy as &dyn Fn(&Path), &link] {
+            let _ = fs::remove_file(&before);
+            put(&before);
+            for operation in OPERATIONS {
+                for ours in ["0", "1"] {
+                    let output = Command::new("timeout")
+                        .args(["--kill-after=5", "60"])
+                        .arg(chain.root.path("chain"))
+                        .args(["db", operation, "begin", "-"])
+                        .env("OURS", ours)
+                        .stdin(std::process::Stdio::null())
+                        .output()
+                        .expect("runs");
+                    let refused = ours == "1" && DECIDING.contains(&operation);
+                    assert_eq!(output.status.code(), Some(i32::from(refused)), "{operation} {ours}: {output:?}");
+                }
+            }
         }
     }
 }

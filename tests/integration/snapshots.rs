@@ -224,8 +224,17 @@ fn explain() {
         ("explain.txt", &["explain"][..]),
         ("explain-rule.txt", &["explain", "ram-in-reserved-range"]),
         ("explain-no-such-rule.txt", &["explain", "ram-in-range"]),
+        ("explain-help.txt", &["explain", "--help"]),
+        ("explain-text.txt", &["explain", "kvm: -device vfio-pci,host=0000:01:00.0: VFIO_MAP_DMA failed: Bad address"]),
+        ("explain-unknown-text.txt", &["explain", "the guest", "does not start"]),
     ] {
         assert_data_eq!(Run { columns: Some(80), ..Run::new(arguments) }.transcript(), snapshot(name));
+    }
+    let log = include_bytes!("../data/vfio.txt");
+    for (name, arguments) in
+        [("explain-log.txt", &["explain", "-"][..]), ("explain-log-json.txt", &["explain", "-", "--format", "json"])]
+    {
+        assert_data_eq!(Run { columns: Some(80), input: log, ..Run::new(arguments) }.transcript(), snapshot(name));
     }
 }
 

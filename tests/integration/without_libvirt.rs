@@ -12,6 +12,7 @@ use iova_preflight::fix::rewrite::rewrite_call;
 use iova_preflight::host::Host;
 use iova_preflight::policy::Policy;
 use iova_preflight::verdict::{Evaluation, Verdict, evaluate};
+use iova_preflight::version::Version;
 use iova_preflight::xml::Document;
 
 use crate::common::{corpus, note, skip, xml_files};
@@ -366,6 +367,57 @@ fn a_q35_guest_of_proxmox_is_known() {
 }
 
 /// The host that these are for; QEMU's version is that of this machine.
+/// Recorded with `query-memory-devices` of QEMU 7.2.22 and 11.1.3, those of type 2.1 with 7.2.22.
+#[test]
+fn memory_devices_are_as_large_and_lie_where_qemu_wants_it() {
+    const REFUSED: &str = "backend memory size must be multiple of 0x200000";
+    let ram =
+        |size: &str, device: &str| format!("-object memory-backend-ram,id=m,size={size} -device {device},memdev=m");
+    let memfd = |size: &str, device: &str| {
+        format!("-object memory-backend-memfd,id=m,size={size},reserve=off -device {device},memdev=m")
+    };
+    let second =
+        "-object memory-backend-memfd,id=n,size=1G,hugetlb=on,hugetlbsize=1G,reserve=off -device pc-dimm,memdev=n";
+    for (machine, devices, expected) in [
+        ("q35", ram("3M", "pc-dimm"), Err(REFUSED)),
+        ("q35", ram("3M", "virtio-mem-pci,block-size=1M"), Err(REFUSED)),
+        ("q35", ram("3M", "virtio-pmem-pci"), Err(REFUSED)),
+        ("q35,nvdimm=on", ram("3M", "nvdimm"), Ok(vec![(0x1_0000_0000, 2 << 20)])),
+        ("q35", memfd("3M", "pc-dimm"), Ok(vec![(0x1_0000_0000, 3 << 20)])),
+        ("q35", memfd("3M", "virtio-mem-pci,block-size=1M"), Ok(vec![(0x1_0000_0000, 3 << 20)])),
+        ("q35", memfd("3M", "virtio-pmem-pci"), Ok(vec![(0x1_0000_0000, 3 << 20)])),
+        ("pc-i440fx-2.1", ram("3M", "pc-dimm"), Ok(vec![(0x1_0000_0000, 3 << 20)])),
+        ("pc-i440fx-2.1", ram("3M", "virtio-pmem-pci"), Err(REFUSED)),
+        (
+            "pc-i440fx-2.1",
+            format!("{} {second}", ram("2M", "pc-dimm")),
+            Ok(vec![(4_294_967_296, 2 << 20), (4_297_064_448, 1 << 30)]),
+        ),
+        (
+            "pc-i440fx-2.2",
+            format!("{} {second}", ram("2M", "pc-dimm")),
+            Ok(vec![(4_294_967_296, 2 << 20), (5_368_709_120, 1 << 30)]),
+        ),
+    ] {
+        let text = format!("qemu-system-x86_64 -accel tcg -m 1G,slots=4,maxmem=8G -M {machine} {devices}");
+        let mut host = host(HOSTS[0]);
+        host.qemu = Some(Version::new(7, 2));
+        let evaluation = evaluate(&launch(&text), &host, &Policy::default());
+        match expected {
+            Err(_) => {
+                let says = evaluation.findings.iter().any(|finding| finding.rule == "memory-device-does-not-fit");
+                assert!(says, "{text}: {:?}", evaluation.findings);
+            }
+            Ok(devices) => {
+                assert_eq!(evaluation.verdict, Verdict::Pass, "{text}: {:?}", evaluation.findings);
+                let found = evaluation.facts.memory_devices.iter().map(|(_, range)| (range.start, range.size()));
+                let devices = devices.into_iter().map(|(start, size): (u64, u64)| (start, Some(size)));
+                assert!(found.eq(devices), "{text}: {:?}", evaluation.facts.memory_devices);
+            }
+        }
+    }
+}
+
 fn assumed(qemu: &str) -> (Host, Policy) {
     let profile = format!(
         "[cpu]\nvendor = 'AuthenticAMD'\nphys_bits = 48\n[iommu]\nkind = 'amd'\n[qemu]\nversion = '{qemu}'\n{}",

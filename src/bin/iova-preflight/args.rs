@@ -1,9 +1,10 @@
 //! The command line.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use iova_preflight::rules::RULES;
 
@@ -32,12 +33,9 @@ pub(crate) enum Command {
     /// Draw the memory map of a guest: RAM, PCI hole, what the host reserves, what collides, and the same after the fix
     #[command(after_help = MAP_HELP)]
     Map(MapArgs),
-    /// Say what a rule means, why it exists, and what to do; without RULE, list them all
-    Explain {
-        /// The rule, as findings name it
-        #[arg(hide_possible_values = true, value_parser = PossibleValuesParser::new(RULES.iter().map(|rule| rule.id)))]
-        rule: Option<String>,
-    },
+    /// Say what a rule, an error message or a log means
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(ExplainArgs),
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
     /// Evaluate every guest of a libvirt when it is defined, as a service, and rewrite it where the policy says so
@@ -70,6 +68,14 @@ nothing.
 
 Exit status: 0 every guest may start, as it is or as it was rewritten; 1 at least one is `blocked`, or `fixable` and was \
 not rewritten; 2 at least one input could not be evaluated or written.";
+
+const EXPLAIN_HELP: &str = "\
+One word of letters and hyphens is a rule, and anything else is a text: an error message of QEMU, libvirt or the kernel, \
+pasted with quotes or without. Options come first, or last. A log is read from standard input: \
+`iova-preflight explain - < /var/log/libvirt/qemu/NAME.log`.
+
+Exit status: 0 the rule, or a message in the text, is known; 1 no message in the text is known; 2 there is no such rule, \
+or the log could not be read.";
 
 const WATCH_HELP: &str = "\
 At its start it evaluates every guest that is defined, then each when it is defined anew. What would not start is said on \
@@ -269,6 +275,50 @@ pub(crate) enum HookCommand {
     Uninstall,
     /// Say whether libvirt will run the hook; the exit status is 1 if it will not
     Status,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// How to print what a text means
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: ExplainFormat,
+
+    /// A rule, as findings name it; a text, in one argument or several; or - for a log on standard input. Without it, the
+    /// rules are listed
+    #[arg(value_name = "RULE|TEXT|-", value_parser = RuleOrText, hide_possible_values = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub text: Vec<OsString>,
+}
+
+impl ExplainArgs {
+    /// The names of rules.
+    pub fn rules() -> PossibleValuesParser {
+        PossibleValuesParser::new(RULES.iter().map(|rule| rule.id))
+    }
+}
+
+/// Any words; for completions, the rules.
+#[derive(Debug, Clone)]
+struct RuleOrText;
+
+impl TypedValueParser for RuleOrText {
+    type Value = OsString;
+
+    fn parse_ref(&self, _: &clap::Command, _: Option<&Arg>, value: &OsStr) -> Result<OsString, clap::Error> {
+        Ok(value.to_owned())
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(RULES.iter().map(|rule| PossibleValue::new(rule.id))))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExplainFormat {
+    /// For people
+    Human,
+    /// One JSON document
+    Json,
 }
 
 const HOST_HELP: &str = "\

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Fix(args) => fix::run(args),
         Command::Map(args) => map::run(args),
-        Command::Explain { rule } => explain::run(rule.as_deref()),
+        Command::Explain(args) => explain::run(args),
         Command::Hook(args) => hook_command::run(args),
         Command::Watch(args) => watch_command::run(args),
         Command::Host(args) => host::run(args),

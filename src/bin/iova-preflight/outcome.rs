@@ -5,9 +5,9 @@ use std::process::ExitCode;
 /// How a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outcome {
-    /// Every guest may start.
+    /// Every guest may start, or the question is answered.
     Clean,
-    /// At least one guest is stopped.
+    /// At least one guest is stopped, or nothing in a text is known.
     Stopped,
     /// At least one input could not be evaluated.
     Failed,

@@ -14,6 +14,8 @@ mod raw;
 use crate::common::{Differences, Profile, check, expect, note, skip, work_dir};
 use draw::Rng;
 use generate::Inventory;
+use iova_preflight::io::detect::detect;
+use iova_preflight::{Document, Policy, evaluate, read_domain};
 use oracle::Oracle;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -95,6 +97,7 @@ fn match_stack(stack: &str) {
         Ok(oracle) => oracle,
         Err(why) => return skip(&format!("no real libvirt and QEMU of {stack} to compare with: {why}")),
     };
+    models_match(&oracle, &work);
     let (vendor, host_bits) = host_cpu();
     let inventory = inventory(&oracle);
     let mut features = BTreeMap::<&str, usize>::new();
@@ -131,6 +134,33 @@ fn match_stack(stack: &str) {
         oracle.qemu_version,
         work.display()
     ));
+}
+
+/// Asks libvirt about every CPU model that it or QEMU knows, and compares with what its capability cache tells.
+fn models_match(oracle: &Oracle, work: &Path) {
+    let host = detect(&oracle.root()).profile.host_for(None);
+    assert!(!host.cpu_models.is_empty(), "{}: no cache with CPU models", oracle.root().display());
+    let mut differences = Vec::new();
+    let all: Vec<&String> = oracle.models.iter().chain(&oracle.lacking).chain(&oracle.unknown).collect();
+    for model in &all {
+        let xml = format!(
+            "<domain type='qemu'><name>a</name><memory unit='GiB'>1</memory><os><type machine='q35'>hvm</type></os>\
+             <cpu mode='custom'><model fallback='forbid'>{model}</model></cpu></domain>"
+        );
+        let path = work.join("model.xml");
+        std::fs::write(&path, &xml).expect("write a domain");
+        let theirs = oracle.command_line(&path).err();
+        let document = Document::parse(xml.as_bytes()).expect("well-formed");
+        let domain = read_domain(&document).expect("a domain");
+        let ours = evaluate(&domain, &host, &Policy::default()).findings;
+        let ours = ours.iter().find(|finding| finding.rule == "refused-by-libvirt").map(|finding| &finding.title);
+        if theirs.is_some() != ours.is_some() {
+            differences.push(format!("{model}: libvirt {theirs:?}, ours {ours:?}"));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    let (libvirt, qemu) = (&oracle.libvirt_version, &oracle.qemu_version);
+    note(&format!("differential: {} CPU models of libvirt {libvirt} and QEMU {qemu}", all.len()));
 }
 
 /// What the generator can draw for a stack.

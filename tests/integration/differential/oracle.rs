@@ -3,7 +3,7 @@
 use crate::common::PATIENCE;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
@@ -114,6 +114,11 @@ impl Oracle {
         let number = |part: &str| version["qemu"][part].as_u64().unwrap_or_default();
         self.qemu_version = format!("{}.{}.{}", number("major"), number("minor"), number("micro"));
         Ok(())
+    }
+
+    /// The root of the stack, as the stack sees it.
+    pub fn root(&self) -> PathBuf {
+        Path::new("/proc").join(&self.process).join("root").join(self.root.trim_start_matches('/'))
     }
 
     /// A program of the stack.

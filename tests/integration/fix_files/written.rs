@@ -1,8 +1,8 @@
 //! What `fix` writes.
 
 use super::{
-    HOSTDEV, NEW_TYPE, OLD_TYPE, Way, becomes, code, elaborate, fix, fixable, fixed, guest, program, read, stderr,
-    stdout, write,
+    HOSTDEV, NEW_TYPE, OLD_TYPE, Way, becomes, blocked, code, elaborate, fine, fix, fixable, fixed, guest, program,
+    read, run, stderr, stdout, write,
 };
 use crate::common::{note, work_dir};
 use std::process::Command;
@@ -24,6 +24,35 @@ fn everything_else_survives() {
         note(&format!("everything else survives: {what}"));
         becomes(&way(&before), &way(&after));
     }
+}
+
+/// Standard output is for what is written, and a pipe wants nothing else.
+#[test]
+fn that_there_is_nothing_to_fix_is_said() {
+    let folder = work_dir("fix-nothing");
+    write(&folder, "fine.xml", &fine());
+    write(&folder, "broken.xml", &fixable());
+    write(&folder, "lost.xml", &blocked());
+    let nothing = "nothing to fix\n";
+    for (arguments, said) in [
+        (&["fine.xml"][..], true),
+        (&["--in-place", "fine.xml"], true),
+        (&["fine.xml", "fine.xml"], true),
+        (&["-q", "fine.xml"], false),
+        (&["fine.xml", "broken.xml"], false),
+        (&["--in-place", "fine.xml", "lost.xml"], false),
+        (&["fine.xml", "missing.xml"], false),
+        (&["--in-place", "broken.xml"], false),
+        (&["--in-place", "broken.xml"], true),
+    ] {
+        let output = run(&folder, arguments);
+        let stderr = stderr(&output);
+        assert_eq!(stderr.ends_with(nothing), said, "{arguments:?}: {stderr}");
+        assert!(!said || stderr == nothing, "{arguments:?}: {stderr}");
+        assert!(!said || stdout(&output).is_empty(), "{arguments:?}: {}", stdout(&output));
+    }
+    let filtered = fix(&fine());
+    assert_eq!((stdout(&filtered), stderr(&filtered)), (fine(), String::new()));
 }
 
 #[test]

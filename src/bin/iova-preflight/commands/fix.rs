@@ -35,7 +35,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     let source = HostSource::choose(args.common.host.as_deref())?;
     let mut evaluator = Evaluator::new(&source, &policy).of_kind(args.common.input);
     let mut outcome = Outcome::Clean;
-    let mut said = Said::default();
+    let (mut said, mut guests, mut fixes) = (Said::default(), 0_usize, 0_usize);
     let mut notices = vec![source.notice.as_str()];
     notices.extend(policy_notice.as_deref());
     if args.common.quiet {
@@ -46,7 +46,9 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         evaluator.each(
             input,
             |evaluated| {
+                guests += 1;
                 let chosen = chosen(evaluated.evaluation, args.warnings);
+                fixes += usize::from(chosen.is_some());
                 if evaluated.evaluation.verdict.stops() || chosen.is_some() {
                     notices.drain(..).for_each(stderr::line);
                 }
@@ -77,7 +79,12 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         evaluator.folders.remarks().iter().for_each(|remark| stderr::line(remark));
     }
     // What the evaluator calls stopped may have been rewritten; what it could not evaluate stays so.
-    Ok(if evaluator.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
+    let outcome = if evaluator.outcome == Outcome::Failed { Outcome::Failed } else { outcome };
+    let filter = stdin && !args.diff;
+    if outcome == Outcome::Clean && guests > 0 && fixes == 0 && !filter && !args.common.quiet {
+        stderr::line("nothing to fix");
+    }
+    Ok(outcome)
 }
 
 /// Where a rewritten domain goes.

@@ -54,7 +54,8 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
                     new = Some(rewritten);
                 }
                 None if evaluated.evaluation.verdict.stops() => explain_block(evaluated),
-                None => writeln!(anstream::stdout(), "{}: nothing to fix", printable(evaluated.name))?,
+                None if args.common.quiet => {}
+                None => stderr::line(&format!("{}: nothing to fix", evaluated.name)),
             }
             Ok(())
         },

@@ -19,21 +19,31 @@ pub(crate) fn script(program: &Path) -> String {
     SCRIPT.replacen(USUAL_PROGRAM, &format!("hook={}\n", shell_word(&program.display().to_string())), 1)
 }
 
+/// Whether `hook` is the script that runs `program`.
+pub(crate) fn is_script(hook: &Path, program: &Path) -> bool {
+    text(hook).is_some_and(|text| text == script(program).as_bytes())
+}
+
 /// The hooks below `root` that name our program and are not links to it.
 pub(crate) fn mentions(root: &Path) -> Vec<PathBuf> {
-    /// Bytes. A script is shorter.
-    const MOST: u64 = 1 << 20;
+    // What cannot be read is not known to mention it.
     let mentions = |hook: &PathBuf| {
-        let mut text = Vec::new();
-        // What cannot be read is not known to mention it.
-        let read = open_regular(hook, 0).and_then(|file| file.take(MOST).read_to_end(&mut text));
-        read.is_ok() && text.windows(PROGRAM.len()).any(|window| window == PROGRAM.as_bytes())
+        text(hook).is_some_and(|text| text.windows(PROGRAM.len()).any(|window| window == PROGRAM.as_bytes()))
     };
     let [in_folder, _] = places(root);
     let mut hooks = programs(root, &in_folder);
     hooks.sort();
     hooks.retain(mentions);
     hooks
+}
+
+/// What is in a hook, as far as a script is long; `None` if it cannot be read.
+fn text(hook: &Path) -> Option<Vec<u8>> {
+    /// Bytes. A script is shorter.
+    const MOST: u64 = 1 << 20;
+    let mut text = Vec::new();
+    open_regular(hook, 0).ok()?.take(MOST).read_to_end(&mut text).ok()?;
+    Some(text)
 }
 
 #[cfg(test)]

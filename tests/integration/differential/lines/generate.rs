@@ -405,7 +405,8 @@ fn backend(rng: &mut Rng, draft: &mut Draft, prefix: &str, bytes: u64) -> String
 
 fn device(rng: &mut Rng, draft: &mut Draft, number: u64) {
     let bytes = match rng.below(4) {
-        0 => rng.between(1, 600) * 2 * MIB,
+        // Half of them no whole 2 MiB.
+        0 => rng.between(1, 1200) * MIB,
         1 if !draft.kvm => rng.between(1, 40) * 8 * GIB,
         _ => rng.between(1, 8) * GIB,
     };
@@ -428,6 +429,9 @@ fn device(rng: &mut Rng, draft: &mut Draft, number: u64) {
     }
     if driver == "pc-dimm" && rng.percent(20) {
         parts.push(("slot", rng.between(0, 20).to_string()));
+    }
+    if driver == "virtio-mem-pci" && rng.percent(40) {
+        parts.push(("block-size", (MIB << rng.below(3)).to_string()));
     }
     if rng.percent(20) {
         draft.has.insert("fixed address");

@@ -78,6 +78,16 @@ fn install(root: &Path, program: &Path, force: bool, out: &mut impl Write) -> Re
     let place = place(root);
     let link = place.link.display();
     match present(&place.link)? {
+        Present::Foreign if place.sole && chain::is_script(&place.link, program) => {
+            writeln!(out, "{link} runs it already, before qemu.before")?;
+        }
+        Present::Foreign if place.sole && chain::mentions(root).contains(&place.link) => {
+            write!(out, "{}", chain::script(program))?;
+            bail!(
+                "{link} runs {PROGRAM} and is left as it is. If it is an older form of the script from standard output, \
+                 put that in its place, owned by root, mode 0755, and leave qemu.before as it is"
+            )
+        }
         Present::Foreign if place.sole => {
             write!(out, "{}", chain::script(program))?;
             bail!(

@@ -1,0 +1,180 @@
+//! What an error message or a log means.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, Read, Write as _};
+use std::path::Path;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::{Context, Result};
+use iova_preflight::messages::cause::{Answer, Cause};
+use iova_preflight::messages::{LogReader, Sighting};
+use iova_preflight::report::explanation::Explanation;
+use iova_preflight::report::json;
+use iova_preflight::rules::page::Block;
+use iova_preflight::text::wrapped;
+
+use super::{HEADING, LONGEST_LINE};
+use crate::args::ExplainFormat;
+use crate::outcome::Outcome;
+use crate::output::terminal;
+
+/// How many lines of a log are shown for each cause.
+const SHOWN: usize = 4;
+
+/// Bytes that are read from standard input at once.
+const PIECE: usize = 128 << 10;
+
+/// What is said where no message is known.
+const UNKNOWN: &str = "no known message is in this text";
+
+/// Where a known message would be.
+const WHERE: [(&str, &str); 3] = [
+    ("what QEMU printed, as libvirt keeps it", "iova-preflight explain - < /var/log/libvirt/qemu/NAME.log"),
+    ("what the kernel of the host says", "dmesg | grep -iE 'vfio|iommu|AMD-Vi|DMAR|kvm' | iova-preflight explain -"),
+    ("whether the guest can start at all", "iova-preflight check --connect qemu:///system --domain NAME"),
+];
+
+/// Says what a text on the command line means; several words are one text.
+pub(super) fn explain(words: &[OsString], format: ExplainFormat) -> Result<Outcome> {
+    let mut reader = LogReader::default();
+    reader.read(words.join(" ".as_ref()).as_encoded_bytes());
+    // Somebody may mean the file.
+    let file = words.first().filter(|word| words.len() == 1 && Path::new(word).is_file());
+    answer(reader, format, false, file)
+}
+
+/// Says what a log on standard input means.
+pub(super) fn explain_log(format: ExplainFormat) -> Result<Outcome> {
+    let mut reader = LogReader::default();
+    let mut piece = vec![0; PIECE];
+    let mut input = io::stdin().lock();
+    loop {
+        match input.read(&mut piece) {
+            Ok(0) => break,
+            Ok(length) => reader.read(&piece[..length]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).context("standard input"),
+        }
+    }
+    answer(reader, format, true, None)
+}
+
+fn answer(reader: LogReader, format: ExplainFormat, log: bool, file: Option<&OsString>) -> Result<Outcome> {
+    let (sightings, omitted) = reader.finish();
+    let text = match format {
+        ExplainFormat::Json => json::text(&Explanation::new(&sightings, omitted))? + "\n",
+        ExplainFormat::Human if sightings.is_empty() => unknown(file),
+        ExplainFormat::Human => answers(&sightings, omitted, log),
+    };
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(if sightings.is_empty() { Outcome::Stopped } else { Outcome::Clean })
+}
+
+fn unknown(file: Option<&OsString>) -> String {
+    let mut text = format!("{HEADING}{UNKNOWN}{HEADING:#}\n");
+    if file.is_some() {
+        remark(&mut text, "note", "this is the name of a file: `iova-preflight explain - < FILE` reads it");
+    }
+    remark(&mut text, "look at", "the lines just before QEMU ended, and the first error rather than the last:");
+    for (what, command) in WHERE {
+        let _ = writeln!(text, "       # {what}\n       $ {command}");
+    }
+    remark(&mut text, "known", "docs/messages.md lists the messages that are known");
+    text
+}
+
+fn answers(sightings: &[Sighting], omitted: u64, log: bool) -> String {
+    let mut text = String::new();
+    for group in sightings.chunk_by(|one, other| one.cause == other.cause) {
+        let [first, ..] = group else { continue };
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let answer = first.cause.answer();
+        let style = style_of(answer);
+        let lines = wrapped(&format!("cause: {}", answer.headline), terminal::columns().min(LONGEST_LINE)).join("\n");
+        let headline = lines.trim_start_matches("cause");
+        let _ = writeln!(text, "{style}cause{style:#}{HEADING}{headline}{HEADING:#}");
+        for sighting in group.iter().take(SHOWN) {
+            shown(&mut text, sighting, log);
+        }
+        let more: u64 = group.iter().skip(SHOWN).map(|sighting| sighting.count).sum();
+        if more > 0 {
+            let _ = writeln!(text, "  and {more} more like these");
+        }
+        about(&mut text, answer);
+    }
+    if omitted > 0 {
+        let _ = writeln!(text, "\n{omitted} further messages, too many to list");
+    }
+    text
+}
+
+fn style_of(answer: &Answer) -> Style {
+    match (answer.ours, answer.cause) {
+        (_, Cause::QemuExited | Cause::BarNotMappable | Cause::RomUnreadable | Cause::PhysBitsMismatch) => {
+            AnsiColor::Yellow.on_default()
+        }
+        (true, _) => AnsiColor::Red.on_default().bold(),
+        (false, _) => AnsiColor::Red.on_default(),
+    }
+}
+
+/// A message as it is there, and what its numbers mean.
+fn shown(text: &mut String, sighting: &Sighting, log: bool) {
+    let by = sighting.wording.by.name();
+    let times = if sighting.count > 1 { format!(", {} times", sighting.count) } else { String::new() };
+    let place = if log { format!("line {}, ", sighting.line) } else { String::new() };
+    let _ = writeln!(text, "  {place}{by}{times}:\n    {}", sighting.quote);
+    for (name, value) in sighting.clue.told() {
+        remark(text, name, &value);
+    }
+}
+
+fn about(text: &mut String, answer: &Answer) {
+    remark(text, "why", answer.because);
+    for not in answer.is_not {
+        remark(text, "not", not);
+    }
+    let mut name = "do";
+    for block in answer.fix {
+        match block {
+            Block::Text(words) => remark(text, name, words),
+            Block::Shell(lines) => indented(text, lines, "$ "),
+            Block::Xml(lines) | Block::Output(lines) => indented(text, lines, ""),
+        }
+        name = "and";
+    }
+    if let Some(rule) = answer.rule {
+        remark(text, "page", &format!("`iova-preflight explain {rule}`"));
+    } else {
+        remark(text, "page", &format!("docs/messages.md#{}", answer.id));
+    }
+    if !answer.ours {
+        remark(
+            text,
+            "note",
+            "`iova-preflight check` does not look for this: it is not about addresses, widths or limits",
+        );
+    }
+}
+
+fn indented(text: &mut String, lines: &str, mark: &str) {
+    for line in lines.lines() {
+        let mark = if line.starts_with('#') { "" } else { mark };
+        let _ = writeln!(text, "       {mark}{line}");
+    }
+}
+
+/// `   = name: words`, with further lines below the words.
+fn remark(text: &mut String, name: &str, words: &str) {
+    let head = format!("   = {name}: ");
+    let room = terminal::columns().min(LONGEST_LINE).saturating_sub(head.len()).max(20);
+    for (number, line) in wrapped(words, room).iter().enumerate() {
+        let indent = if number == 0 { head.clone() } else { " ".repeat(head.len()) };
+        let _ = writeln!(text, "{indent}{line}");
+    }
+}

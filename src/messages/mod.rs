@@ -1,0 +1,16 @@
+//! Messages of QEMU, libvirt and the kernel: which are known, what their numbers say, and what is behind them.
+
+pub mod cause;
+pub mod clue;
+mod search;
+mod sighting;
+pub mod table;
+
+pub use sighting::{LogReader, Sighting};
+
+/// What is behind a text, the most telling first; `None` where no message is known.
+pub fn sample_cause(text: &str) -> Option<cause::Cause> {
+    let mut reader = LogReader::default();
+    reader.read(text.as_bytes());
+    reader.finish().0.first().map(|sighting| sighting.cause)
+}
