@@ -515,7 +515,8 @@ impl CommandLine {
                 }
             }
             Some(("memory" | "numa" | "accel", ..)) => self.not_modelled(option, argument),
-            None => self.refuse(option, argument),
+            // What the machine is told has no id.
+            Some(("machine", ..)) | None => self.refuse(option, argument),
             Some(_) => {}
         }
     }
@@ -758,6 +759,7 @@ mod tests {
             &["-object", "{\"qom-type\":\"memory-backend-ram\""],
             &["-device", "{\"driver\":"],
             &["-set", "device.nosuch.addr=1"],
+            &["-set", "machine.a.hpet=off"],
             &["-accel", "nosuch"],
             &["-S", "-m"],
             &["-m", "1.5"],
