@@ -119,6 +119,11 @@ struct Pending<'a> {
 }
 
 impl Pending<'_> {
+    /// The hook always reads what comes after libvirt's own, and so has nothing of what depends on this.
+    fn is_alone(&self) -> bool {
+        cfg!(feature = "cli") && self.alone
+    }
+
     /// Whether QEMU takes the id of an object or device: it has to be one (`id_wellformed` in QEMU `util/id.c`), but of a
     /// device as JSON, and there may be no other with it.
     fn takes_id(&mut self, implied: &str, pairs: &[Pair], value: &Argument<'_>, devices: &[Device]) -> bool {
@@ -252,7 +257,7 @@ impl CommandLine {
             "accel" => self.accelerator_option(given, pending),
             "cpu" => self.cpu_option(option, value),
             "m" => self.memory_option(option, value),
-            "numa" => self.numa_option(option, value, pending.alone),
+            "numa" => self.numa_option(option, value, pending.is_alone()),
             "global" => self.global_option(option, value),
             "set" => self.set_option(option, value, &mut pending.ids),
             "object" => self.structured(given, ("qom-type", Self::object), pending),
@@ -287,7 +292,8 @@ impl CommandLine {
     ) {
         let (option, value) = (&option, &value);
         let pairs = if value.text.starts_with('{') { json(value) } else { Some(pairs(value, implied)) };
-        if pending.alone && pairs.as_ref().is_some_and(|pairs| !pending.takes_id(implied, pairs, value, &self.devices))
+        if pending.is_alone()
+            && pairs.as_ref().is_some_and(|pairs| !pending.takes_id(implied, pairs, value, &self.devices))
         {
             self.refuse(option, value);
         }
@@ -516,7 +522,8 @@ impl CommandLine {
                 }
             }
             Some(("memory" | "numa" | "accel", ..)) => self.not_modelled(option, argument),
-            None => self.refuse(option, argument),
+            // What the machine is told has no id.
+            Some(("machine", ..)) | None => self.refuse(option, argument),
             Some(_) => {}
         }
     }
@@ -759,6 +766,7 @@ mod tests {
             &["-object", "{\"qom-type\":\"memory-backend-ram\""],
             &["-device", "{\"driver\":"],
             &["-set", "device.nosuch.addr=1"],
+            &["-set", "machine.a.hpet=off"],
             &["-accel", "nosuch"],
             &["-S", "-m"],
             &["-m", "1.5"],

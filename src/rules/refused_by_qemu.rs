@@ -35,13 +35,23 @@ const PAGE: Page = Page {
     meaning: &[Text("QEMU does not take an argument, says which, and ends before there is a guest.")],
     cause: &[Text(
         "A size has no number or a unit that QEMU does not know (it knows B, K, M, G, T, P and E, so `4GiB` is none), an \
-         option has a key that it does not have, a switch is neither on nor off, JSON is incomplete, a memory backend has \
-         no id or no size, `-set` names a device that does not come before it, or the last option misses its value.",
+         option has a key that it does not have, a switch is neither on nor off, JSON is incomplete or has a number in \
+         quotes, a memory backend has no id or no size, an id does not begin with a letter or is there twice, `-set` names \
+         a device that does not come before it, a NUMA node is there twice, a memory device has a backend that is used \
+         already or is an NVDIMM without `-machine nvdimm=on`, no accelerator that is named is one that QEMU has, or the \
+         last option misses its value.",
     )],
     history: &[],
     errors: &[
         ErrorText { by: Program::Qemu, when: "a key that `-m` does not have", text: "Invalid parameter 'foo'" },
         ErrorText { by: Program::Qemu, when: "the last option misses its value", text: "requires an argument" },
+        ErrorText { by: Program::Qemu, when: "`id=5`", text: "Parameter 'id' expects an identifier" },
+        ErrorText { by: Program::Qemu, when: "an id that is there twice", text: "Duplicate ID 'mem0' for object" },
+        ErrorText {
+            by: Program::Qemu,
+            when: "the only `-accel`; with another one, QEMU goes on with that",
+            text: "invalid accelerator nosuch",
+        },
         ErrorText {
             by: Program::Qemu,
             when: "`max-ram-below-4g`",

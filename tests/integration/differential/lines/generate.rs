@@ -596,6 +596,7 @@ fn mistake(rng: &mut Rng, draft: &mut Draft) {
         ("device", "virtio-rng-pci,id=0"),
         ("device", "{\"driver\":"),
         ("set", "device.nosuch.addr=1"),
+        ("set", "machine.a.hpet=off"),
         ("accel", "nosuch"),
     ];
     draft.has.insert("a mistake");
