@@ -10,6 +10,8 @@ pub struct Build {
     pub kind: FirmwareKind,
     /// Its upstream version: edk2's year and month, or SeaBIOS's number.
     pub version: Version,
+    /// Whether X-PciMmio64Mb is the size of OVMF's window, and not its least size; `None` where that is unknown.
+    pub has_fixed_window: Option<bool>,
 }
 
 /// The releases of edk2 whose rules differ, as `src/firmware/ovmf.rs` tells them apart.
@@ -32,13 +34,15 @@ const SEABIOS: [Version; 3] =
 /// What the firmware of a guest may be, the likeliest first: the one release where kind and version are known, else every
 /// release whose rules differ. `version` is that of a host profile.
 pub fn possible_builds(kind: Option<FirmwareKind>, version: Option<&str>) -> Vec<Build> {
-    let of = |kind| move |&version: &Version| Build { kind, version };
+    let of = |kind| move |&version: &Version| Build { kind, version, has_fixed_window: fixed_window(version, "") };
     let ovmf = OVMF.iter().rev().map(of(FirmwareKind::Ovmf));
     let seabios = SEABIOS.iter().rev().map(of(FirmwareKind::SeaBios));
     match kind {
         None => ovmf.chain(seabios).collect(),
-        Some(kind) => match version.and_then(|text| upstream_version(kind, text)) {
-            Some(version) => vec![Build { kind, version }],
+        Some(kind) => match version.and_then(|text| Some((upstream_version(kind, text)?, text))) {
+            Some((version, text)) => {
+                vec![Build { kind, version, has_fixed_window: fixed_window(version, text) }]
+            }
             None if kind == FirmwareKind::Ovmf => ovmf.collect(),
             None => seabios.collect(),
         },
@@ -60,6 +64,20 @@ fn upstream_version(kind: FirmwareKind, text: &str) -> Option<Version> {
             ((2000..2100).contains(&year) && (1..=12).contains(&month)).then(|| Version::new(year, month))
         }
     })
+}
+
+/// Whether a package has 9ac1704af6 of edk2: 2025.05 and later, Debian's 2025.02-2 and later; Ubuntu brought it into older
+/// releases in updates (Launchpad 2101903).
+fn fixed_window(version: Version, package: &str) -> Option<bool> {
+    let revision = package.split_once('-').map_or("", |(_, revision)| revision);
+    let digits = revision.find(|c: char| !c.is_ascii_digit()).unwrap_or(revision.len());
+    let is_debian =
+        package.starts_with("2025.02-") && revision[..digits].parse::<u32>().is_ok_and(|number| number >= 2);
+    match version {
+        _ if version >= Version::new(2025, 5) || is_debian => Some(true),
+        _ if package.contains("ubuntu") => None,
+        _ => Some(false),
+    }
 }
 
 impl Build {
@@ -113,6 +131,23 @@ mod tests {
             ("?", "3 builds"),
         ] {
             assert_eq!(one(FirmwareKind::SeaBios, version), shown, "{version}");
+        }
+    }
+
+    #[test]
+    fn what_was_brought_into_packages_counts() {
+        for (version, fixed) in [
+            ("2025.02", Some(false)),
+            ("2025.02-1", Some(false)),
+            ("2025.02-8+deb13u1", Some(true)),
+            ("2025.02-3ubuntu2", Some(true)),
+            ("2025.05-1", Some(true)),
+            ("2024.02-2ubuntu0.1", None),
+            ("2022.11-6+deb12u2", Some(false)),
+            ("20250221-8.el10", Some(false)),
+        ] {
+            let [build] = possible_builds(Some(FirmwareKind::Ovmf), Some(version))[..] else { panic!("{version}") };
+            assert_eq!(build.has_fixed_window, fixed, "{version}");
         }
     }
 

@@ -2,6 +2,7 @@
 //! `OvmfPkg/PciHotPlugInitDxe/PciHotPlugInit.c`, and how `MdeModulePkg/Bus/Pci/PciBusDxe` and `PciHostBridgeDxe` share the
 //! window out; read in edk2-stable202208 to 202605, and measured in 2026.08.
 
+use super::build::Build;
 use super::platform::{Node, Placement, Platform, Port};
 use crate::address::{AMD_HT_START, GIB, GpaRange, round_down, round_up};
 use crate::machine::Family;
@@ -25,7 +26,8 @@ struct Window {
 }
 
 impl Window {
-    fn new(version: Version, platform: &Platform) -> Self {
+    fn new(build: Build, platform: &Platform) -> Self {
+        let version = build.version;
         // `PlatformGetFirstNonAddress`: X-PciMmio64Mb is ignored above 16 TiB, and counted in GiB.
         let asked = platform.x_pci_mmio64_mb.filter(|&mib| mib <= 0x100_0000);
         let size = asked.map_or(CLASSIC_SIZE, |mib| mib << 20);
@@ -39,8 +41,8 @@ impl Window {
             let space = 1u64 << bits;
             // `PlatformDynamicMmioWindow`: an eighth of the space; a quarter after 2026.08.
             let dynamic = space >> if version <= NEWEST_READ { 3 } else { 2 };
-            // X-PciMmio64Mb is a minimum; from 9ac1704af6 (2025.05) on it is the size.
-            let fixed = asked.is_some() && version >= Version::new(2025, 5);
+            // X-PciMmio64Mb is a minimum; from 9ac1704af6 on it is the size.
+            let fixed = asked.is_some() && build.has_fixed_window == Some(true);
             if !fixed && size < dynamic && base.saturating_add(dynamic) < space {
                 window.base = space.saturating_sub(dynamic);
                 if reserved && overlaps_ht(window.base, dynamic) {
@@ -148,8 +150,9 @@ struct Rejected {
 }
 
 /// Where OVMF of this version puts the BARs.
-pub(super) fn place(version: Version, platform: &Platform) -> Placement {
-    let window = Window::new(version, platform);
+pub(super) fn place(build: Build, platform: &Platform) -> Placement {
+    let version = build.version;
+    let window = Window::new(build, platform);
     let mut placement = Placement {
         window: GpaRange::with_size(window.base, window.size),
         addresses: vec![None; platform.ids()],

@@ -86,11 +86,11 @@ pub fn guest(seed: u64, case: u64, stack: &Firmware) -> Guest {
     }
     let x_pci_mmio64_mb = (ovmf && rng.percent(25))
         .then(|| *rng.pick(&[0, 16 * 1024, 64 * 1024, 100 * 1024, 256 * 1024, 512 * 1024, 1024 * 1024, 1 << 25]));
-    let root = devices(&mut rng, machine.contains("q35"));
+    let root = devices(&mut rng, machine.contains("q35"), ovmf);
     Guest { firmware, machine, cpu: format!("{model},phys-bits={bits}"), memory, x_pci_mmio64_mb, root }
 }
 
-fn devices(rng: &mut Rng, q35: bool) -> Vec<Device> {
+fn devices(rng: &mut Rng, q35: bool, ovmf: bool) -> Vec<Device> {
     let mut functions = Vec::new();
     let large = 1 << rng.between(0, 8);
     for number in 0..rng.between(1, 5) {
@@ -99,7 +99,8 @@ fn devices(rng: &mut Rng, q35: bool) -> Vec<Device> {
         functions.push(Function { id: format!("bar{number}"), device: format!("pci-testdev,membar={size}") });
     }
     for driver in ["virtio-rng-pci", "nvme,serial=n", "qemu-xhci"] {
-        if rng.percent(15) {
+        // OVMF's driver waits minutes for an NVMe controller whose BAR has no address.
+        if rng.percent(15) && !(ovmf && driver.starts_with("nvme")) {
             let id = driver.split(',').next().unwrap_or(driver).to_owned();
             functions.push(Function { id, device: driver.to_owned() });
         }

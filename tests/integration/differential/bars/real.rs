@@ -44,7 +44,7 @@ impl Firmware {
         let package = |name: &str, file: &str| {
             let output = Command::new("dpkg-query")
                 .arg(format!("--admindir={}", root.join("var/lib/dpkg").display()))
-                .args(["-W", "-f", "${source:Upstream-Version} ${Version}", name])
+                .args(["-W", "-f", "${Version}", name])
                 .output()
                 .map_err(|e| format!("dpkg-query: {e}"))?;
             let version = String::from_utf8_lossy(&output.stdout).into_owned();
