@@ -39,8 +39,9 @@ impl Window {
             let space = 1u64 << bits;
             // `PlatformDynamicMmioWindow`: an eighth of the space; a quarter after 2026.08.
             let dynamic = space >> if version <= NEWEST_READ { 3 } else { 2 };
-            // X-PciMmio64Mb is a minimum; from 9ac1704af6 (2025.05) on it is the size.
-            let fixed = asked.is_some() && version >= Version::new(2025, 5);
+            // X-PciMmio64Mb is a minimum; from 9ac1704af6 (2025.05) on it is the size. The one build of 2025.02 that was
+            // measured, Debian's 2025.02-8+deb13u1, has that commit too: 262144 at 42 bits is 256 GiB there.
+            let fixed = asked.is_some() && version >= Version::new(2025, 2);
             if !fixed && size < dynamic && base.saturating_add(dynamic) < space {
                 window.base = space.saturating_sub(dynamic);
                 if reserved && overlaps_ht(window.base, dynamic) {

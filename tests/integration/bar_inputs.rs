@@ -223,7 +223,7 @@ fn domains_have_their_bars_where_they_were_measured() {
         differences.extend(row.difference(evaluation.facts.mmio64));
     }
     assert_same(&differences, rows.len());
-    assert_eq!((rows.len(), without_words), (166, 2));
+    assert_eq!((rows.len(), without_words), (168, 2));
     assert!(certain >= 160, "{certain} are certain");
 }
 
