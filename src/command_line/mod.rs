@@ -25,7 +25,6 @@ mod words;
 pub(crate) use cpu::default_model;
 pub use cpu::{Cpu, CpuOptions, Model};
 #[cfg(feature = "cli")]
-#[cfg(feature = "cli")]
 pub(crate) use firmware::PCI_MMIO64_MB;
 #[cfg(feature = "cli")]
 pub use firmware::{Firmware, FirmwareOptions};
