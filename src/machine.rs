@@ -224,6 +224,11 @@ pub fn is_versioned(name: &str) -> bool {
     name.starts_with("pc-")
 }
 
+/// The name without the revision that Proxmox adds to it: `q35` of `q35+pve0`.
+pub fn without_revision(name: &str) -> &str {
+    name.split_once("+pve").map_or(name, |(base, _)| base)
+}
+
 /// What `name` means, aliases resolved beforehand.
 pub fn resolve(name: &str) -> Resolved {
     if OTHER_MACHINES.contains(&name) {
@@ -236,7 +241,7 @@ pub fn resolve(name: &str) -> Resolved {
     } else if let Some(old) = before_1_4(name) {
         return Resolved::Known(old);
     } else {
-        match name {
+        match without_revision(name) {
             "q35" | "ubuntu-q35" => (Some(Family::Q35), ""),
             "pc" | "ubuntu" => (Some(Family::I440fx), ""),
             _ if name.starts_with("pc-") => (Some(Family::I440fx), ""),
@@ -246,7 +251,7 @@ pub fn resolve(name: &str) -> Resolved {
     if let Some(known) = family.and_then(|family| known(name, family, rest)) {
         return Resolved::Known(known);
     }
-    let alias = matches!(name, "q35" | "ubuntu-q35" | "pc" | "ubuntu");
+    let alias = matches!(without_revision(name), "q35" | "ubuntu-q35" | "pc" | "ubuntu");
     Resolved::Unknown { family, name: name.to_owned(), alias }
 }
 
@@ -466,6 +471,8 @@ mod tests {
             "pc-q35-zebra",
             "q35",
             "pc",
+            "q35+pve0",
+            "pc+pve1",
             "pc-0.9",
             "pc-1.4",
             "pc-q35-7.2+x",

@@ -35,10 +35,10 @@ static SETTINGS: LazyLock<Vec<(Host, Policy)>> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| {
     is_xml(bytes);
     if let Ok(process) = Call::of_process(bytes) {
-        check_call(&process);
+        check_call(&process, |bytes| Call::of_process(bytes));
     }
     match Call::read(bytes) {
-        Ok(call) => check_call(&call),
+        Ok(call) => check_call(&call, |bytes| Call::read(bytes)),
         Err(error) => check_error(bytes, &error),
     }
 });
@@ -53,14 +53,17 @@ fn check_error(bytes: &[u8], error: &CallError) {
     assert_eq!(*error, Call::read(bytes).expect_err("the same bytes"), "the same bytes are refused in two ways");
 }
 
-fn check_call(call: &Call<'_>) {
+/// How a text was read.
+type Read = for<'t> fn(&'t [u8]) -> Result<Call<'t>, CallError>;
+
+fn check_call(call: &Call<'_>, read: Read) {
     let source = call.source();
     let launch = Launch::read(call);
     check_places(source, &launch);
     for (host, policy) in SETTINGS.iter() {
         let evaluation = evaluate(&launch, host, policy);
         check_evaluation(source, &evaluation);
-        check_fix(call, &launch, &evaluation, host, policy);
+        check_fix((call, read), &launch, &evaluation, host, policy);
         let json = report(call, &launch, &evaluation);
         let again = evaluate(&launch, host, policy);
         assert_eq!(json, report(call, &launch, &again), "the same call is evaluated in two ways");
@@ -105,12 +108,10 @@ fn check_evaluation(source: &str, evaluation: &Evaluation) {
 }
 
 /// A fix that is offered can be made; the fixed text is a call of the same program for a guest that is not stopped.
-fn check_fix(call: &Call<'_>, launch: &Launch, evaluation: &Evaluation, host: &Host, policy: &Policy) {
+fn check_fix((call, read): (&Call<'_>, Read), launch: &Launch, evaluation: &Evaluation, host: &Host, policy: &Policy) {
     let Some(fix) = &evaluation.fix else { return };
     let text = rewrite_call(call, launch, fix).expect("the fix fits the call it was planned for");
-    let fixed = Call::read(text.as_bytes());
-    // A process may be called anything; a text has to name a program that is known.
-    let fixed = fixed.or_else(|_| Call::of_process(text.as_bytes()));
+    let fixed = read(text.as_bytes());
     let fixed = fixed.unwrap_or_else(|error| panic!("{error} after {:?}:\n{text}", fix.changes));
     if fixed.form != call.form {
         return;

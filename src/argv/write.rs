@@ -16,21 +16,36 @@ enum Quote {
 }
 
 impl Call<'_> {
-    /// What takes the place of which bytes of the text, so that `new` takes the place of bytes of an argument. `None`
-    /// where there is no such argument, or where a shell would put something else in the place of what is quoted anew.
-    pub fn replacement(&self, number: usize, part: Range<usize>, new: &str) -> Option<(Span, String)> {
+    /// What takes the place of which bytes of the text, so that new text takes the place of parts of an argument. `None`
+    /// where there is no such argument or part, or where a shell would put something else in the place of what is quoted
+    /// anew.
+    pub fn replacements(&self, number: usize, parts: &[(Range<usize>, &str)]) -> Option<Vec<(Span, String)>> {
         let word = self.arguments.get(number)?;
+        let in_place: Option<Vec<_>> = parts.iter().map(|(part, new)| self.in_place(word, part, new)).collect();
+        if in_place.is_some() {
+            return in_place;
+        }
+        // A quote begins or ends in the middle of a part.
+        let mut parts = parts.to_vec();
+        parts.sort_by_key(|(part, _)| (part.start, part.end));
+        let (mut text, mut copied) = (String::new(), 0);
+        for (part, new) in parts {
+            text.push_str(word.text.get(copied..part.start)?);
+            text.push_str(new);
+            copied = part.end;
+        }
+        text.push_str(word.text.get(copied..)?);
+        (!word.expands).then(|| vec![(word.span, quoted(&text))])
+    }
+
+    /// The same for one part, where the same quote is around all of it.
+    fn in_place(&self, word: &Word, part: &Range<usize>, new: &str) -> Option<(Span, String)> {
         let place = word.place(part.clone());
         if self.form == Form::Nul {
             return Some((place, new.to_owned()));
         }
         let (quote, whole) = self.quote_around(word, place);
-        if whole {
-            return Some((place, escaped(new, quote)));
-        }
-        // A quote begins or ends in the middle of it.
-        let (before, after) = (word.text.get(..part.start)?, word.text.get(part.end..)?);
-        (!word.expands).then(|| (word.span, quoted(&format!("{before}{new}{after}"))))
+        whole.then(|| (place, escaped(new, quote)))
     }
 
     /// Where new words before all other arguments go, and what they look like there.
@@ -115,16 +130,23 @@ pub fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::xml::edit::{Edit, apply};
 
-    /// The text after `new` has taken the place of `part` of the second argument.
-    fn after(text: &str, part: &str, new: &str) -> String {
+    /// The text after each `new` has taken the place of a part of the second argument.
+    fn after(text: &str, changes: &[(&str, &str)]) -> String {
         let call = Call::read(text.as_bytes()).expect("a call");
         let word = &call.arguments[1].text;
-        let at = word.find(part).expect("a part");
-        let (span, shown) = call.replacement(1, at..at + part.len(), new).expect("a replacement");
-        let result = format!("{}{shown}{}", &text[..span.start], &text[span.end..]);
+        let place = |part: &str| {
+            let at = word.find(part).expect("a part");
+            at..at + part.len()
+        };
+        let parts: Vec<_> = changes.iter().map(|(part, new)| (place(part), *new)).collect();
+        let replaced = call.replacements(1, &parts).expect("replacements");
+        let edits: Vec<Edit> = replaced.into_iter().map(|(span, text)| Edit { span, text }).collect();
+        let result = apply(text, &edits).expect("edits that fit");
         let read = Call::read(result.as_bytes()).expect("a call");
-        assert_eq!(read.arguments[1].text, word.replacen(part, new, 1), "{result:?}");
+        let expected = changes.iter().fold(word.clone(), |word, (part, new)| word.replacen(part, new, 1));
+        assert_eq!(read.arguments[1].text, expected, "{result:?}");
         result
     }
 
@@ -142,14 +164,24 @@ mod tests {
             ("kvm -M q\\\n35", "q35", "x", "kvm -M x"),
             ("kvm\0-M\0q35\0", "q35", "a b", "kvm\0-M\0a b\0"),
         ] {
-            assert_eq!(after(text, part, new), expected);
+            assert_eq!(after(text, &[(part, new)]), expected);
+        }
+        // Several parts of one argument.
+        for (text, expected) in [
+            ("kvm -cpu EPYC,a=1,b=2", "kvm -cpu EPYC,a=5,b=6"),
+            ("kvm -cpu 'EPYC,a=1',b=2", "kvm -cpu 'EPYC,a=5',b=6"),
+            ("kvm -cpu 'EPYC,a='1,b=2", "kvm -cpu EPYC,a=5,b=6"),
+            ("kvm -cpu 'EPYC,a=1,b='\"2\"", "kvm -cpu EPYC,a=5,b=6"),
+        ] {
+            assert_eq!(after(text, &[("a=1", "a=5"), ("b=2", "b=6")]), expected);
+            assert_eq!(after(text, &[("b=2", "b=6"), ("a=1", "a=5")]), expected);
         }
         // The end of a word is inside of its quotes.
         let call = Call::read(b"kvm -cpu 'EPYC'").expect("a call");
-        assert_eq!(call.replacement(1, 4..4, ",x=1"), Some((Span::new(14, 14), ",x=1".to_owned())));
+        assert_eq!(call.replacements(1, &[(4..4, ",x=1")]), Some(vec![(Span::new(14, 14), ",x=1".to_owned())]));
         // A shell would no longer replace it.
         let call = Call::read(b"kvm -M q\"35\",$X").expect("a call");
-        assert_eq!(call.replacement(1, 0..3, "x"), None);
+        assert_eq!(call.replacements(1, &[(0..3, "x")]), None);
     }
 
     #[test]

@@ -22,10 +22,19 @@ pub struct Launch {
     pub line: CommandLine,
     /// What stands for all of it in the text: the program, or the first option.
     pub span: Span,
-    /// What a shell puts in the place of something, where that may count.
-    replaced: Vec<NotModelled>,
+    /// Arguments in which a shell puts something in the place of a part.
+    replaced: Replaced,
     /// Devices that came after the start.
     attached: Vec<Device>,
+}
+
+/// Arguments in which a shell puts something that is not known in the place of a part.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Replaced {
+    /// All of them.
+    all: HashSet<String>,
+    /// Those where it may count.
+    counting: Vec<NotModelled>,
 }
 
 /// Options whose value counts nowhere, whatever a shell puts in it (`qemu-options.hx` of QEMU 2.12 to 11.1).
@@ -98,7 +107,7 @@ impl Launch {
         program: Option<&str>,
         span: Span,
         arguments: &[Argument<'_>],
-        replaced: Vec<NotModelled>,
+        replaced: Replaced,
         attached: Vec<Device>,
     ) -> Self {
         let target = match program.and_then(target_of) {
@@ -106,18 +115,17 @@ impl Launch {
             _ => QemuTarget::X86_64,
         };
         let mut line = CommandLine { target, ..CommandLine::default() };
-        line.merge(arguments.iter().copied());
+        line.merge_all(arguments.iter().copied());
         if line.accelerator.is_some() && line.machine.accelerator.is_some() {
             line.refused.extend(second_accelerator(arguments));
         }
         // Of what a shell puts in, nobody knows whether QEMU takes it.
-        let unknown: HashSet<&str> = replaced.iter().map(|entry| entry.value.as_str()).collect();
-        line.refused.retain(|refused| !unknown.contains(refused.value.as_str()));
+        line.refused.retain(|refused| !replaced.all.contains(&refused.value));
         if line.accelerator.is_none() && line.machine.accelerator.is_none() {
             line.accelerator = program.and_then(default_accelerator);
         }
         let known: HashSet<String> = line.not_modelled.iter().map(|entry| entry.value.clone()).collect();
-        line.not_modelled.extend(replaced.iter().filter(|entry| !known.contains(&entry.value)).cloned());
+        line.not_modelled.extend(replaced.counting.iter().filter(|entry| !known.contains(&entry.value)).cloned());
         line.devices.extend(attached.iter().cloned());
         Self {
             program: program.map(str::to_owned),
@@ -211,13 +219,13 @@ fn second_accelerator(arguments: &[Argument<'_>]) -> Option<Refused> {
     Some(Refused { option: "-accel".to_owned(), value: value.text.to_owned(), origin: value.origin, from: None })
 }
 
-/// The arguments in which a shell puts something that is not known, where that may count.
-fn replaced_by_a_shell(arguments: &[Argument<'_>]) -> Vec<NotModelled> {
-    let mut unknown = Vec::new();
+fn replaced_by_a_shell(arguments: &[Argument<'_>]) -> Replaced {
+    let mut replaced = Replaced::default();
     let mut option: Option<&str> = None;
     for argument in arguments {
         let name = argument.text.strip_prefix('-').map(|name| name.strip_prefix('-').unwrap_or(name));
         if argument.is_replaced() {
+            replaced.all.insert(argument.text.to_owned());
             let counts = match option {
                 // A word of its own may be any option.
                 None => true,
@@ -225,7 +233,11 @@ fn replaced_by_a_shell(arguments: &[Argument<'_>]) -> Vec<NotModelled> {
             };
             if counts {
                 let option = option.map(|option| format!("-{option}")).unwrap_or_default();
-                unknown.push(NotModelled { option, value: argument.text.to_owned(), origin: argument.origin });
+                replaced.counting.push(NotModelled {
+                    option,
+                    value: argument.text.to_owned(),
+                    origin: argument.origin,
+                });
             }
         }
         option = match (option, name) {
@@ -233,7 +245,7 @@ fn replaced_by_a_shell(arguments: &[Argument<'_>]) -> Vec<NotModelled> {
             _ => None,
         };
     }
-    unknown
+    replaced
 }
 
 /// Whether what is not known in the value of an option may count: of a device or back end that is not memory, the kind
@@ -308,9 +320,15 @@ mod tests {
             ("kvm -device virtio-net-pci,mac=$MAC -device $CARD -netdev tap,ifname=$IF", vec!["$CARD"]),
             ("kvm -object memory-backend-ram,id=a,size=${SIZE}", vec!["memory-backend-ram,id=a,size=${SIZE}"]),
             ("kvm -smp $(nproc)", vec!["$(nproc)"]),
+            ("kvm -device virtio-net-pci,id=$NET -device virtio-net-pci,id=$NET", vec![]),
+            (
+                "kvm -device pc-dimm,memdev=$A,node=$B -device pc-dimm,memdev=$A",
+                vec!["pc-dimm,memdev=$A,node=$B", "pc-dimm,memdev=$A"],
+            ),
         ] {
-            let values: Vec<String> = read(text).line.not_modelled.into_iter().map(|entry| entry.value).collect();
-            assert_eq!(values, unknown, "{text}");
+            let line = read(text).line;
+            let values: Vec<String> = line.not_modelled.into_iter().map(|entry| entry.value).collect();
+            assert_eq!((values, line.refused), (unknown.into_iter().map(str::to_owned).collect(), vec![]), "{text}");
         }
     }
 }

@@ -19,6 +19,8 @@ mod options;
 mod origin;
 mod parse;
 mod passthrough;
+#[cfg(feature = "cli")]
+mod proxmox;
 mod value;
 mod words;
 
@@ -44,7 +46,7 @@ pub struct CommandLine {
     pub target: QemuTarget,
     /// `-machine`.
     pub machine: Machine,
-    /// The first `-accel`.
+    /// The first `-accel` that QEMU has.
     pub accelerator: Option<Accelerator>,
     /// `-cpu`; the machine type's default where there is none.
     pub cpu: Option<Cpu>,
@@ -125,7 +127,7 @@ pub struct Machine {
     pub memory_backend: Option<String>,
     /// `max-ram-below-4g=`, in bytes.
     pub max_ram_below_4g: Option<Told<u64>>,
-    /// `accel=`, or `-enable-kvm`.
+    /// The first of `accel=` that QEMU has, or `-enable-kvm`; the last of these options counts.
     pub accelerator: Option<Accelerator>,
 }
 

@@ -4,7 +4,7 @@
 //! `qemu_global_option` (`softmmu/qdev-monitor.c`), `x86_cpu_parse_featurestr` (`target/i386/cpu.c`), `parse_numa_node`
 //! (`hw/core/numa.c`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::cpu::{is_base_class, is_cpu_class};
 use super::value::{boolean, is_hexadecimal, number, size};
@@ -17,8 +17,8 @@ use crate::version::Version;
 
 const MIB: u64 = 1 << 20;
 
-/// Accelerators that are not modelled (`accel/accel-softmmu.c`, later `accel/accel-system.c`, of QEMU 7.2 to 11.1).
-const ACCELERATORS: [&str; 8] = ["xen", "hvf", "whpx", "nvmm", "qtest", "mshv", "hax", "nitro"];
+/// Accelerators that a QEMU for Linux can have and that are not modelled (`accel/` of QEMU 7.2 to 11.1).
+const ACCELERATORS: [&str; 4] = ["xen", "qtest", "mshv", "nitro"];
 
 /// The most that `max-ram-below-4g` may be, in bytes (`pc_machine_set_max_ram_below_4g` in QEMU `hw/i386/pc.c`).
 const MAX_RAM_BELOW_4G: u64 = 4 << 30;
@@ -92,11 +92,47 @@ enum Reading {
     Refused,
 }
 
+/// Takes what an option says.
+type Take = fn(&mut CommandLine, Vec<Pair>, &Argument<'_>) -> Reading;
+
 /// What becomes of JSON that cannot be read; the hook reads none.
 const UNREADABLE_JSON: Reading = if cfg!(feature = "cli") { Reading::Refused } else { Reading::NotModelled };
 
 /// The first QEMU that refuses a unit after a hexadecimal number (`docs/about/removed-features.rst`).
 const WITHOUT_HEXADECIMAL_UNITS: Version = Version::new(8, 0);
+
+/// What cannot be settled before all arguments are known.
+#[derive(Default)]
+struct Pending<'a> {
+    /// Whether the arguments are all that QEMU is told. What libvirt writes has ids, nodes and back ends as they have to be.
+    alone: bool,
+    ids: DeviceIds,
+    /// The ids of objects.
+    objects: HashSet<String>,
+    /// `-machine nvdimm=on`.
+    #[cfg(feature = "cli")]
+    nvdimm: bool,
+    /// The last `-accel` of an accelerator that QEMU does not have.
+    accelerator: Option<[Argument<'a>; 2]>,
+    /// The last accelerators of the machine, if QEMU has none of them.
+    of_machine: Option<[Argument<'a>; 2]>,
+}
+
+impl Pending<'_> {
+    /// Whether QEMU takes the id of an object or device: it has to be one (`id_wellformed` in QEMU `util/id.c`), but of a
+    /// device as JSON, and there may be no other with it.
+    fn takes_id(&mut self, implied: &str, pairs: &[Pair], value: &Argument<'_>, devices: &[Device]) -> bool {
+        let Some(id) = last(pairs, "id").map(|id| id.value.as_str()) else { return true };
+        let wellformed = id.starts_with(|c: char| c.is_ascii_alphabetic())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+        match implied {
+            "qom-type" => wellformed && self.objects.insert(id.to_owned()),
+            "driver" if value.text.starts_with('{') => self.ids.index(id, devices).is_none(),
+            "driver" => wellformed && self.ids.index(id, devices).is_none(),
+            _ => true,
+        }
+    }
+}
 
 /// Where in [`CommandLine::devices`] the first device with an id is.
 #[derive(Default)]
@@ -121,7 +157,16 @@ impl DeviceIds {
 impl CommandLine {
     /// Reads the arguments that come after what there is already.
     pub fn merge<'a>(&mut self, arguments: impl IntoIterator<Item = Argument<'a>>) {
-        let mut ids = DeviceIds::default();
+        self.read(arguments, Pending::default());
+    }
+
+    /// Reads the arguments that are all that QEMU is told.
+    #[cfg(feature = "cli")]
+    pub(super) fn merge_all<'a>(&mut self, arguments: impl IntoIterator<Item = Argument<'a>>) {
+        self.read(arguments, Pending { alone: true, ..Pending::default() });
+    }
+
+    fn read<'a>(&mut self, arguments: impl IntoIterator<Item = Argument<'a>>, mut pending: Pending<'a>) {
         let mut arguments = arguments.into_iter().peekable();
         while let Some(option) = arguments.next() {
             // Both dashes mean the same to QEMU; what has none is a disk.
@@ -131,7 +176,16 @@ impl CommandLine {
             if value.is_none() && !is_switch(name) {
                 self.refused.push(Refused::new(&option, ""));
             }
-            self.option(name, &option, value.as_ref(), &mut ids);
+            self.option(name, option, value, &mut pending);
+        }
+        // One that QEMU lacks is passed over as long as there is another.
+        let lacking = pending.accelerator.filter(|_| self.accelerator.is_none());
+        for [option, value] in lacking.into_iter().chain(pending.of_machine) {
+            self.refuse(&option, &value);
+        }
+        #[cfg(feature = "cli")]
+        if pending.alone {
+            self.check_memory_devices(pending.nvdimm);
         }
         self.check_cpu_class();
     }
@@ -149,36 +203,64 @@ impl CommandLine {
         }
     }
 
-    fn option(&mut self, name: &str, option: &Argument<'_>, value: Option<&Argument<'_>>, ids: &mut DeviceIds) {
+    /// What QEMU refuses of memory devices, and libvirt never writes: a back end that is used already
+    /// (`host_memory_backend_is_mapped`), a NUMA node that is not there (`pc_dimm_realize` in QEMU `hw/mem/pc-dimm.c`), and
+    /// NVDIMMs that the machine has switched off (`pc_memory_pre_plug` in `hw/i386/pc.c`).
+    #[cfg(feature = "cli")]
+    fn check_memory_devices(&mut self, nvdimm: bool) {
+        let mut used: HashSet<&str> = self.machine.memory_backend.as_deref().into_iter().collect();
+        used.extend(self.nodes.iter().filter_map(|node| match &node.memory {
+            NodeMemory::Backend(id) => Some(id.as_str()),
+            _ => None,
+        }));
+        let nodes = u64::try_from(self.nodes.len()).unwrap_or(u64::MAX).max(1);
+        let is_memory = |device: &&Device| {
+            matches!(device.driver.as_ref(), "pc-dimm" | "nvdimm")
+                || device.driver.starts_with("virtio-mem")
+                || device.driver.starts_with("virtio-pmem")
+        };
+        let mut refused = Vec::new();
+        for device in self.devices.iter().filter(is_memory) {
+            // Nothing is known of what a shell puts in.
+            let known = |name: &str| device.properties.get(name).filter(|told| !told.value.contains(['$', '`']));
+            let busy = known("memdev").is_some_and(|id| !used.insert(&id.value));
+            let node = known("node").map_or(Some(0), Property::number);
+            let off = device.driver == "nvdimm" && !nvdimm;
+            if busy || off || node.is_none_or(|node| node >= nodes) {
+                let (option, value) = ("-device".to_owned(), device.driver.clone().into_owned());
+                refused.push(Refused { option, value, origin: device.origin, from: None });
+            }
+        }
+        self.refused.extend(refused);
+    }
+
+    fn option<'a>(&mut self, name: &str, option: Argument<'a>, value: Option<Argument<'a>>, pending: &mut Pending<'a>) {
         let Some(value) = value else {
             match name {
-                "enable-kvm" => self.machine.accelerator = Some(Accelerator::Kvm),
+                "enable-kvm" => {
+                    self.machine.accelerator = Some(Accelerator::Kvm);
+                    pending.of_machine = None;
+                }
                 "no-acpi" => self.machine.acpi = Some(false),
                 _ => {}
             }
             return;
         };
+        let (given, option, value) = ([option, value], &option, &value);
         match name {
-            "machine" | "M" => self.machine_option(option, value),
-            "accel" => {
-                let pairs = pairs(value, "accel");
-                let name = last(&pairs, "accel").map(|first| first.value.as_str()).unwrap_or_default();
-                match accelerator(name) {
-                    // Of several, QEMU tries the first.
-                    Some(first) => self.accelerator = self.accelerator.or(Some(first)),
-                    None if ACCELERATORS.contains(&name) => self.not_modelled(option, value),
-                    None => self.refuse(option, value),
-                }
-            }
+            "machine" | "M" => self.machine_option(given, pending),
+            "accel" => self.accelerator_option(given, pending),
             "cpu" => self.cpu_option(option, value),
             "m" => self.memory_option(option, value),
-            "numa" => self.numa_option(option, value),
+            "numa" => self.numa_option(option, value, pending.alone),
             "global" => self.global_option(option, value),
-            "set" => self.set_option(option, value, ids),
-            "object" => self.structured(option, value, "qom-type", Self::object),
-            "device" => self.structured(option, value, "driver", Self::device),
-            "netdev" | "nic" => self.structured(option, value, "type", Self::host_end),
-            "blockdev" => self.structured(option, value, "driver", Self::host_end),
+            "set" => self.set_option(option, value, &mut pending.ids),
+            "object" => self.structured(given, ("qom-type", Self::object), pending),
+            "device" => self.structured(given, ("driver", Self::device), pending),
+            "netdev" | "nic" => self.structured(given, ("type", Self::host_end), pending),
+            "blockdev" => self.structured(given, ("driver", Self::host_end), pending),
+            #[cfg(feature = "cli")]
+            "readconfig" if super::proxmox::is_known(value.text) => self.devices.extend(super::proxmox::devices(value)),
             #[cfg(feature = "cli")]
             "bios" | "pflash" | "drive" | "fw_cfg" => self.firmware.option(name, value),
             // It may hold any other option.
@@ -199,12 +281,16 @@ impl CommandLine {
     /// The options that QEMU also reads as JSON.
     fn structured(
         &mut self,
-        option: &Argument<'_>,
-        value: &Argument<'_>,
-        implied: &str,
-        take: fn(&mut Self, Vec<Pair>, &Argument<'_>) -> Reading,
+        [option, value]: [Argument<'_>; 2],
+        (implied, take): (&str, Take),
+        pending: &mut Pending<'_>,
     ) {
+        let (option, value) = (&option, &value);
         let pairs = if value.text.starts_with('{') { json(value) } else { Some(pairs(value, implied)) };
+        if pending.alone && pairs.as_ref().is_some_and(|pairs| !pending.takes_id(implied, pairs, value, &self.devices))
+        {
+            self.refuse(option, value);
+        }
         let pairs = pairs.map(|mut pairs| {
             // Whatever the key is called, it is the kind of the thing.
             pairs.iter_mut().filter(|pair| pair.key == implied).for_each(|pair| pair.key.clear());
@@ -217,7 +303,24 @@ impl CommandLine {
         }
     }
 
-    fn machine_option(&mut self, option: &Argument<'_>, value: &Argument<'_>) {
+    /// QEMU tries one after the other and takes the first that it has (`do_configure_accelerator`).
+    fn accelerator_option<'a>(&mut self, given: [Argument<'a>; 2], pending: &mut Pending<'a>) {
+        let [option, value] = &given;
+        let pairs = pairs(value, "accel");
+        match last(&pairs, "accel").map(|name| name.value.as_str()).unwrap_or_default() {
+            // It lists those that it has, and ends.
+            "" | "help" | "?" => self.refuse(option, value),
+            _ if self.accelerator.is_some() => {}
+            name if ACCELERATORS.contains(&name) => self.not_modelled(option, value),
+            name => {
+                self.accelerator = accelerator(name);
+                pending.accelerator = Some(given);
+            }
+        }
+    }
+
+    fn machine_option<'a>(&mut self, given: [Argument<'a>; 2], pending: &mut Pending<'a>) {
+        let [option, value] = &given;
         let (mut all_known, mut all_taken) = (true, true);
         for Pair { key, value: text, origin } in pairs(value, "type") {
             let known = match key.as_str() {
@@ -244,10 +347,23 @@ impl CommandLine {
                     }
                     Some(())
                 }
-                "accel" => accelerator(&text).map(|first| self.machine.accelerator = Some(first)),
+                "accel" => {
+                    let mut names =
+                        text.split(':').filter(|name| accelerator(name).is_some() || ACCELERATORS.contains(name));
+                    let first = names.next();
+                    self.machine.accelerator = first.and_then(accelerator);
+                    pending.of_machine = if first.is_none() { Some(given) } else { None };
+                    first.is_none_or(|name| accelerator(name).is_some()).then_some(())
+                }
                 #[cfg(feature = "cli")]
                 "firmware" | "pflash0" | "confidential-guest-support" | "memory-encryption" => {
                     self.firmware.machine(&key, text, origin);
+                    Some(())
+                }
+                #[cfg(feature = "cli")]
+                "nvdimm" => {
+                    all_taken &= boolean(&text).is_some();
+                    pending.nvdimm = boolean(&text) == Some(true);
                     Some(())
                 }
                 "cxl" if boolean(&text) == Some(false) => Some(()),
@@ -307,7 +423,10 @@ impl CommandLine {
         for pair in &pairs {
             let taken = match pair.key.as_str() {
                 // Without a unit it is MiB here, and bytes in maxmem.
-                "size" => size(&pair.value, unit(&pair.value)).map(|bytes| memory.size = told(bytes, pair)),
+                // A fraction is read as one of a byte before the unit is added.
+                "size" => size(&pair.value, 1)
+                    .and_then(|_| size(&pair.value, unit(&pair.value)))
+                    .map(|bytes| memory.size = told(bytes, pair)),
                 "maxmem" => size(&pair.value, 1).map(|bytes| memory.maxmem = Some(told(bytes, pair))),
                 "slots" => number(&pair.value).map(|slots| memory.slots = Some(told(slots, pair))),
                 _ => None,
@@ -324,7 +443,7 @@ impl CommandLine {
         self.memory = Some(memory);
     }
 
-    fn numa_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>) {
+    fn numa_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>, alone: bool) {
         let pairs = pairs(argument, "type");
         match last(&pairs, "type").map(|kind| kind.value.as_str()) {
             Some("node") => {}
@@ -333,6 +452,7 @@ impl CommandLine {
         }
         let next = u64::try_from(self.nodes.len()).ok();
         let id = last(&pairs, "nodeid").map_or(next, |id| number(&id.value));
+        let id = id.filter(|id| !alone || self.takes_node(*id, &pairs));
         let memory = match (last(&pairs, "memdev"), last(&pairs, "mem")) {
             (Some(backend), _) => Some(NodeMemory::Backend(backend.value.clone())),
             (None, Some(mem)) => size(&mem.value, MIB).map(NodeMemory::Size),
@@ -342,6 +462,19 @@ impl CommandLine {
             (Some(id), Some(memory)) => self.nodes.push(NumaNode { id, memory }),
             _ => self.refuse(option, argument),
         }
+    }
+
+    /// Whether QEMU takes a node (`parse_numa_node`).
+    fn takes_node(&self, id: u64, pairs: &[Pair]) -> bool {
+        const KEYS: [&str; 6] = ["type", "nodeid", "cpus", "mem", "memdev", "initiator"];
+        /// `MAX_NODES`.
+        const MOST: u64 = 128;
+        let has = |key: &str| last(pairs, key).is_some();
+        let sized = self.nodes.iter().any(|node| matches!(node.memory, NodeMemory::Size(_)));
+        let backed = self.nodes.iter().any(|node| matches!(node.memory, NodeMemory::Backend(_)));
+        let mixed = (sized || has("mem")) && (backed || has("memdev"));
+        let known = pairs.iter().all(|pair| KEYS.contains(&pair.key.as_str()));
+        id < MOST && known && !mixed && self.nodes.iter().all(|node| node.id != id)
     }
 
     fn global_option(&mut self, option: &Argument<'_>, argument: &Argument<'_>) {
@@ -458,11 +591,10 @@ fn reads(property: &str, value: &str) -> bool {
     }
 }
 
-/// The first of accelerators that colons separate; QEMU tries it first.
-fn accelerator(names: &str) -> Option<Accelerator> {
-    match names.split(':').next() {
-        Some("kvm") => Some(Accelerator::Kvm),
-        Some("tcg") => Some(Accelerator::Tcg),
+fn accelerator(name: &str) -> Option<Accelerator> {
+    match name {
+        "kvm" => Some(Accelerator::Kvm),
+        "tcg" => Some(Accelerator::Tcg),
         _ => None,
     }
 }
@@ -508,7 +640,7 @@ mod tests {
 
     fn read(arguments: &[&str]) -> CommandLine {
         let mut line = CommandLine::default();
-        line.merge(arguments.iter().enumerate().map(|(number, text)| Argument::numbered(number, text)));
+        line.merge_all(arguments.iter().enumerate().map(|(number, text)| Argument::numbered(number, text)));
         line
     }
 
@@ -558,6 +690,52 @@ mod tests {
         }
     }
 
+    /// Expected values: `info kvm` of QEMU 7.2.22, 10.0.13 and 11.1.3; `None` where they end.
+    #[test]
+    fn the_first_accelerator_that_qemu_has_counts() {
+        use Accelerator::{Kvm, Tcg};
+        for (arguments, expected) in [
+            (&["-accel", "tcg", "-accel", "nosuch"][..], Some(Tcg)),
+            (&["-accel", "nosuch", "-accel", "kvm", "-accel", "tcg"], Some(Kvm)),
+            (&["-accel", "hvf", "-accel", "kvm"], Some(Kvm)),
+            (&["-accel", "KVM", "-accel", "tcg"], Some(Tcg)),
+            (&["-accel", "tcg,accel=kvm"], Some(Kvm)),
+            (&["-accel", "kvm:tcg", "-accel", "tcg"], Some(Tcg)),
+            (&["-accel", "kvm:tcg"], None),
+            (&["-accel", "nosuch", "-accel", "whpx"], None),
+            (&["-accel", ""], None),
+            (&["-accel", "thread=single", "-accel", "tcg"], None),
+            (&["-accel", "tcg", "-accel", "help"], None),
+            (&["-machine", "accel=nosuch:kvm:tcg"], Some(Kvm)),
+            (&["-machine", "accel=tcg:nosuch"], Some(Tcg)),
+            (&["-machine", "accel=:tcg"], Some(Tcg)),
+            (&["-machine", "accel=kvm,accel=tcg"], Some(Tcg)),
+            (&["-machine", "accel=nosuch", "-enable-kvm"], Some(Kvm)),
+            (&["-machine", "accel=nosuch", "-machine", "accel=kvm"], Some(Kvm)),
+            (&["-enable-kvm", "-machine", "accel=tcg"], Some(Tcg)),
+            (&["-enable-kvm", "-machine", "accel=nosuch"], None),
+            (&["-machine", "accel="], None),
+        ] {
+            let line = read(arguments);
+            let found = line.refused.is_empty().then(|| line.accelerator());
+            assert_eq!((found, line.not_modelled), (expected, Vec::new()), "{arguments:?}");
+        }
+    }
+
+    /// Whether a QEMU has these depends on how it was built.
+    #[test]
+    fn an_accelerator_of_some_builds_is_not_modelled() {
+        for (arguments, expected) in [
+            (&["-accel", "xen", "-accel", "kvm"][..], 1),
+            (&["-accel", "kvm", "-accel", "xen"], 0),
+            (&["-machine", "accel=nosuch:xen:kvm"], 1),
+            (&["-machine", "accel=kvm:xen"], 0),
+        ] {
+            let line = read(arguments);
+            assert_eq!((line.not_modelled.len(), line.refused.len()), (expected, 0), "{arguments:?}");
+        }
+    }
+
     /// Each is refused by QEMU 7.2.22, 10.0.13 and 11.1.3.
     #[test]
     fn what_qemu_does_not_take_is_refused() {
@@ -583,11 +761,46 @@ mod tests {
             &["-set", "device.nosuch.addr=1"],
             &["-accel", "nosuch"],
             &["-S", "-m"],
+            &["-m", "1.5"],
+            &["-numa", "node,nodeid=128"],
+            &["-numa", "node,foo=1"],
+            &["-numa", "node,memdev=a,mem=1G"],
+            &["-numa", "node", "-numa", "node,nodeid=0"],
+            &["-numa", "node,memdev=a", "-numa", "node,mem=1G"],
+            &["-object", "memory-backend-ram,size=1G,id=5"],
+            &["-object", "memory-backend-ram,size=1G,id=a/b"],
+            &["-object", "memory-backend-ram,size=1G,id=a", "-object", "rng-random,id=a"],
+            &["-device", "virtio-rng-pci,id=a b"],
+            &[
+                "-object",
+                "memory-backend-ram,size=1G,id=a",
+                "-device",
+                "pc-dimm,memdev=a",
+                "-device",
+                "pc-dimm,memdev=a",
+            ],
+            &["-machine", "memory-backend=a", "-device", "pc-dimm,memdev=a"],
+            &["-numa", "node,memdev=a", "-device", "pc-dimm,memdev=a"],
+            &["-device", "pc-dimm,memdev=a,node=1"],
+            &["-machine", "nvdimm=off", "-device", "nvdimm,memdev=a"],
+            &["-machine", "nvdimm=maybe"],
+            &["-device", "virtio-rng-pci,id=a", "-device", "{'driver':'virtio-rng-pci','id':'a'}"],
         ] {
             let line = read(arguments);
             assert_eq!((line.refused.len(), line.not_modelled.len()), (1, 0), "{arguments:?}");
         }
-        let taken = ["-machine", "acpi=auto", "-numa", "dist,src=0,dst=0,val=10", "-perfmap", "-jitdump", "-m", "4G"];
+        let taken = [
+            "-device",
+            "{'driver':'virtio-rng-pci','id':'5'}",
+            "-machine",
+            "acpi=auto",
+            "-numa",
+            "dist,src=0,dst=0,val=10",
+            "-perfmap",
+            "-jitdump",
+            "-m",
+            "4G",
+        ];
         assert_eq!(read(&taken).refused, []);
     }
 }

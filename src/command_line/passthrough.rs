@@ -79,11 +79,14 @@ fn device(device: &Device) -> Option<Passthrough> {
     match device.driver.as_ref() {
         "vfio-pci" | "vfio-pci-nohotplug" => {
             let path = value("sysfsdev").unwrap_or_default();
-            if let Some(uuid) = path.strip_prefix(MDEV_FOLDER) {
-                return found(PassthroughKind::VfioMdev, uuid.to_owned());
+            let last = path.rsplit('/').next().unwrap_or_default();
+            match value("host") {
+                // Wherever in sysfs it is, a mediated device is called by its UUID, and a PCI function by its address.
+                None if path.starts_with(MDEV_FOLDER) || !(last.is_empty() || last.contains(':')) => {
+                    found(PassthroughKind::VfioMdev, last.to_owned())
+                }
+                host => found(PassthroughKind::VfioPci, whole_address(host.unwrap_or(last))),
             }
-            let address = value("host").unwrap_or_else(|| path.rsplit('/').next().unwrap_or_default());
-            found(PassthroughKind::VfioPci, whole_address(address))
         }
         driver if driver.starts_with("vhost-vdpa-device") => {
             found(PassthroughKind::VhostVdpa, value("vhostdev").unwrap_or_default().to_owned())
@@ -111,4 +114,33 @@ fn host_end(end: &Device) -> Option<Passthrough> {
 /// A PCI address with its domain, which QEMU takes for 0 where it is left out.
 fn whole_address(address: &str) -> String {
     if address.matches(':').count() == 1 { format!("0000:{address}") } else { address.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Argument;
+    use super::*;
+
+    #[test]
+    fn a_device_is_called_by_its_address_or_uuid() {
+        use PassthroughKind::{VfioMdev, VfioPci, VhostVdpa};
+        const UUID: &str = "a297db4a-f4c2-11e6-90f6-d3b88d6c9525";
+        for (option, value, kind, device) in [
+            ("-device", "vfio-pci,host=0000:41:00.0".to_owned(), VfioPci, "0000:41:00.0"),
+            ("-device", "vfio-pci-nohotplug,host=41:00.0".to_owned(), VfioPci, "0000:41:00.0"),
+            ("-device", "vfio-pci,sysfsdev=/sys/bus/pci/devices/0000:41:00.0".to_owned(), VfioPci, "0000:41:00.0"),
+            ("-device", format!("vfio-pci,sysfsdev=/sys/bus/mdev/devices/{UUID}"), VfioMdev, UUID),
+            ("-device", format!("sysfsdev=/sys/bus/pci/devices/0000:00:02.0/{UUID},driver=vfio-pci"), VfioMdev, UUID),
+            ("-device", format!("vfio-pci,sysfsdev=/sys/class/mdev_bus/0000:00:02.0/{UUID}"), VfioMdev, UUID),
+            ("-device", "vfio-pci,fd=5".to_owned(), VfioPci, ""),
+            ("-device", "vhost-vdpa-device-pci,vhostdev=/dev/vhost-vdpa-0".to_owned(), VhostVdpa, "/dev/vhost-vdpa-0"),
+            ("-netdev", "vhost-vdpa,id=n,vhostdev=/dev/vhost-vdpa-1".to_owned(), VhostVdpa, "/dev/vhost-vdpa-1"),
+            ("-netdev", "type=vhost-vdpa,vhostdev=/dev/vhost-vdpa-1,id=n".to_owned(), VhostVdpa, "/dev/vhost-vdpa-1"),
+        ] {
+            let mut line = CommandLine::default();
+            line.merge([option, &value].iter().enumerate().map(|(number, text)| Argument::numbered(number, text)));
+            let found: Vec<_> = line.passthrough().into_iter().map(|device| (device.kind, device.device)).collect();
+            assert_eq!(found, [(kind, device.to_owned())], "{value}");
+        }
+    }
 }

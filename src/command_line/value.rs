@@ -20,21 +20,25 @@ pub(crate) fn number(text: &str) -> Option<u64> {
 }
 
 /// A size in bytes: a number with a unit of 1024, or of `default_unit` bytes where it has none; decimal fractions are
-/// allowed, hexadecimal ones are not (`do_strtosz` in QEMU `util/cutils.c`).
+/// allowed, hexadecimal ones are not (`do_strtosz` in QEMU `util/cutils.c`; before 8.1 it took no `.5G`).
 pub(crate) fn size(text: &str, default_unit: u64) -> Option<u64> {
-    let text = unsigned(text)?;
+    let text = text.trim_start_matches(BLANKS);
+    let text = if text.starts_with('.') { text } else { unsigned(text)? };
     let (number, fraction, rest) = if let Some(digits) = hexadecimal(text) {
         // An exponent of 16 digits would be taken for a unit: `0x1E` is a number, `0x1G` has one.
         let end = digits.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(digits.len());
         (u64::from_str_radix(digits.get(..end)?, 16).ok()?, "", digits.get(end..)?)
     } else {
         let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let number = digits_only(text.get(..end)?, 10)?;
+        let number = if end == 0 { 0 } else { digits_only(text.get(..end)?, 10)? };
         let rest = text.get(end..)?;
         match rest.strip_prefix('.') {
             Some(rest) => {
-                let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-                (number, rest.get(..end)?, rest.get(end..)?)
+                let fraction = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+                if end == 0 && fraction == 0 {
+                    return None;
+                }
+                (number, rest.get(..fraction)?, rest.get(fraction..)?)
             }
             None => (number, "", rest),
         }
@@ -70,9 +74,12 @@ fn fraction_of(digits: &str, unit: u64) -> Option<u64> {
     u64::try_from(rounded).ok()
 }
 
+/// What `isspace` takes for blank.
+const BLANKS: [char; 6] = [' ', '\t', '\n', '\r', '\u{b}', '\u{c}'];
+
 /// Without what `strtoull` passes over. A minus sign is accepted there and leads to a huge number that nothing takes.
 fn unsigned(text: &str) -> Option<&str> {
-    let text = text.trim_start_matches([' ', '\t', '\n', '\r', '\u{b}', '\u{c}']);
+    let text = text.trim_start_matches(BLANKS);
     let text = text.strip_prefix('+').unwrap_or(text);
     text.starts_with(|c: char| c.is_ascii_digit()).then_some(text)
 }
@@ -94,7 +101,7 @@ fn digits_only(text: &str, radix: u32) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// Expected values: `-m`, `maxmem=` and `phys-bits=` of QEMU 7.2.22, and `util/cutils.c`.
+    /// Expected values: `-m`, `maxmem=` and `phys-bits=` of QEMU 7.2.22 and 11.1.3, and `util/cutils.c`.
     #[test]
     fn numbers_are_qemus() {
         const MIB: u64 = 1 << 20;
@@ -110,7 +117,12 @@ mod tests {
             ("16777216T", None),
             ("0.5", Some(MIB / 2)),
             ("0.5B", None),
+            (".5G", Some(512 * MIB)),
+            (".G", None),
+            ("010M", Some(10 * MIB)),
             ("1e3", None),
+            ("1e3M", None),
+            ("0x1.8G", None),
             ("4GiB", None),
             ("-1G", None),
             ("G", None),

@@ -21,3 +21,110 @@ pub fn place(build: Build, platform: &Platform) -> Placement {
     placement.exact &= build.is_known() && !platform.has_nested_ports();
     placement
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::{GIB, GpaRange};
+    use crate::machine::Family;
+    use crate::version::Version;
+
+    /// 4 GiB of RAM and one BAR behind a port of q35, AMD with 40 bits, below the HyperTransport range.
+    fn platform(size: u64) -> Platform {
+        let bars = vec![BarRequest { id: 0, size, prefetchable: true }];
+        Platform {
+            vendor: Vendor::Amd,
+            phys_bits: 40,
+            long_mode: true,
+            gb_pages: true,
+            guest_phys_bits: None,
+            family: Family::Q35,
+            ram_below_4g_end: 2 * GIB - 1,
+            ram_above_4g_end: Some(6 * GIB - 1),
+            reserved_memory_end: None,
+            ht_entry: true,
+            x_pci_mmio64_mb: None,
+            root: vec![Node::Port(Port {
+                express: true,
+                hotplug: true,
+                pref64_reserve: None,
+                children: vec![Node::Function { usb: false, bars }],
+            })],
+        }
+    }
+
+    fn ovmf(year: u32, month: u32) -> Build {
+        Build { kind: FirmwareKind::Ovmf, version: Version::new(year, month) }
+    }
+
+    /// The window and the first BAR, in GiB.
+    fn placed(build: Build, platform: &Platform) -> (Option<(u64, u64)>, Option<u64>) {
+        let Placement { window, addresses, .. } = place(build, platform);
+        (window.map(|GpaRange { start, end }| (start / GIB, (end + 1) / GIB)), addresses[0].map(|at| at / GIB))
+    }
+
+    #[test]
+    fn each_ovmf_has_its_window() {
+        let guest = platform(16 * GIB);
+        for (build, window) in [
+            (ovmf(2022, 8), (32, 64)),
+            (ovmf(2022, 11), (896, 1024)),
+            (ovmf(2023, 2), (768, 896)),
+            (ovmf(2026, 8), (768, 896)),
+        ] {
+            assert_eq!(placed(build, &guest), (Some(window), Some(window.0)), "{build}");
+        }
+    }
+
+    #[test]
+    fn guest_phys_bits_make_ovmf_believe_a_width_from_2024_08_on() {
+        let guest = Platform { vendor: Vendor::Intel, guest_phys_bits: Some(39), ..platform(16 * GIB) };
+        assert_eq!(placed(ovmf(2024, 5), &guest), (Some((32, 64)), Some(32)));
+        assert_eq!(placed(ovmf(2024, 8), &guest), (Some((448, 512)), Some(448)));
+    }
+
+    #[test]
+    fn ovmf_uses_46_or_47_bits_at_most_and_40_without_large_pages() {
+        let guest = Platform { phys_bits: 52, ..platform(16 * GIB) };
+        assert_eq!(placed(ovmf(2023, 5), &guest).1, Some(112 * 1024));
+        assert_eq!(placed(ovmf(2023, 8), &guest).1, Some(56 * 1024));
+        assert_eq!(placed(ovmf(2023, 8), &Platform { gb_pages: false, ..guest }).1, Some(768));
+    }
+
+    #[test]
+    fn the_size_that_is_asked_for_counts_alone_from_2025_05_on() {
+        let guest = Platform { phys_bits: 42, x_pci_mmio64_mb: Some(64 << 10), ..platform(32 * GIB) };
+        assert_eq!(placed(ovmf(2025, 2), &guest), (Some((3584, 4096)), Some(3584)));
+        assert_eq!(placed(ovmf(2025, 5), &guest), (Some((64, 128)), Some(64)));
+        let none = Platform { x_pci_mmio64_mb: Some(0), ..guest };
+        assert_eq!(placed(ovmf(2025, 2), &none), (Some((3584, 4096)), Some(3584)));
+        assert_eq!(placed(ovmf(2025, 5), &none), (None, None));
+    }
+
+    #[test]
+    fn only_ovmf_2026_02_takes_other_memory_through_a_port_above_4_gib() {
+        let mut guest = platform(16 << 10);
+        let Some(Node::Port(Port { children, .. })) = guest.root.first_mut() else { panic!("a port") };
+        let bars = vec![BarRequest { id: 0, size: 16 << 10, prefetchable: false }];
+        *children = vec![Node::Function { usb: false, bars }];
+        let low = |build| placed(build, &guest).1.is_some_and(|at| at < 4);
+        assert_eq!([ovmf(2025, 11), ovmf(2026, 2), ovmf(2026, 5)].map(low), [true, false, true]);
+    }
+
+    #[test]
+    fn releases_that_were_not_read_are_guesses() {
+        let guest = platform(16 * GIB);
+        assert!(place(ovmf(2026, 8), &guest).exact);
+        assert!(!place(ovmf(2026, 11), &guest).exact);
+        // Of a quarter of the address space nothing remains below the HyperTransport range but 512 to 768 GiB.
+        assert_eq!(placed(ovmf(2026, 11), &guest).1, Some(512));
+    }
+
+    #[test]
+    fn small_bars_stay_below_4_gib_in_old_seabios() {
+        let seabios = |micro| Build { kind: FirmwareKind::SeaBios, version: Version { major: 1, minor: 16, micro } };
+        let placed = |micro| place(seabios(micro), &platform(256 << 20)).addresses[0];
+        assert!(placed(2).is_some_and(|at| at < 4 * GIB));
+        assert_eq!(placed(3), Some(768 * GIB));
+    }
+}

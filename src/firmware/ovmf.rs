@@ -161,12 +161,18 @@ pub(super) fn place(version: Version, platform: &Platform) -> Placement {
     let mut rejected = Rejected::default();
     // `PciHostBridgeResourceAllocator`: until it fits, or nothing is left that can go.
     loop {
-        let root = Collect { version, padding, rejected: &rejected }.root(&platform.root);
+        let mut collect = Collect { version, padding, rejected: &rejected, low: Vec::new() };
+        let root = collect.root(&platform.root);
         let above = (window.size > 0).then(|| window.allocate(root.size, root.align)).flatten();
         // `NotifyPhase`: what does not fit above 4 GiB as a whole is tried below.
         let below = || allocate(round_up(low, root.align)?, low_end, root.size, root.align.min(1 << 31));
         if let Some(base) = above.or_else(below) {
             program(&root, base, &mut placement.addresses);
+            for id in collect.low {
+                if let Some(place) = placement.addresses.get_mut(id) {
+                    *place = Some(low);
+                }
+            }
             // Below 4 GiB there are 32-bit BARs too, which may not fit then.
             placement.exact = above.is_some() || root.size == 0;
             return placement;
@@ -190,10 +196,12 @@ struct Collect<'a> {
     version: Version,
     padding: Option<u64>,
     rejected: &'a Rejected,
+    /// The BARs that are treated as 32-bit ones.
+    low: Vec<usize>,
 }
 
 impl Collect<'_> {
-    fn root(&self, nodes: &[Node]) -> Resource {
+    fn root(&mut self, nodes: &[Node]) -> Resource {
         let (mut mem, pmem) = self.bus(nodes, &mut Count::default());
         // `DegradeResource`: the root has one window for both.
         for resource in pmem {
@@ -203,7 +211,7 @@ impl Collect<'_> {
     }
 
     /// The 64-bit requests of a bus: of memory that is not prefetchable, and that is.
-    fn bus(&self, nodes: &[Node], count: &mut Count) -> (Vec<Resource>, Vec<Resource>) {
+    fn bus(&mut self, nodes: &[Node], count: &mut Count) -> (Vec<Resource>, Vec<Resource>) {
         let (mut mem, mut pmem) = (Vec::new(), Vec::new());
         for node in nodes {
             match node {
@@ -231,7 +239,7 @@ impl Collect<'_> {
     }
 
     /// What is behind a port and goes through its 64-bit window.
-    fn port(&self, port: &Port, count: &mut Count) -> Vec<Resource> {
+    fn port(&mut self, port: &Port, count: &mut Count) -> Vec<Resource> {
         let number = count.ports;
         count.ports = number.saturating_add(1);
         let (mem, mut pmem) = self.bus(&port.children, count);
@@ -245,9 +253,11 @@ impl Collect<'_> {
         }
         // `DegradeResource`: a bridge has no 64-bit window for memory that is not prefetchable. 2026.02 put it into the
         // other (f6489621b8, taken back by defbd14d63 in 2026.05); all others put it below 4 GiB.
-        if self.version == Version::new(2026, 2) {
-            for resource in mem {
+        for resource in mem {
+            if self.version == Version::new(2026, 2) {
                 insert(&mut pmem, resource);
+            } else if let ResourceKind::Bar { id, .. } = resource.what {
+                self.low.push(id);
             }
         }
         pmem

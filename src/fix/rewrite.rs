@@ -1,6 +1,11 @@
 //! From a [`Fix`] to edits of the text, and the text with nothing else changed.
 
 #[cfg(feature = "cli")]
+use std::collections::BTreeMap;
+#[cfg(feature = "cli")]
+use std::ops::Range;
+
+#[cfg(feature = "cli")]
 use crate::argv::Call;
 #[cfg(feature = "cli")]
 use crate::command_line::Launch;
@@ -39,14 +44,19 @@ pub fn rewrite_call(call: &Call<'_>, launch: &Launch, fix: &Fix) -> Result<Strin
 /// The fix does not fit the call; it was planned for another one.
 #[cfg(feature = "cli")]
 pub fn call_edits(call: &Call<'_>, launch: &Launch, fix: &Fix) -> Result<Vec<Edit>, EditError> {
-    let edits = arguments::edits(launch, &fix.changes).into_iter().map(|edit| {
-        let written = match &edit {
-            ArgumentEdit::Part { number, part, text } => call.replacement(*number, part.clone(), text),
-            ArgumentEdit::First(words) => call.insertion(words),
-        };
-        written.map(|(span, text)| Edit { span, text }).ok_or(EditError(call.span().start))
-    });
-    edits.collect()
+    let mut parts: BTreeMap<usize, Vec<(Range<usize>, &str)>> = BTreeMap::new();
+    let mut written = Vec::new();
+    let edits = arguments::edits(launch, &fix.changes);
+    for edit in &edits {
+        match edit {
+            ArgumentEdit::Part { number, part, text } => parts.entry(*number).or_default().push((part.clone(), text)),
+            ArgumentEdit::First(words) => written.push(call.insertion(words).map(|inserted| vec![inserted])),
+        }
+    }
+    written.extend(parts.into_iter().map(|(number, parts)| call.replacements(number, &parts)));
+    let written: Option<Vec<_>> = written.into_iter().collect();
+    let written = written.ok_or(EditError(call.span().start))?;
+    Ok(written.into_iter().flatten().map(|(span, text)| Edit { span, text }).collect())
 }
 
 fn change_edits(document: &Document<'_>, change: &Change) -> Vec<Edit> {

@@ -28,7 +28,7 @@ pub use write::ProfileLine;
 use serde::Serialize;
 
 use crate::address::{AMD_HT_START, GpaRange};
-use crate::machine::{MachineType, is_versioned};
+use crate::machine::{MachineType, is_versioned, without_revision};
 use crate::text::{self, quoted};
 use crate::version::Version;
 
@@ -108,7 +108,7 @@ impl Host {
         if is_versioned(requested) {
             return requested;
         }
-        self.aliases.get(requested).map_or(requested, String::as_str)
+        self.aliases.get(without_revision(requested)).map_or(requested, String::as_str)
     }
 
     /// Whether this host's QEMU deprecates a machine type. Where nobody has listed those that it does, the upstream rule

@@ -9,6 +9,9 @@ pub const DEFAULT_PHYS_BITS: u32 = 40;
 /// The most phys-bits there can be (`TARGET_PHYS_ADDR_SPACE_BITS` in QEMU `target/i386/cpu-param.h`).
 pub const MAX_PHYS_BITS: u32 = 52;
 
+/// The first QEMU that is known to take more without KVM; 10.0.13 does not (`x86_cpu_realizefn`).
+const WITHOUT_UPPER_LIMIT: Version = Version::new(11, 1);
+
 /// The least phys-bits a 64-bit CPU may be given (QEMU `x86_cpu_realizefn`).
 pub const MIN_PHYS_BITS: u32 = 32;
 
@@ -187,7 +190,9 @@ impl Vcpu {
         } else {
             options.phys_bits
         };
-        if !(MIN_PHYS_BITS..=MAX_PHYS_BITS).contains(&phys_bits) {
+        // Where the upper limit is gone, KVM's code still has it, and with 64 and more the sums of QEMU overflow.
+        let most = if kvm || qemu < WITHOUT_UPPER_LIMIT { MAX_PHYS_BITS } else { 63 };
+        if !(MIN_PHYS_BITS..=most).contains(&phys_bits) {
             return Err(CpuRefusal::OutOfRange(phys_bits));
         }
         Ok(Self { vendor, long_mode, phys_bits })
@@ -268,5 +273,10 @@ mod tests {
         assert_eq!(realize(&with_lm, Accelerator::Tcg, QEMU_7_2), Ok(("GenuineIntel".to_owned(), 42)));
         let low = CpuOptions { phys_bits: 20, ..options("EPYC") };
         assert_eq!(realize(&low, Accelerator::Tcg, QEMU_7_2), Err(CpuRefusal::OutOfRange(20)));
+        let wide = CpuOptions { phys_bits: 57, ..options("EPYC") };
+        let newest = Version::new(11, 1);
+        assert_eq!(realize(&wide, Accelerator::Tcg, newest), Ok((AMD.to_owned(), 57)));
+        assert_eq!(realize(&wide, Accelerator::Kvm, newest), Err(CpuRefusal::OutOfRange(57)));
+        assert_eq!(realize(&wide, Accelerator::Tcg, QEMU_10), Err(CpuRefusal::OutOfRange(57)));
     }
 }

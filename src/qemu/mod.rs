@@ -9,6 +9,8 @@ pub mod memory_device;
 pub mod tables;
 
 use std::collections::HashMap;
+#[cfg(feature = "cli")]
+use std::collections::HashSet;
 
 use crate::address::round_up;
 use crate::command_line::{CommandLine, DEFAULT_RAM, NodeMemory, NumaNode, Origin, Told};
@@ -47,11 +49,11 @@ pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu:
     let cpu =
         Vcpu::realize(&line.cpu_options(), line.accelerator(), line.target, host, qemu, machine.host_phys_bits_limit);
     let (ram, maxmem, slots) = memory(line);
-    let memory_refusal = memory_refusal(line, machine, ram);
+    let memory_refusal = memory_refusal(line, machine, ram, qemu);
     let pci_hole64_size = pci_hole64_size(line, machine.family);
     let layout = match &cpu {
         // QEMU refuses the sizes before it makes a CPU, everything else only after the map is laid out.
-        Ok(cpu) if size_refusal(line, ram).is_none() => Some(Layout::plan(&LayoutInput {
+        Ok(cpu) if size_refusal(line, ram, qemu).is_none() => Some(Layout::plan(&LayoutInput {
             machine,
             qemu,
             amd: cpu.is_amd(),
@@ -102,12 +104,15 @@ const RAM_UNIT: u64 = 8192;
 /// What the most memory is a multiple of, in bytes (`TARGET_PAGE_SIZE` in QEMU `pc_memory_init`).
 const PAGE: u64 = 4096;
 
+/// The first QEMU that does not split RAM among nodes without memory (`docs/about/removed-features.rst`).
+const WITHOUT_IMPLICIT_NODES: Version = Version::new(5, 2);
+
 /// The last machine type that takes `-numa node,mem=` (`numa_mem_supported` in QEMU `hw/i386/pc_q35.c` and `pc_piix.c`).
 const LAST_WITH_NODE_SIZES: Version = Version::new(5, 0);
 
 /// Why QEMU refuses the sizes in `-m` (`machine_set_mem` and `machine_run_board_init` in QEMU `hw/core/machine.c`,
 /// `numa_complete_configuration` in `hw/core/numa.c`).
-fn size_refusal(line: &CommandLine, ram: u64) -> Option<String> {
+fn size_refusal(line: &CommandLine, ram: u64, qemu: Version) -> Option<String> {
     if let Some(memory) = &line.memory {
         match memory.maxmem.map(|maxmem| maxmem.value) {
             Some(maxmem) if maxmem < ram => {
@@ -141,9 +146,13 @@ fn size_refusal(line: &CommandLine, ram: u64) -> Option<String> {
     if let Some(id) = missing {
         return Some(format!("memdev={} of a NUMA node is not a memory backend", quoted(id)));
     }
-    let told = line.nodes.iter().any(|node| node.memory != NodeMemory::None);
+    #[cfg(feature = "cli")]
+    if let Some(why) = nodes_refusal(line) {
+        return Some(why);
+    }
+    let told = qemu >= WITHOUT_IMPLICIT_NODES || line.nodes.iter().any(|node| node.memory != NodeMemory::None);
     let total = line.nodes.iter().map(node).fold(0, u64::saturating_add);
-    if told && total != ram {
+    if told && !line.nodes.is_empty() && total != ram {
         return Some(format!("total memory for NUMA nodes ({total:#x}) should equal RAM size ({ram:#x})"));
     }
     let id = line.machine.memory_backend.as_deref()?;
@@ -153,6 +162,31 @@ fn size_refusal(line: &CommandLine, ram: u64) -> Option<String> {
     Some(backend)
         .filter(|backend| backend.size.value != ram)
         .map(|_| "Machine memory size does not match the size of the memory backend".to_owned())
+}
+
+/// Why QEMU refuses the NUMA nodes of a command line that nobody has checked: libvirt numbers them, and gives each its
+/// own memory (`numa_complete_configuration` and `numa_init_memdev_container` in QEMU `hw/core/numa.c`).
+#[cfg(feature = "cli")]
+fn nodes_refusal(line: &CommandLine) -> Option<String> {
+    let ids: HashSet<u64> = line.nodes.iter().map(|node| node.id).collect();
+    let count = u64::try_from(ids.len()).unwrap_or(u64::MAX);
+    if let Some(missing) = (0..count).find(|id| !ids.contains(id)) {
+        return Some(format!("numa: Node ID missing: {missing}"));
+    }
+    let mut used = HashSet::new();
+    let memdevs = line.nodes.iter().filter_map(|node| match &node.memory {
+        NodeMemory::Backend(id) => Some(id.as_str()),
+        _ => None,
+    });
+    for id in memdevs {
+        if line.machine.memory_backend.is_some() {
+            return Some("'-machine memory-backend' and '-numa memdev' properties are mutually exclusive".to_owned());
+        }
+        if !used.insert(id) {
+            return Some(format!("memory backend {} can't be used multiple times", quoted(id)));
+        }
+    }
+    None
 }
 
 /// The property of the PCI host bridge (QEMU `hw/pci-host/q35.c`, `hw/pci-host/i440fx.c`) and of what it is derived
@@ -167,8 +201,8 @@ fn pci_hole64_size(line: &CommandLine, family: Family) -> Option<Told<u64>> {
 }
 
 /// Why QEMU refuses `-m`: QEMU 7.2 to 11.1, `pc_memory_init` and `pc_memory_pre_plug` (`hw/i386/pc.c`).
-fn memory_refusal(line: &CommandLine, machine: &MachineType, ram: u64) -> Option<String> {
-    if let Some(why) = size_refusal(line, ram) {
+fn memory_refusal(line: &CommandLine, machine: &MachineType, ram: u64, qemu: Version) -> Option<String> {
+    if let Some(why) = size_refusal(line, ram, qemu) {
         return Some(why);
     }
     let sized = line.nodes.iter().any(|node| matches!(node.memory, NodeMemory::Size(_)));

@@ -5,7 +5,7 @@ use iova_preflight::firmware::{BarRequest, Build, Node, Placement, Platform, Por
 use iova_preflight::host::FirmwareKind;
 use iova_preflight::machine::{Resolved, resolve};
 use iova_preflight::qemu::{self, cpu::HostCpu};
-use iova_preflight::{Family, Launch, Version};
+use iova_preflight::{Launch, Version};
 
 const GIB: u64 = 1 << 30;
 
@@ -52,43 +52,47 @@ impl<'a> Row<'a> {
         Some(Self { firmware: (kind, version), machine, cpu, memory, options, root, sizes, addresses })
     }
 
-    /// What the firmware saw: its map is the one that we say, which other tests compare with QEMU.
+    /// A property of the host bridge or of fw_cfg.
+    fn option(&self, name: &str) -> Option<&'a str> {
+        self.options.split(';').find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
+    }
+
     fn platform(&self) -> Platform {
-        let option =
-            |name: &str| self.options.split(';').find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
-        let hole = option("pci-hole64-size").map(|size| format!(" -global q35-pcihost.pci-hole64-size={size}"));
-        let text = format!(
-            "qemu-system-x86_64 -machine {},accel=tcg -cpu {} -m {}{}",
-            self.machine,
-            self.cpu,
-            self.memory,
-            hole.unwrap_or_default()
-        );
-        let launch = Launch::read(&Call::read(text.as_bytes()).expect("a command line"));
-        let Resolved::Known(machine) = resolve(self.machine) else { panic!("{text}: not a machine type") };
-        let host = HostCpu { vendor: "AuthenticAMD", phys_bits: 48 };
-        let built = qemu::build(&launch.line, &machine, host, Version::new(10, 0));
-        let cpu = built.cpu.expect("a CPU");
-        let layout = built.layout.expect("sizes that QEMU takes").expect("a map");
-        let round_up = |end: u64| (end + 1).next_multiple_of(GIB);
-        Platform {
-            vendor: match cpu.vendor.as_deref() {
-                Some("AuthenticAMD") => Vendor::Amd,
-                Some("GenuineIntel") => Vendor::Intel,
-                _ => Vendor::Other,
-            },
-            phys_bits: cpu.phys_bits,
-            long_mode: cpu.long_mode,
-            gb_pages: !self.cpu.starts_with("qemu64"),
-            guest_phys_bits: self.cpu.split(',').find_map(|part| part.strip_prefix("guest-phys-bits=")?.parse().ok()),
-            family: if self.machine.contains("q35") { Family::Q35 } else { Family::I440fx },
-            ram_below_4g_end: layout.ram_below_4g.end,
-            ram_above_4g_end: layout.ram_above_4g.map(|ram| ram.end),
-            reserved_memory_end: layout.device_memory.map(|window| round_up(window.end)),
-            ht_entry: cpu.is_amd() && cpu.phys_bits >= 40 && machine.enforces_amd_1tb_hole,
-            x_pci_mmio64_mb: option("X-PciMmio64Mb").map(|mib| mib.parse().expect("MiB")),
-            root: self.root.clone(),
-        }
+        let hole = self.option("pci-hole64-size").map(|size| format!(" -global q35-pcihost.pci-hole64-size={size}"));
+        let memory = self.memory.to_owned() + &hole.unwrap_or_default();
+        let mib = self.option("X-PciMmio64Mb").map(|mib| mib.parse().expect("MiB"));
+        platform(self.machine, self.cpu, &memory, mib, self.root.clone())
+    }
+}
+
+/// What the firmware sees of a guest with these values of `-machine`, `-cpu` and `-m`: its map is the one that we say,
+/// which other tests compare with QEMU.
+pub fn platform(machine: &str, model: &str, memory: &str, x_pci_mmio64_mb: Option<u64>, root: Vec<Node>) -> Platform {
+    let text = format!("qemu-system-x86_64 -machine {machine},accel=tcg -cpu {model} -m {memory}");
+    let launch = Launch::read(&Call::read(text.as_bytes()).expect("a command line"));
+    let Resolved::Known(machine) = resolve(machine) else { panic!("{text}: not a machine type") };
+    let host = HostCpu { vendor: "AuthenticAMD", phys_bits: 48 };
+    let built = qemu::build(&launch.line, &machine, host, Version::new(10, 0));
+    let cpu = built.cpu.expect("a CPU");
+    let layout = built.layout.expect("sizes that QEMU takes").expect("a map");
+    let round_up = |end: u64| (end + 1).next_multiple_of(GIB);
+    Platform {
+        vendor: match cpu.vendor.as_deref() {
+            Some("AuthenticAMD") => Vendor::Amd,
+            Some("GenuineIntel") => Vendor::Intel,
+            _ => Vendor::Other,
+        },
+        phys_bits: cpu.phys_bits,
+        long_mode: cpu.long_mode,
+        gb_pages: !model.starts_with("qemu64"),
+        guest_phys_bits: model.split(',').find_map(|part| part.strip_prefix("guest-phys-bits=")?.parse().ok()),
+        family: machine.family,
+        ram_below_4g_end: layout.ram_below_4g.end,
+        ram_above_4g_end: layout.ram_above_4g.map(|ram| ram.end),
+        reserved_memory_end: layout.device_memory.map(|window| round_up(window.end)),
+        ht_entry: cpu.is_amd() && cpu.phys_bits >= 40 && machine.enforces_amd_1tb_hole,
+        x_pci_mmio64_mb,
+        root,
     }
 }
 

@@ -352,6 +352,20 @@ fn a_type_of_proxmox_becomes_one_of_proxmox() {
     assert_eq!(fixed, text.replace("pc-q35-6.2+pve1", "pc-q35-7.1+pve0"));
 }
 
+/// What Proxmox puts into the command line of every q35 guest leaves no verdict open, and its revisions are those of an
+/// alias, too.
+#[test]
+fn a_q35_guest_of_proxmox_is_known() {
+    let text = "kvm -id 1 -m 1228800 -cpu host -readconfig /usr/share/qemu-server/pve-q35-4.0.cfg \
+                -machine 'type=q35+pve0' -device vfio-pci,host=0000:41:00.0,bus=ich9-pcie-port-1";
+    for (newest, verdict) in [("pc-q35-7.0", Verdict::Fixable), ("pc-q35-9.2", Verdict::Pass)] {
+        let mut host = assumed("9.2").0;
+        host.aliases.insert("q35".to_owned(), newest.to_owned());
+        let evaluation = evaluate(&launch(text), &host, &Policy::default());
+        assert_eq!(evaluation.verdict, verdict, "{newest}: {:?}", evaluation.findings);
+    }
+}
+
 /// The host that these are for; QEMU's version is that of this machine.
 /// Recorded with `query-memory-devices` of QEMU 7.2.22 and 11.1.3, those of type 2.1 with 7.2.22.
 #[test]

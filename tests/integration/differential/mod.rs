@@ -4,6 +4,7 @@
 //! Three stacks answer: this machine's libvirt and QEMU, and those of two Debian releases, each with a libvirtd of its
 //! own. `IOVA_DIFF_SEED` and `IOVA_DIFF_CASES` choose the domains.
 
+mod bars;
 mod draw;
 mod fixes;
 mod generate;

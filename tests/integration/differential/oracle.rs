@@ -355,10 +355,10 @@ pub fn libvirt_facts(line: &[String]) -> Value {
 }
 
 /// QEMU went away instead of answering.
-struct Silent;
+pub struct Silent;
 
-/// A stopped machine to be asked over QMP.
-struct Qemu {
+/// A machine that starts stopped, to be asked over QMP.
+pub struct Qemu {
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
@@ -366,7 +366,7 @@ struct Qemu {
 }
 
 impl Qemu {
-    fn start(mut command: Command, arguments: &[String]) -> Result<Self, String> {
+    pub fn start(mut command: Command, arguments: &[String]) -> Result<Self, String> {
         let mut child = command
             // An option that misses its value has to be the last.
             .args(["-S", "-display", "none", "-nodefaults", "-qmp", "stdio"])
@@ -397,7 +397,7 @@ impl Qemu {
         Ok(qemu)
     }
 
-    fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value, Silent> {
+    pub fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value, Silent> {
         let mut question = json!({"execute": command});
         if arguments.is_object() {
             question["arguments"] = arguments.clone();
@@ -417,7 +417,7 @@ impl Qemu {
     }
 
     /// What QEMU said on stderr, without its warnings.
-    fn stderr(&mut self) -> String {
+    pub fn stderr(&mut self) -> String {
         self.input = None;
         let _ = self.child.kill();
         let text = self.errors.recv_timeout(PATIENCE).unwrap_or_default();

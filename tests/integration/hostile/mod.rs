@@ -1,6 +1,7 @@
 //! Inputs that are wrong, hostile or unreadable: each gives exit status 2 and one message with its place, in bounded
 //! time and memory, and the other inputs of the same call are evaluated all the same.
 
+mod command_lines;
 mod paths;
 mod sizes;
 mod streams;
@@ -68,22 +69,22 @@ fn make_pipe(path: &Path) {
 
 /// Evaluates every document in one call, between two guests that pass, and each one alone on standard input.
 fn assert_all(cases: &[Case]) {
-    assert_all_of(cases, "", &[]);
+    assert_all_of(cases, ("", "xml"), &[]);
 }
 
 /// The same of documents of which `--input` says what they are.
 fn assert_all_as(input: &str, cases: &[Case]) {
-    assert_all_of(cases, input, &["--input", input]);
+    assert_all_of(cases, (input, "xml"), &["--input", input]);
 }
 
-fn assert_all_of(cases: &[Case], suffix: &str, options: &[&str]) {
+fn assert_all_of(cases: &[Case], (suffix, extension): (&str, &str), options: &[&str]) {
     let folder = work_dir(&format!("hostile-{}{suffix}", cases[0].0));
     let (first, last) = (folder.join("-first.xml"), folder.join("-last.xml"));
     std::fs::write(&first, GOOD).expect("write a file");
     std::fs::write(&last, GOOD).expect("write a file");
     let mut paths = vec![first.clone()];
     for (name, document, ..) in cases {
-        let path = folder.join(format!("{name}.xml"));
+        let path = folder.join(format!("{name}.{extension}"));
         std::fs::write(&path, document).expect("write a file");
         paths.push(path);
     }

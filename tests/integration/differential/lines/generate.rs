@@ -194,7 +194,31 @@ fn accelerator(rng: &mut Rng, draft: &mut Draft) {
             draft.option(rng, "accel", other);
         }
         5 => draft.option(rng, "accel", format!("accel={kind}")),
+        6 => accelerators_that_are_not_there(rng, draft, kind),
         _ => draft.option(rng, "accel", kind),
+    }
+}
+
+/// QEMU passes over those that it does not have, and refuses to start where there is no other.
+fn accelerators_that_are_not_there(rng: &mut Rng, draft: &mut Draft, kind: &str) {
+    draft.has.insert("accelerators that are not there");
+    let none = rng.text(&["nosuch", "hvf", "KVM", "tcg:kvm"]).to_owned();
+    match rng.below(6) {
+        0 => {
+            draft.option(rng, "accel", none);
+            draft.option(rng, "accel", kind);
+        }
+        1 => {
+            draft.option(rng, "accel", kind);
+            draft.option(rng, "accel", none);
+        }
+        2 => draft.option(rng, "machine", format!("accel=nosuch:{kind}")),
+        3 => draft.option(rng, "M", format!("accel={kind}:")),
+        4 => {
+            draft.option(rng, "machine", "accel=nosuch");
+            draft.option(rng, "M", format!("accel={kind}"));
+        }
+        _ => draft.option(rng, "accel", none),
     }
 }
 
@@ -361,7 +385,8 @@ fn backend(rng: &mut Rng, draft: &mut Draft, prefix: &str, bytes: u64) -> String
     let text = match (rng.below(3), kind) {
         (0, "ram" | "memfd") => {
             draft.has.insert("JSON");
-            format!(r#"{{"qom-type":"memory-backend-{kind}","size":{bytes},"id":"{id}"}}"#)
+            let text = format!(r#"{{"qom-type":"memory-backend-{kind}","size":{bytes},"id":"{id}"}}"#);
+            if rng.percent(30) { text.replace('"', "'") } else { text }
         }
         (0, _) => {
             draft.has.insert("JSON");
@@ -392,6 +417,11 @@ fn device(rng: &mut Rng, draft: &mut Draft, number: u64) {
         1 => ("virtio-pmem-pci", "memaddr"),
         _ => ("pc-dimm", "addr"),
     };
+    // NVDIMMs have to be switched on.
+    let driver = if driver == "pc-dimm" && rng.percent(20) { "nvdimm" } else { driver };
+    if driver == "nvdimm" && rng.percent(85) {
+        draft.option(rng, "machine", "nvdimm=on");
+    }
     draft.has.insert(driver);
     let mut parts = vec![("memdev", memdev)];
     if rng.percent(60) {
@@ -518,7 +548,8 @@ fn beside(rng: &mut Rng, draft: &mut Draft) {
     }
 }
 
-/// Something that QEMU does not take.
+/// Something that QEMU does not take. Left out is what takes a list of all that a QEMU has: options, devices, models and
+/// features of CPUs.
 fn mistake(rng: &mut Rng, draft: &mut Draft) {
     const MISTAKES: &[(&str, &str)] = &[
         ("m", "4Q"),
@@ -527,11 +558,11 @@ fn mistake(rng: &mut Rng, draft: &mut Draft) {
         ("m", "slots=x"),
         ("m", "-4G"),
         ("m", "size=4GiB"),
-        ("cpu", "EPYC,phys-bits=99"),
+        ("m", "1.5"),
+        ("m", "0x1.8G"),
+        ("cpu", "EPYC,phys-bits=20"),
         ("cpu", "EPYC,phys-bits=x"),
         ("cpu", "EPYC,lm=maybe"),
-        ("cpu", "nosuch"),
-        ("cpu", "EPYC,nosuch=on"),
         ("global", "nosuch"),
         ("global", "driver=cpu,property=lm"),
         ("machine", "max-ram-below-4g=x"),
@@ -540,18 +571,32 @@ fn mistake(rng: &mut Rng, draft: &mut Draft) {
         ("numa", "node,memdev=nosuch"),
         ("numa", "node,mem=x"),
         ("numa", "nosuch"),
+        ("numa", "node,nodeid=5"),
+        ("numa", "node,nodeid=200"),
+        ("numa", "node,nodeid=0"),
+        ("numa", "node"),
+        ("numa", "node,foo=1"),
+        ("numa", "node,mem=1G,memdev=mem0"),
+        ("machine", "memory-backend=mem0"),
         ("object", "memory-backend-ram,id=x"),
         ("object", "memory-backend-ram,size=1G"),
         ("object", "memory-backend-ram,id=x,size=1Q"),
         ("object", "{\"qom-type\":\"memory-backend-ram\""),
+        ("object", "{\"qom-type\":\"memory-backend-ram\",\"id\":\"x\",\"size\":\"1G\"}"),
+        ("object", "memory-backend-ram,id=5,size=1G"),
+        ("object", "memory-backend-ram,id=mem0,size=1G"),
+        ("object", "rng-random,id=mem0"),
         ("device", "pc-dimm"),
         ("device", "pc-dimm,memdev=nosuch"),
-        ("device", "nosuch"),
+        ("device", "pc-dimm,memdev=mem0"),
+        ("device", "pc-dimm,memdev=mem0,node=1"),
+        ("device", "{\"driver\":\"pc-dimm\",\"memdev\":\"mem0\",\"addr\":\"0x1000000000\"}"),
+        ("device", "nvdimm,memdev=mem0"),
+        ("device", "virtio-rng-pci,id=d0"),
+        ("device", "virtio-rng-pci,id=0"),
         ("device", "{\"driver\":"),
         ("set", "device.nosuch.addr=1"),
         ("accel", "nosuch"),
-        ("nosuch", "1"),
-        ("readconfig", "/nosuch"),
     ];
     draft.has.insert("a mistake");
     let (name, value) = *rng.pick(MISTAKES);
