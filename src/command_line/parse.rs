@@ -260,9 +260,9 @@ impl CommandLine {
             "netdev" | "nic" => self.structured(given, ("type", Self::host_end), pending),
             "blockdev" => self.structured(given, ("driver", Self::host_end), pending),
             #[cfg(feature = "cli")]
-            "readconfig" if super::proxmox::is_known(value.text) => self.devices.extend(super::proxmox::devices(value)),
-            #[cfg(feature = "cli")]
             "bios" | "pflash" | "drive" | "fw_cfg" => self.firmware.option(name, value),
+            #[cfg(feature = "cli")]
+            "readconfig" if super::proxmox::is_known(value.text) => self.devices.extend(super::proxmox::devices(value)),
             // It may hold any other option.
             "readconfig" => self.not_modelled(option, value),
             _ => {}

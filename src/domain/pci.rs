@@ -29,8 +29,9 @@ pub struct PciDevice {
     pub span: Span,
 }
 
-/// The devices in the order in which libvirt gives them addresses (`qemuDomainAssignDevicePCISlots` in libvirt
-/// `src/qemu/qemu_domain_address.c`), without the PCI controllers.
+/// The devices in the order in which libvirt gives them addresses, without the PCI controllers
+/// (`qemuDomainAssignDevicePCISlots` in libvirt `src/qemu/qemu_domain_address.c`). Interfaces that are functions of the
+/// host's come right before other host devices.
 const ORDER: [&str; 15] = [
     "filesystem",
     "interface",
@@ -54,23 +55,34 @@ const ORDER: [&str; 15] = [
 pub struct PciDevices {
     /// The devices, in the order in which libvirt gives them addresses.
     pub listed: Vec<PciDevice>,
-    /// Whether there is a USB controller, or it says that there is none.
-    pub has_usb: bool,
-    /// Whether there is a memory balloon, or it says that there is none.
-    pub has_balloon: bool,
+    /// Before which of them a USB controller would come, if there is none, and it is not said that there is to be none.
+    pub without_usb: Option<usize>,
+    /// The same for a memory balloon.
+    pub without_balloon: Option<usize>,
 }
 
 /// What is said under `<devices>`.
 pub(super) fn pci_devices(devices: Option<Element<'_>>) -> PciDevices {
-    let Some(devices) = devices else { return PciDevices::default() };
-    let place = |device: &Element<'_>| ORDER.iter().position(|name| *name == device.name());
-    let mut elements: Vec<Element<'_>> = devices.children().filter(|device| place(device).is_some()).collect();
-    elements.sort_by_key(place);
+    let Some(devices) = devices else {
+        return PciDevices { listed: Vec::new(), without_usb: Some(0), without_balloon: Some(0) };
+    };
+    let place = |name: &str| ORDER.iter().position(|known| *known == name);
+    let place_of = |device: &Element<'_>| match device.name() {
+        "interface" if is_function(*device) => place("hostdev").map(|place| (place, false)),
+        name => place(name).map(|place| (place, true)),
+    };
+    let mut elements: Vec<((usize, bool), Element<'_>)> =
+        devices.children().filter_map(|device| Some((place_of(&device)?, device))).collect();
+    elements.sort_by_key(|(place, _)| *place);
+    let listed: Vec<(usize, PciDevice)> =
+        elements.into_iter().filter_map(|((place, _), device)| Some((place, pci_device(device)?))).collect();
+    let end_of = |name| listed.iter().filter(|(number, _)| Some(*number) <= place(name)).count();
     let mut controllers = devices.children_named("controller");
+    let has_usb = controllers.any(|controller| controller.value("type") == Some("usb"));
     PciDevices {
-        listed: elements.into_iter().filter_map(pci_device).collect(),
-        has_usb: controllers.any(|controller| controller.value("type") == Some("usb")),
-        has_balloon: devices.child("memballoon").is_some(),
+        without_usb: (!has_usb).then(|| end_of("controller")),
+        without_balloon: devices.child("memballoon").is_none().then(|| end_of("memballoon")),
+        listed: listed.into_iter().map(|(_, device)| device).collect(),
     }
 }
 

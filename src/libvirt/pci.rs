@@ -30,14 +30,22 @@ pub(super) fn write(domain: &Domain, family: Family, line: &mut CommandLine) {
     buses.ports(domain);
     let written = line.devices.iter().enumerate().rev().map(|(index, device)| (device.origin, index));
     let written: BTreeMap<Origin, usize> = written.collect();
-    let added = |driver, is_missing: bool| {
-        is_missing.then_some(PciDevice { driver, address: None, size: None, page_per_queue: false, span: domain.span })
-    };
-    let devices = &domain.pci;
-    let xhci = added("qemu-xhci", family == Family::Q35 && !devices.has_usb);
-    let balloon = added("virtio-balloon-pci", !devices.has_balloon);
+    let added = |driver| PciDevice { driver, address: None, size: None, page_per_queue: false, span: domain.span };
+    let (xhci, balloon) = (added("qemu-xhci"), added("virtio-balloon-pci"));
     // `qemuDomainDefAddDefaultDevices` of libvirt `src/qemu/qemu_postparse.c` adds these two.
-    for device in devices.listed.iter().chain(&xhci).chain(&balloon) {
+    let without_usb = domain.pci.without_usb.filter(|_| family == Family::Q35);
+    let missing = [(without_usb, &xhci), (domain.pci.without_balloon, &balloon)];
+    let mut devices: Vec<&PciDevice> = domain.pci.listed.iter().collect();
+    // From the end, so that the places hold.
+    for (at, device) in missing.into_iter().rev() {
+        if let Some(at) = at.filter(|&at| at <= devices.len()) {
+            devices.insert(at, device);
+        }
+    }
+    if let Some(first) = devices.iter().find(|device| device.address.is_none() && is_conventional(device)) {
+        buses.make_conventional(first.span);
+    }
+    for device in devices {
         let address = device.address.unwrap_or_else(|| buses.assign(device));
         let index = written.get(&Origin::Xml(device.span)).copied();
         place(device, index, &buses.name(address.bus), address, line);
@@ -145,9 +153,7 @@ impl Buses {
         if on_root {
             return self.next_on_root(false);
         }
-        if matches!(device.driver, "rtl8139" | "ivshmem-plain") {
-            let bus = self.conventional.unwrap_or_else(|| self.conventional_bridge(device.span));
-            self.conventional = Some(bus);
+        if let Some(bus) = self.conventional.filter(|_| is_conventional(device)) {
             return self.next_on(bus, 1, false);
         }
         let bus = self.free.pop().unwrap_or_else(|| self.new_port(device.span));
@@ -160,11 +166,17 @@ impl Buses {
         index
     }
 
-    fn conventional_bridge(&mut self, span: Span) -> u32 {
-        let port = self.free.pop().unwrap_or_else(|| self.new_port(span));
-        let index = self.next_index();
-        self.bridge("pcie-pci-bridge", index, PciAddress { bus: port, slot: 0, function: 0 }, true, span);
-        index
+    /// Makes the bus for devices that are not PCI Express; libvirt does before any device has an address.
+    fn make_conventional(&mut self, span: Span) {
+        if self.family == Family::Q35 {
+            // It comes with a port, and takes the first one that is free.
+            let new = self.new_port(span);
+            let index = self.next_index();
+            self.free.insert(0, new);
+            let port = self.free.pop().unwrap_or(new);
+            self.bridge("pcie-pci-bridge", index, PciAddress { bus: port, slot: 0, function: 0 }, true, span);
+            self.conventional = Some(index);
+        }
     }
 
     fn next_index(&mut self) -> u32 {
@@ -197,6 +209,11 @@ impl Buses {
     }
 }
 
+/// Whether a device is not PCI Express.
+fn is_conventional(device: &PciDevice) -> bool {
+    matches!(device.driver, "rtl8139" | "ivshmem-plain")
+}
+
 /// The device of a model of PCI controller (`virDomainControllerPCIModelName` in libvirt `src/conf/domain_conf.c`).
 fn driver(model: &str) -> Option<&'static str> {
     Some(match model {
@@ -210,4 +227,81 @@ fn driver(model: &str) -> Option<&'static str> {
         "pcie-expander-bus" => "pxb-pcie",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain;
+    use crate::xml::Document;
+
+    /// Where each device is, in the order of the command line: its driver, bus and address.
+    fn written(devices: &str, family: Family) -> Vec<String> {
+        let xml = format!("<domain type='kvm'><name>a</name><devices>{devices}</devices></domain>");
+        let domain = domain::read(&Document::parse(xml.as_bytes()).expect("well-formed")).expect("a domain");
+        let mut line = CommandLine::default();
+        domain.passthrough.iter().for_each(|device| super::super::attach(device, &mut line));
+        write(&domain, family, &mut line);
+        let of = |device: &Device| {
+            let value = |name: &str| device.properties.value(name).unwrap_or("-");
+            let name = if value("host") == "-" { device.driver.to_string() } else { value("host").to_owned() };
+            format!("{name} {} {}", value("bus"), value("addr"))
+        };
+        line.devices.iter().map(of).collect()
+    }
+
+    /// Expected values: what `virsh dumpxml` of libvirt 9.0.0 shows once such a domain is defined (the default adapter of
+    /// video and SATA left out).
+    #[test]
+    fn addresses_that_are_missing_are_libvirts() {
+        let q35 = "<controller type='pci' index='0' model='pcie-root'/>\
+            <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>\
+            <hostdev type='pci'><source><address bus='0x41' slot='0' function='0'/></source></hostdev>\
+            <disk type='file'><target dev='vda' bus='virtio'/></disk>\
+            <interface type='user'><model type='virtio'/></interface>\
+            <interface type='user'><model type='e1000'/></interface>\
+            <interface type='hostdev'><source><address type='pci' bus='0x42' slot='0' function='0'/></source></interface>\
+            <hostdev type='pci'><source><address bus='0x43' slot='0' function='0'/></source></hostdev>\
+            <rng model='virtio'/><shmem name='s'><model type='ivshmem-plain'/><size unit='M'>16</size></shmem>";
+        let mut all = written(q35, Family::Q35);
+        all.sort_unstable();
+        assert_eq!(
+            all,
+            [
+                "0000:41:00.0 pci.7 0x0.0x0",
+                "0000:42:00.0 pci.6 0x0.0x0",
+                "0000:43:00.0 pci.8 0x0.0x0",
+                "ivshmem-plain pci.4 0x2.0x0",
+                "pcie-pci-bridge pci.1 0x0.0x0",
+                "pcie-root-port pcie.0 0x2.0x0",
+                "pcie-root-port pcie.0 0x2.0x1",
+                "pcie-root-port pcie.0 0x2.0x2",
+                "pcie-root-port pcie.0 0x2.0x3",
+                "pcie-root-port pcie.0 0x2.0x4",
+                "pcie-root-port pcie.0 0x2.0x5",
+                "pcie-root-port pcie.0 0x2.0x6",
+                "pcie-root-port pcie.0 0x2.0x7",
+                "pcie-root-port pcie.0 0x3.0x0",
+                "qemu-xhci pci.3 0x0.0x0",
+                "rtl8139 pci.4 0x1.0x0",
+                "virtio-balloon-pci pci.9 0x0.0x0",
+                "virtio-blk-pci pci.5 0x0.0x0",
+                "virtio-net-pci pci.2 0x0.0x0",
+                "virtio-rng-pci pci.10 0x0.0x0",
+            ]
+        );
+    }
+
+    #[test]
+    fn addresses_that_are_there_stay() {
+        let place = |bus: u32, slot: u32| format!("<address type='pci' bus='{bus:#04x}' slot='{slot:#04x}'/>");
+        let devices = format!(
+            "<controller type='pci' index='5' model='pcie-root-port'><target hotplug='off'/>{}</controller>\
+             <controller type='usb' model='none'/><memballoon model='none'/>\
+             <hostdev type='pci'><source><address bus='0x41' slot='0' function='0'/></source>{}</hostdev>",
+            place(0, 4),
+            place(5, 0)
+        );
+        assert_eq!(written(&devices, Family::Q35), ["pcie-root-port pcie.0 0x4.0x0", "0000:41:00.0 pci.5 0x0.0x0"]);
+    }
 }

@@ -218,7 +218,12 @@ fn gb_pages(line: &CommandLine, host: &Host) -> Vec<bool> {
         _ if line.target == QemuTarget::I386 => vec![false],
         // QEMU's own translator has them.
         (true, Accelerator::Tcg) => vec![true],
-        (true, Accelerator::Kvm) => host.gb_pages.map_or_else(|| vec![true, false], |there| vec![there]),
+        (true, Accelerator::Kvm) => match host.gb_pages {
+            Some(there) => vec![there],
+            // AMD's CPUs have had them longer than an IOMMU (family 10h), and Intel's since the first with 46 bits.
+            None if host.cpu_vendor.as_deref() == Some(cpu::AMD) || host.phys_bits >= Some(46) => vec![true],
+            None => vec![true, false],
+        },
     }
 }
 
