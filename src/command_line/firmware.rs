@@ -45,7 +45,7 @@ const MOST_NODES: usize = 8;
 
 /// The name under which OVMF looks for the size of its window, in MiB (edk2 `OvmfPkg/Library/PlatformInitLib/MemDetect.c`,
 /// `PlatformGetFirstNonAddress`).
-const PCI_MMIO64_MB: &str = "opt/ovmf/X-PciMmio64Mb";
+pub(crate) const PCI_MMIO64_MB: &str = "opt/ovmf/X-PciMmio64Mb";
 
 /// What else firmware looks for: SeaBIOS 1.17 (`src/fw/pciinit.c`) and edk2 2024.11 (`MemDetect.c`).
 const OTHERS: [&str; 2] = ["opt/org.seabios/pci64", "opt/org.tianocore/PagingLevel"];

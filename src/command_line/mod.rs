@@ -27,6 +27,8 @@ mod words;
 pub(crate) use cpu::default_model;
 pub use cpu::{Cpu, CpuOptions, Model};
 #[cfg(feature = "cli")]
+pub(crate) use firmware::PCI_MMIO64_MB;
+#[cfg(feature = "cli")]
 pub use firmware::{Firmware, FirmwareOptions};
 #[cfg(feature = "cli")]
 pub use launch::Launch;

@@ -21,7 +21,7 @@ const OVMF: [Version; 9] = [
     Version::new(2023, 2),
     Version::new(2023, 8),
     Version::new(2024, 8),
-    Version::new(2025, 5),
+    Version::new(2025, 2),
     Version::new(2026, 2),
     Version::new(2026, 5),
     super::ovmf::NEWEST_READ,

@@ -2,6 +2,7 @@
 
 use super::{Change, Fix, FixSearch, is_relocated};
 use crate::address::{AMD_HT_START, GIB};
+use crate::command_line::PCI_MMIO64_MB;
 use crate::evaluate::Diagnosis;
 use crate::finding::{Finding, Severity};
 use crate::guest::Subject;
@@ -9,6 +10,10 @@ use crate::host::{FirmwareKind, Host};
 use crate::policy::{PhysBitsPolicy, Policy};
 use crate::qemu::cpu::{AMD, DEFAULT_PHYS_BITS};
 use crate::rules;
+
+/// The windows that OVMF can be told of, as powers of two in MiB: its default of 32 GiB to the most that it takes, 16 TiB
+/// (edk2 `OvmfPkg/Library/PlatformInitLib/MemDetect.c`, `PlatformGetFirstNonAddress`).
+const WINDOWS_MIB: std::ops::RangeInclusive<u32> = 15..=24;
 
 /// phys-bits of a host of which they are unknown.
 const USUAL_PHYS_BITS: u32 = 48;
@@ -72,10 +77,12 @@ impl FixSearch<'_> {
             self.note(
                 "other physical address bits may make room for BARs, and the policy does not allow it".to_owned(),
             );
+            self.advise_window(before, &[]);
             return None;
         }
         if let Some(reason) = self.draft.fixed_width() {
             self.note(format!("other physical address bits may make room for BARs, and {reason}"));
+            self.advise_window(before, &[]);
             return None;
         }
         let others: Vec<Change> = changes.iter().filter(|change| !change.is_width()).cloned().collect();
@@ -99,6 +106,7 @@ impl FixSearch<'_> {
                 );
             }
             self.note(format!("up to {most} physical address bits, which the host and its IOMMU have, are not enough"));
+            self.advise_window(before, &self.possible_bits(before));
             return None;
         };
         let moves_ram = is_relocated(&after) && !self.moved;
@@ -127,6 +135,27 @@ impl FixSearch<'_> {
             }
         }
         best.map(|(_, _, changes, after)| (changes, after))
+    }
+
+    /// Says which window OVMF could be told of: the smallest with the fewest phys-bits, those that the guest has or `bits`.
+    fn advise_window(&mut self, before: &Diagnosis, bits: &[u32]) {
+        let mut possible = before.facts.mmio64.iter().flat_map(|mmio64| &mmio64.possible);
+        if !possible.any(|possible| possible.kind == FirmwareKind::Ovmf) {
+            return;
+        }
+        let widths = bits.iter().filter_map(|&bits| Some((bits, self.draft.exact_widths(bits).into_iter().next()?)));
+        for (bits, width) in std::iter::once(None).chain(widths.map(Some)).map(Option::unzip) {
+            let changes = Vec::from_iter(width);
+            for mib in WINDOWS_MIB.map(|log| 1_u64 << log) {
+                let after = self.draft.with_window(&changes, mib);
+                let has = bits.is_none_or(|bits| after.facts.phys_bits == Some(bits));
+                if has && !after.stops() && !in_trouble(&after) {
+                    let bits = bits.map(|bits| format!(" and {bits} physical address bits")).unwrap_or_default();
+                    self.note(format!("with {PCI_MMIO64_MB}={mib}{bits} every BAR has its place; set it yourself"));
+                    return;
+                }
+            }
+        }
     }
 
     /// The most phys-bits with which BARs stay in reach.

@@ -5,7 +5,7 @@ use super::Change;
 use super::arguments;
 use super::rewrite;
 #[cfg(feature = "cli")]
-use crate::command_line::{Launch, Property};
+use crate::command_line::{Launch, PCI_MMIO64_MB, Property};
 use crate::domain::{CpuElement, CpuMode, Domain, MaxPhysAddr, MaxPhysAddrMode, MemoryModel, Sourced};
 use crate::evaluate::{Diagnosis, diagnose};
 use crate::guest::Subject;
@@ -68,6 +68,23 @@ impl<'a> Draft<'a> {
             }
             #[cfg(feature = "cli")]
             Subject::Launch(launch) => diagnose(&arguments::changed(launch, changes), self.host, self.policy),
+        }
+    }
+
+    /// What becomes of it with these changes and a window for BARs of this many MiB that OVMF is told of.
+    #[cfg(feature = "cli")]
+    pub fn with_window(&self, changes: &[Change], mib: u64) -> Diagnosis {
+        match self.subject {
+            Subject::Domain(domain) => self.diagnose_domain(domain, |domain| {
+                changes.iter().for_each(|change| apply(change, domain));
+                domain.fw_cfg.push((PCI_MMIO64_MB.to_owned(), Some(mib.to_string()), domain.span));
+            }),
+            Subject::Launch(launch) => {
+                let changed = arguments::changed(launch, changes);
+                let told = ["-fw_cfg".to_owned(), format!("name={PCI_MMIO64_MB},string={mib}")];
+                let all = changed.arguments.iter().cloned().chain(told).collect();
+                diagnose(&changed.with_arguments(all), self.host, self.policy)
+            }
         }
     }
 

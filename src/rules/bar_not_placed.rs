@@ -69,8 +69,8 @@ const PAGE: Page = Page {
              with 40 bits, a machine type of 7.1 or newer and 766 to 862 GiB of RAM (q35).",
         ),
         Text(
-            "The fw_cfg entry `opt/ovmf/X-PciMmio64Mb` sets the size of the window in MiB. OVMF up to 2025.02 takes it as \
-             a minimum; from 2025.05 on it is exact, and may make the window smaller.",
+            "The fw_cfg entry `opt/ovmf/X-PciMmio64Mb` sets the size of the window in MiB. OVMF takes it as a \
+             minimum; from 2025.05 on, and in 2025.02 of Debian 13, it is exact and may make the window smaller.",
         ),
     ],
     history: &[],

@@ -121,6 +121,6 @@ fn measured_bars_are_where_we_say() {
             differences.push(format!("{line}\n    we say {said:?}, exact: {exact}"));
         }
     }
-    assert_eq!(rows.len(), 166);
+    assert_eq!(rows.len(), 168);
     assert!(differences.is_empty(), "{} of {} differ:\n{}", differences.len(), rows.len(), differences.join("\n"));
 }
