@@ -123,6 +123,19 @@ mod tests {
         assert_eq!(placed(ovmf(2026, 11), &guest).1, Some(512));
     }
 
+    /// OVMF 2022.11 was seen to put the BAR at 3600 GiB, behind the padding of eight ports: its function has an I/O BAR.
+    #[test]
+    fn ports_of_old_ovmf_lose_their_padding_for_want_of_io_ports() {
+        let mut guest = Platform { phys_bits: 42, ..platform(GIB) };
+        let Some(Node::Port(port)) = guest.root.first().cloned() else { panic!("a port") };
+        guest.root.extend((1..14).map(|_| Node::Port(Port { children: Vec::new(), ..port.clone() })));
+        let old = place(ovmf(2022, 11), &guest);
+        assert_eq!((old.addresses[0], old.exact), (Some(3602 * GIB), false));
+        assert_eq!(super::ovmf::place_with(ovmf(2022, 11), &guest, true).addresses[0], Some(3600 * GIB));
+        let new = place(ovmf(2023, 8), &guest);
+        assert_eq!((new.addresses[0], new.exact), (Some(3584 * GIB), true));
+    }
+
     #[test]
     fn small_bars_stay_below_4_gib_in_old_seabios() {
         let placed = |version| {

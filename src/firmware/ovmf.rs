@@ -151,6 +151,13 @@ struct Rejected {
 
 /// Where OVMF of this version puts the BARs.
 pub(super) fn place(build: Build, platform: &Platform) -> Placement {
+    let placement = place_with(build, platform, false);
+    let same = build.version >= WITHOUT_IO_PADDING || placement == place_with(build, platform, true);
+    Placement { exact: placement.exact && same, ..placement }
+}
+
+/// The same, where all functions behind ports have I/O BARs, or none has.
+pub(super) fn place_with(build: Build, platform: &Platform, have_io: bool) -> Placement {
     let version = build.version;
     let window = Window::new(build, platform);
     let mut placement = Placement {
@@ -163,29 +170,63 @@ pub(super) fn place(build: Build, platform: &Platform) -> Placement {
     let mut rejected = Rejected::default();
     // `PciHostBridgeResourceAllocator`: until it fits, or nothing is left that can go.
     loop {
+        // `PciHostBridgeAdjustAllocation` looks at I/O ports first.
+        let io = (version < WITHOUT_IO_PADDING).then(|| io_port(platform, have_io, &rejected)).flatten();
         let mut collect = Collect { version, padding, rejected: &rejected, low: Vec::new() };
         let root = collect.root(&platform.root);
         let above = (window.size > 0).then(|| window.allocate(root.size, root.align)).flatten();
         // `NotifyPhase`: what does not fit above 4 GiB as a whole is tried below.
         let below = || allocate(round_up(low, root.align)?, low_end, root.size, root.align.min(1 << 31));
-        if let Some(base) = above.or_else(below) {
-            program(&root, base, &mut placement.addresses);
-            for id in collect.low {
-                if let Some(place) = placement.addresses.get_mut(id) {
-                    *place = Some(low);
+        match (above.or_else(below), io) {
+            (Some(base), None) => {
+                program(&root, base, &mut placement.addresses);
+                for id in collect.low {
+                    if let Some(place) = placement.addresses.get_mut(id) {
+                        *place = Some(low);
+                    }
                 }
+                // Below 4 GiB there are 32-bit BARs too, which may not fit then.
+                placement.exact = above.is_some() || root.size == 0;
+                return placement;
             }
-            // Below 4 GiB there are 32-bit BARs too, which may not fit then.
-            placement.exact = above.is_some() || root.size == 0;
-            return placement;
-        }
-        match largest(&root, true) {
-            Some(Resource { what: ResourceKind::Bar { function, .. }, .. }) => rejected.functions.push(*function),
-            Some(Resource { what: ResourceKind::Padding { port }, .. }) => rejected.paddings.push(*port),
-            // `EFI_ABORTED`: no BAR of the guest is programmed.
-            _ => return placement,
+            (Some(_), Some(port)) => rejected.paddings.push(port),
+            (None, io) => {
+                match (largest(&root, true), io) {
+                    (Some(Resource { what: ResourceKind::Bar { function, .. }, .. }), _) => {
+                        rejected.functions.push(*function);
+                    }
+                    (Some(Resource { what: ResourceKind::Padding { port }, .. }), _) if Some(*port) != io => {
+                        rejected.paddings.push(*port);
+                    }
+                    (_, Some(_)) => {}
+                    // `EFI_ABORTED`: no BAR of the guest is programmed.
+                    _ => return placement,
+                }
+                rejected.paddings.extend(io);
+            }
         }
     }
+}
+
+/// The first release that does not reserve I/O ports for each hot-plug capable port (27727338b2, `GetResourcePadding`).
+const WITHOUT_IO_PADDING: Version = Version::new(2023, 8);
+
+/// The port that loses its padding, of memory too, as there are not enough I/O ports for all: 40 KiB of q35 and 16 KiB of
+/// i440fx (`PlatformMemMapInitialization`), 4 KiB for each port and for the chipset. Of equal ones it is the last in the
+/// list, the first on the bus.
+fn io_port(platform: &Platform, have_io: bool, rejected: &Rejected) -> Option<usize> {
+    let most = match platform.family {
+        Family::Q35 => 9,
+        Family::I440fx => 3,
+    };
+    let ports = || {
+        let ports = platform.root.iter().filter_map(|node| if let Node::Port(port) = node { Some(port) } else { None });
+        ports.enumerate()
+    };
+    let is_padded = |&(number, port): &(usize, &Port)| port.hotplug && !rejected.paddings.contains(&number);
+    let has_window = |port: &(usize, &Port)| is_padded(port) || have_io && !port.1.children.is_empty();
+    let full = ports().filter(has_window).count() > most;
+    ports().find(is_padded).map(|(number, _)| number).filter(|_| full)
 }
 
 /// What a hot-plug capable port gets at least (`GetResourcePadding`; 9e6b552b4c, 2022.11).
