@@ -95,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn the_size_that_is_asked_for_counts_alone_from_2025_02_on() {
+    fn the_size_that_is_asked_for_counts_alone_from_2025_05_on() {
         let guest = Platform { phys_bits: 42, x_pci_mmio64_mb: Some(64 << 10), ..platform(32 * GIB) };
-        assert_eq!(placed(ovmf(2024, 11), &guest), (Some((3584, 4096)), Some(3584)));
-        assert_eq!(placed(ovmf(2025, 2), &guest), (Some((64, 128)), Some(64)));
+        assert_eq!(placed(ovmf(2025, 2), &guest), (Some((3584, 4096)), Some(3584)));
+        assert_eq!(placed(ovmf(2025, 5), &guest), (Some((64, 128)), Some(64)));
         let none = Platform { x_pci_mmio64_mb: Some(0), ..guest };
-        assert_eq!(placed(ovmf(2024, 11), &none), (Some((3584, 4096)), Some(3584)));
-        assert_eq!(placed(ovmf(2025, 2), &none), (None, None));
+        assert_eq!(placed(ovmf(2025, 2), &none), (Some((3584, 4096)), Some(3584)));
+        assert_eq!(placed(ovmf(2025, 5), &none), (None, None));
     }
 
     #[test]
