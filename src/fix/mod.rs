@@ -151,7 +151,7 @@ impl Change {
 impl std::fmt::Display for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Machine { from, to } => write!(f, "machine {from} → {to}"),
+            Self::Machine { from, to } => write!(f, "machine {} → {to}", quoted(from)),
             Self::EmulateBits(bits) => write!(f, "maxphysaddr emulate {bits}"),
             Self::PassHostBits => write!(f, "maxphysaddr passthrough"),
             Self::PciHole64(kib) => write!(f, "pcihole64 {}", text::size(kib.saturating_mul(1024))),

@@ -207,12 +207,12 @@ fn memory_refusal(line: &CommandLine, machine: &MachineType, ram: u64, qemu: Ver
     }
     let sized = line.nodes.iter().any(|node| matches!(node.memory, NodeMemory::Size(_)));
     if sized && machine.version > LAST_WITH_NODE_SIZES {
-        return Some(format!("machine type {} takes memdev= of a NUMA node, and not mem=", machine.name));
+        return Some(format!("machine type {} takes memdev= of a NUMA node, and not mem=", quoted(&machine.name)));
     }
     let memory = line.memory.as_ref()?;
     let maxmem = memory.maxmem?.value;
     if !machine.has_reserved_memory() {
-        return Some(format!("machine type {} has no memory hotplug", machine.name));
+        return Some(format!("machine type {} has no memory hotplug", quoted(&machine.name)));
     }
     if memory.slots() > memory_device::MAX_SLOTS {
         return Some(format!("{} memory slots, QEMU has at most {}", memory.slots(), memory_device::MAX_SLOTS));

@@ -7,7 +7,7 @@ use crate::guest::{Exposure, Guest};
 use crate::host::Reserved;
 use crate::machine::Flavor;
 use crate::qemu::layout::FIRST_RELOCATING_QEMU;
-use crate::text;
+use crate::text::{self, quoted};
 
 /// Names a reserved range.
 pub(super) fn reserved_name(reserved: Reserved) -> String {
@@ -81,7 +81,7 @@ pub(super) fn cause(guest: &Guest<'_>) -> Option<String> {
                 format!("behaves like QEMU {}.{}, older than 7.1", machine.version.major, machine.version.minor)
             }
         };
-        Some(format!("machine type {} {older}, so QEMU does not move RAM above 1 TiB", machine.name))
+        Some(format!("machine type {} {older}, so QEMU does not move RAM above 1 TiB", quoted(&machine.name)))
     } else if !cpu.is_amd() {
         let vendor = cpu.vendor.as_deref().unwrap_or("not known");
         Some(format!("QEMU moves RAM above 1 TiB for AuthenticAMD only, and the guest's CPU vendor is {vendor}"))

@@ -6,6 +6,7 @@ use super::{Refuser, Rule};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::machine::Flavor;
+use crate::text::quoted;
 use crate::version::Version;
 
 pub(crate) const RULE: Rule = Rule {
@@ -38,7 +39,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(label) = label else { return };
     let span = guest.machine_span();
     let refuser = guest.subject.refuser();
-    let message = format!("{refuser}: the host's QEMU does not have machine type {}", machine.name);
+    let message = format!("{refuser}: the host's QEMU does not have machine type {}", quoted(&machine.name));
     findings.push(Finding::new(RULE.id, Severity::Error, message, span, label));
 }
 

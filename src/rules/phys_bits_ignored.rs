@@ -8,6 +8,7 @@ use crate::domain::MaxPhysAddrMode;
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::libvirt::{LIMIT_SINCE, MAXPHYSADDR_SINCE};
+use crate::text::quoted;
 
 pub(crate) const RULE: Rule = Rule {
     id: "phys-bits-ignored",
@@ -60,7 +61,7 @@ fn host_bits(guest: &Guest<'_>, model: &Model, host: &str, max: &str) -> String 
         Model::Host => format!("{host} takes the host's bits"),
         Model::Max => format!("{max} takes the host's bits"),
         _ if guest.line.cpu_options().host_phys_bits == Some(true) => "host-phys-bits takes the host's bits".to_owned(),
-        _ => format!("machine type {} gives every CPU the host's bits", guest.setting.machine.name),
+        _ => format!("machine type {} gives every CPU the host's bits", quoted(&guest.setting.machine.name)),
     }
 }
 

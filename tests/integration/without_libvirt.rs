@@ -366,6 +366,23 @@ fn a_q35_guest_of_proxmox_is_known() {
     }
 }
 
+#[test]
+fn a_message_is_one_line_whatever_the_machine_type_is_called() {
+    for machine in ["pc-q35-6.2+pve\n1", "pc-q35-\n3", "q35+pve\n0", "pc-i440fx-0.9\n"] {
+        let text =
+            format!("kvm -m 1228800,slots=1,maxmem=4T -cpu host -machine '{machine}' -device vfio-pci,host=41:00.0");
+        let mut host = assumed("9.2").0;
+        for machines in [vec![], vec!["pc-q35-7.2".to_owned()]] {
+            host.machines = machines;
+            let evaluation = evaluate(&launch(&text), &host, &Policy::default());
+            let fix = evaluation.fix.iter().flat_map(|fix| fix.changes.iter().map(ToString::to_string));
+            let messages: Vec<String> =
+                evaluation.findings.iter().map(|finding| finding.message()).chain(fix).collect();
+            assert!(!messages.is_empty() && messages.iter().all(|message| !message.contains('\n')), "{messages:?}");
+        }
+    }
+}
+
 /// The host that these are for; QEMU's version is that of this machine.
 /// Recorded with `query-memory-devices` of QEMU 7.2.22 and 11.1.3, those of type 2.1 with 7.2.22.
 #[test]
