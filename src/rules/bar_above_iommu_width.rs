@@ -61,18 +61,7 @@ const PAGE: Page = Page {
         shared::WINDOW,
     ],
     history: &[],
-    errors: &[
-        ErrorText {
-            by: Program::Qemu,
-            when: "a warning in the guest's log when the guest's firmware enables the BAR",
-            text: "VFIO_MAP_DMA failed: Invalid argument",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "the same in QEMU 10, of the first BAR only",
-            text: "0000:41:00.0: PCI peer-to-peer transactions on BARs are not supported.",
-        },
-    ],
+    errors: &[shared::BAR_NOT_MAPPED[0], shared::BAR_NOT_MAPPED[1]],
     fix: &[
         Text("A guest with no more bits than the IOMMU has (libvirt 9.3 or newer has `limit`):"),
         Xml("<cpu mode='host-passthrough'>\n\

@@ -42,6 +42,20 @@ pub(crate) const DEFAULT_BITS: Block = Text(
      `<maxphysaddr>`, since 8.7.",
 );
 
+/// What QEMU says of a BAR that VFIO does not map for DMA, before 10 and since.
+pub(crate) const BAR_NOT_MAPPED: [ErrorText; 2] = [
+    ErrorText {
+        by: Program::Qemu,
+        when: "a warning in the guest's log when the guest's firmware enables the BAR",
+        text: "VFIO_MAP_DMA failed: Invalid argument",
+    },
+    ErrorText {
+        by: Program::Qemu,
+        when: "the same in QEMU 10, of the first BAR only",
+        text: "0000:41:00.0: PCI peer-to-peer transactions on BARs are not supported.",
+    },
+];
+
 /// What VFIO's refusal looks like.
 pub(crate) const VFIO_MAP: ErrorText =
     ErrorText { by: Program::Qemu, when: "first of two lines", text: "VFIO_MAP_DMA failed: Invalid argument" };

@@ -12,7 +12,7 @@ mod lines;
 pub mod oracle;
 mod raw;
 
-use crate::common::{Differences, Profile, check, expect, note, skip, work_dir};
+use crate::common::{Differences, check, expect, note, skip, work_dir};
 use draw::Rng;
 use generate::Inventory;
 use iova_preflight::io::detect::detect;
@@ -117,16 +117,7 @@ fn match_stack(stack: &str) {
     std::fs::write(work.join("answers"), text.collect::<String>()).expect("keep the answers");
 
     let profile = work.join("host.toml");
-    Profile {
-        vendor,
-        phys_bits: host_bits,
-        kvm: inventory.kvm,
-        qemu: oracle.qemu_version.clone(),
-        pc: oracle.pc.clone(),
-        q35: oracle.q35.clone(),
-        libvirt: oracle.libvirt_version.clone(),
-    }
-    .write(&profile);
+    oracle.profile(vendor, host_bits, inventory.kvm).write(&profile);
     let guests = check(&profile, &files);
     let diffs = compare(&files, &answers, &guests, seed, &oracle);
     diffs.assert_none(&format!(

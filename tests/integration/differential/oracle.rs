@@ -1,6 +1,6 @@
 //! The real programs: what libvirt makes of a domain, and what QEMU builds from that.
 
-use crate::common::PATIENCE;
+use crate::common::{PATIENCE, Profile};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -114,6 +114,19 @@ impl Oracle {
         let number = |part: &str| version["qemu"][part].as_u64().unwrap_or_default();
         self.qemu_version = format!("{}.{}.{}", number("major"), number("minor"), number("micro"));
         Ok(())
+    }
+
+    /// A host with this CPU that has these programs.
+    pub fn profile(&self, vendor: String, phys_bits: u64, kvm: bool) -> Profile {
+        Profile {
+            vendor,
+            phys_bits,
+            kvm,
+            qemu: self.qemu_version.clone(),
+            pc: self.pc.clone(),
+            q35: self.q35.clone(),
+            libvirt: self.libvirt_version.clone(),
+        }
     }
 
     /// The root of the stack, as the stack sees it.

@@ -1,7 +1,7 @@
 //! Raw QEMU arguments and overrides, which libvirt passes on unseen: what the real QEMU makes of them and what we say.
 
 use super::{ALONE, OUTSIDE, Overcommit, host_cpu};
-use crate::common::{Differences, Profile, check, expect, note, skip, work_dir, xml_files};
+use crate::common::{Differences, check, expect, note, skip, work_dir, xml_files};
 use crate::integration::differential::oracle::Oracle;
 use std::path::{Path, PathBuf};
 
@@ -125,16 +125,7 @@ fn raw_arguments_are_merged_as_qemu_merges_them() {
     let files = domains(&work);
     let (vendor, phys_bits) = host_cpu();
     let profile = work.join("host.toml");
-    Profile {
-        vendor,
-        phys_bits,
-        kvm: true,
-        qemu: oracle.qemu_version.clone(),
-        pc: oracle.pc.clone(),
-        q35: oracle.q35.clone(),
-        libvirt: oracle.libvirt_version.clone(),
-    }
-    .write(&profile);
+    oracle.profile(vendor, phys_bits, true).write(&profile);
     let guests = check(&profile, &files);
     let mut diffs = Differences::default();
     for file in &files {

@@ -7,7 +7,7 @@ mod switches;
 
 use super::oracle::Oracle;
 use super::{ALONE, CASES, OUTSIDE, Overcommit, SEED, host_cpu, kvm, number, tree};
-use crate::common::{Differences, Profile, check, expect, note, skip, work_dir};
+use crate::common::{Differences, check, expect, note, skip, work_dir};
 use crate::integration::differential::draw::Rng;
 use generate::Inventory;
 use serde_json::{Value, json};
@@ -71,16 +71,7 @@ fn match_stack(stack: &str) {
     std::fs::write(work.join("answers"), text.collect::<String>()).expect("keep the answers");
     let profile = work.join("host.toml");
     let (vendor, phys_bits) = host_cpu();
-    Profile {
-        vendor,
-        phys_bits,
-        kvm: inventory.kvm,
-        qemu: oracle.qemu_version.clone(),
-        pc: oracle.pc.clone(),
-        q35: oracle.q35.clone(),
-        libvirt: oracle.libvirt_version.clone(),
-    }
-    .write(&profile);
+    oracle.profile(vendor, phys_bits, inventory.kvm).write(&profile);
     let guests = check(&profile, &files);
     let mut diffs = Differences::default();
     let mut counts = BTreeMap::<&str, usize>::new();
