@@ -28,7 +28,9 @@ fn the_profile_of_a_real_host_evaluates_as_the_host_does() {
     ] {
         assert!(profile.lines().any(|known| known == line), "{line}\n{profile}");
     }
-    assert!(!profile.contains(" is missing:"), "{profile}");
+    // No kernel tells how wide AMD's is.
+    let missing: Vec<&str> = profile.lines().filter(|line| line.contains(" is missing:")).collect();
+    assert_eq!(missing, ["# address_bits is missing: What the kernel shows of AMD's differs between its"], "{profile}");
     let file = world.files().join("host.toml");
     std::fs::write(&file, &profile).expect("written");
 
