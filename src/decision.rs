@@ -175,7 +175,7 @@ fn advice(operation: Operation, name: &str, evaluation: &Evaluation) -> String {
         }
         None => {
             let tried: Vec<&str> = evaluation.tried.iter().map(String::as_str).collect();
-            format!("no rewrite helps: {}", tried.join("; "))
+            format!("no automatic fix: {}", tried.join("; "))
         }
     }
 }

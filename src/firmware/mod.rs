@@ -80,6 +80,13 @@ mod tests {
     }
 
     #[test]
+    fn a_window_of_ovmf_ends_at_the_reserved_range() {
+        let guest = Platform { x_pci_mmio64_mb: Some(512 << 10), ..platform(64 * GIB) };
+        assert_eq!(placed(ovmf(2025, 2), &guest), (Some((512, 1012)), Some(512)));
+        assert_eq!(placed(ovmf(2022, 11), &guest), (Some((512, 1024)), Some(512)));
+    }
+
+    #[test]
     fn guest_phys_bits_make_ovmf_believe_a_width_from_2024_08_on() {
         let guest = Platform { vendor: Vendor::Intel, guest_phys_bits: Some(39), ..platform(16 * GIB) };
         assert_eq!(placed(ovmf(2024, 5), &guest), (Some((32, 64)), Some(32)));

@@ -67,6 +67,12 @@ impl Window {
         window
     }
 
+    /// What of it can be allocated, or all of it where nothing can: it lies in RAM.
+    fn usable(&self) -> Option<GpaRange> {
+        let usable = self.end.saturating_sub(self.base);
+        GpaRange::with_size(self.base, if usable > 0 { usable } else { self.size })
+    }
+
     /// Where a block of that size and alignment goes (`AllocateResource`, PciHostBridgeDxe/PciHostBridge.c).
     fn allocate(&self, size: u64, align: u64) -> Option<u64> {
         allocate(self.base, self.end, size, align)
@@ -160,11 +166,7 @@ pub(super) fn place(build: Build, platform: &Platform) -> Placement {
 pub(super) fn place_with(build: Build, platform: &Platform, have_io: bool) -> Placement {
     let version = build.version;
     let window = Window::new(build, platform);
-    let mut placement = Placement {
-        window: GpaRange::with_size(window.base, window.size),
-        addresses: vec![None; platform.ids()],
-        exact: true,
-    };
+    let mut placement = Placement { window: window.usable(), addresses: vec![None; platform.ids()], exact: true };
     let padding = padding(version, window.size);
     let (low, low_end) = low_hole(version, platform);
     let mut rejected = Rejected::default();

@@ -105,7 +105,9 @@ impl FixSearch<'_> {
                     "a larger <pcihole64> moves RAM, and BARs with it, with machine types of 7.1 and newer".to_owned(),
                 );
             }
-            self.note(format!("up to {most} physical address bits, which the host and its IOMMU have, are not enough"));
+            self.note(format!(
+                "no number of physical address bits makes room for all BARs; the host and its IOMMU allow up to {most}"
+            ));
             self.advise_window(before, &self.possible_bits(before));
             return None;
         };
@@ -150,8 +152,8 @@ impl FixSearch<'_> {
                 let after = self.draft.with_window(&changes, mib);
                 let has = bits.is_none_or(|bits| after.facts.phys_bits == Some(bits));
                 if has && !after.stops() && !in_trouble(&after) {
-                    let bits = bits.map(|bits| format!(" and {bits} physical address bits")).unwrap_or_default();
-                    self.note(format!("with {PCI_MMIO64_MB}={mib}{bits} every BAR has its place; set it yourself"));
+                    let bits = bits.map(|bits| format!(", with {bits} physical address bits")).unwrap_or_default();
+                    self.note(format!("set {PCI_MMIO64_MB} to {mib} by hand{bits}; then every BAR fits"));
                     return;
                 }
             }

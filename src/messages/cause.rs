@@ -99,6 +99,11 @@ const FIX: Block = Shell(
     "iova-preflight check --connect qemu:///system --domain NAME           # what collides\n\
      iova-preflight fix --connect qemu:///system --domain NAME --dry-run   # what would change",
 );
+/// What a BAR's warning needs: `fix` alone leaves a guest as it is that starts.
+const FIX_BARS: Block = Shell(
+    "iova-preflight check --connect qemu:///system --domain NAME                      # where BARs go\n\
+     iova-preflight fix --warnings --connect qemu:///system --domain NAME --dry-run   # what would change",
+);
 const RESERVED: Block = Shell("cat /sys/bus/pci/devices/0000:41:00.0/iommu_group/reserved_regions");
 const WIDTH: Block = Shell(
     "dmesg | grep -iE 'DMAR: Host address width|AMD-Vi'   # the width of the host's IOMMU\n\
@@ -177,7 +182,7 @@ pub static ANSWERS: &[Answer] = &[
                 "If no device has to reach another one directly, no action is needed. Otherwise give the guest a machine \
                  type of 7.1 or newer and 41 or more physical address bits, so that firmware places BARs above 1 TiB:",
             ),
-            FIX,
+            FIX_BARS,
         ],
         rule: Some("bar-in-reserved-range"),
     },
@@ -235,8 +240,10 @@ pub static ANSWERS: &[Answer] = &[
         ],
         fix: &[
             Text(
-                "If the guest works, no action is needed. Otherwise claim no more bits than the IOMMU has (libvirt 9.3):",
+                "If the guest works, no action is needed. Otherwise claim no more bits than the IOMMU has (libvirt 9.3); on \
+                 the host, this finds how many:",
             ),
+            FIX_BARS,
             LESS_BITS,
             Text("What the host has:"),
             WIDTH,
@@ -373,7 +380,11 @@ pub static ANSWERS: &[Answer] = &[
         because: "Memory or a BAR of the guest lies above the physical address width of the host's CPU. The guest's CPU \
                   claims more bits than the host has, and firmware places BARs at the top of them. QEMU ends.",
         is_not: &[NOT_MEMLOCK, "the IOMMU: this is KVM, and happens without passthrough devices too"],
-        fix: &[Text("Claim no more bits than the host has:"), LESS_BITS, WIDTH],
+        fix: &[
+            Text("Claim as many bits as the host has:"),
+            Xml("<cpu mode='host-passthrough'>\n  <maxphysaddr mode='passthrough'/>\n</cpu>"),
+            WIDTH,
+        ],
         rule: Some("bar-above-host-width"),
     },
     Answer {
@@ -396,9 +407,10 @@ pub static ANSWERS: &[Answer] = &[
                   and OVMF 2023.02 and newer do so with 40 physical address bits and RAM that ends above 768 GiB.",
         is_not: &["the IOMMU: no address was refused", "a defective device"],
         fix: &[
-            Text("Give the guest 42 or more physical address bits, so that BARs are placed above its RAM:"),
-            Xml("<cpu mode='host-passthrough'>\n  <maxphysaddr mode='passthrough'/>\n</cpu>"),
-            CHECK,
+            Text(
+                "Give the guest 41 or more physical address bits, so that BARs are placed above its RAM; this finds how many:",
+            ),
+            FIX_BARS,
         ],
         rule: Some("bar-in-ram"),
     },
@@ -415,11 +427,9 @@ pub static ANSWERS: &[Answer] = &[
             "Above 4G Decoding of the host's BIOS, unless the host's own kernel says so",
         ],
         fix: &[
-            Text(
-                "Give the guest more physical address bits. With OVMF a window can be asked for, in MiB, large enough for \
-                 all BARs and their alignment:",
-            ),
-            Xml("<cpu mode='host-passthrough'>\n  <maxphysaddr mode='passthrough'/>\n</cpu>"),
+            Text("Give the guest more physical address bits; on its host, this finds how many:"),
+            FIX_BARS,
+            Text("Or ask OVMF for a larger window, in MiB: a power of two that holds all BARs:"),
             Shell("qemu-system-x86_64 … -fw_cfg name=opt/ovmf/X-PciMmio64Mb,string=1048576"),
             Text("What the guest has:"),
             Shell("dmesg | grep -E 'BAR [0-9]|bridge window'    # in the guest"),
@@ -894,6 +904,17 @@ mod tests {
             assert!(!answer.headline.ends_with('.') && answer.because.ends_with('.'), "{}", answer.id);
             let known = answer.rule.is_none_or(|rule| crate::rules::rule(rule).is_some());
             assert!(known, "{}: there is no rule {:?}", answer.id, answer.rule);
+            // A guest with BARs in trouble starts: `fix` alone would leave it as it is.
+            let fixes: Vec<&str> = answer
+                .fix
+                .iter()
+                .filter_map(|block| match block {
+                    Shell(text) if text.contains("iova-preflight fix") => Some(*text),
+                    _ => None,
+                })
+                .collect();
+            let about_bars = answer.rule.is_some_and(|rule| rule.starts_with("bar-"));
+            assert!(fixes.iter().all(|fix| fix.contains("--warnings") == about_bars), "{}: {fixes:?}", answer.id);
         }
     }
 }

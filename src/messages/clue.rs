@@ -270,12 +270,18 @@ pub(super) fn call(spot: &Spot<'_>) -> Option<Clue> {
     let arguments = spot.after("(")?;
     let end = arguments.iter().position(|&byte| byte == b')')?;
     let (arguments, rest) = arguments.split_at(end);
-    let mut numbers = arguments.split(|&byte| byte == b',').map(number);
-    let (_, iova, size) = (numbers.next()?, numbers.next()??, numbers.next()??);
+    let range = match arguments.trim_ascii() {
+        // As people quote it.
+        b"..." | b"\xe2\x80\xa6" => None,
+        arguments => {
+            let mut numbers = arguments.split(|&byte| byte == b',').map(number);
+            let (_, iova, size) = (numbers.next()?, numbers.next()??, numbers.next()??);
+            GpaRange::with_size(iova, size)
+        }
+    };
     let rest = trimmed(trimmed(rest.get(1..)?).strip_prefix(b"=")?);
     let (error, _) = digits(rest.strip_prefix(b"-")?, 10)?;
     let region = region(spot);
-    let range = GpaRange::with_size(iova, size);
     let warning = spot.has("warning: vfio_container_dma_map");
     let memory = match &region {
         _ if warning => Some(MappedMemory::Bar),
@@ -353,6 +359,10 @@ mod tests {
         }
         for text in ["vfio_dma_map(", "vfio_dma_map()", "vfio_dma_map(a, b, c) = -1", "vfio_dma_map(1, 2, 3, 4) = 22"] {
             assert_eq!(call(&spot(text)), None, "{text}");
+        }
+        for text in ["vfio_dma_map(…) = -22", "vfio_dma_map(...) = -22 (Invalid argument)"] {
+            let clue = call(&spot(text)).expect("a call");
+            assert_eq!((clue.error, clue.range), (Some(-22), None), "{text}");
         }
         let huge = call(&spot("vfio_dma_map(0x1, 0xffffffffffffffff, 0xffffffffffffffff, 0x1) = -22")).expect("a call");
         assert_eq!(huge.range, None);

@@ -702,7 +702,7 @@ pub static WORDINGS: &[Wording] = &[
     },
     Wording {
         words: "iommu width (",
-        with: &[") is not sufficient for the mapped address ("],
+        with: &[") is not sufficient"],
         by: Speaker::HostKernel,
         forms: &["intel_iommu_map: iommu width (39) is not sufficient for the mapped address (8800001000)"],
         source: "intel_iommu_map, drivers/iommu/intel/iommu.c",

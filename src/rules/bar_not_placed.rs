@@ -40,7 +40,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(trouble) = bars::trouble(mmio64, |possible| hits(guest, mmio64, possible)) else { return };
     let title = trouble.title("gets no address", "get no address", "may get no address");
     let firmware = &trouble.firmware.firmware;
-    let why = match trouble.firmware.window {
+    let window = match trouble.firmware.window {
         Some(window) if bars::in_memory(guest, window).is_some() => {
             format!("the window of {firmware} for 64-bit BARs, {}, lies in RAM", text::range(window))
         }
@@ -49,7 +49,11 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         }
         None => format!("{firmware} has no room for it"),
     };
-    let cause = format!("the guest starts without the device's memory; {why}");
+    let unknown = match mmio64.possible.len() {
+        0 | 1 => "",
+        _ => "; the version of the guest's firmware is unknown, and others may have room",
+    };
+    let cause = format!("the guest starts without the device's memory; {window}{unknown}");
     findings.push(trouble.finding(RULE.id, Severity::Warning, title, cause));
 }
 
@@ -114,6 +118,16 @@ mod tests {
         let none = [("OVMF 2025.02", Some((896, 1024)), &[None; 4][..])];
         let findings = found(&RULE, &BarCase { bars: &[128; 4], placed: &none, ..BarCase::default() });
         assert!(findings[0].1.ends_with("and 3 more get no address"), "{findings:?}");
+    }
+
+    #[test]
+    fn of_unknown_firmware_it_says_so() {
+        let placed =
+            [("OVMF 2026.08", Some((896, 1024)), &[Some(896)][..]), ("OVMF 2022.08", Some((64, 96)), &[None][..])];
+        let findings = found(&RULE, &BarCase { bars: &[128], placed: &placed, ..BarCase::default() });
+        assert!(findings[0].1.ends_with("may get no address"), "{findings:?}");
+        assert!(findings[0].2.contains("the window of OVMF 2022.08"), "{findings:?}");
+        assert!(findings[0].2.ends_with("firmware is unknown, and others may have room"), "{findings:?}");
     }
 
     /// OVMF 2025.02 with 800 GiB: no 64-bit BAR has an address.

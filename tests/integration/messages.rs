@@ -132,6 +132,8 @@ fn the_status_says_whether_something_is_known() {
     assert_eq!(status(&["group", "1", "is", "not", "viable"], None), Some(0));
     assert_eq!(status(&["-device", "vfio-pci: group 1 is not viable"], None), Some(0), "a text that begins with -");
     assert_eq!(status(&["--", "--format of group 1 is not viable"], None), Some(0));
+    assert_eq!(status(&["iommu width (39) is not sufficient"], None), Some(0), "cut short");
+    assert_eq!(status(&["vfio_dma_map(…) = -22"], None), Some(0), "as people quote it");
     assert_eq!(status(&["it does not work"], None), Some(1));
     assert_eq!(status(&[""], None), Some(1));
     assert_eq!(status(&["-"], Some(b"")), Some(1));

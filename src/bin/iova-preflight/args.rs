@@ -82,10 +82,10 @@ At its start it evaluates every guest that is defined, then each when it is defi
 standard error, with priorities where that leads to the journal. With `rewrite = true` under `[watch]` in the policy, \
 it redefines what can be fixed, as `fix --connect --domain` does. Guests without a definition are left to the hook.
 
-It goes on until it is asked to end, with SIGTERM or SIGINT; a libvirt that goes is waited for.";
+It goes on until it is asked to end, with SIGTERM or SIGINT; it reconnects when libvirt goes away.";
 
 const MAP_HELP: &str = "\
-Exit status: 0 the map was drawn, whatever is to be said of it; 2 there is none, or the input could not be read.";
+Exit status: 0 a map was printed, whatever the findings; 2 there is none, or the input could not be read.";
 
 /// What `check` and `fix` both take.
 #[derive(Debug, Args)]
@@ -108,7 +108,7 @@ pub(crate) struct CommonArgs {
     #[arg(long, value_name = "FILE|none")]
     pub policy: Option<PathBuf>,
 
-    /// Print nothing but errors, and what is asked for explicitly; the exit status says it all
+    /// Suppress all output except errors; the exit status tells the verdict
     #[arg(short, long)]
     pub quiet: bool,
 }
@@ -128,7 +128,7 @@ pub(crate) struct CheckArgs {
 
     /// Evaluate every QEMU that runs on this host instead, whoever started it: whether it would start again, with the
     /// devices it has by now. Root sees all of them
-    #[arg(long, conflicts_with_all = ["paths", "connect"])]
+    #[arg(long, conflicts_with_all = ["paths", "connect", "domain", "input"])]
     pub running: bool,
 
     /// Print the memory map of every guest, and what is merely good to know
@@ -324,7 +324,7 @@ pub(crate) enum ExplainFormat {
 const HOST_HELP: &str = "\
 What is printed is a host profile: facts and, as comments, where each came from, and what follows where one is missing. \
 `iova-preflight host > epyc.toml` keeps it, `iova-preflight check --host epyc.toml` evaluates for it on any machine. As \
-root more is known: QEMU's machine types stand in a folder that others cannot read.";
+root more is known: QEMU's machine types are in a folder that others cannot read.";
 
 #[derive(Debug, Args)]
 pub(crate) struct HostArgs {

@@ -13,7 +13,7 @@ use crate::stderr;
 
 /// Says why nothing helps.
 pub(crate) fn explain_block(evaluated: &Evaluated<'_>) {
-    stderr::line(&format!("{}: no rewrite helps", evaluated.name));
+    stderr::line(&format!("{}: no automatic fix", evaluated.name));
     for tried in &evaluated.evaluation.tried {
         stderr::line(&format!("  {tried}"));
     }
