@@ -129,20 +129,19 @@ fn may_be_newer(name: &str) -> bool {
 fn finding(subject: Subject<'_>, unknown: &Unknown, listed: bool, severity: Severity, consequence: &str) -> Finding {
     let shown = quoted(&unknown.name);
     let title = match (unknown.alias, subject.machine_span().is_some()) {
-        (true, true) => format!("what machine type {shown} is an alias of is up to the host's QEMU"),
-        (true, false) => "the machine type is up to the host's QEMU".to_owned(),
-        (false, _) if listed => format!("machine type {shown} is not known to this program"),
+        (true, true) => format!("which machine type {shown} stands for depends on the host's QEMU"),
+        (true, false) => "no machine type is given: which it is depends on the host's QEMU".to_owned(),
+        (false, _) if listed => format!("machine type {shown} is unknown to this program"),
         (false, _) if may_be_newer(&unknown.name) => {
-            format!("machine type {shown} is not known: it may be newer than this program")
+            format!("machine type {shown} is unknown: it may be newer than this program")
         }
         (false, _) => {
-            format!("machine type {shown} is not known: no QEMU up to {}.{} has it", NEWEST.major, NEWEST.minor)
+            format!("machine type {shown} is unknown: no QEMU up to {}.{} has it", NEWEST.major, NEWEST.minor)
         }
     };
-    let remedy =
-        if unknown.alias { "; a host profile with [qemu.aliases], or a type by its full name, tells" } else { "" };
+    let remedy = if unknown.alias { "; give the type's full name, or a host profile with [qemu.aliases]" } else { "" };
     let span = subject.machine_span().unwrap_or(subject.span());
-    Finding::new(unknown_machine_type::RULE.id, severity, title, span, "not known")
+    Finding::new(unknown_machine_type::RULE.id, severity, title, span, "unknown")
         .because(format!("{consequence}{remedy}"))
 }
 

@@ -35,6 +35,14 @@ pub struct Sighting {
 }
 
 impl Sighting {
+    /// What it says in numbers, in words; of KVM's memory slots without what the IOMMU reserves, which KVM does not know.
+    pub fn told(&self) -> Vec<(&'static str, String)> {
+        let is_slot = matches!(self.cause, Cause::SlotAboveHostWidth | Cause::SlotTooLarge | Cause::SlotRefused);
+        let mut told = self.clue.told();
+        told.retain(|&(name, _)| !(is_slot && name == "reserved"));
+        told
+    }
+
     /// Whether it is an event of an IOMMU: of those, each has another address.
     fn is_event(&self) -> bool {
         matches!(self.cause, Cause::DmaFault | Cause::DmaToReservedRange)
@@ -308,6 +316,15 @@ mod tests {
                 assert!(seen.iter().any(|sighting| std::ptr::eq(sighting.wording, wording)), "{form}");
             }
         }
+    }
+
+    #[test]
+    fn slots_of_kvm_do_not_collide_with_what_the_iommu_reserves() {
+        let names = |text: &str| read(text)[0].told().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let slot = "KVM_SET_USER_MEMORY_REGION failed, slot=1, start=0x100000000, size=0xbff80000000: Invalid argument";
+        assert_eq!(names(slot), ["error", "addresses"]);
+        let mapping = "vfio_dma_map(0x55, 0x100000000, 0xbff80000000, 0x7e) = -22 (Invalid argument)";
+        assert_eq!(names(mapping), ["error", "RAM", "reserved"]);
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub(super) fn cause(guest: &Guest<'_>) -> Option<String> {
         };
         Some(format!("machine type {} {older}, so QEMU does not move RAM above 1 TiB", quoted(&machine.name)))
     } else if !cpu.is_amd() {
-        let vendor = cpu.vendor.as_deref().unwrap_or("not known");
+        let vendor = cpu.vendor.as_deref().unwrap_or("unknown");
         Some(format!("QEMU moves RAM above 1 TiB for AuthenticAMD only, and the guest's CPU vendor is {vendor}"))
     } else {
         None

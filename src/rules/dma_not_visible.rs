@@ -37,7 +37,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
                     "the process at the other end of the socket may map guest memory for a device of its own; if it \
                      does, as DPDK's vDPA drivers do, set passthrough = \"{ASSUME}\" in the policy"
                 ),
-                format!("what serves the {protocol} socket is not known"),
+                format!("what serves the {protocol} socket is unknown"),
             ),
             Unseen::Network(name) => (
                 format!("the guest may fail to start: network {} may give it a PCI function", quoted(name)),

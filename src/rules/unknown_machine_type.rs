@@ -6,7 +6,7 @@ use super::{Refuser, Rule};
 
 pub(crate) const RULE: Rule = Rule {
     id: "unknown-machine-type",
-    summary: "the machine type is not known, or is an alias of one that is not",
+    summary: "the machine type is unknown, or an alias of an unknown one",
     by: Refuser::Nobody,
     stops: false,
     // It speaks before there is a guest that could be looked at: `crate::evaluate` has the flags of no machine type then.
@@ -19,8 +19,8 @@ pub(crate) const RULE: Rule = Rule {
 const PAGE: Page = Page {
     severities: &[Severity::Warning, Severity::Note],
     meaning: &[Text(
-        "What the memory map looks like depends on the machine type, and this one is not known: it is an alias, such \
-         as `q35`, and the host's aliases are not known, or it is newer than this program, or no QEMU has it. The guest is \
+        "What the memory map looks like depends on the machine type, and this one is unknown: it is an alias, such \
+         as `q35`, and the host's aliases are unknown, or it is newer than this program, or no QEMU has it. The guest is \
          evaluated as one with a type older than 7.1 and as one with a newer type, and what holds for both is said. It is \
          a note where an alias leads to the same verdict either way; a name that nobody knows may lead nowhere.",
     )],

@@ -120,6 +120,8 @@ fn a_warning_is_fixed_where_somebody_asks_for_it() {
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .expect("run iova-preflight");
+        let advised = String::from_utf8_lossy(&output.stderr).contains("nothing to fix; add --warnings");
+        assert_eq!(advised, output.stdout.is_empty(), "{options:?}: {output:?}");
         (output.status.code(), String::from_utf8_lossy(&output.stdout).contains("bits='41'"))
     };
     assert_eq!(fix(&["--policy", "none"]), (Some(0), false));

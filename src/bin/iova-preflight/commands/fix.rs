@@ -15,7 +15,7 @@ use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
 use crate::outcome::Outcome;
-use crate::output::fix::{Said, chosen, explain_block, explain_fix, print_diff};
+use crate::output::fix::{Said, chosen, explain_block, explain_fix, nothing_to_fix, print_diff};
 use crate::place::{Place, open_found};
 use crate::stderr::{self, complain};
 
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     let source = HostSource::choose(args.common.host.as_deref())?;
     let mut evaluator = Evaluator::new(&source, &policy).of_kind(args.common.input);
     let mut outcome = Outcome::Clean;
-    let (mut said, mut guests, mut fixes) = (Said::default(), 0_usize, 0_usize);
+    let (mut said, mut guests, mut fixes, mut warning_fixes) = (Said::default(), 0_usize, 0_usize, 0_usize);
     let mut notices = vec![source.notice.as_str()];
     notices.extend(policy_notice.as_deref());
     if args.common.quiet {
@@ -49,6 +49,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
                 guests += 1;
                 let chosen = chosen(evaluated.evaluation, args.warnings);
                 fixes += usize::from(chosen.is_some());
+                warning_fixes += usize::from(evaluated.evaluation.warning_fix.is_some());
                 if evaluated.evaluation.verdict.stops() || chosen.is_some() {
                     notices.drain(..).for_each(stderr::line);
                 }
@@ -82,7 +83,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     let outcome = if evaluator.outcome == Outcome::Failed { Outcome::Failed } else { outcome };
     let filter = stdin && !args.diff;
     if outcome == Outcome::Clean && guests > 0 && fixes == 0 && !filter && !args.common.quiet {
-        stderr::line("nothing to fix");
+        stderr::line(nothing_to_fix(warning_fixes > 0));
     }
     Ok(outcome)
 }

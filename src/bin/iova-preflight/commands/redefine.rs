@@ -27,7 +27,7 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     use crate::connected::redefinition::Redefinition;
     use crate::input::Input;
     use crate::input::evaluator::Evaluator;
-    use crate::output::fix::{Said, chosen, explain_block, explain_fix, print_diff};
+    use crate::output::fix::{Said, chosen, explain_block, explain_fix, nothing_to_fix, print_diff};
     use crate::stderr::{self, complain};
 
     let source = host_of(uri, name, args.common.host.as_deref())?;
@@ -55,7 +55,10 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
                 }
                 None if evaluated.evaluation.verdict.stops() => explain_block(evaluated),
                 None if args.common.quiet => {}
-                None => stderr::line(&format!("{}: nothing to fix", evaluated.name)),
+                None => {
+                    let nothing = nothing_to_fix(evaluated.evaluation.warning_fix.is_some());
+                    stderr::line(&format!("{}: {nothing}", evaluated.name));
+                }
             }
             Ok(())
         },
@@ -71,7 +74,12 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     })?;
     if !args.common.quiet {
         let mut out = anstream::stdout().lock();
-        writeln!(out, "guest {} is redefined; what it was is in {}", printable(name), redefined.backup.display())?;
+        writeln!(
+            out,
+            "guest {} is redefined; the previous definition is saved in {}",
+            printable(name),
+            redefined.backup.display()
+        )?;
         if definition.is_running() {
             writeln!(out, "it is running, and picks the change up at its next cold start, not at a reboot")?;
         }

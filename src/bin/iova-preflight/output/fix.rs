@@ -19,6 +19,14 @@ pub(crate) fn explain_block(evaluated: &Evaluated<'_>) {
     }
 }
 
+/// That there is nothing to fix, and how to fix what is a warning only.
+pub(crate) fn nothing_to_fix(has_warning_fix: bool) -> &'static str {
+    match has_warning_fix {
+        true => "nothing to fix; add --warnings to make room for BARs",
+        false => "nothing to fix",
+    }
+}
+
 /// The consequences that were named already; each is said once, before the first guest it is about changes.
 #[derive(Default)]
 pub(crate) struct Said(Vec<&'static str>);

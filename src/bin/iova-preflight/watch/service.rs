@@ -308,7 +308,9 @@ impl Service<'_> {
                 let is_running = case.definition.is_running();
                 let running = if is_running { "; it is running, and picks it up at its next cold start" } else { "" };
                 let backup = redefined.backup.display();
-                let line = format!("guest {name} is redefined: {changes}; what it was is in {backup}{running}");
+                let line = format!(
+                    "guest {name} is redefined: {changes}; the previous definition is saved in {backup}{running}"
+                );
                 self.journal.line(Priority::Notice, &line);
                 Ok(())
             }

@@ -129,7 +129,7 @@ fn shown(text: &mut String, sighting: &Sighting, log: bool) {
     let times = if sighting.count > 1 { format!(", {} times", sighting.count) } else { String::new() };
     let place = if log { format!("line {}, ", sighting.line) } else { String::new() };
     let _ = writeln!(text, "  {place}{by}{times}:\n    {}", sighting.quote);
-    for (name, value) in sighting.clue.told() {
+    for (name, value) in sighting.told() {
         remark(text, name, &value);
     }
 }
