@@ -88,7 +88,7 @@ impl PageStyle {
         }
         if let Some(fix) = evaluation.any_fix() {
             let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
-            let how = if evaluation.fix.is_some() { "" } else { " (with `iova-preflight fix --warnings`)" };
+            let how = if evaluation.fix.is_some() { "" } else { ", with `iova-preflight fix --warnings`" };
             text += &self.line("fix", &format!("{}{how}", changes.join(", ")));
             if let Some(assumption) = &fix.assumption {
                 text += &self.line("note", assumption);
