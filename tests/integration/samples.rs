@@ -106,6 +106,23 @@ fn every_sample_says_what_it_is() {
     }
 }
 
+/// Where no fact tells how large BARs are, `pass` says nothing about them.
+#[test]
+fn that_bar_sizes_are_unknown_is_said_to_those_who_ask() {
+    let check = |host: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
+            .args(["check", "-v", "--policy", "none", "xml-samples/gpu-four-h100-384g.xml", "--host", host])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .expect("run iova-preflight");
+        String::from_utf8_lossy(&output.stdout).contains("the BAR sizes of 0000:0f:00.0 and 3 more devices are unknown")
+    };
+    assert!(check("xml-samples/hosts/debian-13-turin.toml"));
+    // There a finding says it.
+    assert!(!check("amd-epyc"));
+    assert!(!check("xml-samples/hosts/debian-12-epyc.toml"));
+}
+
 /// The fix of a warning is made only for those who ask for it; where devices have to reach one another, it is no warning.
 #[test]
 fn a_warning_is_fixed_where_somebody_asks_for_it() {

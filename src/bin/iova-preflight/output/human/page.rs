@@ -10,7 +10,7 @@ use iova_preflight::address::ABOVE_4G_START;
 use iova_preflight::finding::{Finding, Severity};
 use iova_preflight::rules::UNKNOWN_MACHINE_TYPE;
 use iova_preflight::text::{self, printable, quoted};
-use iova_preflight::verdict::Verdict;
+use iova_preflight::verdict::{Evaluation, Verdict};
 
 use super::excerpt::excerpts;
 use super::table::Row;
@@ -86,6 +86,10 @@ impl PageStyle {
         for assumption in assumptions {
             text += &self.line("note", assumption);
         }
+        let about_bars = shown.iter().any(|finding| finding.rule.starts_with("bar-"));
+        if let Some(note) = unknown_sizes(evaluation).filter(|_| detail && self.verbose && !about_bars) {
+            text += &self.line("note", &note);
+        }
         if let Some(fix) = evaluation.any_fix() {
             let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
             let how = if evaluation.fix.is_some() { "" } else { ", with `iova-preflight fix --warnings`" };
@@ -152,6 +156,21 @@ impl PageStyle {
 fn without_breaks(rendered: &str) -> String {
     let kept = rendered.split_inclusive('\n').filter(|line| strip_str(line).to_string().trim() != ":::");
     kept.collect()
+}
+
+/// That the rules about BARs look at devices whose BARs are unknown.
+fn unknown_sizes(evaluation: &Evaluation) -> Option<String> {
+    let (first, others) = evaluation.facts.mmio64.as_ref()?.unsized_devices.split_first()?;
+    let others = match others.len() {
+        0 => String::new(),
+        1 => " and 1 more device".to_owned(),
+        more => format!(" and {more} more devices"),
+    };
+    let device = &first.device;
+    Some(format!(
+        "the BAR sizes of {device}{others} are unknown; for PCI functions, `iova-preflight host` on their host finds \
+         them"
+    ))
 }
 
 /// Between the parts of a map.
