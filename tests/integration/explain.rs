@@ -195,6 +195,15 @@ fn what_pages_quote_is_what_programs_print() {
     assert!(quoted >= 30);
 }
 
+/// Of a BAR in the range, QEMU printed this when the guest's firmware had enabled it.
+#[test]
+fn the_page_of_bars_quotes_what_a_refused_bar_prints() {
+    let (_, seen) = RECORDED[0].split_once("-device vfio-pci,host=0000:00:11.0,addr=0x10\n").expect("the BAR");
+    let rule = RULES.iter().find(|rule| rule.id == "bar-in-reserved-range").expect("the rule");
+    let quote = rule.page.errors[0].text;
+    assert!(seen.contains(quote), "`{quote}` is not in {seen}");
+}
+
 /// The command lines of a page that run QEMU alone.
 fn refusals(rule: &Rule) -> impl Iterator<Item = &'static str> {
     rule.page.verify.iter().filter_map(|block| match block {

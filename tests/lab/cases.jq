@@ -10,6 +10,7 @@ def fields: [splits(" *\\| *")] | map(gsub("^ +| +$"; ""));
       | .[-1].on[$f[0]] = {
           verdict: $f[1], start: $f[2], stopped: ($f[3] == "stopped"),
           fixed: ($f[4] // "" | if . == "" then null else . end),
-          plugged: ($f[5] // "" | if . == "" then null else . end)
+          plugged: ($f[5] // "" | if . == "" then null else . end),
+          firmware: ($f[6] // "" | if . == "" then null else . end)
         }
     end)

@@ -42,6 +42,15 @@ def plugged:
     end
   | . + "; " + $state;
 
+# What QEMU said when the firmware of a guest had enabled a BAR, and how the guest fares, without pointers.
+def enabled:
+  ([splits("\n") | select(test("^(shut off|running|paused)"))] | last // "no state") as $state
+  | [splits("\n") | select(test("VFIO_MAP_DMA|vfio_dma_map"))
+      | sub("\\(0x[0-9a-f]+, "; "(0x…, ") | sub(" 0x[0-9a-f]+\\) "; " 0x…) ")]
+  | . + [$state] | join("; ");
+
+def hex: if . < 16 then "0123456789abcdef"[.:. + 1] else (. / 16 | floor | hex) + (. % 16 | hex) end;
+
 # A verdict and the rules behind it.
 def verdict:
   (reduce (.findings[]? | .rule) as $rule ([]; if index($rule) then . else . + [$rule] end)) as $rules
@@ -98,6 +107,8 @@ sections as $in
 | ($in["start after fix"] | parts("@")) as $fixed
 | ($in["hot-plug"] | parts("@")) as $plug
 | ($in["own group"] | parts("@")) as $own
+| ($in.firmware | parts("@")) as $firmware
+| ($in.explained | parts("@")) as $explained
 | ($in["verdicts of guests"] | fromjson.guests) as $guests
 | ($in["verdicts of files"] | fromjson.guests) as $files
 # A guest that libvirt does not define cannot be started; what counts is why.
@@ -125,6 +136,15 @@ sections as $in
           else empty
           end,
           if $plug | has($name) then row($name; "hot-plug"; $expected.plugged; $plug[$name] | plugged)
+          else empty
+          end,
+          if $firmware | has($name) then
+            row($name; "firmware"; $expected.firmware; $firmware[$name] | enabled),
+            row($name; "firmware: address of the BAR";
+              [$guests[] | select(.name == $name).layout.bars[].address | "0x" + hex] | join(", ");
+              $firmware[$name] | outcome | ltrimstr("refused ")),
+            row($name; "firmware: `explain` of the log"; $expected.verdict | sub(".*: "; "");
+              [$explained[$name] | fromjson.messages[].rule // empty] | join(", "))
           else empty
           end)
     ]

@@ -37,12 +37,12 @@ def escaped: (. // "") | gsub("\\s*\n\\s*"; " ") | gsub("\\|"; "\\|");
 "",
 "On \($amd) all of them are started, on \($intel) and \($other) all are evaluated and some started.",
 "",
-(["guest", "made of", "verdict", "`virsh start`", "with the hook", "after `fix`, or hot-plug", "\($intel): verdict",
-  "`virsh start`, and hot-plug", $other] | columns, lines),
+(["guest", "made of", "verdict", "`virsh start`", "with the hook", "after `fix`, hot-plug, or firmware",
+  "\($intel): verdict", "`virsh start`, and hot-plug", $other] | columns, lines),
 (.guests[] as $guest | of($amd; $guest.name) as $a | of($intel; $guest.name) as $i | of($other; $guest.name) as $o
   | ["`\($guest.name)`", "`\($guest.words)`", ($a.verdict | escaped), ($a.start | escaped),
      (if $a["start with the hook"] == $a.start then "the same" else $a["start with the hook"] | escaped end),
-     ($a["start after fix"] // $a["hot-plug"] | escaped), ($i.verdict | escaped),
+     ($a["start after fix"] // $a["hot-plug"] // $a.firmware | escaped), ($i.verdict | escaped),
      ([$i.start, $i["hot-plug"]] | map(select(.)) | join("; ") | escaped),
      if $o | to_entries | all(.value == $a[.key]) then "the same (\($o | length) of \($a | length))"
      else $o | tojson | escaped
