@@ -144,6 +144,28 @@ mod tests {
     }
 
     #[test]
+    fn no_tree_takes_long() {
+        let functions = |port: usize, number: usize| {
+            let bar = |id: usize| BarRequest { id, size: 512 * GIB, prefetchable: true };
+            let function = |nth: usize| Node::Function { usb: false, bars: vec![bar(port * number + nth)] };
+            (0..number).map(function).collect()
+        };
+        let guest = |ports: usize, number: usize| {
+            let port = |port| {
+                let children = functions(port, number);
+                Node::Port(Port { express: true, hotplug: true, pref64_reserve: None, children })
+            };
+            Platform { root: (0..ports).map(port).collect(), ..platform(GIB) }
+        };
+        for build in [ovmf(2022, 11), ovmf(2025, 2)] {
+            let (one, several) = (place(build, &guest(80, 1)), place(build, &guest(255, 16)));
+            assert_eq!(one.addresses.iter().flatten().count(), 0, "{build}");
+            assert_eq!((one.exact, several.exact), (true, false), "{build}");
+            assert_eq!(several.addresses, [None; 255 * 16], "{build}");
+        }
+    }
+
+    #[test]
     fn small_bars_stay_below_4_gib_in_old_seabios() {
         let placed = |version| {
             let builds = possible_builds(Some(FirmwareKind::SeaBios), Some(version));

@@ -2,6 +2,8 @@
 //! `OvmfPkg/PciHotPlugInitDxe/PciHotPlugInit.c`, and how `MdeModulePkg/Bus/Pci/PciBusDxe` and `PciHostBridgeDxe` share the
 //! window out; read in edk2-stable202208 to 202605, and measured in 2026.08.
 
+use std::collections::BTreeSet;
+
 use super::build::Build;
 use super::platform::{Node, Placement, Platform, Port};
 use crate::address::{AMD_HT_START, GIB, GpaRange, round_down, round_up};
@@ -151,9 +153,13 @@ struct Count {
 /// What `RejectPciDevice` took away so far.
 #[derive(Default)]
 struct Rejected {
-    functions: Vec<usize>,
-    paddings: Vec<usize>,
+    functions: BTreeSet<usize>,
+    paddings: BTreeSet<usize>,
 }
+
+/// How many functions, BARs and ports are looked at, over all attempts: enough for 100 devices, each behind its port, of
+/// which none finds a place. Which of more are lost, nobody has to know.
+const MOST_WORK: usize = 1 << 15;
 
 /// Where OVMF of this version puts the BARs.
 pub(super) fn place(build: Build, platform: &Platform) -> Placement {
@@ -170,12 +176,18 @@ pub(super) fn place_with(build: Build, platform: &Platform, have_io: bool) -> Pl
     let padding = padding(version, window.size);
     let (low, low_end) = low_hole(version, platform);
     let mut rejected = Rejected::default();
+    let mut work = 0_usize;
     // `PciHostBridgeResourceAllocator`: until it fits, or nothing is left that can go.
     loop {
         // `PciHostBridgeAdjustAllocation` looks at I/O ports first.
         let io = (version < WITHOUT_IO_PADDING).then(|| io_port(platform, have_io, &rejected)).flatten();
-        let mut collect = Collect { version, padding, rejected: &rejected, low: Vec::new() };
+        let mut collect = Collect { version, padding, rejected: &rejected, seen: 0, low: Vec::new() };
         let root = collect.root(&platform.root);
+        work = work.saturating_add(collect.seen);
+        if work > MOST_WORK {
+            placement.exact = false;
+            return placement;
+        }
         let above = (window.size > 0).then(|| window.allocate(root.size, root.align)).flatten();
         // `NotifyPhase`: what does not fit above 4 GiB as a whole is tried below.
         let below = || allocate(round_up(low, root.align)?, low_end, root.size, root.align.min(1 << 31));
@@ -191,14 +203,19 @@ pub(super) fn place_with(build: Build, platform: &Platform, have_io: bool) -> Pl
                 placement.exact = above.is_some() || root.size == 0;
                 return placement;
             }
-            (Some(_), Some(port)) => rejected.paddings.push(port),
+            // With less padding the rest fits all the more.
+            (Some(_), Some(_)) => {
+                while let Some(port) = io_port(platform, have_io, &rejected) {
+                    rejected.paddings.insert(port);
+                }
+            }
             (None, io) => {
                 match (largest(&root, true), io) {
                     (Some(Resource { what: ResourceKind::Bar { function, .. }, .. }), _) => {
-                        rejected.functions.push(*function);
+                        rejected.functions.insert(*function);
                     }
                     (Some(Resource { what: ResourceKind::Padding { port }, .. }), _) if Some(*port) != io => {
-                        rejected.paddings.push(*port);
+                        rejected.paddings.insert(*port);
                     }
                     (_, Some(_)) => {}
                     // `EFI_ABORTED`: no BAR of the guest is programmed.
@@ -241,6 +258,8 @@ struct Collect<'a> {
     version: Version,
     padding: Option<u64>,
     rejected: &'a Rejected,
+    /// How many resources there were.
+    seen: usize,
     /// The BARs that are treated as 32-bit ones.
     low: Vec<usize>,
 }
@@ -258,9 +277,11 @@ impl Collect<'_> {
     /// The 64-bit requests of a bus: of memory that is not prefetchable, and that is.
     fn bus(&mut self, nodes: &[Node], count: &mut Count) -> (Vec<Resource>, Vec<Resource>) {
         let (mut mem, mut pmem) = (Vec::new(), Vec::new());
+        self.seen = self.seen.saturating_add(nodes.len());
         for node in nodes {
             match node {
                 Node::Function { bars, .. } => {
+                    self.seen = self.seen.saturating_add(bars.len());
                     let function = count.functions;
                     count.functions = function.saturating_add(1);
                     if self.rejected.functions.contains(&function) {
@@ -312,12 +333,11 @@ impl Collect<'_> {
 /// `InsertResourceNode`: largest alignment first. Of equal ones the last comes first, unless it leaves a gap.
 fn insert(resources: &mut Vec<Resource>, resource: Resource) {
     let rest = |resource: &Resource| resource.size & resource.align.saturating_sub(1);
-    let goes_before = |other: &Resource| {
-        resource.align > other.align
-            || resource.align == other.align && (rest(&resource) == 0 || rest(&resource) >= rest(other))
-    };
-    let at = resources.iter().position(goes_before).unwrap_or(resources.len());
-    resources.insert(at, resource);
+    let larger = resources.partition_point(|other| other.align > resource.align);
+    let goes_before =
+        |other: &Resource| resource.align > other.align || rest(&resource) == 0 || rest(&resource) >= rest(other);
+    let passed = resources.iter().skip(larger).take_while(|other| !goes_before(other)).count();
+    resources.insert(larger.saturating_add(passed), resource);
 }
 
 /// `CalculateResourceAperture`: the larger of what is there and of the padding.

@@ -46,6 +46,15 @@ fn in_trouble(diagnosis: &Diagnosis) -> bool {
     diagnosis.findings.iter().any(|finding| is_about_bars(&finding))
 }
 
+/// Whether a device is lost that only other devices do not reach before.
+fn loses_what_works(before: &Diagnosis, after: &Diagnosis) -> bool {
+    let loses = |diagnosis: &Diagnosis| {
+        let lost = |finding: &Finding| matches!(finding.rule, "bar-not-placed" | "bar-in-ram");
+        diagnosis.findings.iter().any(|finding| finding.severity >= Severity::Warning && lost(finding))
+    };
+    loses(after) && !loses(before)
+}
+
 /// Whether that, and nothing else, stops the guest.
 fn stops_for_bars(diagnosis: &Diagnosis) -> bool {
     let mut errors = diagnosis.findings.iter().filter(|finding| finding.severity == Severity::Error);
@@ -124,7 +133,7 @@ impl FixSearch<'_> {
                 let changes: Vec<Change> = changes.iter().cloned().chain([width]).collect();
                 let after = self.draft.with(&changes);
                 // A CPU that has the host's bits does not have others.
-                if after.facts.phys_bits != Some(bits) || after.stops() {
+                if after.facts.phys_bits != Some(bits) || after.stops() || loses_what_works(before, &after) {
                     continue;
                 }
                 let (troubles, is_full) = (after.bar_troubles, !has_spare_port(&after));

@@ -44,8 +44,8 @@ const LARGE_BAR: u64 = 1 << 30;
 const MOST_BUSES: usize = 256;
 const DEEPEST: usize = 8;
 
-/// Functions with BARs, of which no guest has more.
-const MOST_FUNCTIONS: usize = 4096;
+/// More BARs than any guest has.
+const MOST_BARS: usize = 4096;
 
 /// The BAR of a modern virtio device, in bytes: four regions of a page each (`virtio_pci_realize` in QEMU
 /// `hw/virtio/virtio-pci.c`); with a page for each of 1024 queues, 8 MiB.
@@ -324,11 +324,11 @@ impl Tree {
             unsized_devices: Vec::new(),
             exact: true,
         };
-        reader.devices();
-        if reader.bars.len().max(reader.unsized_devices.len()) > MOST_FUNCTIONS {
+        reader.devices()?;
+        if reader.bars.len().max(reader.unsized_devices.len()) > MOST_BARS {
             return None;
         }
-        let nodes = reader.nodes(root, 0);
+        let nodes = reader.nodes(root, 0)?;
         Some(Self { bars: reader.bars, unsized_devices: reader.unsized_devices, root: nodes, exact: reader.exact })
     }
 
@@ -368,8 +368,8 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Puts every bridge and every function with BARs on its bus.
-    fn devices(&mut self) {
+    /// Puts every bridge and every function with BARs on its bus; `None` if one has no place there.
+    fn devices(&mut self) -> Option<()> {
         let line = self.input.line;
         self.exact &= line.not_modelled.is_empty();
         for device in &line.devices {
@@ -387,15 +387,18 @@ impl<'a> Reader<'a> {
                     self.root
                 }
             };
-            let place = device.properties.value("addr").and_then(place_of);
+            let told = device.properties.value("addr").and_then(place_of);
             let functions = &mut self.buses.entry(bus).or_default().functions;
-            let place = place.filter(|place| !functions.contains_key(place));
-            let place = place.unwrap_or_else(|| free_place(functions, bus == self.root));
+            let place = told.filter(|place| !functions.contains_key(place));
+            // QEMU refuses a place that is taken.
+            self.exact &= told.is_none() || place.is_some();
+            let place = place.or_else(|| free_place(functions, bus == self.root))?;
             functions.insert(place, Function { device, bars });
             if let Some(id) = device.id.as_deref().filter(|_| is_bus) {
                 self.buses.entry(id).or_default();
             }
         }
+        Some(())
     }
 
     /// The 64-bit BARs of a device that is not a bridge.
@@ -430,27 +433,30 @@ impl<'a> Reader<'a> {
         TreeBar { bar, size, prefetchable }
     }
 
-    /// What is on a bus, as firmware finds it.
-    fn nodes(&mut self, bus: &str, depth: usize) -> Vec<Node> {
+    /// What is on a bus, as firmware finds it; `None` if there are too many bridges behind one another.
+    fn nodes(&mut self, bus: &str, depth: usize) -> Option<Vec<Node>> {
         if depth > DEEPEST {
-            self.exact = false;
-            return Vec::new();
+            return None;
         }
         let functions = self.buses.remove(bus).unwrap_or_default().functions;
         let mut nodes = Vec::new();
         for Function { device, bars } in functions.into_values() {
             let driver = device.driver.as_ref();
-            if is_expander(driver) {
-                self.exact = false;
-                nodes
-                    .extend(device.id.as_deref().map(|id| self.nodes(id, depth.saturating_add(1))).unwrap_or_default());
-            } else if is_bridge(driver) {
-                let children = device.id.as_deref().map(|id| self.nodes(id, depth.saturating_add(1)));
+            if has_bus(driver) {
+                let children = match device.id.as_deref() {
+                    Some(id) => self.nodes(id, depth.saturating_add(1))?,
+                    None => Vec::new(),
+                };
+                if is_expander(driver) {
+                    self.exact = false;
+                    nodes.extend(children);
+                    continue;
+                }
                 nodes.push(Node::Port(Port {
                     express: is_express_port(driver),
                     hotplug: takes_hotplug(device),
                     pref64_reserve: device.properties.get("pref64-reserve").and_then(Property::size),
-                    children: children.unwrap_or_default(),
+                    children,
                 }));
             } else {
                 let bars = bars.into_iter().map(|request| BarRequest {
@@ -461,7 +467,7 @@ impl<'a> Reader<'a> {
                 nodes.push(Node::Function { usb: driver.contains("xhci"), bars: bars.collect() });
             }
         }
-        nodes
+        Some(nodes)
     }
 }
 
@@ -539,11 +545,9 @@ fn place_of(text: &str) -> Option<SlotFunction> {
 /// Slots of a bus.
 const SLOTS: u32 = 32;
 
-/// The first slot without a function (`do_pci_register_device` of QEMU `hw/pci/pci.c`); the chip set has slot 0.
-fn free_place(functions: &BTreeMap<SlotFunction, Function<'_>>, root: bool) -> SlotFunction {
+/// The first slot without a function; QEMU refuses one more device than there are slots (`do_pci_register_device` of
+/// `hw/pci/pci.c`). The chip set has slot 0.
+fn free_place(functions: &BTreeMap<SlotFunction, Function<'_>>, root: bool) -> Option<SlotFunction> {
     let free = |&slot: &u32| functions.range((slot, 0)..(slot.saturating_add(1), 0)).next().is_none();
-    let slot = (u32::from(root)..SLOTS).find(free);
-    // QEMU refuses one more device than there are slots.
-    let last = || functions.keys().next_back().map_or(SLOTS, |&(slot, _)| slot.saturating_add(1));
-    (slot.unwrap_or_else(last), 0)
+    Some(((u32::from(root)..SLOTS).find(free)?, 0))
 }

@@ -259,3 +259,68 @@ fn command_lines_have_their_bars_where_they_were_measured() {
     }
     assert_same(&differences, rows.len());
 }
+
+/// What is said of a guest with these devices, and with a profile in which every function from 0000:40:00.0 on has a BAR
+/// of 64 GiB.
+fn said_of(devices: &str) -> Option<Mmio64> {
+    let mut profile = String::from("[cpu]\nvendor = 'AuthenticAMD'\nphys_bits = 48\n");
+    profile += "[[firmware]]\nkind = 'seabios'\nversion = '1.16.3'\n";
+    for function in 0..8 {
+        let bars = format!("{{ index = 2, size = {}, prefetchable = true, bits64 = true }}", 64 * GIB);
+        writeln!(profile, "[[pci]]\naddress = '0000:40:00.{function}'\nbars = [{bars}]").expect("written");
+    }
+    let xml = format!(
+        "<domain type='qemu'><name>g</name><memory unit='GiB'>4</memory>\
+         <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>\
+         <cpu mode='custom'><model>EPYC</model><maxphysaddr mode='emulate' bits='40'/></cpu><devices>{devices}\
+         <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"
+    );
+    let document = Document::parse(xml.as_bytes()).expect("well-formed");
+    let domain = domain::read(&document).expect("a domain");
+    let host = Profile::from_toml(&profile).expect("a profile").host_for(None);
+    evaluate(&domain, &host, &Policy::default()).facts.mmio64
+}
+
+fn host_device(function: usize, bus: usize, slot: usize) -> String {
+    format!(
+        "<hostdev mode='subsystem' type='pci'><source><address bus='0x40' slot='0' function='{function}'/></source>\
+         <address type='pci' bus='{bus}' slot='{slot}' function='0'/></hostdev>"
+    )
+}
+
+fn controller(model: &str, index: usize, bus: usize, slot: usize) -> String {
+    format!(
+        "<controller type='pci' index='{index}' model='{model}'>\
+         <address type='pci' bus='{bus}' slot='{slot}' function='0'/></controller>"
+    )
+}
+
+/// Without bridges at the end of the chain a device is nowhere; it is not one without an address.
+#[test]
+fn nothing_is_said_of_more_bridges_behind_one_another_than_are_looked_at() {
+    let chain = |bridges: usize| {
+        let first = controller("pcie-root-port", 1, 0, 4) + &controller("pcie-to-pci-bridge", 2, 1, 0);
+        let others: String = (3..=bridges).map(|index| controller("pci-bridge", index, index - 1, 1)).collect();
+        said_of(&(first + &others + &host_device(0, bridges, 1)))
+    };
+    let few = chain(4).expect("BARs");
+    assert_eq!(
+        few.place(0).map(|(place, likelihood)| (place.is_some(), likelihood)),
+        Some((true, Likelihood::Possible))
+    );
+    assert_eq!(chain(20), None);
+}
+
+/// QEMU starts none of these guests.
+#[test]
+fn nothing_is_certain_of_guests_that_two_devices_share_a_place_in() {
+    let ports = controller("pcie-root-port", 1, 0, 4) + &controller("pcie-root-port", 2, 0, 5);
+    let certain = |buses: [usize; 2]| {
+        let devices = ports.clone() + &host_device(0, buses[0], 0) + &host_device(1, buses[1], 0);
+        is_certain(said_of(&devices).as_ref())
+    };
+    assert!(certain([1, 2]));
+    assert!(!certain([1, 1]));
+    let crowd: String = (0..1000).map(|nth| host_device(nth % 8, 1, nth % 32)).collect();
+    assert_eq!(said_of(&(ports + &crowd)), None);
+}
