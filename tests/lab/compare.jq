@@ -76,7 +76,8 @@ def of_host($in; $hook; $own; $guests; $files):
   | [$guests[] | select(essence != $by_name[.name]).name] as $others
   | row("the host"; "the card's group reserves 1012-1024 GiB"; $iommu == "amd" | tostring; $reserves | tostring),
     row("the host"; "profile: the IOMMU"; "kind = \"\($iommu)\"";
-      [$in.profile | split("\n")[] | capture("^(?<kind>kind = \"[a-z]+\")").kind] | join(", ")),
+      # Firmware has a kind too, further down.
+      first($in.profile | split("\n")[] | capture("^(?<kind>kind = \"[a-z]+\")").kind) // "none"),
     row("the host"; "profile: has the range"; $reserves | tostring;
       $in.profile | test("start = 0xfd00000000\nend = 0xffffffffff\n") | tostring),
     row("the host"; "verdicts outside, with the profile"; "\($cases[0] | length) the same";
