@@ -324,3 +324,23 @@ fn nothing_is_certain_of_guests_that_two_devices_share_a_place_in() {
     let crowd: String = (0..1000).map(|nth| host_device(nth % 8, 1, nth % 32)).collect();
     assert_eq!(said_of(&(ports + &crowd)), None);
 }
+
+/// With 39 bits, which the IOMMU has, OVMF does not believe an AMD CPU, and its window of 32 GiB is too small: the guest
+/// would lose a device that now only other devices do not reach.
+#[test]
+fn no_fix_loses_a_bar() {
+    let rows = rows();
+    let row = rows.iter().find(|row| row.line.starts_with("ovmf 2025.02-8+deb13u1 pc-i440fx-6.2 EPYC,phys-bits=40"));
+    let xml = row.and_then(Row::domain).expect("a row with a BAR of 128 GiB");
+    let profile = "[cpu]\nvendor = 'AuthenticAMD'\nphys_bits = 52\n[iommu]\nkind = 'amd'\naddress_bits = 39\n\
+                   reserved = [{ start = 0xfd00000000, end = 0xffffffffff, type = 'reserved' }]\n\
+                   [[firmware]]\npath = '/firmware'\nkind = 'ovmf'\nversion = '2025.02-8+deb13u1'\n\
+                   [[pci]]\naddress = '0000:40:00.0'\n\
+                   bars = [{ index = 2, size = 137438953472, prefetchable = true, bits64 = true }]";
+    let document = Document::parse(xml.as_bytes()).expect("well-formed");
+    let domain = domain::read(&document).expect("a domain");
+    let host = Profile::from_toml(profile).expect("a profile").host_for(None);
+    let evaluation = evaluate(&domain, &host, &Policy::default());
+    assert!(evaluation.findings.iter().any(|finding| finding.rule == "bar-above-iommu-width"));
+    assert_eq!(evaluation.any_fix(), None);
+}
