@@ -1,7 +1,7 @@
 //! From what QEMU is told and what is known of the host: the guest's PCI tree with its 64-bit BARs, what firmware may find
 //! there, and where each firmware puts the BARs then.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Bar, Mmio64, Possible, UnsizedDevice};
 use crate::address::GpaRange;
@@ -268,6 +268,17 @@ type SlotFunction = (u32, u32);
 #[derive(Default)]
 struct TreeBus<'a> {
     functions: BTreeMap<SlotFunction, Function<'a>>,
+    /// The slots whose function 0 has no 64-bit BAR.
+    without_bars: BTreeSet<u32>,
+}
+
+impl TreeBus<'_> {
+    /// Whether firmware finds all that is on it: in a slot without function 0 it looks no further (`PciScanBus` of edk2's
+    /// `PciEnumeratorSupport.c`, `pci_next` of SeaBIOS's `src/hw/pci.c`).
+    fn is_found(&self) -> bool {
+        let has_first = |slot| self.functions.contains_key(&(slot, 0)) || self.without_bars.contains(&slot);
+        self.functions.keys().all(|&(slot, function)| function == 0 || has_first(slot))
+    }
 }
 
 /// A device with its BARs, or a bridge.
@@ -375,10 +386,13 @@ impl<'a> Reader<'a> {
         for device in &line.devices {
             let is_bus = has_bus(&device.driver);
             let bars = if is_bus { Vec::new() } else { self.bars_of(device) };
+            let bus = device.properties.value("bus").unwrap_or(self.root);
             if !is_bus && bars.is_empty() {
+                if let Some((slot, 0)) = device.properties.value("addr").and_then(place_of) {
+                    self.buses.get_mut(bus).map(|bus| bus.without_bars.insert(slot));
+                }
                 continue;
             }
-            let bus = device.properties.value("bus").unwrap_or(self.root);
             // Of a bus that is not there yet QEMU knows nothing; one may come from arguments that are not modelled.
             let bus = match self.buses.get_key_value(bus) {
                 Some((&known, _)) => known,
@@ -438,9 +452,10 @@ impl<'a> Reader<'a> {
         if depth > DEEPEST {
             return None;
         }
-        let functions = self.buses.remove(bus).unwrap_or_default().functions;
+        let bus = self.buses.remove(bus).unwrap_or_default();
+        self.exact &= bus.is_found();
         let mut nodes = Vec::new();
-        for Function { device, bars } in functions.into_values() {
+        for Function { device, bars } in bus.functions.into_values() {
             let driver = device.driver.as_ref();
             if has_bus(driver) {
                 let children = match device.id.as_deref() {

@@ -311,6 +311,17 @@ fn nothing_is_said_of_more_bridges_behind_one_another_than_are_looked_at() {
     assert_eq!(chain(20), None);
 }
 
+/// OVMF 2026.08 and SeaBIOS were seen to pass over a port at 04.1 with nothing at 04.0.
+#[test]
+fn nothing_is_certain_of_a_slot_without_its_first_function() {
+    let certain = |first: &str| {
+        let port = controller("pcie-root-port", 1, 0, 4).replace("function='0'", "function='1'");
+        is_certain(said_of(&(first.to_owned() + &port + &host_device(0, 1, 0))).as_ref())
+    };
+    assert!(certain(&controller("pcie-root-port", 2, 0, 4).replace("function='0'", "function='0' multifunction='on'")));
+    assert!(!certain(""));
+}
+
 /// QEMU starts none of these guests.
 #[test]
 fn nothing_is_certain_of_guests_that_two_devices_share_a_place_in() {
