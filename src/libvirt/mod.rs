@@ -86,11 +86,31 @@ pub fn write(domain: &Domain, host: &Host) -> Written {
     #[cfg(feature = "cli")]
     {
         firmware(domain, &mut line);
-        pci::write(domain, machine.family.unwrap_or(Family::I440fx), &mut line);
+        if has_bars_that_count(domain, line.memory.as_ref()) {
+            pci::write(domain, machine.family.unwrap_or(Family::I440fx), &mut line);
+        }
     }
     domain.device_changes.iter().for_each(|change| change_device(change, &mut line));
     line.merge(raw_arguments(domain));
     Written { line, refusals }
+}
+
+/// Whether it can matter where the 64-bit BARs are: most domains are small and have no device whose BAR could be large, and
+/// their addresses are not worth the time. What the command line can change, counts.
+#[cfg(feature = "cli")]
+fn has_bars_that_count(domain: &Domain, memory: Option<&crate::command_line::Memory>) -> bool {
+    let is_small = memory.is_some_and(|memory| {
+        let slots = memory.slots().saturating_mul(crate::address::GIB);
+        let most = memory.maxmem.as_ref().map_or(memory.size.value, |most| most.value.max(memory.size.value));
+        most.saturating_add(slots) < 256 * crate::address::GIB
+    });
+    let has_default_hole = domain.pci_hole64.is_none() && !domain.pci_hole64_is_endless;
+    !(is_small
+        && has_default_hole
+        && domain.passthrough.is_empty()
+        && domain.pci.listed.iter().all(|device| device.size.is_none())
+        && domain.raw_args.is_empty()
+        && domain.device_changes.is_empty())
 }
 
 /// `qemuBuildBootCommandLine`, `qemuBuildPflashBlockdevCommandLine` and `qemuBuildSysinfoCommandLine` of libvirt

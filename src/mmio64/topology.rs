@@ -103,6 +103,10 @@ impl Mmio64 {
     /// emulated ones only, of which no firmware loses one.
     pub fn of(input: Mmio64Input<'_>) -> Option<Self> {
         let Mmio64Input { line, host, .. } = input;
+        // Most guests are small and have nothing that could be large.
+        if input.layout.max_gpa < LARGE && !line.devices.iter().any(may_be_large) {
+            return None;
+        }
         let tree = Tree::read(input)?;
         let matters =
             tree.bars.iter().any(|bar| bar.passed || bar.size >= LARGE_BAR) || !tree.unsized_devices.is_empty();
@@ -130,6 +134,12 @@ impl Mmio64 {
         let mut places = self.possible.iter().flat_map(|possible| self.placed(possible));
         places.any(|(_, place)| place.is_none_or(in_memory))
     }
+}
+
+/// Whether a device can be one whose BARs matter in a small guest: a passthrough device, or one whose memory has any size.
+fn may_be_large(device: &Device) -> bool {
+    ["memdev", "size", "membar", "hostmem"].iter().any(|size| device.properties.get(size).is_some())
+        || Passthrough::of(device).is_some()
 }
 
 /// The firmware that the guest may have, the likeliest first.
