@@ -12,6 +12,10 @@ mod validate;
 use cpu::Circumstances;
 pub(crate) use cpu::{LIMIT_SINCE, MAXPHYSADDR_SINCE};
 
+#[cfg(feature = "cli")]
+use crate::address::GIB;
+#[cfg(feature = "cli")]
+use crate::command_line::Memory;
 use crate::command_line::{
     Accelerator, Argument, CommandLine, Device, Global, MDEV_FOLDER, Machine, Origin, Passthrough, Properties,
     Property, QemuTarget, Told,
@@ -95,14 +99,19 @@ pub fn write(domain: &Domain, host: &Host) -> Written {
     Written { line, refusals }
 }
 
-/// Whether it can matter where the 64-bit BARs are: most domains are small and have no device whose BAR could be large, and
-/// their addresses are not worth the time. What the command line can change, counts.
+/// RAM, memory devices and a GiB for each slot, in bytes, below which a guest is small: with the largest default PCI hole,
+/// 32 GiB, its map ends far below the 512 GiB from which `mmio64` looks at guests without large devices.
 #[cfg(feature = "cli")]
-fn has_bars_that_count(domain: &Domain, memory: Option<&crate::command_line::Memory>) -> bool {
+const LARGE: u64 = 256 * GIB;
+
+/// Whether it can matter where the 64-bit BARs are: most domains are small and have no device whose BAR could be large, and
+/// their addresses are not worth the time. What raw arguments and overrides change is not known here, so that they count.
+#[cfg(feature = "cli")]
+fn has_bars_that_count(domain: &Domain, memory: Option<&Memory>) -> bool {
     let is_small = memory.is_some_and(|memory| {
-        let slots = memory.slots().saturating_mul(crate::address::GIB);
+        let slots = memory.slots().saturating_mul(GIB);
         let most = memory.maxmem.as_ref().map_or(memory.size.value, |most| most.value.max(memory.size.value));
-        most.saturating_add(slots) < 256 * crate::address::GIB
+        most.saturating_add(slots) < LARGE
     });
     let has_default_hole = domain.pci_hole64.is_none() && !domain.pci_hole64_is_endless;
     !(is_small

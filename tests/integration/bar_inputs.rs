@@ -322,6 +322,16 @@ fn nothing_is_certain_of_a_slot_without_its_first_function() {
     assert!(!certain(""));
 }
 
+/// SeaBIOS 1.16.3 puts every 64-bit BAR above 4 GiB: a guest of 4 GiB has it at 768 GiB, as with a BAR of any other device.
+#[test]
+fn a_small_guest_is_looked_at_for_shared_memory_alone() {
+    assert_eq!(said_of(""), None);
+    let shared = "<shmem name='s'><model type='ivshmem-plain'/><size unit='GiB'>64</size></shmem>";
+    let first = |devices: &str| said_of(devices).and_then(|mmio64| mmio64.place(0)?.0).map(|place| place.start / GIB);
+    assert_eq!(first(shared), first(&(controller("pcie-root-port", 1, 0, 4) + &host_device(0, 1, 0))));
+    assert_eq!(first(shared), Some(768));
+}
+
 /// QEMU starts none of these guests.
 #[test]
 fn nothing_is_certain_of_guests_that_two_devices_share_a_place_in() {
