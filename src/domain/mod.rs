@@ -4,6 +4,8 @@
 //! what libvirt makes of it and `qemu` for what QEMU builds then.
 
 mod devices;
+#[cfg(feature = "cli")]
+mod locked_memory;
 mod other;
 mod passthrough;
 #[cfg(feature = "cli")]
@@ -15,6 +17,8 @@ pub mod units;
 #[cfg(feature = "cli")]
 pub use devices::LoaderElement;
 pub use devices::{Controller, LaunchSecurity, VirtualIommu};
+#[cfg(feature = "cli")]
+pub use locked_memory::LockedMemory;
 pub use other::{OtherDocument, other_document};
 pub use passthrough::{HiddenDma, Unseen};
 #[cfg(feature = "cli")]
@@ -74,6 +78,9 @@ pub struct Domain {
     pub cells_with_access: Vec<bool>,
     /// `<memoryBacking>`.
     pub backing: MemoryBacking,
+    /// What it says of memory that is locked.
+    #[cfg(feature = "cli")]
+    pub locked_memory: LockedMemory,
     /// `<memory model=…>` devices in document order.
     pub memory_devices: Vec<MemoryDevice>,
     /// The first `<cpu>`; libvirt reads no other.
