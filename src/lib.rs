@@ -55,6 +55,9 @@
 pub mod address;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
+pub mod advice;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod argv;
 #[doc(hidden)]
 pub mod command_line;
