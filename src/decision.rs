@@ -18,7 +18,7 @@ use crate::policy::{Mode, OnInternalError, Policy};
 use crate::qemu::cpu::{DEFAULT_PHYS_BITS, MAX_PHYS_BITS, has_long_mode};
 use crate::qemu::layout::Q35_PCI_HOLE64_SIZE;
 use crate::rules;
-use crate::text::printable;
+use crate::text::{printable, shell_word};
 use crate::verdict::{Evaluation, Verdict, evaluate};
 
 /// The operations a guest can be stopped at.
@@ -207,16 +207,6 @@ pub(crate) fn shortened(name: &str) -> String {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name.to_owned(),
     }
-}
-
-/// A guest's name, or a URI, as a word for the shell.
-pub fn shell_word(name: &str) -> String {
-    let name = printable(name);
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | ':' | '@' | '/');
-    if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
-        return name.into_owned();
-    }
-    format!("'{}'", name.replace('\'', r"'\''"))
 }
 
 /// What a policy file says of internal errors, even if the rest of it cannot be read.

@@ -5,6 +5,8 @@ use crate::address::GpaRange;
 #[cfg(feature = "cli")]
 use crate::command_line::Launch;
 use crate::command_line::{Accelerator, CommandLine, Memory, Origin, Passthrough, PassthroughKind, Told};
+#[cfg(feature = "cli")]
+use crate::domain::Owner;
 use crate::domain::{CpuElement, Domain, HiddenDma, MaxPhysAddr, Overrides, Unseen};
 use crate::host::{Host, Reserved};
 use crate::libvirt::Refusal;
@@ -85,6 +87,33 @@ impl<'a> Subject<'a> {
             Self::Domain(domain) => Some(domain),
             #[cfg(feature = "cli")]
             Self::Launch(_) => None,
+        }
+    }
+
+    /// The guest's name; empty where it has none.
+    #[cfg(feature = "cli")]
+    pub fn name(self) -> &'a str {
+        match self {
+            Self::Domain(domain) => &domain.name,
+            Self::Launch(launch) => &launch.name,
+        }
+    }
+
+    /// The machine type that is asked for.
+    #[cfg(feature = "cli")]
+    pub fn machine(self) -> Option<&'a str> {
+        match self {
+            Self::Domain(domain) => domain.machine.as_ref().map(|machine| machine.value.as_str()),
+            Self::Launch(launch) => launch.line.machine.kind.as_ref().map(|kind| kind.value.as_str()),
+        }
+    }
+
+    /// Who writes its definition or its command line anew at each start.
+    #[cfg(feature = "cli")]
+    pub fn owner(self) -> Option<Owner> {
+        match self {
+            Self::Domain(domain) => domain.ownership.as_ref().map(|ownership| ownership.owner),
+            Self::Launch(_) => self.machine().and_then(Owner::of_machine),
         }
     }
 

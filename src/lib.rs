@@ -58,6 +58,9 @@ pub mod adapter;
 pub mod address;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
+pub mod advice;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod argv;
 #[doc(hidden)]
 pub mod command_line;

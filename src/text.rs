@@ -142,6 +142,16 @@ pub fn filled(words: impl IntoIterator<Item = impl AsRef<str>>, columns: usize) 
     textwrap::wrap(&words.join(" "), options).into_iter().map(|line| line.replace(JOINT, " ")).collect()
 }
 
+/// A guest's name, or a URI, as a word for the shell.
+pub fn shell_word(name: &str) -> String {
+    let name = printable(name);
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | ':' | '@' | '/');
+    if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
+        return name.into_owned();
+    }
+    format!("'{}'", name.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

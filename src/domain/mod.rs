@@ -5,6 +5,8 @@
 
 mod devices;
 mod other;
+#[cfg(feature = "cli")]
+mod owner;
 mod passthrough;
 #[cfg(feature = "cli")]
 mod pci;
@@ -16,6 +18,8 @@ pub mod units;
 pub use devices::LoaderElement;
 pub use devices::{Controller, LaunchSecurity, VirtualIommu};
 pub use other::{OtherDocument, other_document};
+#[cfg(feature = "cli")]
+pub use owner::{Owner, Ownership};
 pub use passthrough::{HiddenDma, Unseen};
 #[cfg(feature = "cli")]
 pub use pci::{PciAddress, PciDevice, PciDevices};
@@ -119,6 +123,9 @@ pub struct Domain {
     pub device_changes: Vec<DeviceChange>,
     /// What the domain's own `<metadata>` asks of this tool.
     pub overrides: Overrides,
+    /// Who writes the domain anew at each start.
+    #[cfg(feature = "cli")]
+    pub ownership: Option<Ownership>,
     /// The element that names the domain; findings about the guest as a whole point to it.
     pub span: Span,
 }

@@ -89,6 +89,8 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         raw_args: passthrough::raw_args(root),
         device_changes: passthrough::device_changes(root),
         overrides: overrides(root),
+        #[cfg(feature = "cli")]
+        ownership: super::owner::ownership(document),
         span: name.map_or(root.start_tag(), |e| e.span()),
     })
 }

@@ -119,7 +119,7 @@ pub enum Change {
 
 impl Change {
     /// Whether it changes how wide the CPU's addresses are.
-    fn is_width(&self) -> bool {
+    pub(crate) fn is_width(&self) -> bool {
         match self {
             Self::EmulateBits(_) | Self::PassHostBits => true,
             #[cfg(feature = "cli")]
@@ -138,7 +138,7 @@ impl Change {
     }
 
     /// Whether it changes the size of the 64-bit PCI hole.
-    fn is_hole(&self) -> bool {
+    pub(crate) fn is_hole(&self) -> bool {
         match self {
             Self::PciHole64(_) => true,
             #[cfg(feature = "cli")]
