@@ -12,6 +12,7 @@ pub use protocol::{
     CLOUDSTACK_GROOVY, CLOUDSTACK_SHELL, KUBEVIRT, OPENNEBULA, PROXMOX, Protocol, Reply, Returns, VDSM,
 };
 
+use crate::advice;
 use crate::decision::{Level, is_exempt, is_small, shortened};
 use crate::finding::{Finding, Severity};
 use crate::host::Host;
@@ -115,7 +116,7 @@ fn stopped(
     let certain = || errors().filter(|finding| rules::stops(finding) || rules::by_policy(finding));
     let worst = certain().find(|finding| rules::is_collision(finding)).or_else(|| certain().next());
     let Some(shown) = worst.or_else(|| errors().next()) else { return passed(guest, name, evaluation) };
-    let reason = Reason::new(name, shown, &remedy(protocol, evaluation));
+    let reason = Reason::new(name, shown, &remedy(protocol, guest, evaluation));
     let allowed = |why: &str| {
         let line = format!("{} (allowed{why})", reason.line);
         AdapterOutcome::logged(AdapterDecision::Pass, Level::Warning, line)
@@ -146,17 +147,16 @@ fn stopped(
     AdapterOutcome::logged(AdapterDecision::Stop(reason), Level::Warning, line)
 }
 
-/// What to do, in the words of who reads it.
-fn remedy(protocol: &Protocol, evaluation: &Evaluation) -> String {
-    match &evaluation.fix {
+/// What to do, in the words of the orchestrator.
+fn remedy(protocol: &Protocol, guest: GuestSource<'_>, evaluation: &Evaluation) -> String {
+    match evaluation.fix.as_ref().filter(|_| protocol.returns == Returns::Nothing) {
         Some(fix) => {
-            let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
-            format!("fix: {}", changes.join(", "))
+            let mut steps = advice::advise(protocol.owner, guest.subject(), fix).steps;
+            // The last is to stop and start the guest, which is what somebody was about to do.
+            steps.pop();
+            format!("{}; then start it again", steps.join("; "))
         }
-        None => {
-            let tried: Vec<&str> = evaluation.tried.iter().map(String::as_str).collect();
-            format!("no automatic fix for {}: {}", protocol.product, tried.join("; "))
-        }
+        None => advice::remedy(protocol.owner, guest.subject(), evaluation),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{AdapterDecision, AdapterOutcome, Reason};
 use crate::decision::Level;
+use crate::domain::Owner;
 use crate::policy::{OnInternalError, Policy};
 use crate::text::ascii;
 use crate::xml::edit::escape;
@@ -20,10 +21,8 @@ pub enum Returns {
 /// What an orchestrator's hook protocol asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Protocol {
-    /// The orchestrator, as the command names it.
-    pub name: &'static str,
-    /// The orchestrator, as its project spells it.
-    pub product: &'static str,
+    /// The orchestrator.
+    pub owner: Owner,
     /// How a guest goes back.
     pub returns: Returns,
     /// The exit status that stops a guest.
@@ -45,8 +44,7 @@ pub struct Protocol {
 /// oVirt's VDSM 4.5, hooks `before_vm_start` (`_runHooksDir` in `lib/vdsm/common/hooks.py`): the file that `_hook_domxml`
 /// names is edited; 2 stops the guest and the hooks after this one.
 pub const VDSM: Protocol = Protocol {
-    name: "vdsm",
-    product: "oVirt",
+    owner: Owner::Vdsm,
     returns: Returns::Edited,
     stop: 2,
     failure: 0,
@@ -61,8 +59,7 @@ pub const VDSM: Protocol = Protocol {
 /// standard error as soon as the program ends: of lines written just before that, 17 to 26 percent were lost, and of 500
 /// written 2 ms before it, none. A call may take a minute (`pkg/hooks/manager.go`). There is no system log in a container.
 pub const KUBEVIRT: Protocol = Protocol {
-    name: "kubevirt",
-    product: "KubeVirt",
+    owner: Owner::Kubevirt,
     returns: Returns::Printed,
     stop: 1,
     failure: 0,
@@ -76,8 +73,7 @@ pub const KUBEVIRT: Protocol = Protocol {
 /// CloudStack 4.21 through our own Groovy script (`performXmlTransformHook` in `LibvirtKvmAgentHook.java`), which goes on
 /// with the original unless the status is 0.
 pub const CLOUDSTACK_GROOVY: Protocol = Protocol {
-    name: "cloudstack",
-    product: "CloudStack",
+    owner: Owner::Cloudstack,
     returns: Returns::Printed,
     stop: 1,
     failure: 2,
@@ -95,8 +91,7 @@ pub const CLOUDSTACK_SHELL: Protocol = Protocol { most: Some(65_000), ..CLOUDSTA
 
 /// OpenNebula 7.4, in front of `vmm/kvm/deploy`.
 pub const OPENNEBULA: Protocol = Protocol {
-    name: "opennebula",
-    product: "OpenNebula",
+    owner: Owner::Opennebula,
     returns: Returns::Printed,
     stop: 1,
     failure: 0,
@@ -110,8 +105,7 @@ pub const OPENNEBULA: Protocol = Protocol {
 /// Proxmox VE 9, phase `pre-start` of a hookscript (`vm_start_nolock` in `QemuServer.pm`): any status but 0 stops the
 /// guest, whose configuration is read already. `qm showcmd` may have to activate the guest's volumes, which takes its time.
 pub const PROXMOX: Protocol = Protocol {
-    name: "proxmox",
-    product: "Proxmox VE",
+    owner: Owner::Proxmox,
     returns: Returns::Nothing,
     stop: 1,
     failure: 0,
@@ -154,7 +148,7 @@ impl Protocol {
             AdapterDecision::Stop(reason) => self.stopped(&reason, policy),
             AdapterDecision::Failure(problem) => {
                 let reason = Reason::of_failure(&problem, policy.on_internal_error);
-                log.push((Level::Error, ascii(&format!("adapter {}: {}", self.name, reason.line))));
+                log.push((Level::Error, ascii(&format!("adapter {}: {}", self.owner.name(), reason.line))));
                 match policy.on_internal_error {
                     OnInternalError::Block => self.stopped(&reason, policy),
                     OnInternalError::Allow => self.failed(input, &reason),
@@ -196,7 +190,7 @@ impl Protocol {
             Some(most) => self.declined(&format!(
                 "{} bytes of XML are more than this hook can hand back ({most}); {} uses its own XML",
                 text.len(),
-                self.product
+                self.owner.title()
             )),
             None => Reply { stdout: text, ..Reply::silent() },
         }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use iova_preflight::decision::shell_word;
 use iova_preflight::io::file::{open_regular, read_open};
+use iova_preflight::text::shell_word;
 
 /// Where packages put this program.
 pub(crate) const DEFAULT_PROGRAM: &str = "/usr/bin/iova-preflight";
