@@ -2,9 +2,9 @@
 //! settled.
 
 use crate::address::GpaRange;
-#[cfg(feature = "cli")]
-use crate::command_line::Launch;
 use crate::command_line::{Accelerator, CommandLine, Memory, Origin, Passthrough, PassthroughKind, Told};
+#[cfg(feature = "cli")]
+use crate::command_line::{Launch, ProcessLimit};
 #[cfg(feature = "cli")]
 use crate::domain::Owner;
 use crate::domain::{CpuElement, Domain, HiddenDma, MaxPhysAddr, Overrides, Unseen};
@@ -157,6 +157,15 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// What the process that runs it may lock, where that is what was looked at.
+    #[cfg(feature = "cli")]
+    fn lock_limit(self) -> Option<ProcessLimit> {
+        match self {
+            Self::Domain(_) => None,
+            Self::Launch(launch) => launch.lock_limit,
+        }
+    }
+
     /// How much memory it may come to have, in bytes, as far as that is written down; not what NUMA cells add up to.
     #[cfg(feature = "cli")]
     pub fn most_memory(self) -> u64 {
@@ -238,6 +247,9 @@ pub struct Guest<'a> {
     /// How much of it may be; `None` where that is unknown.
     #[cfg(feature = "cli")]
     pub lock_limit: Option<LockLimit>,
+    /// The limit of the process that runs it.
+    #[cfg(feature = "cli")]
+    pub process_limit: Option<ProcessLimit>,
     /// What libvirt would compute as the limit if it was not told one, in bytes.
     #[cfg(feature = "cli")]
     pub computed_lock_limit: Option<u64>,
@@ -296,6 +308,8 @@ impl<'a> Guest<'a> {
             pinned,
             #[cfg(feature = "cli")]
             lock_limit: subject.domain().and_then(|domain| locked_memory::limit(domain, setting.host)),
+            #[cfg(feature = "cli")]
+            process_limit: subject.lock_limit(),
             #[cfg(feature = "cli")]
             computed_lock_limit: subject.domain().and_then(|domain| locked_memory::computed(domain, setting.host)?),
             #[cfg(feature = "cli")]

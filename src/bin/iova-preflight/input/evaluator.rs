@@ -162,6 +162,7 @@ impl<'a> Evaluator<'a> {
                         OpenDevice::VhostVdpa(path) => launch.attach_vhost_vdpa(path),
                     }
                 }
+                launch.lock_limit = process.and_then(QemuProcess::lock_limit);
                 let host = self.source.host_of(&launch);
                 self.evaluate(name, GuestSource::Call(&call, &launch), &host, process, evaluated)
             }
