@@ -197,7 +197,7 @@ fn a_limit_of_locked_memory_that_is_too_low_is_found() {
     let limited: &[&str] = &["prlimit", "--memlock=65536"];
     let without = [&["setpriv", "--bounding-set", "-ipc_lock"], limited].concat();
     let vfio = ["-device", "vfio-pci,host=0000:41:10.1"];
-    let vdpa = ["-netdev", "vhost-vdpa,id=n,vhostdev=/dev/vhost-vdpa-0"];
+    let vdpa = ["-device", "vhost-vdpa-device-pci,vhostdev=/dev/vhost-vdpa-0"];
     // vhost-vdpa has no exemption, and may be software that locks nothing.
     for (what, before, device, expected) in [
         ("root", limited, vfio, None),
