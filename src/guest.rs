@@ -19,6 +19,8 @@ use crate::mmio64::{Mmio64, Mmio64Input};
 use crate::policy::PeerToPeer;
 use crate::policy::Policy;
 use crate::qemu::cpu::{CpuRefusal, HostCpu, Vcpu};
+#[cfg(feature = "cli")]
+use crate::qemu::discard::{self, Pinning};
 use crate::qemu::layout::{Layout, LayoutError};
 use crate::qemu::memory_backend::BackendError;
 use crate::qemu::memory_device::{PlacementError, Plugged, place_of};
@@ -157,6 +159,12 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// Whether libvirt has QEMU lock all of its memory.
+    #[cfg(feature = "cli")]
+    fn locks_memory(self) -> bool {
+        self.domain().is_some_and(|domain| domain.locked_memory.locked)
+    }
+
     /// What the process that runs it may lock, where that is what was looked at.
     #[cfg(feature = "cli")]
     fn lock_limit(self) -> Option<ProcessLimit> {
@@ -241,6 +249,9 @@ pub struct Guest<'a> {
     /// Where its 64-bit BARs may be; `None` where nothing is known of them.
     #[cfg(feature = "cli")]
     pub mmio64: Option<Mmio64>,
+    /// The virtio-mem device that QEMU refuses, and why.
+    #[cfg(feature = "cli")]
+    pub discard_refused: Option<(Origin, Pinning)>,
     /// What is pinned for its devices.
     #[cfg(feature = "cli")]
     pub pinned: Pinned,
@@ -304,6 +315,8 @@ impl<'a> Guest<'a> {
             passthrough,
             #[cfg(feature = "cli")]
             mmio64,
+            #[cfg(feature = "cli")]
+            discard_refused: discard::refused(line, setting.qemu, subject.locks_memory()).filter(|_| starts),
             #[cfg(feature = "cli")]
             pinned,
             #[cfg(feature = "cli")]

@@ -569,7 +569,7 @@ pub static ANSWERS: &[Answer] = &[
         fix: &[Text(
             "Use DIMMs instead of virtio-mem, VFIO instead of vDPA, or leave `<locked/>` (`-overcommit mem-lock=on`) out.",
         )],
-        rule: None,
+        rule: Some("virtio-mem-refused"),
     },
     Answer {
         cause: Cause::SlotRefused,

@@ -39,6 +39,8 @@ pub(crate) mod refused_by_libvirt;
 pub(crate) mod refused_by_qemu;
 pub(crate) mod relocated_above_1t;
 pub(crate) mod unknown_machine_type;
+#[cfg(feature = "cli")]
+pub(crate) mod virtio_mem_refused;
 
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
@@ -93,6 +95,8 @@ pub static RULES: &[Rule] = &[
     memory_hotplug_refused::RULE,
     memory_backend_refused::RULE,
     memory_map_refused::RULE,
+    #[cfg(feature = "cli")]
+    virtio_mem_refused::RULE,
     phys_bits_not_configurable::RULE,
     phys_bits_out_of_range::RULE,
     phys_bits_above_host::RULE,
