@@ -7,6 +7,8 @@
 mod cloudstack;
 mod install;
 mod kubevirt;
+mod opennebula;
+mod proxmox;
 mod vdsm;
 
 use crate::common::guest::Guest;
