@@ -127,8 +127,8 @@ pub use guest::Subject;
 pub use host::{Host, Iommu, Profile, ProfileError, Reserved, ReservedKind, builtin as builtin_host};
 pub use machine::Family;
 pub use policy::{
-    MachineUpgrade, Mode, OnInternalError, OverridePolicy, PassthroughPolicy, PeerToPeer, PhysBitsPolicy, Policy,
-    PolicyError, WatchPolicy,
+    AliasPolicy, MachineUpgrade, Mode, OnInternalError, OverridePolicy, OwnedPolicy, PassthroughPolicy, PeerToPeer,
+    PhysBitsPolicy, Policy, PolicyError, WatchPolicy,
 };
 pub use qemu::layout::Layout;
 pub use verdict::{Evaluation, Verdict, evaluate};
