@@ -12,7 +12,7 @@ use crate::xml::Location;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Policy {
-    /// What the hook does about a guest that would fail.
+    /// What the hook does about a guest that would fail, and whether an adapter does anything.
     pub mode: Mode,
     /// Which guests are evaluated as if DMA had to reach their memory.
     pub passthrough: PassthroughPolicy,
@@ -20,9 +20,9 @@ pub struct Policy {
     pub machine_upgrade: MachineUpgrade,
     /// How a rewrite may give a guest more phys-bits.
     pub phys_bits: PhysBitsPolicy,
-    /// What the hook does when it fails itself.
+    /// What the hook and the adapters do when they fail themselves.
     pub on_internal_error: OnInternalError,
-    /// Names or UUIDs of guests that the hook and the watch service leave alone.
+    /// Names or UUIDs of guests that the hook, the adapters and the watch service leave alone.
     pub exempt: Vec<String>,
     /// What a guest's own `<metadata>` may change.
     pub overrides: OverridePolicy,
@@ -32,6 +32,8 @@ pub struct Policy {
     pub alias: AliasPolicy,
     /// What becomes of definitions that an orchestrator writes anew at each start.
     pub owned: OwnedPolicy,
+    /// The adapters of orchestrators.
+    pub adapter: AdapterPolicy,
     /// The watch service.
     pub watch: WatchPolicy,
 }
@@ -243,6 +245,16 @@ pub struct WatchPolicy {
     pub rewrite: bool,
 }
 
+/// `[adapter]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct AdapterPolicy {
+    /// Whether KubeVirt and CloudStack get a domain that libvirt refuses with the reason, instead of an error of the hook
+    /// that the one does not show and the other ignores.
+    pub block_in_domain: bool,
+}
+
 /// Why a text is no policy, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{location}: {message}")]
@@ -279,6 +291,7 @@ impl Policy {
             peer_to_peer,
             alias,
             owned,
+            adapter: _,
             watch: _,
         } = self;
         let defaults = Self::default();
@@ -339,7 +352,8 @@ mod tests {
         let policy = Policy::from_toml(
             "mode = 'warn'\npassthrough = 'assume'\nmachine_upgrade = 'latest'\nphys_bits = 'host'\n\
              on_internal_error = 'block'\nexempt = ['a']\noverrides = 'honour'\n\
-             peer_to_peer = 'required'\nalias = 'newest'\nowned = 'rewrite'\n[watch]\nrewrite = true\n",
+             peer_to_peer = 'required'\nalias = 'newest'\nowned = 'rewrite'\n[adapter]\nblock_in_domain = true\n\
+             [watch]\nrewrite = true\n",
         );
         let expected = Policy {
             mode: Mode::Warn,
@@ -352,6 +366,7 @@ mod tests {
             peer_to_peer: PeerToPeer::Required,
             alias: AliasPolicy::Newest,
             owned: OwnedPolicy::Rewrite,
+            adapter: AdapterPolicy { block_in_domain: true },
             watch: WatchPolicy { rewrite: true },
         };
         assert_eq!(policy, Ok(expected));

@@ -142,6 +142,12 @@ pub(crate) fn is_collision(finding: &Finding) -> bool {
     refuser(finding) == Refuser::Vfio
 }
 
+/// Whether it is an error because the operator's policy says so.
+#[cfg(feature = "cli")]
+pub(crate) fn by_policy(finding: &Finding) -> bool {
+    finding.severity == Severity::Error && refuser(finding) == Refuser::Policy
+}
+
 /// Whether it is about where firmware puts BARs.
 #[cfg(feature = "cli")]
 pub(crate) fn is_about_bars(finding: &Finding) -> bool {
