@@ -6,6 +6,7 @@ mod common;
 
 mod integration {
     mod adapters;
+    mod advice;
     mod architecture;
     mod bar_inputs;
     mod bars;
@@ -24,6 +25,7 @@ mod integration {
     mod hook_protocol;
     mod host;
     mod hostile;
+    mod locked_memory;
     mod many;
     mod map;
     mod messages;

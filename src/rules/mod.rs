@@ -16,6 +16,8 @@ pub(crate) mod bars;
 mod collision;
 pub(crate) mod dma_not_visible;
 pub(crate) mod hotplug_window_in_reserved_range;
+#[cfg(feature = "cli")]
+pub(crate) mod locked_memory_too_low;
 pub(crate) mod machine_type_not_available;
 pub(crate) mod memory_backend_refused;
 pub(crate) mod memory_device_does_not_fit;
@@ -98,6 +100,8 @@ pub static RULES: &[Rule] = &[
     memory_device_does_not_fit::RULE,
     ram_in_reserved_range::RULE,
     memory_device_in_reserved_range::RULE,
+    #[cfg(feature = "cli")]
+    locked_memory_too_low::RULE,
     #[cfg(feature = "cli")]
     bar_in_reserved_range::RULE,
     #[cfg(feature = "cli")]
