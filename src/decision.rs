@@ -95,7 +95,7 @@ pub fn is_out_of_reach(domain: &Domain, policy: &Policy) -> bool {
 }
 
 /// Whether the memory map ends before the HyperTransport range and the end of 40 address bits.
-fn is_small(domain: &Domain) -> bool {
+pub(crate) fn is_small(domain: &Domain) -> bool {
     // A raw argument may make any machine of it.
     if !domain.raw_args.is_empty() || !domain.device_changes.is_empty() {
         return false;
@@ -200,7 +200,7 @@ fn uncertain(operation: Operation, name: &str, domain: &Domain, evaluation: &Eva
 }
 
 /// A name as long as anybody can read; a line goes to the terminal and to several logs.
-fn shortened(name: &str) -> String {
+pub(crate) fn shortened(name: &str) -> String {
     /// Characters; twice what OpenStack and Kubernetes make of a name.
     const LONGEST: usize = 200;
     match name.char_indices().nth(LONGEST) {

@@ -10,6 +10,8 @@ use crate::domain::Owner;
 use crate::domain::{CpuElement, Domain, HiddenDma, MaxPhysAddr, Overrides, Unseen};
 use crate::host::{Host, Reserved};
 use crate::libvirt::Refusal;
+#[cfg(feature = "cli")]
+use crate::libvirt::locked_memory::{self, LockLimit};
 use crate::machine::MachineType;
 #[cfg(feature = "cli")]
 use crate::mmio64::{Mmio64, Mmio64Input};
@@ -20,6 +22,8 @@ use crate::qemu::cpu::{CpuRefusal, HostCpu, Vcpu};
 use crate::qemu::layout::{Layout, LayoutError};
 use crate::qemu::memory_backend::BackendError;
 use crate::qemu::memory_device::{PlacementError, Plugged, place_of};
+#[cfg(feature = "cli")]
+use crate::qemu::pinned::{Pinned, pinned};
 use crate::qemu::tables::TableError;
 use crate::qemu::{self, Built};
 use crate::version::Version;
@@ -228,6 +232,15 @@ pub struct Guest<'a> {
     /// Where its 64-bit BARs may be; `None` where nothing is known of them.
     #[cfg(feature = "cli")]
     pub mmio64: Option<Mmio64>,
+    /// What is pinned for its devices.
+    #[cfg(feature = "cli")]
+    pub pinned: Pinned,
+    /// How much of it may be; `None` where that is unknown.
+    #[cfg(feature = "cli")]
+    pub lock_limit: Option<LockLimit>,
+    /// What libvirt would compute as the limit if it was not told one, in bytes.
+    #[cfg(feature = "cli")]
+    pub computed_lock_limit: Option<u64>,
     /// Whether the policy says that devices have to reach one another's BARs.
     #[cfg(feature = "cli")]
     pub needs_peer_to_peer: bool,
@@ -255,6 +268,11 @@ impl<'a> Guest<'a> {
             }
             _ => None,
         };
+        #[cfg(feature = "cli")]
+        let pinned = match &plugged {
+            Ok(plugged) if starts => pinned_for(subject, line, ram, plugged),
+            _ => Pinned::default(),
+        };
         Self {
             subject,
             domain: subject.domain(),
@@ -274,6 +292,12 @@ impl<'a> Guest<'a> {
             passthrough,
             #[cfg(feature = "cli")]
             mmio64,
+            #[cfg(feature = "cli")]
+            pinned,
+            #[cfg(feature = "cli")]
+            lock_limit: subject.domain().and_then(|domain| locked_memory::limit(domain, setting.host)),
+            #[cfg(feature = "cli")]
+            computed_lock_limit: subject.domain().and_then(|domain| locked_memory::computed(domain, setting.host)?),
             #[cfg(feature = "cli")]
             needs_peer_to_peer: policy.peer_to_peer == PeerToPeer::Required,
             hidden_dma: hidden_dma(subject, line),
@@ -380,6 +404,14 @@ impl<'a> Guest<'a> {
     pub fn collisions(&self, range: GpaRange) -> impl Iterator<Item = (GpaRange, Reserved)> {
         self.unmappable.iter().filter_map(move |reserved| Some((range.intersection(reserved.range)?, *reserved)))
     }
+}
+
+/// What is pinned for the devices of a guest with that much RAM.
+#[cfg(feature = "cli")]
+fn pinned_for(subject: Subject<'_>, line: &CommandLine, ram: u64, plugged: &[Plugged]) -> Pinned {
+    let domain = subject.domain();
+    let nvme_disks = domain.map_or(0, |domain| domain.locked_memory.nvme_disks);
+    pinned(line, ram, plugged, nvme_disks, domain.is_some_and(|domain| domain.iommu.is_some()))
 }
 
 /// What the domain has of its own, and what raw QEMU arguments add.

@@ -8,11 +8,8 @@ mod proxmox;
 mod vdsm;
 
 use crate::domain::Owner;
-use crate::finding::{Finding, Severity};
 use crate::fix::{Change, Fix};
 use crate::guest::Subject;
-use crate::rules;
-use crate::text::printable;
 use crate::verdict::Evaluation;
 
 /// What to do, a command or a sentence each.
@@ -104,34 +101,13 @@ pub fn place(owner: Owner) -> &'static str {
     }
 }
 
-/// Why a guest does not start and what to do in `owner`, in one line of ASCII characters.
-pub fn refusal(owner: Owner, subject: Subject<'_>, evaluation: &Evaluation) -> String {
-    let errors: Vec<&Finding> =
-        evaluation.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
-    // Of two reasons, that the devices cannot reach the memory says more than that QEMU wants more bits.
-    let worst = errors.iter().find(|finding| rules::is_collision(finding)).or(errors.first());
-    let cause = worst.map_or_else(|| evaluation.verdict.name().to_owned(), |finding| finding.message());
-    let remedy = match &evaluation.fix {
+/// What to do in `owner` about a guest that does not start, in one line: the steps of its fix, or why there is none and
+/// where the guest is changed.
+pub fn remedy(owner: Owner, subject: Subject<'_>, evaluation: &Evaluation) -> String {
+    match &evaluation.fix {
         Some(fix) => advise(owner, subject, fix).steps.join("; "),
         None => format!("no automatic fix: {}; {}", evaluation.tried.join("; "), place(owner)),
-    };
-    ascii(&format!("guest {}: {cause}; {remedy}", subject.name()))
-}
-
-/// The text in one line of ASCII characters.
-fn ascii(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in printable(text).chars() {
-        match c {
-            ' '..='~' => line.push(c),
-            '→' => line.push_str("->"),
-            '–' => line.push('-'),
-            '…' => line.push_str("..."),
-            _ if c.is_control() => line.push(' '),
-            _ => line.push('?'),
-        }
     }
-    line
 }
 
 /// That an owner has no setting for something, where there is something.

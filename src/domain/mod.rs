@@ -4,6 +4,8 @@
 //! what libvirt makes of it and `qemu` for what QEMU builds then.
 
 mod devices;
+#[cfg(feature = "cli")]
+mod locked_memory;
 mod other;
 #[cfg(feature = "cli")]
 mod owner;
@@ -17,6 +19,8 @@ pub mod units;
 #[cfg(feature = "cli")]
 pub use devices::LoaderElement;
 pub use devices::{Controller, LaunchSecurity, VirtualIommu};
+#[cfg(feature = "cli")]
+pub use locked_memory::LockedMemory;
 pub use other::{OtherDocument, other_document};
 #[cfg(feature = "cli")]
 pub use owner::{Owner, Ownership};
@@ -78,6 +82,9 @@ pub struct Domain {
     pub cells_with_access: Vec<bool>,
     /// `<memoryBacking>`.
     pub backing: MemoryBacking,
+    /// What it says of memory that is locked.
+    #[cfg(feature = "cli")]
+    pub locked_memory: LockedMemory,
     /// `<memory model=…>` devices in document order.
     pub memory_devices: Vec<MemoryDevice>,
     /// The first `<cpu>`; libvirt reads no other.

@@ -499,6 +499,12 @@ impl<'a> FixSearch<'a> {
         if broken.findings.iter().any(|finding| memory_backend_refused::RULE.found(finding)) {
             self.note("choose the memory's size, page size, NUMA cells or dynamicMemslots yourself".to_owned());
         }
+        #[cfg(feature = "cli")]
+        if broken.findings.iter().any(|finding| rules::locked_memory_too_low::RULE.found(finding)) {
+            self.note(
+                "<hard_limit> limits what the guest takes of the host's memory, too: choose it yourself".to_owned(),
+            );
+        }
         if let Some(slots) = self.fewer_slots() {
             let has = broken.facts.slots;
             self.note(format!(

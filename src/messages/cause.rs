@@ -317,7 +317,7 @@ pub static ANSWERS: &[Answer] = &[
                  ulimit -l unlimited                         # in the shell, as root",
             ),
         ],
-        rule: None,
+        rule: Some("locked-memory-too-low"),
     },
     Answer {
         cause: Cause::LockedMemoryNotRaised,
