@@ -199,24 +199,21 @@ fn human(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
     Ok(run.outcome)
 }
 
+fn report_of(evaluated: &Evaluated<'_>) -> GuestReport {
+    let &Evaluated { name, guest, evaluation, words, process, .. } = evaluated;
+    GuestReport::new(name.to_owned(), guest, evaluation, words).of_process(process)
+}
+
 fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     // One document speaks of one host; of several libvirts, the first.
     let first = batches.first().map(|batch| (batch.source.host(), batch.source.name.clone()));
     let mut guests = Vec::new();
     let mut run = CheckRun::new(&batches, how);
     for Batch { source, inputs } in batches {
-        run.each(
-            &source,
-            inputs,
-            |evaluated| {
-                GuestReport::new(evaluated.name.to_owned(), evaluated.guest, evaluated.evaluation, evaluated.words)
-                    .of_process(evaluated.process)
-            },
-            |report| {
-                guests.push(report.unwrap_or_else(|(name, error)| GuestReport::unreadable(name, &error)));
-                Ok(())
-            },
-        )?;
+        run.each(&source, inputs, report_of, |report| {
+            guests.push(report.unwrap_or_else(|(name, error)| GuestReport::unreadable(name, &error)));
+            Ok(())
+        })?;
     }
     run.progress.clear();
     let (host, name) = first.unwrap_or_default();
@@ -235,10 +232,7 @@ fn jsonl(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
         run.each(
             &source,
             inputs,
-            |evaluated| {
-                let report = GuestReport::new(evaluated.name.to_owned(), evaluated.guest, evaluated.evaluation);
-                line(&report.of_process(evaluated.process))
-            },
+            |evaluated| line(&report_of(evaluated)),
             |guest| {
                 let unreadable = guest.is_err();
                 let text = guest.unwrap_or_else(|(name, error)| line(&GuestReport::unreadable(name, &error)))?;
