@@ -5,6 +5,8 @@
 mod common;
 
 mod integration {
+    mod adapters;
+    mod advice;
     mod architecture;
     mod bar_inputs;
     mod bars;
@@ -23,6 +25,7 @@ mod integration {
     mod hook_protocol;
     mod host;
     mod hostile;
+    mod locked_memory;
     mod many;
     mod map;
     mod messages;
