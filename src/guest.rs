@@ -296,6 +296,9 @@ impl<'a> Guest<'a> {
             Ok(plugged) if starts => pinned_for(subject, line, ram, plugged),
             _ => Pinned::default(),
         };
+        // Most guests have nothing that locks memory.
+        #[cfg(feature = "cli")]
+        let locking = subject.domain().filter(|_| pinned != Pinned::default());
         Self {
             subject,
             domain: subject.domain(),
@@ -320,11 +323,11 @@ impl<'a> Guest<'a> {
             #[cfg(feature = "cli")]
             pinned,
             #[cfg(feature = "cli")]
-            lock_limit: subject.domain().and_then(|domain| locked_memory::limit(domain, setting.host)),
+            lock_limit: locking.and_then(|domain| locked_memory::limit(domain, setting.host)),
             #[cfg(feature = "cli")]
             process_limit: subject.lock_limit(),
             #[cfg(feature = "cli")]
-            computed_lock_limit: subject.domain().and_then(|domain| locked_memory::computed(domain, setting.host)?),
+            computed_lock_limit: locking.and_then(|domain| locked_memory::computed(domain, setting.host)?),
             #[cfg(feature = "cli")]
             needs_peer_to_peer: policy.peer_to_peer == PeerToPeer::Required,
             hidden_dma: hidden_dma(subject, line),
