@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::common::validators::Validators;
-use crate::common::work_dir;
+use crate::common::{skip, work_dir};
 
 /// A nova that answers (`tests/validators/ask_nova.py`).
 struct Nova {
@@ -67,7 +67,7 @@ impl Drop for Nova {
 
 /// The guest in what `check` says of this XML on an AMD host.
 fn checked(xml: &str, policy: &str) -> Value {
-    let folder = work_dir("nova");
+    let folder = work_dir(&format!("nova-{}", std::thread::current().name().unwrap_or_default().replace(":", "-")));
     let (guest, policy_file) = (folder.join("instance.xml"), folder.join("policy.toml"));
     std::fs::write(&guest, xml).expect("written");
     std::fs::write(&policy_file, policy).expect("written");
@@ -141,6 +141,47 @@ fn cases() -> Vec<Case> {
         Case { policy: "alias = 'newest'", ..case("the newest", aliased(HUGE), "pass", &[], "q35") },
         case("a small one", aliased(64 * 1024), "pass", &[], "q35"),
     ]
+}
+
+/// The XML that the recipe in docs/orchestrators/nova.md makes of the flavor and the image of an instance, with an
+/// `openstack` that knows these two.
+fn by_recipe(instance: &Value) -> String {
+    let page = include_str!("../../docs/orchestrators/nova.md");
+    let (_, recipe) = page.split_once("<!-- recipe -->").expect("a recipe");
+    let (recipe, _) = recipe.split_once("```sh\n").and_then(|(_, rest)| rest.split_once("```")).expect("a block");
+    let folder = work_dir("nova-recipe");
+    let flavor = json!({ "name": "m1.small", "ram": instance["memory_mb"], "vcpus": 16,
+                         "properties": instance.get("extra_specs").unwrap_or(&json!({})) });
+    let image = json!({ "id": "155d900f", "properties": instance.get("image").unwrap_or(&json!({})) });
+    let libvirt = |key: &str| instance["libvirt"][key].as_str().unwrap_or_default();
+    let machine = libvirt("hw_machine_type").strip_prefix("x86_64=").unwrap_or("pc");
+    let functions = format!("openstack() {{ case $1 in flavor) echo '{flavor}';; image) echo '{image}';; esac; }}\n");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let beside = Path::new(env!("CARGO_BIN_EXE_iova-preflight")).parent().expect("a folder");
+    let output = Command::new("bash")
+        .args(["-eu", "-c", &format!("{functions}{recipe}")])
+        .current_dir(&folder)
+        .env("PATH", format!("{}:{path}", beside.display()))
+        .envs([("flavor", "m1.small"), ("image", "155d900f"), ("machine", machine), ("profile", "amd-epyc")])
+        .env("cpu_mode", libvirt("cpu_mode"))
+        .output()
+        .expect("run bash");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{said}");
+    std::fs::read_to_string(folder.join("instance.xml")).expect("written")
+}
+
+/// What is said before there is an instance is what is said of the one that Nova makes.
+#[test]
+fn the_recipe_finds_what_nova_will_make() {
+    if Command::new("jq").arg("--version").output().is_err() {
+        return skip("the recipe for flavors: there is no jq");
+    }
+    for Case { what, instance, policy, verdict, rules: expected, .. } in cases() {
+        let guest = checked(&by_recipe(&instance), policy);
+        assert_eq!((&guest["owner"], &guest["verdict"]), (&json!("nova"), &json!(verdict)), "{what}: {guest}");
+        assert_eq!(rules(&guest), expected, "{what}");
+    }
 }
 
 #[test]
