@@ -23,6 +23,7 @@ mod integration {
     mod hook_protocol;
     mod host;
     mod hostile;
+    mod iommu_width;
     mod many;
     mod map;
     mod messages;
