@@ -18,7 +18,7 @@ use crate::policy::{Mode, OnInternalError, Policy};
 use crate::qemu::cpu::{DEFAULT_PHYS_BITS, MAX_PHYS_BITS, has_long_mode};
 use crate::qemu::layout::Q35_PCI_HOLE64_SIZE;
 use crate::rules;
-use crate::text::printable;
+use crate::text::{printable, shell_word};
 use crate::verdict::{Evaluation, Verdict, evaluate};
 
 /// The operations a guest can be stopped at.
@@ -95,7 +95,7 @@ pub fn is_out_of_reach(domain: &Domain, policy: &Policy) -> bool {
 }
 
 /// Whether the memory map ends before the HyperTransport range and the end of 40 address bits.
-fn is_small(domain: &Domain) -> bool {
+pub(crate) fn is_small(domain: &Domain) -> bool {
     // A raw argument may make any machine of it.
     if !domain.raw_args.is_empty() || !domain.device_changes.is_empty() {
         return false;
@@ -200,23 +200,13 @@ fn uncertain(operation: Operation, name: &str, domain: &Domain, evaluation: &Eva
 }
 
 /// A name as long as anybody can read; a line goes to the terminal and to several logs.
-fn shortened(name: &str) -> String {
+pub(crate) fn shortened(name: &str) -> String {
     /// Characters; twice what OpenStack and Kubernetes make of a name.
     const LONGEST: usize = 200;
     match name.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name.to_owned(),
     }
-}
-
-/// A guest's name, or a URI, as a word for the shell.
-pub fn shell_word(name: &str) -> String {
-    let name = printable(name);
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | ':' | '@' | '/');
-    if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
-        return name.into_owned();
-    }
-    format!("'{}'", name.replace('\'', r"'\''"))
 }
 
 /// What a policy file says of internal errors, even if the rest of it cannot be read.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::messages::cause::{ANSWERS, Answer};
 use crate::messages::sample_cause;
-use crate::messages::table::{Speaker, WORDINGS};
+use crate::messages::table::{Speaker, wordings};
 use crate::rules::page::{Block, Content};
 use crate::rules::{RULES, Rule};
 
@@ -62,7 +62,7 @@ fn section(text: &mut String, answer: &Answer) {
     let _ =
         write!(text, "\n## {}\n\n{}. {}\n", answer.id, capitalized(&escaped(answer.headline)), escaped(answer.because));
     let mut speaker: Option<Speaker> = None;
-    for wording in WORDINGS {
+    for wording in wordings() {
         for form in wording.forms.iter().filter(|form| sample_cause(form) == Some(answer.cause)) {
             if speaker != Some(wording.by) {
                 let _ = write!(text, "\nPrinted by {}:\n", wording.by.name());

@@ -5,9 +5,13 @@ use crate::address::GpaRange;
 #[cfg(feature = "cli")]
 use crate::command_line::Launch;
 use crate::command_line::{Accelerator, CommandLine, Memory, Origin, Passthrough, PassthroughKind, Told};
+#[cfg(feature = "cli")]
+use crate::domain::Owner;
 use crate::domain::{CpuElement, Domain, HiddenDma, MaxPhysAddr, Overrides, Unseen};
 use crate::host::{Host, Reserved, Unmappable};
 use crate::libvirt::Refusal;
+#[cfg(feature = "cli")]
+use crate::libvirt::locked_memory::{self, LockLimit};
 use crate::machine::MachineType;
 #[cfg(feature = "cli")]
 use crate::mmio64::{Mmio64, Mmio64Input};
@@ -18,6 +22,8 @@ use crate::qemu::cpu::{CpuRefusal, HostCpu, Vcpu};
 use crate::qemu::layout::{Layout, LayoutError};
 use crate::qemu::memory_backend::BackendError;
 use crate::qemu::memory_device::{PlacementError, Plugged, place_of};
+#[cfg(feature = "cli")]
+use crate::qemu::pinned::{Pinned, pinned};
 use crate::qemu::tables::TableError;
 use crate::qemu::{self, Built};
 use crate::version::Version;
@@ -85,6 +91,33 @@ impl<'a> Subject<'a> {
             Self::Domain(domain) => Some(domain),
             #[cfg(feature = "cli")]
             Self::Launch(_) => None,
+        }
+    }
+
+    /// The guest's name; empty where it has none.
+    #[cfg(feature = "cli")]
+    pub fn name(self) -> &'a str {
+        match self {
+            Self::Domain(domain) => &domain.name,
+            Self::Launch(launch) => &launch.name,
+        }
+    }
+
+    /// The machine type that is asked for.
+    #[cfg(feature = "cli")]
+    pub fn machine(self) -> Option<&'a str> {
+        match self {
+            Self::Domain(domain) => domain.machine.as_ref().map(|machine| machine.value.as_str()),
+            Self::Launch(launch) => launch.line.machine.kind.as_ref().map(|kind| kind.value.as_str()),
+        }
+    }
+
+    /// Who writes its definition or its command line anew at each start.
+    #[cfg(feature = "cli")]
+    pub fn owner(self) -> Option<Owner> {
+        match self {
+            Self::Domain(domain) => domain.ownership.as_ref().map(|ownership| ownership.owner),
+            Self::Launch(_) => self.machine().and_then(Owner::of_machine),
         }
     }
 
@@ -199,6 +232,15 @@ pub struct Guest<'a> {
     /// Where its 64-bit BARs may be; `None` where nothing is known of them.
     #[cfg(feature = "cli")]
     pub mmio64: Option<Mmio64>,
+    /// What is pinned for its devices.
+    #[cfg(feature = "cli")]
+    pub pinned: Pinned,
+    /// How much of it may be; `None` where that is unknown.
+    #[cfg(feature = "cli")]
+    pub lock_limit: Option<LockLimit>,
+    /// What libvirt would compute as the limit if it was not told one, in bytes.
+    #[cfg(feature = "cli")]
+    pub computed_lock_limit: Option<u64>,
     /// Whether the policy says that devices have to reach one another's BARs.
     #[cfg(feature = "cli")]
     pub needs_peer_to_peer: bool,
@@ -226,6 +268,11 @@ impl<'a> Guest<'a> {
             }
             _ => None,
         };
+        #[cfg(feature = "cli")]
+        let pinned = match &plugged {
+            Ok(plugged) if starts => pinned_for(subject, line, ram, plugged),
+            _ => Pinned::default(),
+        };
         Self {
             subject,
             domain: subject.domain(),
@@ -245,6 +292,12 @@ impl<'a> Guest<'a> {
             passthrough,
             #[cfg(feature = "cli")]
             mmio64,
+            #[cfg(feature = "cli")]
+            pinned,
+            #[cfg(feature = "cli")]
+            lock_limit: subject.domain().and_then(|domain| locked_memory::limit(domain, setting.host)),
+            #[cfg(feature = "cli")]
+            computed_lock_limit: subject.domain().and_then(|domain| locked_memory::computed(domain, setting.host)?),
             #[cfg(feature = "cli")]
             needs_peer_to_peer: policy.peer_to_peer == PeerToPeer::Required,
             hidden_dma: hidden_dma(subject, line),
@@ -371,6 +424,14 @@ impl<'a> Guest<'a> {
     pub fn iommu_bits(&self) -> Option<u32> {
         self.unmappable.iter().find_map(|unmappable| unmappable.width())
     }
+}
+
+/// What is pinned for the devices of a guest with that much RAM.
+#[cfg(feature = "cli")]
+fn pinned_for(subject: Subject<'_>, line: &CommandLine, ram: u64, plugged: &[Plugged]) -> Pinned {
+    let domain = subject.domain();
+    let nvme_disks = domain.map_or(0, |domain| domain.locked_memory.nvme_disks);
+    pinned(line, ram, plugged, nvme_disks, domain.is_some_and(|domain| domain.iommu.is_some()))
 }
 
 /// What the domain has of its own, and what raw QEMU arguments add.

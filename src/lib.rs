@@ -51,8 +51,14 @@
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod adapter;
 #[doc(hidden)]
 pub mod address;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod advice;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod argv;
@@ -124,8 +130,8 @@ pub use guest::Subject;
 pub use host::{Host, Iommu, Profile, ProfileError, Reserved, ReservedKind, builtin as builtin_host};
 pub use machine::Family;
 pub use policy::{
-    MachineUpgrade, Mode, OnInternalError, OverridePolicy, PassthroughPolicy, PeerToPeer, PhysBitsPolicy, Policy,
-    PolicyError, WatchPolicy,
+    AdapterPolicy, MachineUpgrade, Mode, OnInternalError, OverridePolicy, PassthroughPolicy, PeerToPeer,
+    PhysBitsPolicy, Policy, PolicyError, WatchPolicy,
 };
 pub use qemu::layout::Layout;
 pub use verdict::{Evaluation, Verdict, evaluate};

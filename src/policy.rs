@@ -12,7 +12,7 @@ use crate::xml::Location;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Policy {
-    /// What the hook does about a guest that would fail.
+    /// What the hook does about a guest that would fail, and whether an adapter does anything.
     pub mode: Mode,
     /// Which guests are evaluated as if DMA had to reach their memory.
     pub passthrough: PassthroughPolicy,
@@ -20,14 +20,16 @@ pub struct Policy {
     pub machine_upgrade: MachineUpgrade,
     /// How a rewrite may give a guest more phys-bits.
     pub phys_bits: PhysBitsPolicy,
-    /// What the hook does when it fails itself.
+    /// What the hook and the adapters do when they fail themselves.
     pub on_internal_error: OnInternalError,
-    /// Names or UUIDs of guests that the hook and the watch service leave alone.
+    /// Names or UUIDs of guests that the hook, the adapters and the watch service leave alone.
     pub exempt: Vec<String>,
     /// What a guest's own `<metadata>` may change.
     pub overrides: OverridePolicy,
     /// What it means that one device cannot reach another one's BAR.
     pub peer_to_peer: PeerToPeer,
+    /// The adapters of orchestrators.
+    pub adapter: AdapterPolicy,
     /// The watch service.
     pub watch: WatchPolicy,
 }
@@ -197,6 +199,16 @@ pub struct WatchPolicy {
     pub rewrite: bool,
 }
 
+/// `[adapter]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct AdapterPolicy {
+    /// Whether KubeVirt and CloudStack get a domain that libvirt refuses with the reason, instead of an error of the hook
+    /// that the one does not show and the other ignores.
+    pub block_in_domain: bool,
+}
+
 /// Why a text is no policy, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{location}: {message}")]
@@ -231,6 +243,7 @@ impl Policy {
             exempt: _,
             overrides,
             peer_to_peer,
+            adapter: _,
             watch: _,
         } = self;
         let defaults = Self::default();
@@ -289,7 +302,7 @@ mod tests {
         let policy = Policy::from_toml(
             "mode = 'warn'\npassthrough = 'assume'\nmachine_upgrade = 'latest'\nphys_bits = 'host'\n\
              on_internal_error = 'block'\nexempt = ['a']\noverrides = 'honour'\n\
-             peer_to_peer = 'required'\n[watch]\nrewrite = true\n",
+             peer_to_peer = 'required'\n[adapter]\nblock_in_domain = true\n[watch]\nrewrite = true\n",
         );
         let expected = Policy {
             mode: Mode::Warn,
@@ -300,6 +313,7 @@ mod tests {
             exempt: vec!["a".to_owned()],
             overrides: OverridePolicy::Honour,
             peer_to_peer: PeerToPeer::Required,
+            adapter: AdapterPolicy { block_in_domain: true },
             watch: WatchPolicy { rewrite: true },
         };
         assert_eq!(policy, Ok(expected));

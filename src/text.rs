@@ -78,6 +78,23 @@ pub fn printable(text: &str) -> std::borrow::Cow<'_, str> {
     shown.into()
 }
 
+/// `text` in ASCII, on one line: for readers that show anything else as its bytes.
+#[cfg(feature = "cli")]
+pub fn ascii(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in printable(text).chars() {
+        match c {
+            '→' => shown.push_str("->"),
+            '–' => shown.push('-'),
+            '≈' => shown.push('~'),
+            '…' => shown.push_str("..."),
+            c if c.is_ascii() => shown.push(c),
+            c => shown.extend(c.escape_unicode()),
+        }
+    }
+    shown
+}
+
 /// `text` as a message quotes it: printable, and cut where it is too long to be read.
 pub fn quoted(text: &str) -> String {
     /// Characters; the longest machine type or vendor is less than half of it.
@@ -125,6 +142,16 @@ pub fn filled(words: impl IntoIterator<Item = impl AsRef<str>>, columns: usize) 
     textwrap::wrap(&words.join(" "), options).into_iter().map(|line| line.replace(JOINT, " ")).collect()
 }
 
+/// A guest's name, or a URI, as a word for the shell.
+pub fn shell_word(name: &str) -> String {
+    let name = printable(name);
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | ':' | '@' | '/');
+    if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
+        return name.into_owned();
+    }
+    format!("'{}'", name.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +160,12 @@ mod tests {
     fn nothing_reaches_a_terminal_that_acts_on_it() {
         assert_eq!(printable("db-1 \"é\" 'x'"), "db-1 \"é\" 'x'");
         assert_eq!(printable("a\u{1b}[31mb\nc\u{202e}"), "a\\u{1b}[31mb\\nc\\u{202e}");
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn everything_has_a_form_in_ascii() {
+        assert_eq!(ascii("größe: 4–≈5 GiB, a → b…\n"), "gr\\u{f6}\\u{df}e: 4-~5 GiB, a -> b...\\n");
     }
 
     #[test]

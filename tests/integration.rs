@@ -5,6 +5,7 @@
 mod common;
 
 mod integration {
+    mod adapters;
     mod architecture;
     mod bar_inputs;
     mod bars;
@@ -24,6 +25,7 @@ mod integration {
     mod host;
     mod hostile;
     mod iommu_width;
+    mod locked_memory;
     mod many;
     mod map;
     mod messages;

@@ -4,7 +4,11 @@
 //! what libvirt makes of it and `qemu` for what QEMU builds then.
 
 mod devices;
+#[cfg(feature = "cli")]
+mod locked_memory;
 mod other;
+#[cfg(feature = "cli")]
+mod owner;
 mod passthrough;
 #[cfg(feature = "cli")]
 mod pci;
@@ -15,7 +19,11 @@ pub mod units;
 #[cfg(feature = "cli")]
 pub use devices::LoaderElement;
 pub use devices::{Controller, LaunchSecurity, VirtualIommu};
+#[cfg(feature = "cli")]
+pub use locked_memory::LockedMemory;
 pub use other::{OtherDocument, other_document};
+#[cfg(feature = "cli")]
+pub use owner::{Owner, Ownership};
 pub use passthrough::{HiddenDma, Unseen};
 #[cfg(feature = "cli")]
 pub use pci::{PciAddress, PciDevice, PciDevices};
@@ -74,6 +82,9 @@ pub struct Domain {
     pub cells_with_access: Vec<bool>,
     /// `<memoryBacking>`.
     pub backing: MemoryBacking,
+    /// What it says of memory that is locked.
+    #[cfg(feature = "cli")]
+    pub locked_memory: LockedMemory,
     /// `<memory model=…>` devices in document order.
     pub memory_devices: Vec<MemoryDevice>,
     /// The first `<cpu>`; libvirt reads no other.
@@ -119,6 +130,9 @@ pub struct Domain {
     pub device_changes: Vec<DeviceChange>,
     /// What the domain's own `<metadata>` asks of this tool.
     pub overrides: Overrides,
+    /// Who writes the domain anew at each start.
+    #[cfg(feature = "cli")]
+    pub ownership: Option<Ownership>,
     /// The element that names the domain; findings about the guest as a whole point to it.
     pub span: Span,
 }

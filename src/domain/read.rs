@@ -65,6 +65,8 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         numa_cells: cells_in_order(cpu, cells(cpu).map(numa_cell).collect::<Result<_>>()?),
         cells_with_access: cells_in_order(cpu, cells(cpu).map(|cell| cell.value("memAccess").is_some()).collect()),
         backing: root.child("memoryBacking").map_or_else(|| Ok(MemoryBacking::default()), memory_backing)?,
+        #[cfg(feature = "cli")]
+        locked_memory: super::locked_memory::read(root)?,
         memory_devices: memory_devices(devices)?,
         cpu: cpu.map(read_cpu).transpose()?,
         pci_hole64: hole.map(|(hole, _)| hole),
@@ -89,6 +91,8 @@ pub fn read(document: &Document<'_>) -> Result<Domain> {
         raw_args: passthrough::raw_args(root),
         device_changes: passthrough::device_changes(root),
         overrides: overrides(root),
+        #[cfg(feature = "cli")]
+        ownership: super::owner::ownership(document),
         span: name.map_or(root.start_tag(), |e| e.span()),
     })
 }
@@ -143,7 +147,7 @@ pub(super) fn number_attribute(element: Element<'_>, name: &str) -> Result<Optio
 }
 
 /// An element whose text is a size and whose `unit` scales it, in KiB. An empty one counts as missing.
-fn memory_size(element: Option<Element<'_>>) -> Result<Option<Sourced<u64>>> {
+pub(super) fn memory_size(element: Option<Element<'_>>) -> Result<Option<Sourced<u64>>> {
     let Some(element) = element else { return Ok(None) };
     let text = element.text();
     if text.is_empty() {

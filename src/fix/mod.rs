@@ -119,7 +119,7 @@ pub enum Change {
 
 impl Change {
     /// Whether it changes how wide the CPU's addresses are.
-    fn is_width(&self) -> bool {
+    pub(crate) fn is_width(&self) -> bool {
         match self {
             Self::EmulateBits(_) | Self::PassHostBits => true,
             #[cfg(feature = "cli")]
@@ -138,7 +138,7 @@ impl Change {
     }
 
     /// Whether it changes the size of the 64-bit PCI hole.
-    fn is_hole(&self) -> bool {
+    pub(crate) fn is_hole(&self) -> bool {
         match self {
             Self::PciHole64(_) => true,
             #[cfg(feature = "cli")]
@@ -498,6 +498,12 @@ impl<'a> FixSearch<'a> {
     fn advise(&mut self, broken: &Diagnosis) {
         if broken.findings.iter().any(|finding| memory_backend_refused::RULE.found(finding)) {
             self.note("choose the memory's size, page size, NUMA cells or dynamicMemslots yourself".to_owned());
+        }
+        #[cfg(feature = "cli")]
+        if broken.findings.iter().any(|finding| rules::locked_memory_too_low::RULE.found(finding)) {
+            self.note(
+                "<hard_limit> limits what the guest takes of the host's memory, too: choose it yourself".to_owned(),
+            );
         }
         if let Some(slots) = self.fewer_slots() {
             let has = broken.facts.slots;

@@ -3,6 +3,8 @@
 
 mod backend;
 mod cpu;
+#[cfg(feature = "cli")]
+pub mod locked_memory;
 mod memory;
 mod models;
 #[cfg(feature = "cli")]

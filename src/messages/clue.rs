@@ -221,6 +221,17 @@ impl<'a> Spot<'a> {
     }
 }
 
+/// The error that a line names anywhere, by its words or as a number: `-22`.
+pub(super) fn error_in(line: &[u8]) -> Option<i32> {
+    let by_words = ERRORS.iter().find(|(_, words)| find(line, words.as_bytes()).is_some());
+    let by_number = || {
+        let numbers = line.split(|&byte| byte == b'-').skip(1).filter_map(|text| digits(text, 10));
+        let mut numbers = numbers.filter_map(|(value, _)| i32::try_from(value).ok()?.checked_neg());
+        numbers.find(|&number| error_words(number).is_some())
+    };
+    by_words.map(|(number, _)| *number).or_else(by_number)
+}
+
 /// How far behind a message the words of its error are searched for.
 const ERROR_WITHIN: usize = 300;
 

@@ -6,7 +6,7 @@ mod search;
 mod sighting;
 pub mod table;
 
-pub use sighting::{LogReader, Sighting};
+pub use sighting::{LogReader, Sighting, from_fragment};
 
 /// What is behind a text, the most telling first; `None` where no message is known.
 pub fn sample_cause(text: &str) -> Option<cause::Cause> {

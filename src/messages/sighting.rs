@@ -3,7 +3,7 @@
 use super::cause::Cause;
 use super::clue::{Clue, MappedMemory, Spot, find};
 use super::search::Needles;
-use super::table::{Meaning, WORDINGS, Wording, cause_of_mapping};
+use super::table::{Meaning, Wording, cause_of_mapping, fragments, wordings};
 use crate::address::GpaRange;
 use crate::text;
 
@@ -92,6 +92,7 @@ enum Likeness {
 /// none are alike.
 #[derive(Debug)]
 pub struct LogReader {
+    wordings: Vec<&'static Wording>,
     needles: Needles,
     buffer: Vec<u8>,
     /// Up to where the buffer was searched.
@@ -111,8 +112,26 @@ pub struct LogReader {
 
 impl Default for LogReader {
     fn default() -> Self {
+        Self::of(wordings())
+    }
+}
+
+/// What is behind a text that has no message as a whole but words of one, as people type them.
+pub fn from_fragment(text: &[u8]) -> Vec<Sighting> {
+    let mut reader = LogReader::of(fragments());
+    reader.read(text);
+    let mut seen = reader.finish().0;
+    seen.truncate(1);
+    seen
+}
+
+impl LogReader {
+    /// A reader that searches for these.
+    fn of(wordings: impl Iterator<Item = &'static Wording>) -> Self {
+        let wordings: Vec<_> = wordings.collect();
         Self {
-            needles: Needles::new(WORDINGS.iter().map(|wording| wording.words)),
+            needles: Needles::new(wordings.iter().map(|wording| wording.words)),
+            wordings,
             buffer: Vec::new(),
             searched: 0,
             counted: 0,
@@ -124,9 +143,7 @@ impl Default for LogReader {
             last_error: None,
         }
     }
-}
 
-impl LogReader {
     /// Reads the next piece.
     pub fn read(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(PIECE) {
@@ -171,7 +188,7 @@ impl LogReader {
         self.needles.each(&self.buffer, self.searched, until, |at, number| hits.push((at, number)));
         for (at, number) in hits {
             self.count_lines(at);
-            self.look(at, &WORDINGS[number]);
+            self.look(at, self.wordings[number]);
         }
         self.count_lines(until);
         self.searched = until;
@@ -308,7 +325,7 @@ mod tests {
 
     #[test]
     fn every_form_of_every_message_is_found() {
-        for wording in WORDINGS {
+        for wording in wordings() {
             assert!(!wording.forms.is_empty() && wording.words.len() >= 10, "{}", wording.words);
             for form in wording.forms {
                 assert!(form.contains(wording.words), "{form}");
@@ -329,12 +346,8 @@ mod tests {
 
     #[test]
     fn every_cause_has_a_message() {
-        let causes: Vec<Cause> = WORDINGS
-            .iter()
-            .flat_map(|wording| wording.forms)
-            .flat_map(|form| read(form))
-            .map(|seen| seen.cause)
-            .collect();
+        let causes: Vec<Cause> =
+            wordings().flat_map(|wording| wording.forms).flat_map(|form| read(form)).map(|seen| seen.cause).collect();
         for answer in super::super::cause::ANSWERS {
             assert!(causes.contains(&answer.cause), "{}", answer.id);
         }

@@ -6,6 +6,8 @@ pub mod cpu;
 pub mod layout;
 pub mod memory_backend;
 pub mod memory_device;
+#[cfg(feature = "cli")]
+pub mod pinned;
 pub mod tables;
 
 use std::collections::HashMap;

@@ -51,18 +51,12 @@ impl<'a> GuestSource<'a> {
 
     /// The guest's name; empty where it has none.
     pub fn name(self) -> &'a str {
-        match self {
-            Self::Xml(_, domain) => &domain.name,
-            Self::Call(_, launch) => &launch.name,
-        }
+        self.subject().name()
     }
 
     /// The machine type that is asked for.
     pub fn machine(self) -> Option<&'a str> {
-        match self {
-            Self::Xml(_, domain) => domain.machine.as_ref().map(|machine| machine.value.as_str()),
-            Self::Call(_, launch) => launch.line.machine.kind.as_ref().map(|kind| kind.value.as_str()),
-        }
+        self.subject().machine()
     }
 
     /// The program that runs it, where it is named.

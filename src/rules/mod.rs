@@ -16,6 +16,8 @@ pub(crate) mod bars;
 mod collision;
 pub(crate) mod dma_not_visible;
 pub(crate) mod hotplug_window_in_reserved_range;
+#[cfg(feature = "cli")]
+pub(crate) mod locked_memory_too_low;
 pub(crate) mod machine_type_not_available;
 pub(crate) mod memory_backend_refused;
 pub(crate) mod memory_device_does_not_fit;
@@ -101,6 +103,8 @@ pub static RULES: &[Rule] = &[
     memory_device_in_reserved_range::RULE,
     ram_above_iommu_width::RULE,
     #[cfg(feature = "cli")]
+    locked_memory_too_low::RULE,
+    #[cfg(feature = "cli")]
     bar_in_reserved_range::RULE,
     #[cfg(feature = "cli")]
     bar_above_iommu_width::RULE,
@@ -147,6 +151,12 @@ pub(crate) fn is_collision(finding: &Finding) -> bool {
 /// Whether memory lies in a range that the IOMMU reserves, so that it may help to move it.
 pub(crate) fn is_in_reserved(finding: &Finding) -> bool {
     ram_in_reserved_range::RULE.found(finding) || memory_device_in_reserved_range::RULE.found(finding)
+}
+
+/// Whether it is an error because the operator's policy says so.
+#[cfg(feature = "cli")]
+pub(crate) fn by_policy(finding: &Finding) -> bool {
+    finding.severity == Severity::Error && refuser(finding) == Refuser::Policy
 }
 
 /// Whether it is about where firmware puts BARs.

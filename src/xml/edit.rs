@@ -177,7 +177,7 @@ fn indent_unit<'d>(document: &'d Document<'_>) -> Cow<'d, str> {
         .map_or(Cow::Borrowed("  "), Cow::Borrowed)
 }
 
-fn escape(value: &str) -> Cow<'_, str> {
+pub(crate) fn escape(value: &str) -> Cow<'_, str> {
     quick_xml::escape::escape(value)
 }
 

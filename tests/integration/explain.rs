@@ -102,8 +102,9 @@ fn pages_name_the_severities_that_occur() {
     }
 }
 
-/// What real programs were seen to print.
-const RECORDED: [&str; 3] = [include_str!("../data/vfio.txt"), REFUSALS, golden::RECORD];
+/// What real programs were seen to print, the last of them by others.
+const RECORDED: [&str; 4] =
+    [include_str!("../data/vfio.txt"), REFUSALS, golden::RECORD, include_str!("../data/messages.txt")];
 
 /// The same of refused starts on three stacks, and formats of newer programs than the installed ones.
 const REFUSALS: &str = include_str!("../data/refusals.txt");

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use iova_preflight::explain::messages_page;
 use iova_preflight::messages::cause::ANSWERS;
-use iova_preflight::messages::table::{Speaker, WORDINGS};
+use iova_preflight::messages::table::{Speaker, wordings};
 use serde_json::Value;
 
 use crate::common::validators::{Schema, Validators};
@@ -92,7 +92,7 @@ fn real_messages_are_recognised_with_their_cause() {
 fn the_committed_page_is_that_of_the_program_and_quotes_word_for_word() {
     let page = messages_page();
     generated("docs/messages.md", &page);
-    for form in WORDINGS.iter().flat_map(|wording| wording.forms) {
+    for form in wordings().flat_map(|wording| wording.forms) {
         assert!(page.contains(&format!("\n{form}\n")), "{form}");
     }
     for answer in ANSWERS {
@@ -145,6 +145,38 @@ fn the_status_says_whether_something_is_known() {
     }
     assert_eq!(status(&["a text", "--format", "xml"], None), Some(1), "a part of the text");
     assert_eq!(status(&["--format", "xml", "a text"], None), Some(2));
+}
+
+/// What people type of a message, and what is behind it. A word of letters and hyphens alone is the name of a rule.
+const TYPED: [(&str, &str); 14] = [
+    ("vfio_container_dma_map", "mapping-refused"),
+    ("vfio_dma_map = -22", "mapping-refused"),
+    ("vfio_dma_map -12", "locked-memory"),
+    ("VFIO_MAP_DMA -14", "memory-not-pinned"),
+    ("VFIO_MAP_DMA: Cannot allocate memory", "locked-memory"),
+    ("IOMMU_IOAS_MAP", "mapping-refused"),
+    ("RLIMIT_MEMLOCK", "locked-memory"),
+    ("phys-bits too low", "phys-bits-too-low"),
+    ("KVM_SET_USER_MEMORY_REGION", "slot-refused"),
+    ("BAR0 is 0M", "bar-not-placed"),
+    ("BAR 1: can't assign; no space", "bar-not-placed"),
+    ("iommu width", "address-above-iommu-width"),
+    ("AMD-Vi IO_PAGE_FAULT", "dma-fault"),
+    ("peer-to-peer transactions", "bar-not-mapped"),
+];
+
+#[test]
+fn a_few_words_of_a_message_are_enough() {
+    for (text, cause) in TYPED {
+        let document = json(&["--format", "json", "--", text], None);
+        let messages = document["messages"].as_array().expect("messages");
+        assert_eq!((messages.len(), messages[0]["cause"].as_str()), (1, Some(cause)), "{text}");
+        let answer = String::from_utf8(explain(&["--", text], None).stdout).expect("UTF-8");
+        assert!(answer.contains("with the whole line"), "{text}: {answer}");
+    }
+    let whole = String::from_utf8(explain(&["group 1 is not viable"], None).stdout).expect("UTF-8");
+    assert!(!whole.contains("with the whole line"), "{whole}");
+    assert_eq!(explain(&["-"], Some(b"RLIMIT_MEMLOCK\n")).status.code(), Some(1), "a log has whole lines");
 }
 
 #[test]
@@ -226,6 +258,7 @@ fn the_words_are_those_of_real_programs() {
     let qemu = programs("usr/bin/qemu-system-x86_64");
     let mut libvirt = programs(&format!("{libraries}/libvirt/connection-driver/libvirt_driver_qemu.so"));
     libvirt.extend(programs(&format!("{libraries}/libvirt.so.0")));
+    libvirt.extend(programs("usr/bin/virsh"));
     for (speaker, programs, enough) in [(Speaker::Qemu, qemu, 3), (Speaker::Libvirt, libvirt, 2)] {
         if programs.len() < enough {
             skip(&format!("the messages of {} need its programs of several releases", speaker.name()));
@@ -234,7 +267,7 @@ fn the_words_are_those_of_real_programs() {
         // What is not UTF-8 is lost, and no message.
         let read = |path| String::from_utf8_lossy(&std::fs::read(path).expect("a program")).into_owned();
         let texts: Vec<String> = programs.iter().map(read).collect();
-        for wording in WORDINGS.iter().filter(|wording| wording.by == speaker) {
+        for wording in wordings().filter(|wording| wording.by == speaker) {
             let words =
                 COMPOSED.iter().find(|(words, _)| *words == wording.words).map_or(wording.words, |(_, part)| *part);
             assert!(texts.iter().any(|text| text.contains(words)), "no {} prints {words:?}", speaker.name());

@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
     Hook(HookArgs),
+    /// Speak the hook protocol of an orchestrator, or put its hook in place
+    Adapter(AdapterArgs),
     /// Evaluate every guest of a libvirt when it is defined, as a service, and rewrite it where the policy says so
     #[command(after_help = WATCH_HELP)]
     Watch(WatchArgs),
@@ -202,6 +204,125 @@ pub(crate) struct WatchArgs {
     /// Where replaced definitions are kept [default: /var/lib/iova-preflight for root, otherwise below ~/.local/state]
     #[arg(long, value_name = "DIR")]
     pub backup: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdapterArgs {
+    #[command(subcommand)]
+    pub orchestrator: Orchestrator,
+}
+
+const VDSM_HELP: &str = "\
+As a before_vm_start hook it edits the file that _hook_domxml names. A VM with the custom property iova_preflight=off is \
+left alone.
+
+Exit status: 0 the VM starts, as it is or as it was rewritten; 2 it is stopped, and standard error says why.";
+
+const KUBEVIRT_HELP: &str = "\
+Called as onDefineDomain --vmi JSON --domain XML, it prints the domain, rewritten or as it came.
+
+Exit status: 0 the domain was printed; 1 the VM is stopped, and standard error says why.";
+
+const CLOUDSTACK_HELP: &str = "\
+The domain comes on standard input, or as the second of two arguments, and is printed, rewritten or as it came.
+
+Exit status: 0 the domain was printed; 1 the VM should be stopped, and 2 the adapter failed: CloudStack uses its own XML \
+then, and logs standard error.";
+
+const OPENNEBULA_HELP: &str = "\
+In front of vmm/kvm/deploy, it reads the domain from standard input and prints it, rewritten or as it came.
+
+Exit status: 0 the domain was printed; 1 the VM is stopped, and standard error says why; 2 the domain could not be read.";
+
+const PROXMOX_HELP: &str = "\
+As a hookscript, called with VMID pre-start, it evaluates what `qm showcmd VMID` prints.
+
+Exit status: 0 the VM starts; 1 it is stopped, and standard error says why and what to do.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Orchestrator {
+    /// oVirt: the hook before_vm_start of VDSM
+    #[command(after_help = VDSM_HELP)]
+    Vdsm(OrchestratorArgs),
+    /// KubeVirt: the hook onDefineDomain of a sidecar
+    #[command(after_help = KUBEVIRT_HELP)]
+    Kubevirt(OrchestratorArgs),
+    /// CloudStack: the XML transformer of the KVM agent
+    #[command(after_help = CLOUDSTACK_HELP)]
+    #[command(mut_subcommand("install", |install| install.mut_arg("shell", |shell| shell.hide(false))))]
+    Cloudstack(OrchestratorArgs),
+    /// OpenNebula: in front of vmm/kvm/deploy
+    #[command(after_help = OPENNEBULA_HELP)]
+    Opennebula(OrchestratorArgs),
+    /// Proxmox VE: a hookscript
+    #[command(after_help = PROXMOX_HELP)]
+    Proxmox(OrchestratorArgs),
+}
+
+impl Orchestrator {
+    /// The name of the command, and what it is asked for.
+    pub fn parts(&self) -> (&'static str, &OrchestratorArgs) {
+        match self {
+            Self::Vdsm(args) => ("vdsm", args),
+            Self::Kubevirt(args) => ("kubevirt", args),
+            Self::Cloudstack(args) => ("cloudstack", args),
+            Self::Opennebula(args) => ("opennebula", args),
+            Self::Proxmox(args) => ("proxmox", args),
+        }
+    }
+}
+
+impl AdapterArgs {
+    /// The orchestrator that calls, and with what; `None` if somebody else does.
+    pub fn call(&self) -> Option<(&'static str, &[OsString])> {
+        let (name, args) = self.orchestrator.parts();
+        args.command.is_none().then_some((name, &args.call))
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub(crate) struct OrchestratorArgs {
+    #[command(subcommand)]
+    pub command: Option<AdapterCommand>,
+
+    /// What the orchestrator calls with
+    #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub call: Vec<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdapterCommand {
+    /// Put the hook in place; what is not ours is left alone
+    Install {
+        #[command(flatten)]
+        at: AdapterRoot,
+
+        /// The program that the hook runs; this one, or below another root /usr/bin/iova-preflight
+        #[arg(long, value_name = "PATH")]
+        program: Option<PathBuf>,
+
+        /// The shell script instead of the Groovy script: for agents without Groovy, and domains of up to 65,000 bytes
+        #[arg(long, hide = true)]
+        shell: bool,
+    },
+    /// Remove the hook
+    Uninstall {
+        #[command(flatten)]
+        at: AdapterRoot,
+    },
+    /// Say whether the hook is in place; the exit status is 1 if it is not
+    Status {
+        #[command(flatten)]
+        at: AdapterRoot,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdapterRoot {
+    /// Work on the system below this folder
+    #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    pub root: PathBuf,
 }
 
 const HOOK_HELP: &str = "\

@@ -1,5 +1,6 @@
 //! `iova-preflight`, the command-line tool.
 
+mod adapter;
 mod args;
 mod commands;
 mod connected;
@@ -18,17 +19,25 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
-use commands::{check, explain, fix, hook as hook_command, host, map, packages, watch as watch_command};
+use commands::{
+    adapter as adapter_command, check, explain, fix, hook as hook_command, host, map, packages, watch as watch_command,
+};
 use outcome::Outcome;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.color.write_global();
+    if let Command::Adapter(args) = &cli.command
+        && let Some((name, arguments)) = args.call()
+    {
+        return adapter::answer::answer(name, arguments);
+    }
     let result = match &cli.command {
         Command::Check(args) => check::run(args),
         Command::Fix(args) => fix::run(args),
         Command::Map(args) => map::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Adapter(args) => adapter_command::run(args),
         Command::Hook(args) => hook_command::run(args),
         Command::Watch(args) => watch_command::run(args),
         Command::Host(args) => host::run(args),

@@ -1,5 +1,6 @@
 //! One module per command.
 
+pub(crate) mod adapter;
 pub(crate) mod check;
 pub(crate) mod explain;
 pub(crate) mod fix;

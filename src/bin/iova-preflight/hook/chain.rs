@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use iova_preflight::decision::shell_word;
 use iova_preflight::io::file::open_regular;
+use iova_preflight::text::shell_word;
 
 use super::places::{PROGRAM, places, programs};
 

@@ -1,13 +1,13 @@
 //! New files.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fsync, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use super::{THROUGH, explain, resolve};
@@ -38,6 +38,23 @@ impl Folder {
         let mut new = Temporary::new(&self.0, mode, ".iova-preflight-", "")?;
         new.file.write_all(content)?;
         new.become_file(&OsString::from(name))
+    }
+
+    /// As [`Self::write`], but everybody may run it, and it belongs to this user and group, if any are named.
+    ///
+    /// # Errors
+    /// It cannot be written; what has the name is left as it is.
+    pub fn write_program(&self, name: &OsStr, content: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
+        let mut new = Temporary::new(&self.0, Mode::RWXU, ".iova-preflight-", "")?;
+        new.file.write_all(content)?;
+        if let Some((user, group)) = owner {
+            fchown(&new.file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+        }
+        // Whatever the umask says.
+        fchmod(&new.file, Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH)?;
+        new.file.sync_all()?;
+        new.become_file(&name.to_owned())?;
+        sync(&self.0)
     }
 }
 

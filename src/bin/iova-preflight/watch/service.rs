@@ -5,9 +5,10 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use iova_preflight::decision::{is_exempt, shell_word};
+use iova_preflight::decision::is_exempt;
 use iova_preflight::finding::Severity;
 use iova_preflight::policy::Policy;
+use iova_preflight::text::shell_word;
 use iova_preflight::verdict::Verdict;
 
 use super::agenda::{Agenda, Fingerprint, Next, Permission};

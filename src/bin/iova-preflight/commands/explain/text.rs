@@ -8,7 +8,7 @@ use std::path::Path;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
 use iova_preflight::messages::cause::{Answer, Cause};
-use iova_preflight::messages::{LogReader, Sighting};
+use iova_preflight::messages::{self, LogReader, Sighting};
 use iova_preflight::report::explanation::Explanation;
 use iova_preflight::report::json;
 use iova_preflight::rules::page::Block;
@@ -37,11 +37,30 @@ const WHERE: [(&str, &str); 3] = [
 
 /// Says what a text on the command line means; several words are one text.
 pub(super) fn explain(words: &[OsString], format: ExplainFormat) -> Result<Outcome> {
+    let text = words.join(" ".as_ref());
     let mut reader = LogReader::default();
-    reader.read(words.join(" ".as_ref()).as_encoded_bytes());
+    reader.read(text.as_encoded_bytes());
+    let (mut sightings, omitted) = reader.finish();
+    let is_fragment = sightings.is_empty();
+    if is_fragment {
+        sightings = messages::from_fragment(text.as_encoded_bytes());
+    }
     // Somebody may mean the file.
     let file = words.first().filter(|word| words.len() == 1 && Path::new(word).is_file());
-    answer(reader, format, false, file)
+    let more = (is_fragment && !sightings.is_empty()).then_some(FRAGMENT);
+    print(&sightings, omitted, format, false, Remarks { file, more })
+}
+
+/// What is said of an answer to a few words.
+const FRAGMENT: &str = "with the whole line, addresses, sizes and the error number are read too";
+
+/// What is said beside an answer.
+#[derive(Default)]
+struct Remarks<'a> {
+    /// The name of a file that is taken for a text.
+    file: Option<&'a OsString>,
+    /// Below the answer.
+    more: Option<&'static str>,
 }
 
 /// Says what a log on standard input means.
@@ -57,15 +76,25 @@ pub(super) fn explain_log(format: ExplainFormat) -> Result<Outcome> {
             Err(error) => return Err(error).context("standard input"),
         }
     }
-    answer(reader, format, true, None)
+    let (sightings, omitted) = reader.finish();
+    print(&sightings, omitted, format, true, Remarks::default())
 }
 
-fn answer(reader: LogReader, format: ExplainFormat, log: bool, file: Option<&OsString>) -> Result<Outcome> {
-    let (sightings, omitted) = reader.finish();
+fn print(
+    sightings: &[Sighting],
+    omitted: u64,
+    format: ExplainFormat,
+    log: bool,
+    remarks: Remarks<'_>,
+) -> Result<Outcome> {
     let text = match format {
-        ExplainFormat::Json => json::text(&Explanation::new(&sightings, omitted))? + "\n",
-        ExplainFormat::Human if sightings.is_empty() => unknown(file),
-        ExplainFormat::Human => answers(&sightings, omitted, log),
+        ExplainFormat::Json => json::text(&Explanation::new(sightings, omitted))? + "\n",
+        ExplainFormat::Human if sightings.is_empty() => unknown(remarks.file),
+        ExplainFormat::Human => {
+            let mut text = answers(sightings, omitted, log);
+            remarks.more.into_iter().for_each(|more| remark(&mut text, "note", more));
+            text
+        }
     };
     let mut out = anstream::stdout().lock();
     out.write_all(text.as_bytes())?;

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::Path;
 
-use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use iova_preflight::io::policy;
 use iova_preflight::policy::Mode;
@@ -14,18 +13,11 @@ use crate::hook::owners::{APPARMOR_FOLDERS, Loader, apparmor_refuses, below, cha
 use crate::hook::places::{HookPlace, Present, place, present};
 use crate::input::policy::operators_policy;
 use crate::outcome::Outcome;
-
-/// How one check ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Grade {
-    Pass,
-    Note,
-    Fail,
-}
+use crate::output::grades::{Checks, Grade};
 
 /// Prints the checks; the outcome is `Stopped` when libvirt will not run the hook.
 pub(crate) fn run(root: &Path, out: &mut impl Write) -> Result<Outcome> {
-    let mut checks = Checks { out, failed: false };
+    let mut checks = Checks::new(out);
     let version = libvirt_version(root);
     let place = place(root);
     let shown = place.link.display();
@@ -61,23 +53,7 @@ pub(crate) fn run(root: &Path, out: &mut impl Write) -> Result<Outcome> {
     Ok(if failed { Outcome::Stopped } else { Outcome::Clean })
 }
 
-struct Checks<'w, W: Write> {
-    out: &'w mut W,
-    failed: bool,
-}
-
 impl<W: Write> Checks<'_, W> {
-    fn line(&mut self, mark: Grade, text: &str) -> Result<()> {
-        let (word, style): (_, Style) = match mark {
-            Grade::Pass => ("PASS", AnsiColor::Green.on_default()),
-            Grade::Note => ("NOTE", AnsiColor::Yellow.on_default()),
-            Grade::Fail => ("FAIL", AnsiColor::Red.on_default()),
-        };
-        self.failed |= mark == Grade::Fail;
-        writeln!(self.out, "{style}{word}{style:#} {}", iova_preflight::text::printable(text))?;
-        Ok(())
-    }
-
     fn program(&mut self, root: &Path, place: &HookPlace, program: &Path) -> Result<()> {
         let shown = program.display();
         if !is_executable(&below(root, program)) {

@@ -1,122 +1,9 @@
-//! The messages that are known: what is searched for, where it comes from, and how it is read.
+//! Messages of QEMU.
 
-use super::cause::Cause;
-use super::clue::{Clue, HYPERTRANSPORT, INTERRUPTS, MappedMemory, NARROWEST_IOMMU, Spot, call};
-use crate::address::GpaRange;
+use super::*;
 
-/// Who prints a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Speaker {
-    /// QEMU.
-    Qemu,
-    /// libvirt.
-    Libvirt,
-    /// The kernel of the host.
-    HostKernel,
-    /// The kernel of the guest, or NVIDIA's driver in it.
-    GuestKernel,
-    /// Cloud Hypervisor.
-    CloudHypervisor,
-}
-
-impl Speaker {
-    /// The name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Qemu => "QEMU",
-            Self::Libvirt => "libvirt",
-            Self::HostKernel => "the host's kernel",
-            Self::GuestKernel => "the guest's kernel",
-            Self::CloudHypervisor => "Cloud Hypervisor",
-        }
-    }
-}
-
-/// A message that is known.
-#[derive(Debug)]
-pub struct Wording {
-    /// The words that are searched for.
-    pub words: &'static str,
-    /// Words of which one has to be on the same line; empty where none has to.
-    pub with: &'static [&'static str],
-    /// Who prints it.
-    pub by: Speaker,
-    /// As it is printed, in the forms it has had, with the numbers of an example.
-    pub forms: &'static [&'static str],
-    /// Where it comes from: function, file and versions.
-    pub source: &'static str,
-    /// What it says; `None` if it only looks like the message.
-    pub(super) read: fn(&Spot<'_>) -> Option<Meaning>,
-}
-
-/// What a message says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Meaning {
-    /// A cause.
-    Cause(Cause, Clue),
-    /// A DMA mapping that failed, with its addresses.
-    Mapping(Clue),
-    /// The error of a DMA mapping, which a line with the addresses follows, and whether iommufd gave it.
-    MappingError { error: Option<i32>, iommufd: bool },
-    /// The mapping before was that of a BAR.
-    WasBar,
-    /// QEMU ends because of the mapping before: it was not that of a BAR.
-    WasFatal,
-    /// Something that is said in other words beside it.
-    Echo(Cause),
-}
-
-/// What a message means whatever its numbers are.
-macro_rules! says {
-    ($cause:ident) => {
-        |spot| Some(Meaning::Cause(Cause::$cause, Clue { device: spot.device(), ..Clue::default() }))
-    };
-}
-
-/// What a message means whose error tells.
-macro_rules! says_with_error {
-    ($cause:ident) => {
-        |spot| {
-            let clue = Clue { device: spot.device(), error: spot.error(), ..Clue::default() };
-            Some(Meaning::Cause(Cause::$cause, clue))
-        }
-    };
-}
-
-/// What is behind the failed mapping of `range`.
-pub(super) fn cause_of_mapping(clue: &Clue) -> Cause {
-    let bar = clue.memory == Some(MappedMemory::Bar);
-    match (clue.error, clue.range) {
-        (Some(-12), _) => Cause::LockedMemory,
-        (Some(-14), _) if bar => Cause::BarNotMappable,
-        (Some(-14), _) => Cause::MemoryNotPinned,
-        (Some(-17), _) => Cause::AddressMapped,
-        (Some(-28), _) => Cause::MappingsExhausted,
-        (Some(-98), _) => Cause::AddressInUse,
-        (Some(-22), Some(range)) => refused_address(range, clue.memory),
-        _ => Cause::MappingRefused,
-    }
-}
-
-/// Why the kernel does not accept the addresses: vfio_iommu_iova_dma_valid in drivers/vfio/vfio_iommu_type1.c and
-/// iopt_check_iova in drivers/iommu/iommufd/io_pagetable.c refuse what is not wholly inside the IOMMU's aperture or
-/// touches a reserved region.
-fn refused_address(range: GpaRange, memory: Option<MappedMemory>) -> Cause {
-    if range.overlaps(HYPERTRANSPORT) {
-        match memory {
-            Some(MappedMemory::Ram) => Cause::RamInReservedRange,
-            Some(MappedMemory::Device) => Cause::MemoryDeviceInReservedRange,
-            Some(MappedMemory::Bar) | None => Cause::BarInReservedRange,
-        }
-    } else if range.overlaps(INTERRUPTS) || range.end < NARROWEST_IOMMU {
-        Cause::MappingRefused
-    } else if memory == Some(MappedMemory::Bar) || range.start > HYPERTRANSPORT.end && memory != Some(MappedMemory::Ram)
-    {
-        Cause::BarAboveIommuWidth
-    } else {
-        Cause::RamAboveIommuWidth
-    }
-}
+/// What is said of the number of bits.
+const PHYS_BITS: &str = "x86_cpu_realizefn, target/i386/cpu.c (QEMU 7.2 to 10.0); target/i386/host-cpu.c";
 
 fn mapping(spot: &Spot<'_>) -> Option<Meaning> {
     call(spot).map(Meaning::Mapping)
@@ -176,22 +63,6 @@ fn device_of_group(spot: &Spot<'_>) -> Option<Meaning> {
     Some(Meaning::Cause(cause, clue))
 }
 
-fn locked(spot: &Spot<'_>) -> Option<Meaning> {
-    let bytes = Some(spot.number("(")?);
-    Some(Meaning::Cause(Cause::LockedMemory, Clue { bytes, ..Clue::default() }))
-}
-
-fn not_raised(spot: &Spot<'_>) -> Option<Meaning> {
-    let clue = Clue { bytes: spot.number(" to "), error: spot.error(), ..Clue::default() };
-    Some(Meaning::Cause(Cause::LockedMemoryNotRaised, clue))
-}
-
-fn too_narrow(spot: &Spot<'_>) -> Option<Meaning> {
-    let bits = spot.number("(").and_then(|bits| u8::try_from(bits).ok());
-    let clue = Clue { bits, address: spot.hexadecimal("mapped address ("), ..Clue::default() };
-    Some(Meaning::Cause(Cause::AddressAboveIommuWidth, clue))
-}
-
 fn outside_vdpa(spot: &Spot<'_>) -> Option<Meaning> {
     // QEMU prints the first address after the section.
     let after = spot.hexadecimal("end addr=").and_then(|end| end.checked_sub(1));
@@ -199,29 +70,8 @@ fn outside_vdpa(spot: &Spot<'_>) -> Option<Meaning> {
     Some(Meaning::Cause(Cause::RamOutsideVdpaRange, Clue { last_address, address, ..Clue::default() }))
 }
 
-fn amd_event(spot: &Spot<'_>) -> Option<Meaning> {
-    let address = spot.hexadecimal("address=")?;
-    let clue = Clue { range: GpaRange::with_size(address, 1), device: spot.device(), ..Clue::default() };
-    let reserved = (HYPERTRANSPORT.start..=HYPERTRANSPORT.end).contains(&address);
-    Some(Meaning::Cause(if reserved { Cause::DmaToReservedRange } else { Cause::DmaFault }, clue))
-}
-
-fn intel_event(spot: &Spot<'_>) -> Option<Meaning> {
-    let range = GpaRange::with_size(spot.hexadecimal("fault addr ")?, 1);
-    let clue = Clue { range, device: spot.device(), ..Clue::default() };
-    Some(Meaning::Cause(Cause::DmaFault, clue))
-}
-
-fn error_number(spot: &Spot<'_>) -> Option<Meaning> {
-    let error = i32::try_from(spot.number("(Error(")?).ok()?.checked_neg();
-    Some(Meaning::MappingError { error, iommufd: false })
-}
-
-/// What is said of the number of bits.
-const PHYS_BITS: &str = "x86_cpu_realizefn, target/i386/cpu.c (QEMU 7.2 to 10.0); target/i386/host-cpu.c";
-
-/// Every message that is known.
-pub static WORDINGS: &[Wording] = &[
+/// Every one that is known.
+pub(super) static WORDINGS: &[Wording] = &[
     Wording {
         words: "vfio_dma_map(",
         with: &[],
@@ -616,283 +466,148 @@ pub static WORDINGS: &[Wording] = &[
         read: says_with_error!(KvmMissing),
     },
     Wording {
-        words: "cannot limit locked memory of process ",
+        words: " received unaligned region",
         with: &[],
-        by: Speaker::Libvirt,
-        forms: &["cannot limit locked memory of process 171 to 35433480192: Operation not permitted"],
-        source: "virProcessSetMaxMemLock, src/util/virprocess.c (libvirt 9.0 to 12.8)",
-        read: not_raised,
-    },
-    Wording {
-        words: "host doesn't support passthrough of host PCI devices",
-        with: &[],
-        by: Speaker::Libvirt,
-        forms: &["unsupported configuration: host doesn't support passthrough of host PCI devices"],
-        source: "qemuHostdevPreparePCIDevicesCheckSupport, src/qemu/qemu_hostdev.c (libvirt 9.0 to 12.8)",
-        read: says!(NoIommu),
-    },
-    Wording {
-        words: "pci backend driver 'default' is not supported",
-        with: &[],
-        by: Speaker::Libvirt,
-        forms: &["unsupported configuration: pci backend driver 'default' is not supported"],
-        source: "virHostdevGetPCIHostDevice, src/hypervisor/virhostdev.c (libvirt 8.5 to 10.1)",
-        read: says!(NoIommu),
-    },
-    Wording {
-        words: " is in use by driver ",
-        with: &["PCI device ", "mediated device "],
-        by: Speaker::Libvirt,
-        forms: &["Requested operation is not valid: PCI device 0000:41:00.0 is in use by driver QEMU, domain web-1"],
-        source: "virHostdevPreparePCIDevicesImpl, src/hypervisor/virhostdev.c (libvirt 9.0 to 12.8)",
-        read: says!(DeviceBusy),
-    },
-    Wording {
-        words: " must be manually detached from the host",
-        with: &[],
-        by: Speaker::Libvirt,
+        by: Speaker::Qemu,
         forms: &[
-            "Requested operation is not valid: Unmanaged PCI device 0000:c3:1b.1 must be manually detached from the host",
+            "vfio_listener_region_add received unaligned region tpm-crb-cmd iova=0xfed40080 offset_within_region=0x0 qemu_real_host_page_size=0x1000",
+            "vhost_vdpa_listener_region_add received unaligned region",
         ],
-        source: "virHostdevPreparePCIDevicesImpl, src/hypervisor/virhostdev.c (libvirt 9.0 to 12.8)",
-        read: says!(NotBound),
+        source: "vfio_listener_region_add, hw/vfio; vhost_vdpa_listener_region_add, hw/virtio/vhost-vdpa.c (QEMU 7.2 to 11.1)",
+        read: says!(RegionNotAligned),
     },
     Wording {
-        words: "Failed to unbind PCI device '",
+        words: "vhost vdpa map fail!",
         with: &[],
-        by: Speaker::Libvirt,
-        forms: &["Failed to unbind PCI device '0000:41:00.0' from nvidia: Device or resource busy"],
-        source: "virPCIDeviceUnbind, src/util/virpci.c (libvirt 9.0 to 12.8)",
-        read: says!(NotBound),
+        by: Speaker::Qemu,
+        forms: &["vhost vdpa map fail!"],
+        source: "vhost_vdpa_listener_region_add, hw/virtio/vhost-vdpa.c (QEMU 7.2 to 11.1)",
+        read: |_| Some(Meaning::MappingError { error: None, iommufd: false }),
     },
     Wording {
-        words: " is not assignable",
-        with: &["PCI device "],
-        by: Speaker::Libvirt,
-        forms: &["PCI device 0000:41:00.0 is not assignable"],
-        source: "virHostdevPreparePCIDevicesImpl, src/hypervisor/virhostdev.c (libvirt 9.0 to 12.8)",
-        read: says!(DeviceNotReset),
-    },
-    Wording {
-        words: "unexpectedly closed the monitor",
+        words: "locking memory failed",
         with: &[],
-        by: Speaker::Libvirt,
-        forms: &["internal error: QEMU unexpectedly closed the monitor (vm='web-1')"],
-        source: "qemuProcessReportLogError, src/qemu/qemu_process.c (libvirt 9.0 to 12.8)",
-        read: |_| Some(Meaning::Echo(Cause::QemuExited)),
+        by: Speaker::Qemu,
+        forms: &["locking memory failed"],
+        source: "qemu_init, softmmu/vl.c and system/vl.c (QEMU 7.2 to 11.1)",
+        read: |_| Some(Meaning::Echo(Cause::LockedMemory)),
     },
     Wording {
-        words: "process exited while connecting to monitor",
+        words: "mlockall: ",
         with: &[],
-        by: Speaker::Libvirt,
-        forms: &["internal error: process exited while connecting to monitor"],
-        source: "qemuProcessReportLogError, src/qemu/qemu_process.c (libvirt 9.0 to 12.8)",
-        read: |_| Some(Meaning::Echo(Cause::QemuExited)),
+        by: Speaker::Qemu,
+        forms: &["mlockall: Cannot allocate memory"],
+        source: "os_mlock, os-posix.c (QEMU 7.2 to 11.1)",
+        read: says_with_error!(LockedMemory),
     },
     Wording {
-        words: "RLIMIT_MEMLOCK (",
-        with: &[") exceeded"],
-        by: Speaker::HostKernel,
-        forms: &[
-            "vfio_pin_pages_remote: RLIMIT_MEMLOCK (65536) exceeded",
-            "vfio_pin_page_external: Task qemu-system-x86 (2296) RLIMIT_MEMLOCK (65536) exceeded",
-        ],
-        source: "vfio_pin_pages_remote and vfio_pin_page_external, drivers/vfio/vfio_iommu_type1.c",
-        read: locked,
-    },
-    Wording {
-        words: "iommu width (",
-        with: &[") is not sufficient"],
-        by: Speaker::HostKernel,
-        forms: &["intel_iommu_map: iommu width (39) is not sufficient for the mapped address (8800001000)"],
-        source: "intel_iommu_map, drivers/iommu/intel/iommu.c",
-        read: too_narrow,
-    },
-    Wording {
-        words: "INVALID_DEVICE_REQUEST",
-        with: &["address="],
-        by: Speaker::HostKernel,
-        forms: &[
-            "AMD-Vi: Event logged [INVALID_DEVICE_REQUEST device=0000:00:10.0 pasid=0x00000 address=0xfdf8000020 flags=0x0a00]",
-        ],
-        source: "iommu_print_event, drivers/iommu/amd/iommu.c",
-        read: amd_event,
-    },
-    Wording {
-        words: "IO_PAGE_FAULT ",
-        with: &["address="],
-        by: Speaker::HostKernel,
-        forms: &[
-            "vfio-pci 0000:01:00.0: AMD-Vi: Event logged [IO_PAGE_FAULT domain=0x000d address=0xcfd51ad0 flags=0x0070]",
-        ],
-        source: "amd_iommu_report_page_fault, drivers/iommu/amd/iommu.c",
-        read: amd_event,
-    },
-    Wording {
-        words: "] fault addr ",
-        with: &["[DMA ", "INTR-REMAP"],
-        by: Speaker::HostKernel,
-        forms: &[
-            "DMAR: [DMA Read NO_PASID] Request device [00:02.0] fault addr 0x7cd80000 [fault reason 0x06] PTE Read access is \
-             not set",
-        ],
-        source: "dmar_fault_do_one, drivers/iommu/intel/dmar.c (Linux 5.13 and newer)",
-        read: intel_event,
-    },
-    Wording {
-        words: " fault addr ",
-        with: &["PASID ffffffff"],
-        by: Speaker::HostKernel,
-        forms: &[
-            "DMAR: [DMA Read] Request device [00:02.0] PASID ffffffff fault addr 9c000000 [fault reason 06] PTE Read access \
-             is not set",
-        ],
-        source: "dmar_fault_do_one, drivers/iommu/dmar.c (Linux up to 5.12)",
-        read: intel_event,
-    },
-    Wording {
-        words: "due to platform RMRR requirement",
+        words: "/dev/iommu does not exist",
         with: &[],
-        by: Speaker::HostKernel,
-        forms: &[
-            "vfio-pci 0000:04:00.1: DMAR: Device is ineligible for IOMMU domain attach due to platform RMRR requirement.  \
-             Contact your platform vendor.",
-        ],
-        source: "intel_iommu_attach_device, drivers/iommu/intel/iommu.c (up to 6.6)",
-        read: says!(FirmwareNeedsMapping),
+        by: Speaker::Qemu,
+        forms: &["/dev/iommu does not exist (is your kernel config missing CONFIG_IOMMUFD?)"],
+        source: "iommufd_backend_connect, backends/iommufd.c (QEMU 10.1 to 11.1)",
+        read: says!(NoIommufd),
     },
     Wording {
-        words: "Firmware has requested this device have a 1:1 IOMMU mapping",
+        words: "kernel config missing CONFIG_VFIO_DEVICE_CDEV",
         with: &[],
-        by: Speaker::HostKernel,
+        by: Speaker::Qemu,
         forms: &[
-            "Firmware has requested this device have a 1:1 IOMMU mapping, rejecting configuring the device without a 1:1 \
-             mapping. Contact your platform vendor.",
+            "failed to load \"/sys/bus/pci/devices/0000:41:00.0/vfio-dev/vfio0/dev\" (is your kernel config missing CONFIG_VFIO_DEVICE_CDEV?)",
         ],
-        source: "__iommu_group_set_domain_internal's callers, drivers/iommu/iommu.c (6.6 and newer)",
-        read: says!(FirmwareNeedsMapping),
+        source: "iommufd_cdev_getfd, hw/vfio/iommufd.c (QEMU 11.1)",
+        read: says!(NoIommufd),
     },
     Wording {
-        words: "No interrupt remapping support",
+        words: "Migration is currently not supported with vIOMMU enabled",
         with: &[],
-        by: Speaker::HostKernel,
-        forms: &["vfio_iommu_type1_attach_group: No interrupt remapping support.  Use the module param \
-             \"allow_unsafe_interrupts\" to enable VFIO IOMMU support on this platform"],
-        source: "vfio_iommu_type1_attach_group, drivers/vfio/vfio_iommu_type1.c",
-        read: says!(NoInterruptRemapping),
+        by: Speaker::Qemu,
+        forms: &["0000:41:00.0: Migration is currently not supported with vIOMMU enabled"],
+        source: "vfio_migration_realize, hw/vfio/migration.c (QEMU 8.1 to 11.1)",
+        read: says!(NotMigratable),
     },
     Wording {
-        words: "Unable to change power state from ",
-        with: &["device inaccessible"],
-        by: Speaker::HostKernel,
-        forms: &["vfio-pci 0000:01:00.0: Unable to change power state from D3cold to D0, device inaccessible"],
-        source: "pci_power_up, drivers/pci/pci.c",
+        words: "Discarding RAM is disabled",
+        with: &[],
+        by: Speaker::Qemu,
+        forms: &["Discarding RAM is disabled"],
+        source: "virtio_mem_device_realize, hw/virtio/virtio-mem.c (QEMU 7.2 to 11.1)",
+        read: says!(DiscardRefused),
+    },
+    Wording {
+        words: "Cannot set discarding of RAM broken",
+        with: &[],
+        by: Speaker::Qemu,
+        forms: &[
+            "vfio 0000:41:00.0: failed to setup container for group 3: Cannot set discarding of RAM broken: Device or resource busy",
+        ],
+        source: "vfio_connect_container, hw/vfio; vhost_vdpa_init, hw/virtio/vhost-vdpa.c (QEMU 7.2 to 11.1)",
+        read: says!(DiscardRefused),
+    },
+    Wording {
+        words: "Inconsistent setting of support for discarding RAM",
+        with: &[],
+        by: Speaker::Qemu,
+        forms: &["Inconsistent setting of support for discarding RAM (e.g., balloon) within group"],
+        source: "vfio_get_device, hw/vfio (QEMU 7.2 to 11.1)",
+        read: says!(DiscardRefused),
+    },
+    Wording {
+        words: "Incompatible with mlock",
+        with: &[],
+        by: Speaker::Qemu,
+        forms: &["Incompatible with mlock"],
+        source: "virtio_mem_device_realize, hw/virtio/virtio-mem.c (QEMU 7.2 to 11.1)",
+        read: says!(DiscardRefused),
+    },
+    Wording {
+        words: "kvm run failed ",
+        with: &[],
+        by: Speaker::Qemu,
+        forms: &["error: kvm run failed Bad address"],
+        source: "kvm_cpu_exec, accel/kvm/kvm-all.c (QEMU 7.2 to 11.1)",
+        read: says_with_error!(KvmRunFailed),
+    },
+    Wording {
+        words: "VFIO_UNMAP_DMA failed",
+        with: &[],
+        by: Speaker::Qemu,
+        forms: &["VFIO_UNMAP_DMA failed: Invalid argument"],
+        source: "vfio_dma_unmap, hw/vfio/common.c; vfio_legacy_dma_unmap, hw/vfio/container.c (QEMU 7.2 to 11.1)",
+        read: says_with_error!(UnmapFailed),
+    },
+    Wording {
+        words: "_dma_unmap(",
+        with: &[],
+        by: Speaker::Qemu,
+        forms: &["vfio_container_dma_unmap(0x57669e003370, 0xfe000000, 0x1000) = -22 (Invalid argument)"],
+        source: "vfio_listener_region_del, hw/vfio (QEMU 7.2 to 11.1); vhost_vdpa_listener_region_del, hw/virtio/vhost-vdpa.c",
+        read: says_with_error!(UnmapFailed),
+    },
+    Wording {
+        words: "iommu has granularity incompatible with target AS",
+        with: &[],
+        by: Speaker::Qemu,
+        forms: &["iommu has granularity incompatible with target AS"],
+        source: "memory_get_xlat_addr, softmmu/memory.c and system/memory.c (QEMU 7.2 to 11.1)",
+        read: says!(ViommuNotPrepared),
+    },
+    Wording {
+        words: "virtio-iommu reports a page size mask ",
+        with: &[],
+        by: Speaker::Qemu,
+        forms: &[
+            "virtio-iommu reports a page size mask 0xfffffffffffff000 incompatible with currently supported mask 0x40201000",
+        ],
+        source: "virtio_iommu_set_page_size_mask, hw/virtio/virtio-iommu.c (QEMU 9.0 to 11.1)",
+        read: says!(ViommuNotPrepared),
+    },
+    Wording {
+        words: "vfio: Unable to power on device",
+        with: &[],
+        by: Speaker::Qemu,
+        forms: &["vfio: Unable to power on device, stuck in D3"],
+        source: "vfio_pci_pre_reset, hw/vfio/pci.c (QEMU 7.2 to 11.1)",
         read: says!(DeviceAsleep),
-    },
-    Wording {
-        words: "; giving up",
-        with: &["not ready "],
-        by: Speaker::HostKernel,
-        forms: &["vfio-pci 0000:01:00.0: not ready 65535ms after FLR; giving up"],
-        source: "pci_dev_wait, drivers/pci/pci.c",
-        read: says!(DeviceAsleep),
-    },
-    Wording {
-        words: "Invalid PCI ROM header signature",
-        with: &[],
-        by: Speaker::HostKernel,
-        forms: &["vfio-pci 0000:00:02.0: Invalid PCI ROM header signature: expecting 0xaa55, got 0x0000"],
-        source: "pci_get_rom_size, drivers/pci/rom.c",
-        read: says!(RomUnreadable),
-    },
-    Wording {
-        words: ": can't reserve [mem ",
-        with: &[],
-        by: Speaker::HostKernel,
-        forms: &["vfio-pci 0000:05:00.0: BAR 0: can't reserve [mem 0xd0000000-0xdfffffff 64bit pref]"],
-        source: "__pci_request_region, drivers/pci/pci.c",
-        read: says!(BarTaken),
-    },
-    Wording {
-        words: " failed with error -",
-        with: &["vfio-pci: probe", "probe with driver vfio-pci"],
-        by: Speaker::HostKernel,
-        forms: &["vfio-pci: probe of 0000:41:00.0 failed with error -22"],
-        source: "really_probe, drivers/base/dd.c",
-        read: says!(NotBound),
-    },
-    Wording {
-        words: "address conflict with System RAM",
-        with: &["can't claim"],
-        by: Speaker::GuestKernel,
-        forms: &[
-            "pci 0000:00:02.0: bridge window [mem 0x2000000000-0x3fffffffff]: can't claim; address conflict with System RAM \
-             [mem 0x100000000-0x227fffffff]",
-            "pci 0000:00:00.0: can't claim BAR 4 [mem 0xd0000000-0xd0003fff 64bit pref]: address conflict with System RAM \
-             [mem 0x00100000-0xf9ffffff]",
-        ],
-        source: "pci_claim_resource, drivers/pci/setup-res.c",
-        read: says!(BarInRam),
-    },
-    Wording {
-        words: ": no space for [mem ",
-        with: &["64bit"],
-        by: Speaker::GuestKernel,
-        forms: &["pci 0000:01:00.0: BAR 2: no space for [mem size 0x2000000000 64bit pref]"],
-        source: "pci_assign_resource, drivers/pci/setup-res.c (up to 6.9)",
-        read: says!(BarNotPlaced),
-    },
-    Wording {
-        words: "]: can't assign; no space",
-        with: &["64bit"],
-        by: Speaker::GuestKernel,
-        forms: &["pci 0000:01:00.0: BAR 2 [mem size 0x2000000000 64bit pref]: can't assign; no space"],
-        source: "pci_assign_resource, drivers/pci/setup-res.c (6.10 and newer)",
-        read: says!(BarNotPlaced),
-    },
-    Wording {
-        words: "failed to assign",
-        with: &["64bit pref"],
-        by: Speaker::GuestKernel,
-        forms: &[
-            "pci 0000:01:00.0: BAR 2: failed to assign [mem size 0x2000000000 64bit pref]",
-            "pci 0000:01:00.0: BAR 2 [mem size 0x2000000000 64bit pref]: failed to assign",
-        ],
-        source: "pci_assign_resource, drivers/pci/setup-res.c",
-        read: says!(BarNotPlaced),
-    },
-    Wording {
-        words: "This PCI I/O region assigned to your NVIDIA device is invalid",
-        with: &[],
-        by: Speaker::GuestKernel,
-        forms: &[
-            "NVRM: This PCI I/O region assigned to your NVIDIA device is invalid:\nNVRM: BAR1 is 0M @ 0x0 (PCI:0000:14:00.0)",
-        ],
-        source: "nv_pci_probe, kernel-open/nvidia/nv-pci.c of NVIDIA's driver",
-        read: says!(BarNotPlaced),
-    },
-    Wording {
-        words: " is 0M @ 0x0 (PCI",
-        with: &["NVRM: BAR"],
-        by: Speaker::GuestKernel,
-        forms: &["NVRM: BAR0 is 0M @ 0x0 (PCI:0000:14:00.0)"],
-        source: "nv_pci_probe, kernel-open/nvidia/nv-pci.c of NVIDIA's driver",
-        read: |_| Some(Meaning::Echo(Cause::BarNotPlaced)),
-    },
-    Wording {
-        words: "IommuDmaMap(Error(",
-        with: &[],
-        by: Speaker::CloudHypervisor,
-        forms: &["Error booting VM: VmBoot(DeviceManager(VfioDmaMap(IommuDmaMap(Error(22)))))"],
-        source: "VfioContainer::vfio_dma_map, crates/vfio-ioctls of rust-vmm",
-        read: error_number,
-    },
-    Wording {
-        words: "failed to map an IOVA range to the IOAS",
-        with: &[],
-        by: Speaker::CloudHypervisor,
-        forms: &["Failed to DMA map: failed to map an IOVA range to the IOAS: Bad address (os error 14)"],
-        source: "crates/iommufd-ioctls of rust-vmm",
-        read: |spot| Some(Meaning::MappingError { error: spot.error(), iommufd: true }),
     },
 ];

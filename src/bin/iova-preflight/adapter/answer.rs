@@ -1,0 +1,193 @@
+//! One call of an orchestrator, from its arguments to the exit status.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use iova_preflight::adapter::{AdapterCall, AdapterOutcome, Protocol, Reply, decide, read_call};
+use iova_preflight::argv::Call;
+use iova_preflight::command_line::Launch;
+use iova_preflight::decision::{BrokenPolicy, Level, salvage_on_internal_error};
+use iova_preflight::domain;
+use iova_preflight::io::file::{read_limited, read_open};
+use iova_preflight::io::policy;
+use iova_preflight::policy::{OnInternalError, Policy};
+use iova_preflight::report::source::GuestSource;
+use iova_preflight::xml::{Document, MAX_BYTES};
+
+use super::{qm, system_log, vdsm};
+use crate::input::host::HostSource;
+use crate::place::Place;
+
+/// What could be read of a call, however it ends.
+#[derive(Default)]
+struct CallInput {
+    input: OnceLock<Vec<u8>>,
+    /// The file that the guest came in.
+    place: OnceLock<Place>,
+}
+
+/// Answers a call of the orchestrator `name`. Whatever goes wrong is a failure of the adapter's own, and the policy says
+/// what that leads to.
+pub(crate) fn answer(name: &str, arguments: &[OsString]) -> ExitCode {
+    // A panic is a failure like any other; its text is for nobody.
+    std::panic::set_hook(Box::new(|_| {}));
+    let Some((protocol, call)) = read_call(name, arguments) else { return ExitCode::FAILURE };
+    if let AdapterCall::Elsewhere(text) = call {
+        return print(&text).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    let (policy, broken) = match operators_policy() {
+        Ok(policy) => (policy, None),
+        Err(broken) => {
+            let mut policy = Policy::default();
+            policy.on_internal_error = broken.on_internal_error;
+            (policy, Some(broken.problem))
+        }
+    };
+    let seen = Arc::new(CallInput::default());
+    let outcome = look_within(protocol, call, &policy, broken, &seen);
+    let input = seen.input.get().map(Vec::as_slice);
+    let mut reply = protocol.reply(input, outcome, &policy);
+    if let Some(new) = &reply.file {
+        let replaced = seen.place.get().map(|place| place.replace(new.as_bytes()));
+        if let Some(Err(error)) = replaced {
+            let failure = AdapterOutcome::failure(format!("the domain XML cannot be written: {error}"));
+            reply = protocol.reply(input, failure, &policy);
+        }
+    }
+    finish(protocol, &reply)
+}
+
+/// Says what there is to say, and how it ends.
+fn finish(protocol: &Protocol, reply: &Reply) -> ExitCode {
+    let printed = print(&reply.stdout);
+    for (level, line) in &reply.log {
+        system_log::line(*level, line);
+    }
+    if let Some(line) = &reply.stderr {
+        // In one piece. There is nowhere left to say that standard error is closed.
+        let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+        thread::sleep(Duration::from_millis(protocol.linger));
+    }
+    match printed {
+        // Half a domain must not be taken for one.
+        Err(_) if reply.status == 0 => ExitCode::FAILURE,
+        _ => reply.status.into(),
+    }
+}
+
+fn print(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text)?;
+    out.flush()
+}
+
+/// The operator's policy; the default one if there is none, or if this user may not read it.
+fn operators_policy() -> Result<Policy, BrokenPolicy> {
+    let broken = |problem, on_internal_error| Err(BrokenPolicy { problem, on_internal_error });
+    let bytes = match policy::read_operators(Path::new("/")) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(Policy::default()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            system_log::line(Level::Warning, &format!("{}: {error}; using the default policy", policy::PATH));
+            return Ok(Policy::default());
+        }
+        Err(error) => return broken(format!("{}: {error}", policy::PATH), OnInternalError::default()),
+    };
+    // Whatever is wrong with the rest, what it says of internal errors holds for this one.
+    policy::parse(&bytes)
+        .or_else(|error| broken(format!("{}:{error}", policy::PATH), salvage_on_internal_error(&bytes)))
+}
+
+/// Decides in a thread of its own, which may panic or take too long.
+fn look_within(
+    protocol: &'static Protocol,
+    call: AdapterCall,
+    policy: &Policy,
+    broken: Option<String>,
+    seen: &Arc<CallInput>,
+) -> AdapterOutcome {
+    let (sender, receiver) = mpsc::channel();
+    let (policy, theirs) = (policy.clone(), seen.clone());
+    let work = move || {
+        let looked = catch_unwind(AssertUnwindSafe(|| look(protocol, &call, &policy, broken, &theirs)));
+        let outcome = match looked {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(problem)) => AdapterOutcome::failure(problem),
+            Err(_) => AdapterOutcome::failure("it panicked"),
+        };
+        // Nobody waits any more if this took too long.
+        let _ = sender.send(outcome);
+    };
+    if let Err(error) = thread::Builder::new().spawn(work) {
+        return AdapterOutcome::failure(format!("no thread can be started: {error}"));
+    }
+    receiver.recv_timeout(Duration::from_secs(protocol.patience)).unwrap_or_else(|_| {
+        AdapterOutcome::failure(format!("timed out: no decision after {} seconds", protocol.patience))
+    })
+}
+
+fn look(
+    protocol: &Protocol,
+    call: &AdapterCall,
+    policy: &Policy,
+    broken: Option<String>,
+    seen: &CallInput,
+) -> Result<AdapterOutcome, String> {
+    // Before anything else can fail: what goes back if it does.
+    let input = match call {
+        AdapterCall::Argument(xml) => Some(xml.clone()),
+        AdapterCall::Stdin => Some(from_stdin()?),
+        _ => None,
+    };
+    let input = input.map(|input| seen.input.get_or_init(|| input).as_slice());
+    if let Some(problem) = broken {
+        return Err(problem);
+    }
+    match call {
+        AdapterCall::Broken(problem) => Err(problem.clone()),
+        AdapterCall::Number(number) => look_at_call(protocol, &qm::showcmd(number)?, policy),
+        AdapterCall::File if vdsm::is_left_alone() => Ok(AdapterOutcome::pass()),
+        AdapterCall::File => look_at_xml(protocol, &from_file(seen)?, policy),
+        _ => look_at_xml(protocol, input.unwrap_or_default(), policy),
+    }
+}
+
+fn from_stdin() -> Result<Vec<u8>, String> {
+    let input = read_limited(io::stdin().lock(), MAX_BYTES).map_err(|error| format!("standard input: {error}"))?;
+    if input.len() > MAX_BYTES {
+        return Err(format!("standard input: more than {} MiB", MAX_BYTES >> 20));
+    }
+    Ok(input)
+}
+
+/// Reads the file that VDSM names. Its name says nothing to whoever reads of a failure.
+fn from_file(seen: &CallInput) -> Result<Vec<u8>, String> {
+    let path = vdsm::domain_file().ok_or("_hook_domxml is not set: not called by VDSM")?;
+    let explained = |error: io::Error| format!("the file that _hook_domxml names: {error}");
+    let place = Place::named(&path).map_err(explained)?;
+    let read = place.file().and_then(|file| read_open(file, MAX_BYTES)).map_err(explained)?;
+    // It is set by nobody else.
+    let _ = seen.place.set(place);
+    Ok(read)
+}
+
+fn look_at_xml(protocol: &Protocol, xml: &[u8], policy: &Policy) -> Result<AdapterOutcome, String> {
+    let document = Document::parse(xml).map_err(|error| format!("domain XML:{}: {}", error.location, error.message))?;
+    let domain = domain::read(&document)
+        .map_err(|error| format!("domain XML:{}: {error}", document.location(error.span.start)))?;
+    let host = HostSource::this().host_of(&domain);
+    Ok(decide(protocol, GuestSource::Xml(&document, &domain), &host, policy))
+}
+
+fn look_at_call(protocol: &Protocol, text: &[u8], policy: &Policy) -> Result<AdapterOutcome, String> {
+    let call = Call::read(text).map_err(|error| format!("command line:{}: {}", error.location, error.message))?;
+    let launch = Launch::read(&call);
+    let host = HostSource::this().host_of(&launch);
+    Ok(decide(protocol, GuestSource::Call(&call, &launch), &host, policy))
+}

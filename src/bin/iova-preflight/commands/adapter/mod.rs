@@ -1,0 +1,139 @@
+//! `iova-preflight adapter NAME install|uninstall|status`: puts an orchestrator's hook in place, takes it away, and says
+//! whether it is there.
+
+mod deploy;
+mod status;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::Mode;
+
+use crate::adapter::scripts::{
+    CLOUDSTACK_GROOVY, CLOUDSTACK_SHELL, DEFAULT_PROGRAM, Found, KUBEVIRT, OPENNEBULA, PROXMOX, Script, VDSM,
+};
+use crate::args::{AdapterArgs, AdapterCommand};
+use crate::hook::owners::is_executable;
+use crate::outcome::Outcome;
+use crate::place::Folder;
+
+/// Does what the arguments ask for.
+pub(crate) fn run(args: &AdapterArgs) -> Result<Outcome> {
+    let (name, args) = args.orchestrator.parts();
+    let mut out = anstream::stdout().lock();
+    match &args.command {
+        Some(AdapterCommand::Install { at, program, shell }) => {
+            let (script, other) = match (name, shell) {
+                ("cloudstack", false) => (&CLOUDSTACK_GROOVY, Some(&CLOUDSTACK_SHELL)),
+                ("cloudstack", true) => (&CLOUDSTACK_SHELL, Some(&CLOUDSTACK_GROOVY)),
+                (_, true) => bail!("--shell: only CloudStack takes another script"),
+                (name, false) => (scripts(name)[0], None),
+            };
+            let program = program.clone().unwrap_or_else(|| default_program(&at.root));
+            install(script, &at.root, &program, &mut out)?;
+            // Of two scripts the agent would run both.
+            if let Some(other) = other
+                && matches!(other.found(&at.root)?, Found::Ours { .. })
+            {
+                uninstall(other, &at.root, &mut out)?;
+            }
+            writeln!(out, "{}", next_step(name))?;
+            Ok(Outcome::Clean)
+        }
+        Some(AdapterCommand::Uninstall { at }) => {
+            let mut removed = false;
+            for script in scripts(name) {
+                removed |= uninstall(script, &at.root, &mut out)?;
+            }
+            if !removed {
+                writeln!(out, "the hook is not installed")?;
+            }
+            Ok(Outcome::Clean)
+        }
+        Some(AdapterCommand::Status { at }) => status::run(name, scripts(name), &at.root, &mut out),
+        None => Ok(Outcome::Clean),
+    }
+}
+
+/// The scripts of an orchestrator, the preferred one first.
+fn scripts(name: &str) -> &'static [&'static Script] {
+    match name {
+        "vdsm" => &[&VDSM],
+        "kubevirt" => &[&KUBEVIRT],
+        "cloudstack" => &[&CLOUDSTACK_GROOVY, &CLOUDSTACK_SHELL],
+        "opennebula" => &[&OPENNEBULA],
+        _ => &[&PROXMOX],
+    }
+}
+
+/// What is left to do once the script is in place.
+fn next_step(name: &str) -> &'static str {
+    match name {
+        "vdsm" => "VDSM runs it when a VM starts; nothing has to be restarted",
+        "kubevirt" => "copy it and iova-preflight into an image made from KubeVirt's sidecar-shim",
+        "cloudstack" => "the agent looks for it when it starts: `systemctl restart cloudstack-agent`",
+        "opennebula" => {
+            "`onehost sync -f` as oneadmin brings it to the hosts, each of which needs iova-preflight; after an upgrade of \
+             OpenNebula, run both commands again"
+        }
+        _ => {
+            "for each VM: `qm set VMID --hookscript local:snippets/iova-preflight` (the storage local has to allow snippets)"
+        }
+    }
+}
+
+/// This program, where the script will find it.
+fn default_program(root: &Path) -> PathBuf {
+    let this = std::env::current_exe().ok().filter(|_| root == Path::new("/"));
+    this.unwrap_or_else(|| PathBuf::from(DEFAULT_PROGRAM))
+}
+
+fn install(script: &Script, root: &Path, program: &Path, out: &mut impl Write) -> Result<()> {
+    if !program.is_absolute() {
+        bail!("{}: the path of the program must be absolute", program.display());
+    }
+    if root == Path::new("/") && !is_executable(program) {
+        bail!("{}: not an executable file", program.display());
+    }
+    if let Some(needs) = script.needs.map(|needs| root.join(needs)).filter(|needs| !needs.is_dir()) {
+        bail!("{} is not there: nothing on this host would run the hook", needs.display());
+    }
+    let (place, text) = (script.place(root), script.text(program)?);
+    let shown = place.display();
+    let found = script.found(root)?;
+    if found == (Found::Ours { program: program.to_owned(), current: true }) {
+        writeln!(out, "{shown} is in place already")?;
+        return Ok(());
+    }
+    let owner = match found {
+        _ if script.path == OPENNEBULA.path => Some(deploy::keep_original(&place, &found)?),
+        Found::Foreign => bail!("{shown} is not ours and is left as it is"),
+        Found::Nothing | Found::Ours { .. } => None,
+    };
+    let (Some(folder), Some(name)) = (place.parent(), place.file_name()) else { bail!("{shown}: not a file") };
+    let everybody = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
+    Folder::made(folder, everybody)
+        .and_then(|folder| folder.write_program(name, text.as_bytes(), owner))
+        .with_context(|| shown.to_string())?;
+    writeln!(out, "{shown} runs {}", program.display())?;
+    Ok(())
+}
+
+/// Removes the script, if it is there; `false` if it is not.
+fn uninstall(script: &Script, root: &Path, out: &mut impl Write) -> Result<bool> {
+    let place = script.place(root);
+    let shown = place.display();
+    match script.found(root)? {
+        Found::Nothing => return Ok(false),
+        Found::Foreign if script.path == OPENNEBULA.path => return Ok(false),
+        Found::Foreign => {
+            writeln!(out, "{shown} is not ours and is left as it is")?;
+            return Ok(false);
+        }
+        Found::Ours { .. } if script.path == OPENNEBULA.path => deploy::put_original_back(&place)?,
+        Found::Ours { .. } => std::fs::remove_file(&place).with_context(|| shown.to_string())?,
+    }
+    writeln!(out, "removed {shown}")?;
+    Ok(true)
+}

@@ -1,0 +1,76 @@
+//! `iova-preflight adapter NAME status`.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Result;
+use iova_preflight::io::policy;
+use iova_preflight::policy::Mode;
+
+use super::deploy;
+use crate::adapter::scripts::{Found, OPENNEBULA, Script};
+use crate::hook::owners::{below, is_executable};
+use crate::input::policy::operators_policy;
+use crate::outcome::Outcome;
+use crate::output::grades::{Checks, Grade};
+
+/// Prints the checks; the outcome is `Stopped` if the hook is not in place.
+pub(super) fn run(name: &str, scripts: &[&Script], root: &Path, out: &mut impl Write) -> Result<Outcome> {
+    let mut checks = Checks::new(out);
+    let mut programs = Vec::new();
+    for script in scripts {
+        let place = script.place(root);
+        let shown = place.display();
+        match script.found(root)? {
+            Found::Ours { program, current } => {
+                checks.line(Grade::Pass, &format!("{shown} runs {}", program.display()))?;
+                if !is_executable(&place) && !script.path.ends_with(".groovy") {
+                    checks.line(Grade::Fail, &format!("{shown} is not executable"))?;
+                }
+                if !current {
+                    let install = script.command;
+                    checks
+                        .line(Grade::Note, &format!("{shown} is of another version; `{install} install` renews it"))?;
+                }
+                programs.push(program);
+            }
+            Found::Foreign if script.path != OPENNEBULA.path => {
+                checks.line(Grade::Note, &format!("{shown} is not ours"))?;
+            }
+            Found::Foreign | Found::Nothing => {}
+        }
+        if script.path == OPENNEBULA.path && !programs.is_empty() {
+            let original = deploy::original(&place);
+            let (grade, is) = if is_executable(&original) { (Grade::Pass, "is") } else { (Grade::Fail, "is not") };
+            checks.line(grade, &format!("{} {is} there to be run after it", original.display()))?;
+        }
+    }
+    if programs.is_empty() {
+        let text = format!("the hook is not in place; `iova-preflight adapter {name} install` puts it there");
+        checks.line(Grade::Fail, &text)?;
+    }
+    for program in programs {
+        let shown = program.display();
+        let (grade, is) = match is_executable(&below(root, &program)) {
+            true => (Grade::Pass, "is"),
+            // The front-end of OpenNebula runs no guests.
+            false if name == "opennebula" => (Grade::Note, "has to be there on the hosts: here it is not"),
+            false => (Grade::Fail, "is not"),
+        };
+        checks.line(grade, &format!("{shown} {is} an executable file"))?;
+    }
+    match operators_policy(root).transpose().map(|policy| policy.map(|policy| policy.mode)) {
+        None => {}
+        Some(Ok(mode)) => {
+            let shown = policy::path_below(root);
+            let (grade, text) = match mode {
+                Mode::Enforce => (Grade::Pass, "guests that would fail are rewritten or stopped"),
+                Mode::Warn => (Grade::Note, "guests that would fail are logged and start"),
+                Mode::Off => (Grade::Note, "no guest is looked at"),
+            };
+            checks.line(grade, &format!("{}: {text}", shown.display()))?;
+        }
+        Some(Err(error)) => checks.line(Grade::Fail, &format!("{error:#}"))?,
+    }
+    Ok(if checks.failed { Outcome::Stopped } else { Outcome::Clean })
+}

@@ -1,0 +1,204 @@
+//! `iova-preflight adapter NAME install|uninstall|status` below a root folder of the test's own.
+
+use super::{PROGRAM, write_program};
+use crate::common::work_dir;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The command, where its script goes, and the folder that says that the orchestrator is there.
+const SCRIPTS: [(&str, &[&str], &str, &str); 6] = [
+    ("vdsm", &[], "usr/libexec/vdsm/hooks/before_vm_start/50_iova_preflight", "usr/libexec/vdsm"),
+    ("kubevirt", &[], "usr/bin/onDefineDomain", ""),
+    ("cloudstack", &[], "etc/cloudstack/agent/hooks/libvirt-vm-xml-transformer.groovy", "etc/cloudstack/agent"),
+    ("cloudstack", &["--shell"], "etc/cloudstack/agent/hooks/libvirt-vm-xml-transformer.sh", "etc/cloudstack/agent"),
+    ("opennebula", &[], "var/lib/one/remotes/vmm/kvm/deploy", "var/lib/one/remotes/vmm/kvm"),
+    ("proxmox", &[], "var/lib/vz/snippets/iova-preflight", "etc/pve"),
+];
+
+const DEPLOY: &str = "#!/bin/bash\n# OpenNebula's own\ncat > $1\n";
+
+/// A host with every orchestrator.
+struct Root(PathBuf);
+
+impl Root {
+    fn new(test: &str) -> Self {
+        let root = Self(work_dir(&format!("adapters-install-{test}")));
+        for (_, _, _, needs) in SCRIPTS {
+            fs::create_dir_all(root.path(needs)).expect("its folder");
+        }
+        write_program(&root.path("var/lib/one/remotes/vmm/kvm/deploy"), DEPLOY);
+        write_program(&root.path("usr/bin/iova-preflight"), "#!/bin/sh\n");
+        root
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.0.join(below)
+    }
+
+    fn read(&self, below: &str) -> String {
+        fs::read_to_string(self.path(below)).unwrap_or_default()
+    }
+
+    fn adapter(&self, name: &str, words: &[&str]) -> (i32, String) {
+        let output = Command::new(PROGRAM)
+            .args(["adapter", name])
+            .args(words)
+            .args(["--root".as_ref(), self.0.as_os_str()])
+            .output()
+            .expect("runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().expect("a status"), String::from_utf8(text).expect("UTF-8"))
+    }
+
+    /// Every file with its mode and content.
+    fn files(&self) -> Vec<(PathBuf, u32, Vec<u8>)> {
+        let mut found = Vec::new();
+        walk(&self.0, &mut found);
+        found.sort();
+        found
+    }
+}
+
+fn walk(folder: &Path, found: &mut Vec<(PathBuf, u32, Vec<u8>)>) {
+    for entry in fs::read_dir(folder).expect("readable").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            walk(&entry, found);
+        } else {
+            let mode = entry.metadata().expect("it is there").permissions().mode();
+            found.push((entry.clone(), mode, fs::read(&entry).expect("readable")));
+        }
+    }
+}
+
+#[test]
+fn installs_twice_and_leaves_nothing_behind() {
+    for (name, options, path, _) in SCRIPTS {
+        let root = Root::new("twice");
+        let before = root.files();
+        assert_eq!(root.adapter(name, &["status"]).0, 1, "{name}");
+        let install = [&["install"], options].concat();
+        let (status, text) = root.adapter(name, &install);
+        assert!(status == 0 && text.contains(path), "{text}");
+        let script = root.read(path);
+        assert!(script.contains("/usr/bin/iova-preflight"), "{script}");
+        let mode = root.path(path).metadata().expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o755);
+        let (status, text) = root.adapter(name, &["status"]);
+        assert!(status == 0 && !text.contains("FAIL"), "{name}: {text}");
+        let installed = root.files();
+        let (status, text) = root.adapter(name, &install);
+        assert!(status == 0 && text.contains("in place already"), "{text}");
+        assert_eq!(root.files(), installed);
+        assert_eq!(root.adapter(name, &["uninstall"]).0, 0);
+        assert_eq!(root.files(), before, "{name}");
+        let (status, text) = root.adapter(name, &["uninstall"]);
+        assert!(status == 0 && text.contains("not installed"), "{text}");
+    }
+}
+
+#[test]
+fn a_script_of_another_version_is_renewed() {
+    for (name, options, path, _) in SCRIPTS {
+        let root = Root::new("renewed");
+        let install = [&["install"], options].concat();
+        root.adapter(name, &install);
+        let script = root.read(path);
+        write_program(&root.path(path), &(script.clone() + "\n"));
+        let (status, text) = root.adapter(name, &["status"]);
+        assert!(status == 0 && text.contains("another version"), "{text}");
+        assert_eq!(root.adapter(name, &install).0, 0);
+        assert_eq!(root.read(path), script);
+        // Another program takes the place of the one before.
+        assert_eq!(root.adapter(name, &[&install[..], &["--program", "/opt/iova-preflight"]].concat()).0, 0);
+        assert!(root.read(path).contains("/opt/iova-preflight"));
+        let (status, text) = root.adapter(name, &["status"]);
+        assert_eq!(status, i32::from(name != "opennebula"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_not_ours_is_never_touched() {
+    let foreign = "#!/bin/sh\n# runs iova-preflight adapter, too\nexit 0\n";
+    for (name, options, path, _) in SCRIPTS.into_iter().filter(|(name, ..)| *name != "opennebula") {
+        let root = Root::new("foreign");
+        write_program(&root.path(path), foreign);
+        let before = root.files();
+        let (status, text) = root.adapter(name, &[&["install"], options].concat());
+        assert!(status == 2 && text.contains("left as it is"), "{text}");
+        assert_eq!(root.adapter(name, &["uninstall"]).0, 0);
+        let (status, text) = root.adapter(name, &["status"]);
+        assert!(status == 1 && text.contains("not ours"), "{text}");
+        assert_eq!(root.files(), before);
+        // Nor is a link followed, wherever it leads.
+        fs::remove_file(root.path(path)).expect("removed");
+        std::os::unix::fs::symlink("/etc/hostname", root.path(path)).expect("a link");
+        assert_eq!(root.adapter(name, &[&["install"], options].concat()).0, 2);
+        assert!(root.path(path).is_symlink());
+    }
+}
+
+#[test]
+fn without_the_orchestrator_nothing_is_installed() {
+    for (name, options, path, needs) in SCRIPTS.into_iter().filter(|(.., needs)| !needs.is_empty()) {
+        let root = Root::new("elsewhere");
+        fs::remove_dir_all(root.path(needs)).expect("removed");
+        let (status, text) = root.adapter(name, &[&["install"], options].concat());
+        assert!(status == 2 && text.contains("is not there"), "{text}");
+        assert!(!root.path(path).exists());
+    }
+}
+
+#[test]
+fn only_one_script_of_cloudstack_is_run() {
+    let root = Root::new("cloudstack");
+    let [groovy, shell] = [SCRIPTS[2].2, SCRIPTS[3].2];
+    for (options, there, gone) in [(&["install"][..], groovy, shell), (&["install", "--shell"], shell, groovy)] {
+        assert_eq!(root.adapter("cloudstack", options).0, 0);
+        assert!(root.path(there).is_file() && !root.path(gone).exists());
+    }
+    // That of somebody else stays, and is run first.
+    write_program(&root.path(groovy), "// another\n");
+    assert_eq!(root.adapter("cloudstack", &["install", "--shell"]).0, 0);
+    assert_eq!(root.read(groovy), "// another\n");
+    assert_eq!(root.adapter("vdsm", &["install", "--shell"]).0, 2);
+}
+
+#[test]
+fn an_upgrade_of_opennebula_is_followed_by_the_same_command() {
+    let root = Root::new("opennebula");
+    let (deploy, kept) = ("var/lib/one/remotes/vmm/kvm/deploy", "var/lib/one/remotes/vmm/kvm/deploy.one");
+    let is_root = std::os::unix::fs::chown(root.path(deploy), Some(9869), Some(9869)).is_ok();
+    assert_eq!(root.adapter("opennebula", &["install"]).0, 0);
+    assert_eq!(root.read(kept), DEPLOY);
+    let ours = root.read(deploy);
+    if is_root {
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!(root.path(deploy).metadata().expect("it is there").uid(), 9869, "oneadmin's");
+    }
+    // The package replaces its file.
+    let newer = DEPLOY.replace("own", "newer one");
+    write_program(&root.path(deploy), &newer);
+    let (status, text) = root.adapter("opennebula", &["status"]);
+    assert!(status == 1 && text.contains("not in place"), "{text}");
+    assert_eq!(root.adapter("opennebula", &["uninstall"]).0, 0);
+    assert_eq!((root.read(deploy), root.read(kept)), (newer.clone(), DEPLOY.to_owned()));
+    assert_eq!(root.adapter("opennebula", &["install"]).0, 0);
+    assert_eq!((root.read(deploy), root.read(kept)), (ours.clone(), newer.clone()));
+    assert_eq!(root.adapter("opennebula", &["uninstall"]).0, 0);
+    assert!(root.read(deploy) == newer && !root.path(kept).exists());
+    // Somebody else's script in front of the original.
+    let other = "#!/bin/sh\nexec \"$(dirname \"$0\")/deploy.one\"\n";
+    write_program(&root.path(deploy), other);
+    write_program(&root.path(kept), &newer);
+    let (status, text) = root.adapter("opennebula", &["install"]);
+    assert!(status == 2 && text.contains("left as it is"), "{text}");
+    assert_eq!((root.read(deploy), root.read(kept)), (other.to_owned(), newer));
+    // Ours without the original: nothing could be started.
+    write_program(&root.path(deploy), &ours);
+    fs::remove_file(root.path(kept)).expect("removed");
+    assert_eq!(root.adapter("opennebula", &["status"]).0, 1);
+    assert_eq!(root.adapter("opennebula", &["uninstall"]).0, 2);
+    assert_eq!(root.read(deploy), ours);
+}

@@ -1,0 +1,95 @@
+//! How much memory QEMU may lock, and how much the guest's devices need.
+
+use iova_preflight::{Document, Policy, Severity, Verdict, builtin_host, evaluate, read_domain};
+
+/// What is said of a guest of 16 GiB with these parts and devices, on a host with this libvirt.
+fn said(libvirt: &str, parts: &str, devices: &str) -> (Verdict, Vec<(Severity, String)>) {
+    let xml = format!(
+        "<domain type='kvm'><name>a</name><memory unit='GiB'>16</memory>{parts}\
+         <os><type machine='pc-q35-7.2'>hvm</type></os><cpu mode='host-passthrough'/><devices>{devices}</devices></domain>"
+    );
+    let document = Document::parse(xml.as_bytes()).expect("well-formed");
+    let domain = read_domain(&document).expect("a domain");
+    let mut host = builtin_host("amd-epyc").expect("built in");
+    host.libvirt = Some(libvirt.parse().expect("a version"));
+    let evaluation = evaluate(&domain, &host, &Policy::default());
+    let found = evaluation.findings.iter().filter(|finding| finding.rule == "locked-memory-too-low");
+    (evaluation.verdict, found.map(|finding| (finding.severity, finding.message())).collect())
+}
+
+const PCI: &str = "<hostdev type='pci'><source><address bus='1'/></source></hostdev>";
+const MDEV: &str = "<hostdev type='mdev'><source><address uuid='a'/></source></hostdev>";
+const VDPA: &str = "<interface type='vdpa'><source dev='/dev/vhost-vdpa-0'/></interface>";
+const NVME: &str = "<disk type='nvme'><target dev='vda'/></disk>";
+const SHARED: &str = "<shmem name='s'><model type='ivshmem-plain'/><size unit='GiB'>2</size></shmem>";
+
+fn hard(gib: u64) -> String {
+    format!("<memtune><hard_limit unit='GiB'>{gib}</hard_limit></memtune>")
+}
+
+/// 16 GiB are pinned for each device that counts.
+#[test]
+fn a_hard_limit_has_to_hold_what_is_pinned() {
+    for (devices, gib, expected) in [
+        ("".to_owned(), 1, None),
+        (PCI.to_owned(), 15, Some(Severity::Error)),
+        (PCI.to_owned(), 16, None),
+        (format!("{PCI}{PCI}"), 16, None),
+        (format!("{PCI}{PCI}<iommu model='intel'/>"), 15, Some(Severity::Error)),
+        (format!("{PCI}{PCI}<iommu model='intel'/>"), 31, Some(Severity::Warning)),
+        (format!("{PCI}{PCI}<iommu model='intel'/>"), 32, None),
+        (format!("{PCI}{NVME}"), 31, Some(Severity::Warning)),
+        (format!("{PCI}{SHARED}"), 17, Some(Severity::Warning)),
+        (format!("{PCI}{SHARED}"), 18, None),
+        // They pin as they need, or may be made of software.
+        (MDEV.to_owned(), 15, Some(Severity::Warning)),
+        (VDPA.to_owned(), 15, Some(Severity::Warning)),
+        (format!("{VDPA}{VDPA}"), 31, Some(Severity::Warning)),
+        // Of two counts, each is below the limit.
+        (format!("{VDPA}{PCI}"), 16, None),
+    ] {
+        let (verdict, found) = said("11.3", &hard(gib), &devices);
+        let severities: Vec<Severity> = found.iter().map(|(severity, _)| *severity).collect();
+        assert_eq!(severities, expected.into_iter().collect::<Vec<_>>(), "{gib} GiB: {devices}");
+        let stops = expected == Some(Severity::Error);
+        assert_eq!(verdict == Verdict::Blocked, stops, "{gib} GiB: {devices}");
+    }
+}
+
+#[test]
+fn an_old_libvirt_computes_too_little() {
+    let two = format!("{VDPA}{VDPA}");
+    let behind_iommu = format!("{PCI}{PCI}<iommu model='intel'/>");
+    let disks = format!("{NVME}{NVME}");
+    for (devices, version, expected) in [
+        (VDPA, "7.1", Some("does not raise the limit")),
+        (VDPA, "7.2", None),
+        (two.as_str(), "8.6", Some("to 17 GiB for this guest; set <hard_limit> to 33 GiB or more")),
+        (&two, "8.7", None),
+        (&behind_iommu, "8.6", Some("to 17 GiB for this guest")),
+        (&behind_iommu, "8.7", None),
+        (&disks, "9.2", Some("to 17 GiB for this guest")),
+        (&disks, "9.3", None),
+        (&format!("{PCI}{SHARED}"), "12.8", Some("to 17 GiB for this guest")),
+    ] {
+        let (_, found) = said(version, "", devices);
+        match (found.as_slice(), expected) {
+            ([], None) => {}
+            ([(Severity::Warning, message)], Some(words)) => assert!(message.contains(words), "{message}"),
+            other => panic!("{version}, {devices}: {other:?}"),
+        }
+        let locked = said(version, "<memoryBacking><locked/></memoryBacking>", devices);
+        assert!(locked.1.is_empty(), "{version}, {devices}: {locked:?}");
+    }
+}
+
+#[test]
+fn what_to_set_is_said() {
+    let says = |devices: &str, words: &str| {
+        let (_, found) = said("11.3", &hard(8), devices);
+        assert!(found[0].1.contains(words), "{}", found[0].1);
+    };
+    says(PCI, "VFIO locks 16 GiB of guest memory, and QEMU may lock 8 GiB");
+    says(PCI, "set it to 17 GiB or more, or remove it: libvirt then sets 17 GiB");
+    says(&format!("{PCI}{SHARED}"), "set it to 19 GiB or more");
+}
