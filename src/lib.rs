@@ -130,8 +130,8 @@ pub use guest::Subject;
 pub use host::{Host, Iommu, Profile, ProfileError, Reserved, ReservedKind, builtin as builtin_host};
 pub use machine::Family;
 pub use policy::{
-    AdapterPolicy, MachineUpgrade, Mode, OnInternalError, OverridePolicy, PassthroughPolicy, PeerToPeer,
-    PhysBitsPolicy, Policy, PolicyError, WatchPolicy,
+    AdapterPolicy, AliasPolicy, MachineUpgrade, Mode, OnInternalError, OverridePolicy, OwnedPolicy, PassthroughPolicy,
+    PeerToPeer, PhysBitsPolicy, Policy, PolicyError, WatchPolicy,
 };
 pub use qemu::layout::Layout;
 pub use verdict::{Evaluation, Verdict, evaluate};

@@ -28,6 +28,10 @@ pub struct Policy {
     pub overrides: OverridePolicy,
     /// What it means that one device cannot reach another one's BAR.
     pub peer_to_peer: PeerToPeer,
+    /// What an alias such as `q35` stands for where the host's QEMU is not known.
+    pub alias: AliasPolicy,
+    /// What becomes of definitions that an orchestrator writes anew at each start.
+    pub owned: OwnedPolicy,
     /// The adapters of orchestrators.
     pub adapter: AdapterPolicy,
     /// The watch service.
@@ -190,6 +194,48 @@ impl PeerToPeer {
     }
 }
 
+/// `alias`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AliasPolicy {
+    /// Nobody knows: an old type or a new one.
+    #[default]
+    Unknown,
+    /// The newest type of its family that the host's QEMU may have.
+    Newest,
+}
+
+impl AliasPolicy {
+    /// The value in the file.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Newest => "newest",
+        }
+    }
+}
+
+/// `owned`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OwnedPolicy {
+    /// They are left as they are: the rewrite would be lost.
+    #[default]
+    Leave,
+    /// They are redefined like all others.
+    Rewrite,
+}
+
+impl OwnedPolicy {
+    /// The value in the file.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Leave => "leave",
+            Self::Rewrite => "rewrite",
+        }
+    }
+}
+
 /// `[watch]`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -243,6 +289,8 @@ impl Policy {
             exempt: _,
             overrides,
             peer_to_peer,
+            alias,
+            owned,
             adapter: _,
             watch: _,
         } = self;
@@ -258,6 +306,8 @@ impl Policy {
         compare("phys_bits", *phys_bits != defaults.phys_bits, phys_bits.name());
         compare("overrides", *overrides != defaults.overrides, overrides.name());
         compare("peer_to_peer", *peer_to_peer != defaults.peer_to_peer, peer_to_peer.name());
+        compare("alias", *alias != defaults.alias, alias.name());
+        compare("owned", *owned != defaults.owned, owned.name());
         differences
     }
 
@@ -302,7 +352,8 @@ mod tests {
         let policy = Policy::from_toml(
             "mode = 'warn'\npassthrough = 'assume'\nmachine_upgrade = 'latest'\nphys_bits = 'host'\n\
              on_internal_error = 'block'\nexempt = ['a']\noverrides = 'honour'\n\
-             peer_to_peer = 'required'\n[adapter]\nblock_in_domain = true\n[watch]\nrewrite = true\n",
+             peer_to_peer = 'required'\nalias = 'newest'\nowned = 'rewrite'\n[adapter]\nblock_in_domain = true\n\
+             [watch]\nrewrite = true\n",
         );
         let expected = Policy {
             mode: Mode::Warn,
@@ -313,6 +364,8 @@ mod tests {
             exempt: vec!["a".to_owned()],
             overrides: OverridePolicy::Honour,
             peer_to_peer: PeerToPeer::Required,
+            alias: AliasPolicy::Newest,
+            owned: OwnedPolicy::Rewrite,
             adapter: AdapterPolicy { block_in_domain: true },
             watch: WatchPolicy { rewrite: true },
         };
@@ -331,6 +384,8 @@ mod tests {
             "phys_bits = \"never\"",
             "overrides = \"honour\"",
             "peer_to_peer = \"required\"",
+            "alias = \"newest\"",
+            "owned = \"rewrite\"",
         ] {
             assert_eq!(differences(text), [text]);
         }

@@ -6,6 +6,7 @@ mod common;
 
 mod integration {
     mod adapters;
+    mod advice;
     mod architecture;
     mod bar_inputs;
     mod bars;

@@ -213,7 +213,7 @@ fn check_picture(domain: &Domain, evaluation: &Evaluation) {
 }
 
 fn report(document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) -> String {
-    let report = GuestReport::new("-".to_owned(), GuestSource::Xml(document, domain), evaluation);
+    let report = GuestReport::new("-".to_owned(), GuestSource::Xml(document, domain), evaluation, None);
     let json = serde_json::to_string(&report).expect("a report is JSON");
     let value: serde_json::Value = serde_json::from_str(&json).expect("JSON that reads back");
     assert_eq!(value["verdict"], evaluation.verdict.name(), "the verdict is lost");

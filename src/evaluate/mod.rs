@@ -18,7 +18,7 @@ use crate::libvirt::{self, Refusal};
 use crate::machine::{Family, Flavor, MachineType, NEWEST, Resolved, resolve};
 #[cfg(feature = "cli")]
 use crate::mmio64::Mmio64;
-use crate::policy::Policy;
+use crate::policy::{AliasPolicy, Policy};
 use crate::qemu::cpu::{AMD, HostCpu};
 use crate::qemu::layout::Layout;
 use crate::rules::{self, machine_type_not_available, not_modelled};
@@ -136,12 +136,15 @@ fn diagnose_launch(launch: &Launch, host: &Host, policy: &Policy) -> Diagnosis {
 }
 
 fn answer(question: Question<'_>) -> Diagnosis {
-    let Question { line, host, .. } = question;
+    let Question { line, host, policy, .. } = question;
     // The default of QEMU's x86 programs is an alias, too.
     let requested = line.machine.kind.as_ref().map_or("pc", |kind| kind.value.as_str());
     let mut diagnosis = match resolve(host.canonical_machine(requested)) {
         Resolved::NotPc(name) => not_applicable(format!("machine type {name} is neither pc nor q35")),
         Resolved::Known(machine) => known_machine(question, &machine),
+        Resolved::Unknown { family: Some(family), alias: true, .. } if policy.alias == AliasPolicy::Newest => {
+            unknown_machine::diagnose_newest(question, family, requested)
+        }
         Resolved::Unknown { family, name, alias } => {
             unknown_machine::diagnose(question, &unknown_machine::Unknown { family, name, alias })
         }

@@ -5,7 +5,7 @@ use super::{Diagnosis, Fate, Question, known_machine, nothing_known};
 use crate::finding::{Finding, Severity};
 use crate::guest::Subject;
 use crate::host::Host;
-use crate::machine::{FIRST_ENFORCING, Family, Flavor, MachineType, NEWEST};
+use crate::machine::{FIRST_ENFORCING, Family, Flavor, MachineType, NEWEST, Resolved, resolve};
 use crate::rules::{machine_type_not_available, unknown_machine_type};
 use crate::text::quoted;
 use crate::version::Version;
@@ -79,6 +79,32 @@ pub(super) fn diagnose(question: Question<'_>, unknown: &Unknown) -> Diagnosis {
     }
     let severity = if harmless { Severity::Note } else { Severity::Warning };
     diagnosis.findings.insert(0, finding(subject, unknown, listed, severity, consequence));
+    diagnosis
+}
+
+/// A guest whose machine type is the alias `name`, which stands for the newest type of its family, because the policy says
+/// so: the newest of those that the host's QEMU is known to have, or else that of its version.
+pub(super) fn diagnose_newest(question: Question<'_>, family: Family, name: &str) -> Diagnosis {
+    let Question { subject, host, .. } = question;
+    let listed = host.machines.iter().filter_map(|listed| match resolve(listed) {
+        Resolved::Known(machine) if machine.family == family => Some(machine),
+        _ => None,
+    });
+    let version = host.qemu.map_or(NEWEST, |qemu| Version::new(qemu.major, qemu.minor).min(NEWEST));
+    let newest = listed.max_by_key(|machine| machine.version).unwrap_or_else(|| MachineType {
+        name: format!("pc-{}-{}.{}", family.name(), version.major, version.minor),
+        family,
+        flavor: Flavor::Upstream,
+        version,
+        enforces_amd_1tb_hole: version >= FIRST_ENFORCING,
+        host_phys_bits_limit: None,
+    });
+    let mut diagnosis = known_machine(question, &newest);
+    let title = format!("machine type {} is taken for {}, the newest", quoted(name), newest.name);
+    let span = subject.machine_span().unwrap_or(subject.span());
+    let said = Finding::new(unknown_machine_type::RULE.id, Severity::Note, title, span, "an alias")
+        .because("which one it is depends on the host's QEMU, and the policy says alias = \"newest\"");
+    diagnosis.findings.insert(0, said);
     diagnosis
 }
 
@@ -175,6 +201,44 @@ mod tests {
         assert_eq!(diagnosis.fate, Fate::Warn, "{:?}", diagnosis.findings);
         assert!(!diagnosis.assumptions.is_empty());
         assert!(diagnosis.hypotheses[1].0.ends_with("starts"), "{:?}", diagnosis.hypotheses);
+    }
+
+    /// In a container, QEMU is not to be seen.
+    #[test]
+    fn the_policy_takes_an_alias_for_the_newest_type() {
+        let policy = Policy::from_toml("alias = 'newest'").expect("a policy");
+        let diagnosed = |machine: &str, host: &str| {
+            let host = Host::from_profile(&format!("{HT}{host}")).expect("a profile");
+            let xml = format!(
+                "<domain type='kvm'><name>a</name><memory unit='GiB'>1200</memory><os><type machine='{machine}'>hvm</type>\
+                 </os><cpu><maxphysaddr mode='emulate' bits='42'/></cpu><devices><hostdev type='pci'><source>\
+                 <address bus='1'/></source></hostdev></devices></domain>"
+            );
+            let document = Document::parse(xml.as_bytes()).expect("well-formed");
+            diagnose(&domain::read(&document).expect("a domain"), &host, &policy)
+        };
+        let newest = format!("pc-q35-{}.{}", NEWEST.major, NEWEST.minor);
+        for (machine, host, expected, fate) in [
+            ("q35", "", newest.as_str(), Fate::Pass),
+            ("pc", "", &newest.replace("q35", "i440fx"), Fate::Pass),
+            ("q35", "[qemu]\nversion = '7.2.22'", "pc-q35-7.2", Fate::Pass),
+            ("q35", "[qemu]\nversion = '6.2'", "pc-q35-6.2", Fate::Stopped),
+            (
+                "q35",
+                "[qemu]\nversion = '9.0'\nmachines = ['pc-q35-8.0', 'pc-q35-7.1', 'pc-i440fx-9.0']",
+                "pc-q35-8.0",
+                Fate::Pass,
+            ),
+            // Where it is known, the policy has no say.
+            ("q35", "[qemu]\nversion = '7.2'\n[qemu.aliases]\nq35 = 'pc-q35-6.2'", "pc-q35-6.2", Fate::Stopped),
+            ("pc-q35-zebra", "", "pc-q35-zebra", Fate::Warn),
+        ] {
+            let diagnosis = diagnosed(machine, host);
+            assert_eq!(diagnosis.facts.machine.as_deref(), Some(expected), "{machine} {host}");
+            assert_eq!(diagnosis.fate, fate, "{machine} {host}: {:?}", diagnosis.findings);
+            let said = diagnosis.findings.iter().any(|finding| finding.title.contains("is taken for"));
+            assert_eq!(said, !host.contains("aliases") && !machine.contains("zebra"), "{machine} {host}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
 use crate::address::GpaRange;
+use crate::advice::advise;
+use crate::domain::Owner;
 use crate::finding::Severity;
 use crate::host::{Host, ReservedKind};
 use crate::machine::Family;
@@ -125,6 +127,10 @@ pub struct GuestReport {
     /// The process that runs it, with `--running`.
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<ProcessReport>,
+    /// Who writes the definition or the command line anew at each start, so that a rewrite of it is lost: `nova`, `vdsm`
+    /// (oVirt), `kubevirt`, `cloudstack`, `opennebula`, `proxmox`. There may come more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'static str>,
     #[serde(flatten)]
     verdict: VerdictReport,
 }
@@ -316,6 +322,10 @@ struct FixReport {
     changes: Vec<String>,
     /// What changes for the guest, a sentence each.
     consequences: Vec<&'static str>,
+    /// What to do so that it lasts, a command or a sentence each, in the words of the guest's owner or of `--advice`; first
+    /// for this guest, then for those that are made later.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    advice: Vec<String>,
     /// The change of the XML or of the command line as a unified diff; of a command line that is one line or
     /// NUL-separated, with an option on each line.
     diff: String,
@@ -325,12 +335,12 @@ impl GuestReport {
     /// An input that could not be evaluated.
     pub fn unreadable(source: String, error: &Unreadable) -> Self {
         let verdict = VerdictReport::Error { error: error.to_string() };
-        Self { source, name: None, input: None, process: None, verdict }
+        Self { source, name: None, input: None, process: None, owner: None, verdict }
     }
 
-    /// A guest that was evaluated.
-    pub fn new(source: String, guest: GuestSource<'_>, evaluation: &Evaluation) -> Self {
-        let details = || Box::new(Details::new(&source, guest, evaluation));
+    /// A guest that was evaluated, with its fix told in the words of this owner, if not in libvirt's.
+    pub fn new(source: String, guest: GuestSource<'_>, evaluation: &Evaluation, words: Option<Owner>) -> Self {
+        let details = || Box::new(Details::new(&source, guest, evaluation, words));
         let verdict = match evaluation.verdict {
             Verdict::NotApplicable => {
                 VerdictReport::NotApplicable { reason: evaluation.not_applicable.clone().unwrap_or_default() }
@@ -340,7 +350,8 @@ impl GuestReport {
             Verdict::Fixable => VerdictReport::Fixable(details()),
             Verdict::Blocked => VerdictReport::Blocked(details()),
         };
-        Self { source, name: Some(guest.name().to_owned()), input: guest.remark(), process: None, verdict }
+        let (name, owner) = (Some(guest.name().to_owned()), guest.subject().owner().map(Owner::name));
+        Self { source, name, input: guest.remark(), process: None, owner, verdict }
     }
 
     /// The same, of a guest that runs.
@@ -350,7 +361,7 @@ impl GuestReport {
 }
 
 impl Details {
-    fn new(source: &str, guest: GuestSource<'_>, evaluation: &Evaluation) -> Self {
+    fn new(source: &str, guest: GuestSource<'_>, evaluation: &Evaluation, words: Option<Owner>) -> Self {
         let facts = &evaluation.facts;
         Self {
             machine: MachineReport {
@@ -401,6 +412,9 @@ impl Details {
             fix: evaluation.any_fix().map(|fix| FixReport {
                 changes: fix.changes.iter().map(ToString::to_string).collect(),
                 consequences: fix.consequences(),
+                advice: words
+                    .map(|words| advise(words, guest.subject(), fix).lines().map(str::to_owned).collect())
+                    .unwrap_or_default(),
                 diff: guest.diff(source, fix).unwrap_or_default(),
             }),
             tried: evaluation.tried.clone(),

@@ -48,6 +48,10 @@ const PAGE: Page = Page {
              pc = \"pc-i440fx-7.2\"",
         ),
         Shell("iova-preflight check --host host.toml guest.xml"),
+        Text(
+            "Where QEMU is never seen, as in a container that checks guests for others, and all of them run a new one, \
+             `alias = \"newest\"` in the policy takes an alias for the newest type of its family; it is then a note.",
+        ),
         Text("A guest that libvirt has defined has no alias any more: `virsh dumpxml --inactive NAME` shows its type."),
     ],
     verify: &[

@@ -99,6 +99,36 @@ fn a_managed_save_image_is_not_lost_by_accident() {
     assert_eq!(machine(&world, "db"), "pc-q35-7.1");
 }
 
+/// Nova would undo it at the next start.
+#[test]
+fn a_guest_of_an_orchestrator_is_left_to_it() {
+    let Some(world) = World::new("owned") else { return };
+    let instance = "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'/>";
+    let guest = Guest::huge("vnf", "pc-q35-6.2").with_uuid().with_metadata(instance);
+    world.define(&guest);
+    let (status, said, error) = fix(&world, "vnf", &[]);
+    assert!(status == 1 && said.is_empty(), "{status} {said}{error}");
+    for part in
+        ["nova: nova-manage libvirt update_machine_type c0ffee00-", "vnf is left as it is: Nova writes", "--force"]
+    {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!((machine(&world, "vnf").as_str(), kept(&backups(&world)).len()), ("pc-q35-6.2", 0));
+    let (status, diff, _) = fix(&world, "vnf", &["--dry-run"]);
+    assert!(status == 1 && diff.contains("pc-q35-7.1"), "{diff}");
+
+    let redefine = ["fix", "--connect", world.uri(), "--domain", "vnf", "--backup"];
+    let backup = backups(&world);
+    let words = [&redefine[..], &[backup.to_str().expect("UTF-8")]].concat();
+    let (status, said, error) = tool_under(&world, &format!("{ASSUME}owned = 'rewrite'\n"), &words);
+    assert!(status == 0 && said.contains("is redefined"), "{said}{error}");
+    assert_eq!(machine(&world, "vnf"), "pc-q35-7.1");
+    world.define(&guest);
+    let (status, said, error) = fix(&world, "vnf", &["--force"]);
+    assert!(status == 0 && said.contains("is redefined"), "{said}{error}");
+    assert_eq!(machine(&world, "vnf"), "pc-q35-7.1");
+}
+
 #[test]
 fn without_a_backup_nothing_is_redefined() {
     let Some(world) = World::new("no-backup") else { return };

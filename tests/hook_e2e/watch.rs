@@ -66,6 +66,30 @@ fn what_was_stopped_starts_at_the_first_attempt() {
     assert_eq!(status, Some(0));
 }
 
+/// Nova would undo it at the next start.
+#[test]
+fn guests_of_an_orchestrator_are_left_to_it() {
+    let Some(world) = World::new("watch-owned") else { return };
+    let instance = "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'/>";
+    let owned = [broken("owned").with_metadata(instance)];
+    let watcher = Watcher::ready(&world, REWRITE);
+    world.define_all(&owned);
+    // Its turn comes after the other's.
+    world.define(&broken("free"));
+    watcher.wait_until_said(&[
+        "<4>guest owned: fixable",
+        "Nova writes",
+        "nova-manage libvirt update_machine_type c0ffee00-",
+    ]);
+    watcher.wait_until_said(&["<5>guest free is redefined"]);
+    assert_eq!((count(&world, &owned, "pc-q35-6.2"), replaced(&watcher).len()), (1, 1));
+    watcher.stop();
+
+    let watcher = Watcher::ready(&world, &format!("owned = 'rewrite'\n{REWRITE}"));
+    assert!(is_fixed(&world, &owned), "the policy says so");
+    watcher.stop();
+}
+
 #[test]
 fn hundreds_are_fixed_once_each_in_constant_memory() {
     /// Bytes. What is remembered of a guest is its UUID, a few fingerprints and times, below 512; the rest is what the

@@ -200,7 +200,7 @@ impl Row<'_> {
 
 /// The addresses of the host's functions in the JSON of `check`.
 fn in_json(row: &Row<'_>, guest: GuestSource<'_>, evaluation: &Evaluation) -> Vec<Option<Option<u64>>> {
-    let report = GuestReport::new(String::new(), guest, evaluation);
+    let report = GuestReport::new(String::new(), guest, evaluation, None);
     let json = serde_json::to_value(report).expect("JSON");
     let bars = json["layout"]["bars"].as_array().cloned().unwrap_or_default();
     let of = |number: usize| {

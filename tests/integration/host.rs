@@ -160,7 +160,7 @@ fn evaluated(xml: &[u8], profile: &Profile) -> Value {
     let domain = domain::read(&document).expect("a domain");
     let host = profile.host_for(domain.emulator.as_ref().map(|emulator| emulator.value.as_str()));
     let evaluation = evaluate(&domain, &host, &Policy::default());
-    let report = GuestReport::new("a guest".to_owned(), GuestSource::Xml(&document, &domain), &evaluation);
+    let report = GuestReport::new("a guest".to_owned(), GuestSource::Xml(&document, &domain), &evaluation, None);
     serde_json::to_value(report).expect("JSON")
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use iova_preflight::domain::Owner;
 use iova_preflight::rules::RULES;
 
 /// Tells, before QEMU starts, whether a PCI-passthrough guest collides with the HyperTransport range that AMD hosts
@@ -82,7 +83,9 @@ or the log could not be read.";
 const WATCH_HELP: &str = "\
 At its start it evaluates every guest that is defined, then each when it is defined anew. What would not start is said on \
 standard error, with priorities where that leads to the journal. With `rewrite = true` under `[watch]` in the policy, \
-it redefines what can be fixed, as `fix --connect --domain` does. Guests without a definition are left to the hook.
+it redefines what can be fixed, as `fix --connect --domain` does, but for guests of Nova, oVirt, KubeVirt, CloudStack and \
+OpenNebula, which write the definition anew at each start: of those it says where to change them, unless the policy says \
+`owned = \"rewrite\"`. Guests without a definition are left to the hook.
 
 It goes on until it is asked to end, with SIGTERM or SIGINT; it reconnects when libvirt goes away.";
 
@@ -110,9 +113,28 @@ pub(crate) struct CommonArgs {
     #[arg(long, value_name = "FILE|none")]
     pub policy: Option<PathBuf>,
 
+    /// Tell fixes in the words of this program [default: the one that writes the guest's definition anew at each start, as
+    /// its <metadata> tells; otherwise libvirt]
+    #[arg(long, value_name = "NAME", value_parser = Words::parser())]
+    pub advice: Option<Words>,
+
     /// Suppress all output except errors; the exit status tells the verdict
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// In whose words fixes are told; libvirt's where it is nobody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Words(pub Option<Owner>);
+
+impl Words {
+    /// What libvirt's are called.
+    const LIBVIRT: &str = "libvirt";
+
+    fn parser() -> impl TypedValueParser<Value = Self> {
+        let names = std::iter::once(Self::LIBVIRT).chain(Owner::ALL.map(Owner::name));
+        PossibleValuesParser::new(names).map(|name| Self(Owner::ALL.into_iter().find(|owner| owner.name() == name)))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -175,7 +197,8 @@ pub(crate) struct FixArgs {
     #[arg(long, requires = "connect", conflicts_with = "paths")]
     pub dry_run: bool,
 
-    /// Redefine even a guest whose managed save image or snapshots will no longer restore
+    /// Redefine even a guest whose managed save image or snapshots will no longer restore, or whose definition is written
+    /// anew at each start
     #[arg(long, requires = "connect", conflicts_with = "paths")]
     pub force: bool,
 

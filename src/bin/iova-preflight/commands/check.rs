@@ -9,7 +9,7 @@ use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION, tex
 use iova_preflight::report::{Unreadable, sarif};
 use serde::Serialize;
 
-use crate::args::{CheckArgs, Format, InputKind};
+use crate::args::{CheckArgs, Format, InputKind, Words};
 use crate::connected;
 use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
     let policy = ChosenPolicy::choose(args.common.policy.as_deref())?;
     let (batches, outcome) = batches(args)?;
     let jobs = args.jobs.map_or_else(parallel::default_jobs, usize::from);
-    let how = How { policy: &policy, jobs, kind: args.common.input };
+    let how = How { policy: &policy, jobs, kind: args.common.input, words: args.common.advice };
     let evaluated = match args.format {
         Format::Human if args.common.quiet => quiet(batches, how)?,
         Format::Human => human(batches, how, args.verbose)?,
@@ -60,6 +60,8 @@ struct How<'a> {
     jobs: usize,
     /// What they are, where somebody said so.
     kind: Option<InputKind>,
+    /// In whose words fixes are told, where somebody said so.
+    words: Option<Words>,
 }
 
 /// What runs on this host.
@@ -110,9 +112,9 @@ impl<'a> CheckRun<'a> {
         view: impl Fn(&Evaluated<'_>) -> T + Sync,
         mut done: impl FnMut(Result<T, (String, Unreadable)>) -> Result<()>,
     ) -> Result<()> {
-        let How { policy, jobs, kind } = self.how;
+        let How { policy, jobs, kind, words } = self.how;
         let work = |input| {
-            let mut evaluator = Evaluator::new(source, &policy.policy).of_kind(kind);
+            let mut evaluator = Evaluator::new(source, &policy.policy).of_kind(kind).in_words(words);
             let (mut seen, mut refused, mut unreadable) = (None, None, None);
             evaluator.each(
                 input,
@@ -206,7 +208,7 @@ fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
             &source,
             inputs,
             |evaluated| {
-                GuestReport::new(evaluated.name.to_owned(), evaluated.guest, evaluated.evaluation)
+                GuestReport::new(evaluated.name.to_owned(), evaluated.guest, evaluated.evaluation, evaluated.words)
                     .of_process(evaluated.process)
             },
             |report| {

@@ -18,6 +18,8 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     use std::io::Write;
 
     use anyhow::anyhow;
+    use iova_preflight::advice::place;
+    use iova_preflight::policy::OwnedPolicy;
     use iova_preflight::report::diff::unified_diff;
     use iova_preflight::text::printable;
 
@@ -33,8 +35,8 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     let source = host_of(uri, name, args.common.host.as_deref())?;
     let mut definition = Definition::open(uri, name)?;
     let old = definition.read()?;
-    let mut evaluator = Evaluator::new(&source, policy);
-    let mut new = None;
+    let mut evaluator = Evaluator::new(&source, policy).in_words(args.common.advice);
+    let (mut new, mut owner) = (None, None);
     evaluator.each(
         Input::Live(format!("{uri} {name}"), old.clone().into_bytes()),
         |evaluated| {
@@ -52,6 +54,7 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
                         print_diff(&unified_diff(name, &old, &rewritten))?;
                     }
                     new = Some(rewritten);
+                    owner = evaluated.owner();
                 }
                 None if evaluated.evaluation.verdict.stops() => explain_block(evaluated),
                 None if args.common.quiet => {}
@@ -65,6 +68,11 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
         |name, error| complain(name, &error),
     )?;
     let Some(new) = new.filter(|_| !args.dry_run) else { return Ok(evaluator.outcome) };
+    if let Some(owner) = owner.filter(|_| !args.force && policy.owned == OwnedPolicy::Leave) {
+        let name = printable(name);
+        stderr::line(&format!("guest {name} is left as it is: {}; --force redefines it all the same", place(owner)));
+        return Ok(evaluator.outcome);
+    }
 
     let redefinition =
         Redefinition { source: &source, policy, backup: args.backup.as_deref(), force: args.force, room: None };

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use anyhow::Result;
+use iova_preflight::advice::{self, Advice};
 use iova_preflight::argv::{self, Call};
 use iova_preflight::command_line::Launch;
-use iova_preflight::domain::{self, Domain, Unseen};
+use iova_preflight::domain::{self, Domain, Owner, Unseen};
+use iova_preflight::fix::Fix;
 use iova_preflight::host::Host;
 use iova_preflight::io::networks;
 use iova_preflight::policy::Policy;
@@ -16,7 +18,7 @@ use iova_preflight::report::source::GuestSource;
 use iova_preflight::verdict::{Evaluation, evaluate};
 use iova_preflight::xml::Document;
 
-use crate::args::InputKind;
+use crate::args::{InputKind, Words};
 use crate::input::host::HostSource;
 use crate::input::{Folders, Input};
 use crate::outcome::Outcome;
@@ -32,9 +34,21 @@ pub(crate) struct Evaluated<'a> {
     pub process: Option<&'a ProcessReport>,
     /// What the guest's own `<metadata>` asks for and does not get.
     pub ignored: Option<&'a str>,
+    /// In whose words fixes are told, if not in libvirt's.
+    pub words: Option<Owner>,
 }
 
 impl Evaluated<'_> {
+    /// Who writes the guest's definition anew at each start.
+    pub fn owner(&self) -> Option<Owner> {
+        self.guest.subject().owner()
+    }
+
+    /// What to do so that a fix lasts, and whose words those are, if not libvirt's.
+    pub fn advice(&self, fix: &Fix) -> Option<(Owner, Advice)> {
+        self.words.map(|words| (words, advice::advise(words, self.guest.subject(), fix)))
+    }
+
     /// A warning about what its own `<metadata>` asks for and does not get.
     pub fn warning(&self) -> Option<String> {
         self.ignored.map(|ignored| format!("{}: warning: {ignored}", self.name))
@@ -52,6 +66,8 @@ pub(crate) struct Evaluator<'a> {
     policy: &'a Policy,
     /// What every input is, where somebody said so.
     kind: Option<InputKind>,
+    /// In whose words every fix is told, where somebody said so.
+    words: Option<Words>,
     pub outcome: Outcome,
     /// What was found in folders.
     pub folders: Folders,
@@ -60,12 +76,17 @@ pub(crate) struct Evaluator<'a> {
 impl<'a> Evaluator<'a> {
     /// An evaluator for guests of `source` under `policy`.
     pub fn new(source: &'a HostSource, policy: &'a Policy) -> Self {
-        Self { source, policy, kind: None, outcome: Outcome::Clean, folders: Folders::default() }
+        Self { source, policy, kind: None, words: None, outcome: Outcome::Clean, folders: Folders::default() }
     }
 
     /// The same, for inputs of this kind.
     pub fn of_kind(self, kind: Option<InputKind>) -> Self {
         Self { kind, ..self }
+    }
+
+    /// The same, with fixes told in these words.
+    pub fn in_words(self, words: Option<Words>) -> Self {
+        Self { words, ..self }
     }
 
     /// Evaluates one input and hands it to `evaluated`, or what is wrong with it to `unreadable`.
@@ -188,6 +209,7 @@ impl<'a> Evaluator<'a> {
         let ignored = guest.domain().and_then(|domain| self.policy.refused_override(&domain.overrides));
         let process = process.map(|process| ProcessReport::new(process, &evaluation, host));
         let (process, ignored) = (process.as_ref(), ignored.as_deref());
-        evaluated(&Evaluated { name, guest, evaluation: &evaluation, host, process, ignored })
+        let words = self.words.map_or_else(|| guest.subject().owner(), |Words(words)| words);
+        evaluated(&Evaluated { name, guest, evaluation: &evaluation, host, process, ignored, words })
     }
 }

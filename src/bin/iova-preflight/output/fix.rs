@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
+use iova_preflight::advice::place;
 use iova_preflight::fix::Fix;
 use iova_preflight::text::printable;
 use iova_preflight::verdict::Evaluation;
@@ -11,11 +12,17 @@ use iova_preflight::verdict::Evaluation;
 use crate::input::evaluator::Evaluated;
 use crate::stderr;
 
+/// What is said before advice for guests that are made later.
+pub(crate) const LATER: &str = "new guests";
+
 /// Says why nothing helps.
 pub(crate) fn explain_block(evaluated: &Evaluated<'_>) {
     stderr::line(&format!("{}: no automatic fix", evaluated.name));
     for tried in &evaluated.evaluation.tried {
         stderr::line(&format!("  {tried}"));
+    }
+    if let Some(owner) = evaluated.words {
+        stderr::line(&format!("  note: {}", place(owner)));
     }
 }
 
@@ -48,6 +55,11 @@ pub(crate) fn explain_fix(evaluated: &Evaluated<'_>, fix: &Fix, said: &mut Said)
             stderr::line(&format!("  note: {consequence}"));
             said.0.push(consequence);
         }
+    }
+    if let Some((owner, advice)) = evaluated.advice(fix) {
+        stderr::line(&format!("  note: {}", place(owner)));
+        advice.steps.iter().for_each(|line| stderr::line(&format!("  {}: {line}", owner.name())));
+        advice.later.iter().for_each(|line| stderr::line(&format!("  {LATER}: {line}")));
     }
 }
 

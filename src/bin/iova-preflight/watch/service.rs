@@ -5,9 +5,10 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use iova_preflight::advice::{advise, place};
 use iova_preflight::decision::is_exempt;
 use iova_preflight::finding::Severity;
-use iova_preflight::policy::Policy;
+use iova_preflight::policy::{OwnedPolicy, Policy};
 use iova_preflight::text::shell_word;
 use iova_preflight::verdict::Verdict;
 
@@ -261,7 +262,10 @@ impl Service<'_> {
         let worst = evaluation.findings.iter().max_by_key(|finding| finding.severity);
         let title = worst.map_or("", |finding| finding.title.as_str());
         let Some(fix) = &evaluation.fix else {
-            let tried = evaluation.tried.join("; ");
+            let mut tried = evaluation.tried.join("; ");
+            if let Some(owner) = evaluated.owner() {
+                tried = format!("{tried}; {}", place(owner));
+            }
             match evaluation.verdict {
                 Verdict::Blocked => {
                     self.say(case.uuid, Priority::Warning, &format!("guest {name}: blocked: {title}; {tried}"));
@@ -274,12 +278,20 @@ impl Service<'_> {
             return Ok(());
         };
         let changes = fix.changes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let helps = format!(
-            "guest {name}: fixable: {title}; `iova-preflight fix --connect {} --domain {}` helps: {changes}",
-            shell_word(&self.args.connect),
-            shell_word(name)
-        );
-        if !self.policy.watch.rewrite {
+        let owner = evaluated.owner().filter(|_| self.policy.owned == OwnedPolicy::Leave);
+        let helps = match owner {
+            Some(owner) => {
+                let steps = advise(owner, evaluated.guest.subject(), fix).steps.join("; ");
+                format!("guest {name}: fixable: {title}; {}: {steps}", place(owner))
+            }
+            None => format!(
+                "guest {name}: fixable: {title}; `iova-preflight fix --connect {} --domain {}` helps: {changes}",
+                shell_word(&self.args.connect),
+                shell_word(name)
+            ),
+        };
+        // What is rewritten here is lost when its owner starts it.
+        if !self.policy.watch.rewrite || owner.is_some() {
             self.say(case.uuid, Priority::Warning, &helps);
         } else if let Some(assumption) = evaluation.assumptions.first().or(fix.assumption.as_ref()) {
             // A person can know what is not known here.

@@ -7,6 +7,7 @@ use anstream::adapter::strip_str;
 use anstyle::Style;
 use iova_preflight::Layout;
 use iova_preflight::address::ABOVE_4G_START;
+use iova_preflight::advice::place;
 use iova_preflight::finding::{Finding, Severity};
 use iova_preflight::rules::UNKNOWN_MACHINE_TYPE;
 use iova_preflight::text::{self, printable, quoted};
@@ -16,6 +17,7 @@ use super::excerpt::excerpts;
 use super::table::Row;
 use super::verdict_style;
 use crate::input::evaluator::Evaluated;
+use crate::output::fix::LATER;
 use crate::output::terminal;
 
 /// How guests are shown.
@@ -83,6 +85,9 @@ impl PageStyle {
             text += &self.line("process", &process.line());
             process.notes.iter().for_each(|note| text += &self.line("note", note));
         }
+        if let Some(owner) = evaluated.owner().filter(|_| detail) {
+            text += &self.line("owner", place(owner));
+        }
         for assumption in assumptions {
             text += &self.line("note", assumption);
         }
@@ -97,9 +102,17 @@ impl PageStyle {
             if let Some(assumption) = &fix.assumption {
                 text += &self.line("note", assumption);
             }
+            if let Some((owner, advice)) = evaluated.advice(fix) {
+                advice.steps.iter().for_each(|line| text += &self.line(owner.name(), line));
+                advice.later.iter().for_each(|line| text += &self.line(LATER, line));
+            }
         }
         for tried in &evaluation.tried {
             text += &self.line("no fix", tried);
+        }
+        let other = evaluated.words.filter(|&words| Some(words) != evaluated.owner());
+        if let Some(words) = other.filter(|_| evaluation.verdict == Verdict::Blocked) {
+            text += &self.line(words.name(), place(words));
         }
         if detail {
             text.push('\n');

@@ -1,0 +1,89 @@
+//! A fix is told in the words of whoever writes the guest's definition anew at each start.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::common::guest::Guest;
+
+const NOVA: &str = "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'>\
+                    <nova:flavor name='gpu'/></nova:instance>";
+
+/// What is printed of a guest: status, standard output, standard error.
+fn run(guest: &Guest, arguments: &[&str]) -> (i32, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
+        .args(arguments)
+        .args(["--host", "amd-epyc", "--policy", "none", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    // A program that reports a mistake reads nothing.
+    let _ = child.stdin.take().expect("a pipe").write_all(guest.xml().as_bytes());
+    let output = child.wait_with_output().expect("runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code().expect("a status"), text(output.stdout), text(output.stderr))
+}
+
+fn instance(machine: &'static str) -> Guest {
+    Guest::huge("vnf", machine).with_hostdev().with_uuid().with_metadata(NOVA)
+}
+
+/// `fix` of the first guest of `check --format json`, and its owner.
+fn json(guest: &Guest, arguments: &[&str]) -> (Value, Value) {
+    let (_, document, error) = run(guest, &[&["check", "--format", "json"], arguments].concat());
+    let document: Value = serde_json::from_str(&document).unwrap_or_else(|e| panic!("{e}: {error}"));
+    let guest = &document["guests"][0];
+    (guest["owner"].clone(), guest["fix"]["advice"].clone())
+}
+
+#[test]
+fn the_owner_is_named_and_gets_its_own_words() {
+    let (status, said, _) = run(&instance("pc-q35-6.2"), &["check"]);
+    let command = "= nova: nova-manage libvirt update_machine_type c0ffee00-0000-4000-8000-766e66000000 pc-q35-7.1";
+    for part in
+        ["= owner: Nova writes this definition anew at each start", command, "= new guests: openstack image set "]
+    {
+        assert!(status == 1 && said.contains(part), "{said}");
+    }
+    let (owner, advice) = json(&instance("pc-q35-6.2"), &[]);
+    assert_eq!((owner, advice.as_array().map(Vec::len)), ("nova".into(), Some(4)));
+    // A guest of nobody's.
+    let (owner, advice) = json(&Guest::huge("db", "pc-q35-6.2").with_hostdev(), &[]);
+    assert!(owner.is_null() && advice.is_null());
+}
+
+#[test]
+fn a_file_is_rewritten_whoever_wrote_it() {
+    let (status, xml, error) = run(&instance("pc-q35-6.2"), &["fix"]);
+    assert!(status == 0 && xml == instance("pc-q35-7.1").xml(), "{xml}");
+    assert!(
+        error.contains("  note: Nova writes") && error.contains("  nova: openstack server stop c0ffee00-"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_option_chooses_the_words() {
+    let (_, said, _) = run(&instance("pc-q35-6.2"), &["check", "--advice", "libvirt"]);
+    assert!(said.contains("= owner: Nova") && !said.contains("= nova:"), "{said}");
+    let free = Guest::huge("vdi", "pc-q35-6.2").with_hostdev();
+    for name in ["nova", "vdsm", "kubevirt", "cloudstack", "opennebula", "proxmox"] {
+        let (_, said, _) = run(&free, &["check", "--advice", name]);
+        assert!(said.contains(&format!("= {name}: ")) && !said.contains("= owner:"), "{said}");
+        assert!(json(&free, &["--advice", name]).1.is_array(), "{name}");
+    }
+    let (status, _, error) = run(&free, &["check", "--advice", "vmware"]);
+    assert!(status == 2 && error.contains("libvirt, nova, vdsm, kubevirt, cloudstack, opennebula, proxmox"), "{error}");
+}
+
+/// Nothing that is known helps this one: the type is not what is wrong.
+#[test]
+fn what_nothing_helps_is_changed_at_its_owner() {
+    let guest =
+        instance("pc-q35-6.2").with_cpu("<cpu mode='custom'><model vendor_id='GenuineIntel'>EPYC</model></cpu>");
+    let (status, said, error) = run(&guest, &["fix"]);
+    assert!(status == 1 && said.is_empty() && error.contains("  note: Nova writes this definition anew"), "{error}");
+}
