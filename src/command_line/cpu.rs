@@ -119,8 +119,9 @@ impl CommandLine {
     /// (`x86_cpu_parse_featurestr` in QEMU `target/i386/cpu.c`), so that they win.
     pub fn cpu_options(&self) -> CpuOptions {
         let default = || default_model(self.target);
-        let mut options = CpuOptions::plain(self.cpu.as_ref().map_or_else(default, |cpu| cpu.model.clone()));
-        for property in self.cpu_properties(options.model.class(self.target)) {
+        let model = self.cpu.as_ref().map_or_else(default, |cpu| cpu.model.clone());
+        let mut options = CpuOptions::plain(model.clone());
+        for property in self.cpu_properties(Some(&model)) {
             let _ = options.set(&property.name, &property.value);
         }
         options
@@ -128,31 +129,32 @@ impl CommandLine {
 
     /// What is said of a property of the CPU, where something is.
     pub fn cpu_property(&self, name: &str) -> Option<&Property> {
-        let class = self.cpu.as_ref().and_then(|cpu| cpu.model.class(self.target));
-        self.cpu_properties(class).filter(|property| property.name == name).last()
+        let model = self.cpu.as_ref().map(|cpu| &cpu.model);
+        self.cpu_properties(model).filter(|property| property.name == name).last()
     }
 
-    /// What is said of the CPU, whose class is this, in the order QEMU hears it.
-    fn cpu_properties(&self, class: Option<String>) -> impl Iterator<Item = &Property> {
-        let about =
-            move |global: &&Global| is_base_class(&global.driver) || class.as_deref() == Some(global.driver.as_ref());
+    /// What is said of the CPU, which is of this model, in the order QEMU hears it.
+    fn cpu_properties<'a>(&'a self, model: Option<&'a Model>) -> impl Iterator<Item = &'a Property> {
+        let is_its = move |class: &str| model.is_some_and(|model| model.has_class(class, self.target));
+        let about = move |global: &&Global| is_base_class(&global.driver) || is_its(&global.driver);
         let globals = self.globals.iter().filter(about).map(|global| &global.property);
         globals.chain(self.cpu.iter().flat_map(|cpu| cpu.properties.iter()))
     }
 }
 
 impl Model {
-    /// The class of such a CPU, where the model is known.
-    fn class(&self, target: QemuTarget) -> Option<String> {
+    /// Whether such a CPU is of a class; of one whose model is not known, none is its own.
+    fn has_class(&self, class: &str, target: QemuTarget) -> bool {
         let name = match self {
             Self::Named(name) => name,
             Self::Host => "host",
             Self::Max => "max",
-            Self::HostModel => return None,
+            Self::HostModel => return false,
         };
-        Some(match target {
-            QemuTarget::X86_64 => format!("{name}-x86_64-cpu"),
-            QemuTarget::I386 => format!("{name}-i386-cpu"),
-        })
+        let suffix = match target {
+            QemuTarget::X86_64 => "-x86_64-cpu",
+            QemuTarget::I386 => "-i386-cpu",
+        };
+        class.strip_suffix(suffix) == Some(name)
     }
 }

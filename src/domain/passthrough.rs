@@ -30,6 +30,9 @@ pub enum Unseen {
 /// vhost-user devices with a back end of libvirt's own have none: virtiofsd, swtpm, vhost-user-gpu, passt.
 pub(super) fn hidden_in_devices(devices: Element<'_>) -> Vec<HiddenDma> {
     let hidden = |device: Element<'_>| {
+        if !matches!(device.name(), "interface" | "disk") {
+            return None;
+        }
         let unseen = match (device.name(), device.value("type")?) {
             ("interface", "vhostuser") => {
                 let passt = device.child("backend").and_then(|backend| backend.value("type")) == Some("passt");
@@ -53,6 +56,9 @@ pub(super) fn from_devices(devices: Element<'_>) -> Vec<HostDevice> {
 }
 
 fn from_device(device: Element<'_>) -> Option<HostDevice> {
+    if !matches!(device.name(), "hostdev" | "interface" | "disk") {
+        return None;
+    }
     let network = device.name() == "interface";
     let found = |kind, name: String| Some(HostDevice { kind, device: name, network, span: device.start_tag() });
     // Kept for later: the guest does not get it (`qemuBuildHostdevCommandLine` in libvirt `src/qemu/qemu_command.c`).
@@ -103,13 +109,18 @@ pub(super) fn parse_integer(text: &str) -> Option<u64> {
     }
 }
 
+/// Whether an element is one of libvirt's for QEMU. Hardly any has a namespace, so that this is asked first.
+fn is_of_qemu(element: &Element<'_>, name: &str) -> bool {
+    element.namespace() == Some(QEMU_NAMESPACE) && element.local_name() == name
+}
+
 /// The arguments in `<qemu:commandline>`.
 pub(super) fn raw_args(domain: Element<'_>) -> Vec<Sourced<String>> {
     domain
         .children()
-        .filter(|e| e.local_name() == "commandline" && e.namespace() == Some(QEMU_NAMESPACE))
+        .filter(|element| is_of_qemu(element, "commandline"))
         .flat_map(|commandline| commandline.children())
-        .filter(|e| e.local_name() == "arg" && e.namespace() == Some(QEMU_NAMESPACE))
+        .filter(|element| is_of_qemu(element, "arg"))
         .filter_map(|arg| arg.attribute("value"))
         .map(|value| Sourced { value: value.value.to_owned(), span: value.span })
         .collect()
@@ -117,15 +128,14 @@ pub(super) fn raw_args(domain: Element<'_>) -> Vec<Sourced<String>> {
 
 /// The changes in `<qemu:override>`.
 pub(super) fn device_changes(domain: Element<'_>) -> Vec<DeviceChange> {
-    let ours =
-        |element: &Element<'_>, name: &str| element.local_name() == name && element.namespace() == Some(QEMU_NAMESPACE);
-    let overrides = domain.children().filter(|element| ours(element, "override"));
-    let devices = overrides.flat_map(|element| element.children()).filter(|element| ours(element, "device"));
+    let overrides = domain.children().filter(|element| is_of_qemu(element, "override"));
+    let devices = overrides.flat_map(|element| element.children()).filter(|element| is_of_qemu(element, "device"));
     let mut changes = Vec::new();
     for device in devices {
         let Some(alias) = device.value("alias") else { continue };
-        let frontends = device.children().filter(|element| ours(element, "frontend"));
-        let properties = frontends.flat_map(|element| element.children()).filter(|element| ours(element, "property"));
+        let frontends = device.children().filter(|element| is_of_qemu(element, "frontend"));
+        let properties =
+            frontends.flat_map(|element| element.children()).filter(|element| is_of_qemu(element, "property"));
         changes.extend(properties.filter_map(|property| {
             let value = match property.value("type")? {
                 "remove" => None,

@@ -29,26 +29,34 @@ pub struct PciDevice {
     pub span: Span,
 }
 
-/// The devices in the order in which libvirt gives them addresses, without the PCI controllers
-/// (`qemuDomainAssignDevicePCISlots` in libvirt `src/qemu/qemu_domain_address.c`). Interfaces that are functions of the
-/// host's come right before other host devices.
-const ORDER: [&str; 15] = [
-    "filesystem",
-    "interface",
-    "sound",
-    "controller",
-    "disk",
-    "hostdev",
-    "memballoon",
-    "rng",
-    "video",
-    "shmem",
-    "input",
-    "watchdog",
-    "vsock",
-    "memory",
-    "crypto",
-];
+/// Where a device comes in the order in which libvirt gives addresses away, the PCI controllers left out
+/// (`qemuDomainAssignDevicePCISlots` in libvirt `src/qemu/qemu_domain_address.c`).
+fn rank(device: Element<'_>) -> Option<u8> {
+    Some(match device.name() {
+        "filesystem" => 0,
+        "interface" if is_function(device) => FUNCTIONS_OF_NETWORKS,
+        "interface" => 1,
+        "sound" => 2,
+        "controller" => CONTROLLERS,
+        "disk" => 4,
+        "hostdev" => 6,
+        "memballoon" => BALLOONS,
+        "rng" => 8,
+        "video" => 9,
+        "shmem" => 10,
+        "input" => 11,
+        "watchdog" => 12,
+        "vsock" => 13,
+        "memory" => 14,
+        "crypto" => 15,
+        _ => return None,
+    })
+}
+
+/// The ranks of controllers, of interfaces that are functions of the host's, and of memory balloons.
+const CONTROLLERS: u8 = 3;
+const FUNCTIONS_OF_NETWORKS: u8 = 5;
+const BALLOONS: u8 = 7;
 
 /// What a domain says of PCI buses beside its controllers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,22 +74,15 @@ pub(super) fn pci_devices(devices: Option<Element<'_>>) -> PciDevices {
     let Some(devices) = devices else {
         return PciDevices { listed: Vec::new(), without_usb: Some(0), without_balloon: Some(0) };
     };
-    let place = |name: &str| ORDER.iter().position(|known| *known == name);
-    let place_of = |device: &Element<'_>| match device.name() {
-        "interface" if is_function(*device) => place("hostdev").map(|place| (place, false)),
-        name => place(name).map(|place| (place, true)),
-    };
-    let mut elements: Vec<((usize, bool), Element<'_>)> =
-        devices.children().filter_map(|device| Some((place_of(&device)?, device))).collect();
-    elements.sort_by_key(|(place, _)| *place);
-    let listed: Vec<(usize, PciDevice)> =
-        elements.into_iter().filter_map(|((place, _), device)| Some((place, pci_device(device)?))).collect();
-    let end_of = |name| listed.iter().filter(|(number, _)| Some(*number) <= place(name)).count();
+    let ranked = devices.children().filter_map(|device| Some((rank(device)?, pci_device(device)?)));
+    let mut listed: Vec<(u8, PciDevice)> = ranked.collect();
+    listed.sort_by_key(|(rank, _)| *rank);
+    let end_of = |last: u8| listed.partition_point(|(rank, _)| *rank <= last);
     let mut controllers = devices.children_named("controller");
     let has_usb = controllers.any(|controller| controller.value("type") == Some("usb"));
     PciDevices {
-        without_usb: (!has_usb).then(|| end_of("controller")),
-        without_balloon: devices.child("memballoon").is_none().then(|| end_of("memballoon")),
+        without_usb: (!has_usb).then(|| end_of(CONTROLLERS)),
+        without_balloon: devices.child("memballoon").is_none().then(|| end_of(BALLOONS)),
         listed: listed.into_iter().map(|(_, device)| device).collect(),
     }
 }

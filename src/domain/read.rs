@@ -127,11 +127,11 @@ pub(super) fn attribute(element: Element<'_>, name: &str) -> Result<Option<Sourc
 
 /// The text of an element that holds a name, a type or a path.
 pub(super) fn short_text(element: Element<'_>) -> Result<Sourced<String>> {
-    let text = element.text();
+    let (text, span) = element.text_with_span();
     if text.len() > LONGEST {
-        return error(element.text_span(), format!("<{}> is longer than {LONGEST} bytes", element.name()));
+        return error(span, format!("<{}> is longer than {LONGEST} bytes", element.name()));
     }
-    Ok(Sourced { value: text.into_owned(), span: element.text_span() })
+    Ok(Sourced { value: text.into_owned(), span })
 }
 
 /// A number attribute; libvirt takes an empty one for a missing one.
@@ -149,12 +149,11 @@ pub(super) fn number_attribute(element: Element<'_>, name: &str) -> Result<Optio
 /// An element whose text is a size and whose `unit` scales it, in KiB. An empty one counts as missing.
 pub(super) fn memory_size(element: Option<Element<'_>>) -> Result<Option<Sourced<u64>>> {
     let Some(element) = element else { return Ok(None) };
-    let text = element.text();
+    let (text, span) = element.text_with_span();
     if text.is_empty() {
         return Ok(None);
     }
-    let value = kib(element, &text, element.text_span())?;
-    Ok(Some(Sourced { value, span: element.text_span() }))
+    Ok(Some(Sourced { value: kib(element, &text, span)?, span }))
 }
 
 fn kib(element: Element<'_>, number: &str, number_span: Span) -> Result<u64> {

@@ -37,19 +37,18 @@ pub fn parse_number(text: &str) -> Result<u64, SizeError> {
 /// # Errors
 /// [`SizeError::UnknownUnit`].
 pub fn bytes_per_unit(unit: &str) -> Result<u64, SizeError> {
-    let lower = unit.to_ascii_lowercase();
-    if matches!(lower.as_str(), "b" | "byte" | "bytes") {
+    let is = |text: &[u8], name: &str| text.eq_ignore_ascii_case(name.as_bytes());
+    if ["b", "byte", "bytes"].iter().any(|name| is(unit.as_bytes(), name)) {
         return Ok(1);
     }
     let unknown = || SizeError::UnknownUnit(quoted(unit));
-    let mut chars = lower.chars();
-    let prefix = chars.next().ok_or_else(unknown)?;
-    let base: u64 = match chars.as_str() {
-        "" | "ib" => 1024,
-        "b" => 1000,
+    let (prefix, rest) = unit.as_bytes().split_first().ok_or_else(unknown)?;
+    let base: u64 = match rest {
+        _ if rest.is_empty() || is(rest, "ib") => 1024,
+        _ if is(rest, "b") => 1000,
         _ => return Err(unknown()),
     };
-    let power = "kmgtpe".find(prefix).ok_or_else(unknown)?;
+    let power = b"kmgtpe".iter().position(|letter| letter.eq_ignore_ascii_case(prefix)).ok_or_else(unknown)?;
     // At most 1024^6, which fits 64 bits.
     (0..=power).try_fold(1u64, |scale, _| scale.checked_mul(base)).ok_or_else(unknown)
 }

@@ -256,10 +256,12 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
         alternatives.extend(others.map(|cpu| ("the host's physical address bits", Setting { cpu, ..main })));
     }
     for (fact, setting) in alternatives {
-        let other = run(question, setting).stops();
-        let sentence =
-            format!("depends on {fact}, which {} unknown", if fact.ends_with("bits") { "are" } else { "is" });
-        if other != stops && !diagnosis.assumptions.contains(&sentence) {
+        if would_stop(question, setting) == stops {
+            continue;
+        }
+        let verb = if fact.ends_with("bits") { "are" } else { "is" };
+        let sentence = format!("depends on {fact}, which {verb} unknown");
+        if !diagnosis.assumptions.contains(&sentence) {
             diagnosis.assumptions.push(sentence);
         }
     }
@@ -283,25 +285,7 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
 /// Evaluates a guest once every fact is settled.
 fn run(question: Question<'_>, setting: Setting<'_>) -> Diagnosis {
     let guest = Guest::new(question.subject, question.line, question.refusals, setting, question.policy);
-    let mut findings = rules::check(&guest);
-    let mut assumptions = Vec::new();
-    if let Some(missing) = findings.iter().position(|finding| machine_type_not_available::RULE.found(finding)) {
-        // What the machine would build is of no interest where there is none.
-        findings = vec![findings.swap_remove(missing)];
-    }
-    if findings.iter().any(|finding| not_modelled::RULE.found(finding)) {
-        // A raw argument may well be there to fix what is found here; it fixes nothing that libvirt refuses.
-        let by_qemu = |finding: &&mut Finding| finding.severity == Severity::Error && !rules::by_libvirt(finding);
-        let (unless, depends) = match question.subject.domain() {
-            Some(_) => ("raw QEMU arguments change it", "raw QEMU arguments, which are not modelled"),
-            None => ("arguments that are not modelled change it", "QEMU arguments that are not modelled"),
-        };
-        for finding in findings.iter_mut().filter(by_qemu) {
-            finding.severity = Severity::Warning;
-            finding.title = format!("unless {unless}: {}", finding.title);
-        }
-        assumptions.push(format!("depends on {depends}"));
-    }
+    let (findings, assumptions) = found(question.subject, &guest);
     let fate = match findings.iter().map(|finding| finding.severity).max() {
         Some(Severity::Error) => Fate::Stopped,
         Some(Severity::Warning) => Fate::Warn,
@@ -315,6 +299,37 @@ fn run(question: Question<'_>, setting: Setting<'_>) -> Diagnosis {
         bar_troubles: rules::bars::count(&guest),
         ..nothing_known(fate)
     }
+}
+
+/// Whether a guest is stopped once every fact is settled.
+fn would_stop(question: Question<'_>, setting: Setting<'_>) -> bool {
+    let guest = Guest::new(question.subject, question.line, question.refusals, setting, question.policy);
+    let (findings, _) = found(question.subject, &guest);
+    findings.iter().any(|finding| finding.severity == Severity::Error)
+}
+
+/// What the rules find, and what that depends on.
+fn found(subject: Subject<'_>, guest: &Guest<'_>) -> (Vec<Finding>, Vec<String>) {
+    let mut findings = rules::check(guest);
+    let mut assumptions = Vec::new();
+    if let Some(missing) = findings.iter().position(|finding| machine_type_not_available::RULE.found(finding)) {
+        // What the machine would build is of no interest where there is none.
+        findings = vec![findings.swap_remove(missing)];
+    }
+    if findings.iter().any(|finding| not_modelled::RULE.found(finding)) {
+        // A raw argument may well be there to fix what is found here; it fixes nothing that libvirt refuses.
+        let by_qemu = |finding: &&mut Finding| finding.severity == Severity::Error && !rules::by_libvirt(finding);
+        let (unless, depends) = match subject.domain() {
+            Some(_) => ("raw QEMU arguments change it", "raw QEMU arguments, which are not modelled"),
+            None => ("arguments that are not modelled change it", "QEMU arguments that are not modelled"),
+        };
+        for finding in findings.iter_mut().filter(by_qemu) {
+            finding.severity = Severity::Warning;
+            finding.title = format!("unless {unless}: {}", finding.title);
+        }
+        assumptions.push(format!("depends on {depends}"));
+    }
+    (findings, assumptions)
 }
 
 fn facts(guest: &Guest<'_>) -> Facts {

@@ -1,6 +1,8 @@
 //! A guest whose machine type is not known: an alias on a host whose QEMU is not known, or a name that may be newer than
 //! this program. It is evaluated as an old and as a new type, and what both say is certain.
 
+use std::borrow::Cow;
+
 use super::{Diagnosis, Fate, Question, known_machine, nothing_known};
 use crate::finding::{Finding, Severity};
 use crate::guest::Subject;
@@ -45,8 +47,12 @@ pub(super) fn diagnose(question: Question<'_>, unknown: &Unknown) -> Diagnosis {
         host_phys_bits_limit: None,
     };
     // Whatever it is, the host's QEMU has it.
-    let host = &Host { machines: vec![unknown.name.clone()], ..host.clone() };
-    let question = Question { host, ..question };
+    let has_types = host.qemu.is_some() || !host.machines.is_empty();
+    let host = match has_types {
+        true => Cow::Owned(Host { machines: vec![unknown.name.clone()], ..host.clone() }),
+        false => Cow::Borrowed(host),
+    };
+    let question = Question { host: &host, ..question };
     let old = known_machine(question, &like(OLD));
     let new = known_machine(question, &like(NEWEST));
 

@@ -14,6 +14,7 @@ mod unmappable;
 #[cfg(feature = "cli")]
 mod write;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 #[cfg(feature = "cli")]
@@ -162,7 +163,7 @@ pub const DEFAULT_EMULATORS: [&str; 3] = ["/usr/bin/qemu-system-x86_64", "/usr/l
 
 impl Profile {
     /// The host as a guest with this `<emulator>` sees it.
-    pub fn host_for(&self, emulator: Option<&str>) -> Host {
+    pub fn host_for(&self, emulator: Option<&str>) -> Cow<'_, Host> {
         let named = |path: &str| {
             self.qemu.iter().chain(&self.emulators).find(|emulator| emulator.path.as_deref() == Some(path))
         };
@@ -171,7 +172,7 @@ impl Profile {
             None => self.qemu.as_ref().or_else(|| DEFAULT_EMULATORS.into_iter().find_map(named)),
         };
         match found {
-            Some(emulator) => Host {
+            Some(emulator) => Cow::Owned(Host {
                 qemu: emulator.version,
                 machines: emulator.machines.clone(),
                 aliases: emulator.aliases.clone(),
@@ -179,8 +180,8 @@ impl Profile {
                 #[cfg(feature = "cli")]
                 cpu_models: emulator.cpu_models.clone(),
                 ..self.host.clone()
-            },
-            None => self.host.clone(),
+            }),
+            None => Cow::Borrowed(&self.host),
         }
     }
 }

@@ -197,7 +197,7 @@ impl Host {
     /// # Errors
     /// Not TOML, an unknown key, or a value that is none.
     pub fn from_profile(text: &str) -> Result<Self, ProfileError> {
-        Ok(Profile::from_toml(text)?.host_for(None))
+        Ok(Profile::from_toml(text)?.host_for(None).into_owned())
     }
 }
 

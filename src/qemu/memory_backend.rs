@@ -81,8 +81,12 @@ pub enum BackendError {
 pub fn refused(line: &CommandLine, machine: &MachineType, qemu: Version) -> Option<(BackendError, Origin)> {
     let backends = line.backends.iter().find_map(|backend| Some((backend_error(backend, qemu)?, backend.size.origin)));
     backends.or_else(|| {
+        let is_virtio_mem = |device: &&Device| MemoryDeviceKind::of(device) == Some(MemoryDeviceKind::VirtioMem);
+        let mut devices = line.devices.iter().filter(is_virtio_mem).peekable();
+        // Hardly any guest has one.
+        devices.peek()?;
         let by_id = line.backends_by_id();
-        line.devices.iter().find_map(|device| {
+        devices.find_map(|device| {
             let origin = device.properties.get("dynamic-memslots").map_or(device.origin, |property| property.origin);
             Some((virtio_mem_error(&by_id, machine, device)?, origin))
         })
@@ -95,7 +99,7 @@ pub fn too_large(line: &CommandLine, layout: &Layout, plugged: &[Plugged]) -> Op
         return None;
     }
     let ram = line.memory.map(|memory| (memory.size.value, memory.size.origin))?;
-    let by_id = line.backends_by_id();
+    let by_id = if line.nodes.is_empty() { HashMap::new() } else { line.backends_by_id() };
     let nodes = line.nodes.iter().filter_map(|node| match &node.memory {
         NodeMemory::Backend(id) => by_id.get(id.as_str()).map(|backend| (backend.size.value, backend.size.origin)),
         // Sizes only share RAM out, which is one piece then.
@@ -144,9 +148,7 @@ fn virtio_mem_error(
     machine: &MachineType,
     device: &Device,
 ) -> Option<BackendError> {
-    let backend = by_id
-        .get(device.properties.value("memdev")?)
-        .filter(|_| MemoryDeviceKind::of(device) == Some(MemoryDeviceKind::VirtioMem))?;
+    let backend = by_id.get(device.properties.value("memdev")?)?;
     // The zero page is shared where memory is anonymous (`virtio_mem_has_shared_zeropage`).
     let accessible =
         machine.version <= ACCESSIBLE || machine.version <= ACCESSIBLE_IF_ANONYMOUS && backend.kind == BackendKind::Ram;

@@ -51,11 +51,11 @@ pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu:
     let cpu =
         Vcpu::realize(&line.cpu_options(), line.accelerator(), line.target, host, qemu, machine.host_phys_bits_limit);
     let (ram, maxmem, slots) = memory(line);
-    let memory_refusal = memory_refusal(line, machine, ram, qemu);
+    let size_refusal = size_refusal(line, ram, qemu);
     let pci_hole64_size = pci_hole64_size(line, machine.family);
     let layout = match &cpu {
         // QEMU refuses the sizes before it makes a CPU, everything else only after the map is laid out.
-        Ok(cpu) if size_refusal(line, ram, qemu).is_none() => Some(Layout::plan(&LayoutInput {
+        Ok(cpu) if size_refusal.is_none() => Some(Layout::plan(&LayoutInput {
             machine,
             qemu,
             amd: cpu.is_amd(),
@@ -77,7 +77,7 @@ pub fn build(line: &CommandLine, machine: &MachineType, host: HostCpu<'_>, qemu:
     let too_large = || memory_backend::too_large(line, map?, plugged.as_deref().unwrap_or_default());
     Built {
         ram,
-        memory_refusal,
+        memory_refusal: size_refusal.or_else(|| memory_refusal(line, machine, ram)),
         backend_refusal: memory_backend::refused(line, machine, qemu).or_else(too_large),
         table_refusal: map.and_then(|map| tables::refused(line, machine, map, ram, qemu)),
         cpu,
@@ -202,11 +202,9 @@ fn pci_hole64_size(line: &CommandLine, family: Family) -> Option<Told<u64>> {
     Some(Told { value: told.size()?, origin: told.origin })
 }
 
-/// Why QEMU refuses `-m`: QEMU 7.2 to 11.1, `pc_memory_init` and `pc_memory_pre_plug` (`hw/i386/pc.c`).
-fn memory_refusal(line: &CommandLine, machine: &MachineType, ram: u64, qemu: Version) -> Option<String> {
-    if let Some(why) = size_refusal(line, ram, qemu) {
-        return Some(why);
-    }
+/// Why QEMU refuses `-m` with sizes that it takes: QEMU 7.2 to 11.1, `pc_memory_init` and `pc_memory_pre_plug`
+/// (`hw/i386/pc.c`).
+fn memory_refusal(line: &CommandLine, machine: &MachineType, ram: u64) -> Option<String> {
     let sized = line.nodes.iter().any(|node| matches!(node.memory, NodeMemory::Size(_)));
     if sized && machine.version > LAST_WITH_NODE_SIZES {
         return Some(format!("machine type {} takes memdev= of a NUMA node, and not mem=", quoted(&machine.name)));

@@ -28,10 +28,22 @@ pub const VERSION: u32 = 1;
 /// # Errors
 /// The document cannot be serialized.
 pub fn text(document: &impl Serialize) -> serde_json::Result<String> {
-    let plain = serde_json::to_string_pretty(document)?;
+    serde_json::to_string_pretty(document).map(harmless)
+}
+
+/// The same on one line, without its end.
+///
+/// # Errors
+/// The document cannot be serialized.
+pub fn line(document: &impl Serialize) -> serde_json::Result<String> {
+    serde_json::to_string(document).map(harmless)
+}
+
+/// JSON in which everything is escaped that a terminal would act on or not show.
+fn harmless(plain: String) -> String {
     let acts = |c: char| c != '\n' && is_hidden(c);
     if !plain.contains(acts) {
-        return Ok(plain);
+        return plain;
     }
     let mut text = String::with_capacity(plain.len());
     for c in plain.chars() {
@@ -43,7 +55,7 @@ pub fn text(document: &impl Serialize) -> serde_json::Result<String> {
             text.push(c);
         }
     }
-    Ok(text)
+    text
 }
 
 /// What `iova-preflight check --format json` prints.

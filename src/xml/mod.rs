@@ -3,6 +3,7 @@
 
 mod document;
 pub mod edit;
+mod parse;
 mod span;
 mod wellformed;
 

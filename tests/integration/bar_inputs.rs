@@ -277,7 +277,7 @@ fn said_of(devices: &str) -> Option<Mmio64> {
     );
     let document = Document::parse(xml.as_bytes()).expect("well-formed");
     let domain = domain::read(&document).expect("a domain");
-    let host = Profile::from_toml(&profile).expect("a profile").host_for(None);
+    let host = Profile::from_toml(&profile).expect("a profile").host_for(None).into_owned();
     evaluate(&domain, &host, &Policy::default()).facts.mmio64
 }
 
@@ -360,7 +360,7 @@ fn no_fix_loses_a_bar() {
                    bars = [{ index = 2, size = 137438953472, prefetchable = true, bits64 = true }]";
     let document = Document::parse(xml.as_bytes()).expect("well-formed");
     let domain = domain::read(&document).expect("a domain");
-    let host = Profile::from_toml(profile).expect("a profile").host_for(None);
+    let host = Profile::from_toml(profile).expect("a profile").host_for(None).into_owned();
     let evaluation = evaluate(&domain, &host, &Policy::default());
     assert!(evaluation.findings.iter().any(|finding| finding.rule == "bar-above-iommu-width"));
     assert_eq!(evaluation.any_fix(), None);

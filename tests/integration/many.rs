@@ -41,7 +41,8 @@ fn check(folder: &Path, arguments: &[&str]) -> Output {
 #[test]
 fn output_is_the_same_however_many_are_evaluated_at_once() {
     let folder = fleet("many-jobs", 4);
-    for arguments in [&[][..], &["-v"], &["-q"], &["--format", "json"], &["--color", "always"]] {
+    for arguments in [&[][..], &["-v"], &["-q"], &["--format", "json"], &["--format", "jsonl"], &["--color", "always"]]
+    {
         let one = check(&folder, &[&["--jobs", "1"], arguments].concat());
         assert_eq!(one.status.code(), Some(2));
         assert!(one.stderr.iter().filter(|byte| **byte == b'\n').count() == 8, "every unreadable file is named");
@@ -54,6 +55,39 @@ fn output_is_the_same_however_many_are_evaluated_at_once() {
         let default = check(&folder, arguments);
         assert!(default.stdout == one.stdout && default.stderr == one.stderr, "{arguments:?}");
     }
+}
+
+#[test]
+fn the_lines_of_jsonl_are_the_guests_of_the_document() {
+    let folder = fleet("many-lines", 1);
+    let lines = check(&folder, &["--format", "jsonl"]);
+    let document: serde_json::Value =
+        serde_json::from_slice(&check(&folder, &["--format", "json"]).stdout).expect("JSON");
+    let guests = document["guests"].as_array().expect("guests");
+    let text = String::from_utf8(lines.stdout).expect("UTF-8");
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(lines.len() > 30 && &lines == guests, "{text}");
+    assert!(lines.iter().filter(|guest| guest["verdict"] == "error").count() == 2);
+}
+
+/// Whoever reads along sees a guest before the next one is read.
+#[test]
+fn a_line_of_jsonl_for_an_unreadable_input_is_there_before_the_complaint() {
+    let folder = fleet("many-order", 1);
+    let both = folder.join("both");
+    let file = fs::File::create(&both).expect("created");
+    let copy = file.try_clone().expect("a second handle");
+    let status = Command::new(PROGRAM)
+        .args(["check", "--policy", "none", "--host", "amd-epyc", "--format", "jsonl", "--jobs", "2"])
+        .arg(&folder)
+        .stdout(file)
+        .stderr(copy)
+        .status()
+        .expect("runs");
+    assert_eq!(status.code(), Some(2));
+    let text = fs::read_to_string(&both).expect("UTF-8");
+    let place = |words: &str| text.lines().position(|line| line.contains(words)).expect("a line");
+    assert_eq!(place("n-sofa.xml:1:1"), place("n-sofa.xml\",") + 1, "{text}");
 }
 
 #[test]
@@ -112,7 +146,7 @@ fn a_reader_that_leaves_ends_the_run() {
 
 #[test]
 fn the_table_names_each_guest_that_needs_attention() {
-    let folder = fleet("many-table", 3);
+    let folder = fleet("many-table", 1);
     let text = String::from_utf8(check(&folder, &[]).stdout).expect("UTF-8");
     let (_, table) = text.split_once("\nverdict  guest").expect("a table");
     let rows: Vec<&str> = table.lines().skip(1).take_while(|line| !line.is_empty()).collect();
@@ -125,7 +159,7 @@ fn the_table_names_each_guest_that_needs_attention() {
         assert!(count(verdict) > 0 && summary.contains(&format!(" {} {title}", count(verdict))), "{verdict}\n{table}");
     }
     assert!(
-        rows.iter().any(|row| row.contains("ml-train-03-2") && row.ends_with("fix: machine pc-q35-7.1")),
+        rows.iter().any(|row| row.contains("ml-train-03-0") && row.ends_with("fix: machine pc-q35-7.1")),
         "{table}"
     );
     // One guest needs no table.

@@ -495,6 +495,8 @@ pub(crate) enum Format {
     Human,
     /// One JSON document
     Json,
+    /// A JSON document for each guest, one on a line, written as they come
+    Jsonl,
     /// SARIF 2.1.0, for code scanning services and editors
     Sarif,
 }

@@ -22,17 +22,21 @@ pub(crate) fn in_order<I: Send, T: Send>(
     work: impl Fn(I) -> T + Sync,
     mut done: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
-    /// Results that one thread may be ahead.
-    const AHEAD: usize = 16;
+    /// Pieces that one thread may be ahead.
+    const AHEAD: usize = 2;
+    /// Items of a piece, at most: handing over what comes of one alone costs more than a small item does.
+    const LONGEST_PIECE: usize = 8;
     let total = items.len();
     let jobs = jobs.min(total);
     if jobs < 2 {
         return items.into_iter().try_for_each(|item| done(work(item)));
     }
-    // Each thread has every so-maniest item, so that it is known whose result comes next.
+    let piece = (total / jobs / AHEAD).clamp(1, LONGEST_PIECE);
+    let pieces = total.div_ceil(piece);
+    // Each thread has every so-maniest piece, so that it is known whose result comes next.
     let mut shares: Vec<Vec<I>> = (0..jobs).map(|_| Vec::with_capacity(total.div_ceil(jobs))).collect();
     for (number, item) in items.into_iter().enumerate() {
-        shares[number % jobs].push(item);
+        shares[number / piece % jobs].push(item);
     }
     let work = &work;
     thread::scope(|scope| {
@@ -40,9 +44,11 @@ pub(crate) fn in_order<I: Send, T: Send>(
         for share in shares {
             let (sender, receiver) = mpsc::sync_channel(AHEAD);
             let thread = move || {
-                for item in share {
+                let mut share = share.into_iter();
+                loop {
+                    let results: Vec<T> = share.by_ref().take(piece).map(work).collect();
                     // Nobody waits any more where `done` had an error.
-                    if sender.send(work(item)).is_err() {
+                    if results.is_empty() || sender.send(results).is_err() {
                         break;
                     }
                 }
@@ -51,7 +57,7 @@ pub(crate) fn in_order<I: Send, T: Send>(
             results.push(receiver);
         }
         // A thread that panics takes the process with it at the end of the scope.
-        (0..total).map_while(|number| results[number % jobs].recv().ok()).try_for_each(&mut done)
+        (0..pieces).map_while(|number| results[number % jobs].recv().ok()).flatten().try_for_each(&mut done)
     })
 }
 

@@ -4,8 +4,11 @@
 //! Everything runs in a namespace with an AMD IOMMU, a policy of its own and, where `adapter NAME install` puts it, the
 //! hook. What needs these says SKIPPED elsewhere.
 
+mod cloudstack;
 mod install;
 mod kubevirt;
+mod opennebula;
+mod proxmox;
 mod vdsm;
 
 use crate::common::guest::Guest;

@@ -130,7 +130,7 @@ fn match_stack(stack: &str) {
 
 /// Asks libvirt about every CPU model that it or QEMU knows, and compares with what its capability cache tells.
 fn models_match(oracle: &Oracle, work: &Path) {
-    let host = detect(&oracle.root()).profile.host_for(None);
+    let host = detect(&oracle.root()).profile.host_for(None).into_owned();
     assert!(!host.cpu_models.is_empty(), "{}: no cache with CPU models", oracle.root().display());
     let mut differences = Vec::new();
     let all: Vec<&String> = oracle.models.iter().chain(&oracle.lacking).chain(&oracle.unknown).collect();

@@ -181,13 +181,15 @@ fn look_at_xml(protocol: &Protocol, xml: &[u8], policy: &Policy) -> Result<Adapt
     let document = Document::parse(xml).map_err(|error| format!("domain XML:{}: {}", error.location, error.message))?;
     let domain = domain::read(&document)
         .map_err(|error| format!("domain XML:{}: {error}", document.location(error.span.start)))?;
-    let host = HostSource::this().host_of(&domain);
+    let source = HostSource::this();
+    let host = source.host_of(&domain);
     Ok(decide(protocol, GuestSource::Xml(&document, &domain), &host, policy))
 }
 
 fn look_at_call(protocol: &Protocol, text: &[u8], policy: &Policy) -> Result<AdapterOutcome, String> {
     let call = Call::read(text).map_err(|error| format!("command line:{}: {}", error.location, error.message))?;
     let launch = Launch::read(&call);
-    let host = HostSource::this().host_of(&launch);
+    let source = HostSource::this();
+    let host = source.host_of(&launch);
     Ok(decide(protocol, GuestSource::Call(&call, &launch), &host, policy))
 }

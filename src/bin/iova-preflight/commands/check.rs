@@ -1,11 +1,11 @@
 //! `iova-preflight check`.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use iova_preflight::io::processes::{Processes, qemu_processes};
-use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION, text};
+use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION, line, text};
 use iova_preflight::report::{Unreadable, sarif};
 use serde::Serialize;
 
@@ -36,6 +36,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
         Format::Human if args.common.quiet => quiet(batches, how)?,
         Format::Human => human(batches, how, args.verbose)?,
         Format::Json => json(batches, how)?,
+        Format::Jsonl => jsonl(batches, how)?,
         Format::Sarif => sarif(batches, how, outcome)?,
     };
     Ok(outcome.max(evaluated))
@@ -198,30 +199,54 @@ fn human(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
     Ok(run.outcome)
 }
 
+fn report_of(evaluated: &Evaluated<'_>) -> GuestReport {
+    let &Evaluated { name, guest, evaluation, words, process, .. } = evaluated;
+    GuestReport::new(name.to_owned(), guest, evaluation, words).of_process(process)
+}
+
 fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     // One document speaks of one host; of several libvirts, the first.
     let first = batches.first().map(|batch| (batch.source.host(), batch.source.name.clone()));
     let mut guests = Vec::new();
     let mut run = CheckRun::new(&batches, how);
     for Batch { source, inputs } in batches {
-        run.each(
-            &source,
-            inputs,
-            |evaluated| {
-                GuestReport::new(evaluated.name.to_owned(), evaluated.guest, evaluated.evaluation, evaluated.words)
-                    .of_process(evaluated.process)
-            },
-            |report| {
-                guests.push(report.unwrap_or_else(|(name, error)| GuestReport::unreadable(name, &error)));
-                Ok(())
-            },
-        )?;
+        run.each(&source, inputs, report_of, |report| {
+            guests.push(report.unwrap_or_else(|(name, error)| GuestReport::unreadable(name, &error)));
+            Ok(())
+        })?;
     }
     run.progress.clear();
     let (host, name) = first.unwrap_or_default();
     let passed_over = run.folders.passed_over();
     let host = HostReport::new(&host, &name);
     print(&Report { version: VERSION, host, policy: how.policy.file.as_deref(), passed_over, guests })?;
+    Ok(run.outcome)
+}
+
+/// Little is kept, however many guests there are: a guest is written before the next one but a few is read.
+fn jsonl(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let watched = out.get_ref().is_terminal();
+    let mut run = CheckRun::new(&batches, how);
+    for Batch { source, inputs } in batches {
+        run.each(
+            &source,
+            inputs,
+            |evaluated| line(&report_of(evaluated)),
+            |guest| {
+                let unreadable = guest.is_err();
+                let text = guest.unwrap_or_else(|(name, error)| line(&GuestReport::unreadable(name, &error)))?;
+                writeln!(out, "{text}")?;
+                // What is wrong with an input is said on standard error, after what came before it.
+                if watched || unreadable {
+                    out.flush()?;
+                }
+                Ok(())
+            },
+        )?;
+    }
+    run.progress.clear();
+    out.flush()?;
     Ok(run.outcome)
 }
 

@@ -146,7 +146,7 @@ impl<'a> Evaluator<'a> {
         };
         let mut host = self.source.host_of(&domain);
         if let Some(path) = path.filter(|_| needs_networks(&domain)) {
-            host.networks.extend(networks::beside(&path));
+            host.to_mut().networks.extend(networks::beside(&path));
         }
         self.evaluate(&name, GuestSource::Xml(&document, &domain), &host, None, evaluated)
     }

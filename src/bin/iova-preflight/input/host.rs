@@ -1,5 +1,6 @@
 //! Which host guests are evaluated for.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -89,22 +90,24 @@ impl HostSource {
 
     /// The host as a guest sees it that names no emulator, without what only some guests need.
     pub fn host(&self) -> Host {
-        self.profile.host_for(None)
+        self.profile.host_for(None).into_owned()
     }
 
     /// The host as this guest sees it.
-    pub fn host_of<'g>(&self, guest: impl Into<Subject<'g>>) -> Host {
+    pub fn host_of<'g>(&self, guest: impl Into<Subject<'g>>) -> Cow<'_, Host> {
         let guest = guest.into();
         let mut host = self.profile.host_for(guest.emulator());
         let Some(firmwares) = &self.here else { return host };
         let (root, passthrough) = (Path::new("/"), guest.passthrough());
+        if passthrough.is_empty() && guest.most_memory() < LARGE {
+            return host;
+        }
         let functions =
             passthrough.iter().filter_map(|device| Some((device.device.clone(), pci::function(root, &device.device)?)));
-        host.pci.extend(functions);
-        if !passthrough.is_empty() || guest.most_memory() >= LARGE {
-            let installed = || firmware::installed(root).into_iter().map(|found| found.firmware).collect();
-            host.firmwares.clone_from(firmwares.get_or_init(installed));
-        }
+        let installed = || firmware::installed(root).into_iter().map(|found| found.firmware).collect();
+        let seen = host.to_mut();
+        seen.pci.extend(functions);
+        seen.firmwares.clone_from(firmwares.get_or_init(installed));
         host
     }
 }

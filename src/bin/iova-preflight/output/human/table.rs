@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::hash::{BuildHasher, RandomState};
 
 use anstyle::{AnsiColor, Style};
 use iova_preflight::finding::{Finding, Severity};
@@ -12,6 +13,12 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::verdict_style;
 use crate::input::evaluator::Evaluated;
+
+/// How many guests are shown, at most.
+const MOST: usize = 50;
+
+/// What the urgencies of rows stand for, by number.
+const URGENCIES: [&str; 4] = ["warn", "unreadable", "fixable", "blocked"];
 
 /// Between columns.
 const GAP: usize = 2;
@@ -108,24 +115,45 @@ fn rules(findings: &[Finding], severity: Severity) -> String {
     names.join(", ")
 }
 
-/// Collects guests.
+/// Collects guests. Little is kept, however many there are.
 #[derive(Default)]
 pub(super) struct Table {
+    /// The worst so far, sorted once they are twice as many as are shown.
     rows: Vec<Row>,
-    /// How often each name came.
-    names: HashMap<String, usize>,
+    /// Those that are not shown, the least urgent first.
+    left_out: [usize; 4],
+    /// The hashes of all names; of two that differ and have one, the sources are shown.
+    names: HashMap<u64, bool>,
+    hasher: RandomState,
 }
 
 impl Table {
     pub fn add(&mut self, row: Row) {
-        *self.names.entry(row.name.clone()).or_default() += 1;
+        let name = self.hasher.hash_one(&row.name);
+        self.names.entry(name).and_modify(|several| *several = true).or_default();
+        self.push(row);
+    }
+
+    fn push(&mut self, row: Row) {
         if row.urgency().is_some() {
             self.rows.push(row);
+        }
+        if self.rows.len() >= 2 * MOST {
+            self.cut();
+        }
+    }
+
+    /// Forgets all but the worst, which are sorted.
+    fn cut(&mut self) {
+        // Stable: guests of one kind stay in the order they came in.
+        self.rows.sort_by_key(|row| Reverse(row.urgency()));
+        for row in self.rows.drain(MOST.min(self.rows.len())..) {
+            self.left_out[usize::from(row.urgency().unwrap_or(0))] += 1;
         }
     }
 
     pub fn unreadable(&mut self, source: &str, error: &str) {
-        self.rows.push(Row {
+        self.push(Row {
             verdict: None,
             name: String::new(),
             source: source.to_owned(),
@@ -137,13 +165,16 @@ impl Table {
 
     /// The table, the worst first, or nothing where no guest needs attention.
     pub fn render(&mut self, columns: usize) -> String {
-        // Stable: guests of one kind stay in the order they came in.
-        self.rows.sort_by_key(|row| Reverse(row.urgency()));
+        self.cut();
         let cells: Vec<Cells> = self.rows.iter().map(|row| self.cells(row)).collect();
         if cells.is_empty() {
             return String::new();
         }
-        let Some(layout) = Columns::new(&cells, columns) else { return stacked(&cells, columns) };
+        let Some(layout) = Columns::new(&cells, columns) else {
+            let mut text = stacked(&cells, columns);
+            self.rest(&mut text, columns);
+            return text;
+        };
         let mut text = String::new();
         let title = Style::new().dimmed();
         let _ = write!(text, "{title}");
@@ -153,12 +184,24 @@ impl Table {
             let [guest, machine, memory] = &row.middle;
             layout.row(&mut text, row.verdict, [guest, machine, memory], &row.advice);
         }
+        self.rest(&mut text, columns);
         text
+    }
+
+    /// How many more there are.
+    fn rest(&self, text: &mut String, columns: usize) {
+        let kinds = URGENCIES.iter().zip(self.left_out).rev().filter(|(_, count)| *count > 0);
+        let counts: Vec<String> = kinds.map(|(name, count)| format!("{count} {name}")).collect();
+        if !counts.is_empty() {
+            for line in text::wrapped(&format!("and {}, not shown here", counts.join(", ")), columns) {
+                end(text, &line);
+            }
+        }
     }
 
     fn cells(&self, row: &Row) -> Cells {
         // A name that several guests have names none of them.
-        let unique = !row.name.is_empty() && self.names.get(&row.name) == Some(&1);
+        let unique = !row.name.is_empty() && self.names.get(&self.hasher.hash_one(&row.name)) == Some(&false);
         let guest = if unique { &row.name } else { &row.source };
         let cell = |text: &str| printable(text).into_owned();
         Cells {
@@ -319,6 +362,22 @@ mod tests {
         let names: Vec<&str> = text.lines().map(|line| line.split_whitespace().nth(1).expect("a name")).collect();
         assert_eq!(names, ["guest", "b", "f1", "f2", "w"], "{text}");
         assert_eq!(table([row(Some(Verdict::Pass), "p", "")], 80), "");
+    }
+
+    #[test]
+    fn of_many_the_worst_are_shown_and_the_rest_counted() {
+        let fixable = (0..200).map(|n| row(Some(Verdict::Fixable), &format!("f{n}"), "fix: a"));
+        let blocked = (0..3).map(|n| row(Some(Verdict::Blocked), &format!("b{n}"), "by hand"));
+        let warned = (0..7).map(|n| row(Some(Verdict::Warn), &format!("w{n}"), "see above"));
+        let text = table(warned.chain(fixable).chain(blocked), 80);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 1 + MOST + 1, "{text}");
+        assert!(lines[1].contains(" b0 ") && lines[3].contains(" b2 ") && lines[4].contains(" f0 "), "{text}");
+        assert!(lines[MOST].contains(" f46 "), "{text}");
+        assert_eq!(lines[MOST + 1], "and 153 fixable, 7 warn, not shown here");
+        let mut table = Table::default();
+        (0..10_000).for_each(|n| table.add(row(Some(Verdict::Fixable), &format!("f{n}"), "")));
+        assert!(table.rows.len() < 2 * MOST);
     }
 
     #[test]
