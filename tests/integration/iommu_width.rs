@@ -35,7 +35,8 @@ fn evaluated(profile: &str, machine: &str, memory: &str, devices: &str) -> Evalu
          <cpu mode='host-passthrough'>{cells}</cpu><devices>{devices}</devices></domain>"
     );
     let document = Document::parse(xml.as_bytes()).expect("well-formed");
-    let host = Profile::from_toml(profile).expect("a profile").host_for(None);
+    let profile = Profile::from_toml(profile).expect("a profile");
+    let host = profile.host_for(None);
     evaluate(&domain::read(&document).expect("a domain"), &host, &Policy::default())
 }
 
