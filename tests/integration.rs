@@ -29,6 +29,7 @@ mod integration {
     mod many;
     mod map;
     mod messages;
+    mod monitoring;
     mod networks;
     mod packages;
     mod policy;
