@@ -42,6 +42,7 @@ mod integration {
     mod shown;
     mod snapshots;
     mod terminal;
+    mod viommu;
     mod wellformed;
     mod without_libvirt;
 }
