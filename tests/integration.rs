@@ -31,6 +31,7 @@ mod integration {
     mod map;
     mod messages;
     mod networks;
+    mod nova;
     mod packages;
     mod policy;
     mod release;
