@@ -26,11 +26,14 @@ mod integration {
     mod host;
     mod hostile;
     mod hosts;
+    mod iommu_width;
     mod locked_memory;
     mod many;
     mod map;
     mod messages;
+    mod monitoring;
     mod networks;
+    mod nova;
     mod packages;
     mod policy;
     mod release;
@@ -42,6 +45,7 @@ mod integration {
     mod shown;
     mod snapshots;
     mod terminal;
+    mod viommu;
     mod wellformed;
     mod without_libvirt;
 }
