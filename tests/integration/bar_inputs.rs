@@ -332,6 +332,20 @@ fn a_small_guest_is_looked_at_for_shared_memory_alone() {
     assert_eq!(first(shared), Some(768));
 }
 
+/// What ports keep below 4 GiB is of no interest above, unless so much is kept that little else fits.
+#[test]
+fn memory_reserved_below_4_gib_leaves_bars_certain_unless_it_is_much() {
+    let certain = |mib: usize| {
+        let port = |index: usize| {
+            let target = format!("<target memReserve='{}'/></controller>", mib << 10);
+            controller("pcie-root-port", index, 0, index + 3).replace("</controller>", &target)
+        };
+        is_certain(said_of(&(port(1) + &port(2) + &host_device(0, 1, 0))).as_ref())
+    };
+    assert!(certain(16));
+    assert!(!certain(100));
+}
+
 /// QEMU starts none of these guests.
 #[test]
 fn nothing_is_certain_of_guests_that_two_devices_share_a_place_in() {
