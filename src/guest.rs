@@ -157,13 +157,16 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// How much memory it may come to have, in bytes, as far as that is written down; not what NUMA cells add up to.
+    /// How much memory it may come to have, in bytes, as far as that is written down.
     #[cfg(feature = "cli")]
     pub fn most_memory(self) -> u64 {
         match self {
             Self::Domain(domain) => {
-                let kib = domain.memory.iter().chain(&domain.max_memory).map(|size| size.value).max().unwrap_or(0);
-                kib.saturating_mul(1024)
+                let told = domain.memory.iter().chain(&domain.max_memory).map(|size| size.value).max().unwrap_or(0);
+                // Where there are cells, they are the memory (`virDomainDefSetMemoryTotal` of libvirt
+                // `src/conf/domain_postparse.c`).
+                let cells = domain.numa_cells.iter().fold(0_u64, |sum, cell| sum.saturating_add(cell.value));
+                told.max(cells).saturating_mul(1024)
             }
             Self::Launch(launch) => {
                 let memory = launch.line.memory;
@@ -441,4 +444,23 @@ fn unmappable(devices: &[Passthrough], host: &Host) -> Vec<Reserved> {
     all.sort_unstable();
     all.dedup();
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain;
+    use crate::xml::Document;
+
+    #[test]
+    fn numa_cells_count_for_how_large_a_guest_may_be() {
+        let cell = |id: u32| format!("<cell id='{id}' memory='400' unit='GiB'/>");
+        let xml = format!(
+            "<domain type='kvm'><name>a</name><memory unit='GiB'>1</memory><cpu><numa>{}{}</numa></cpu></domain>",
+            cell(0),
+            cell(1)
+        );
+        let domain = domain::read(&Document::parse(xml.as_bytes()).expect("well-formed")).expect("a domain");
+        assert_eq!(Subject::from(&domain).most_memory(), 800 << 30);
+    }
 }
