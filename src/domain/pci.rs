@@ -19,6 +19,8 @@ pub struct PciAddress {
 pub struct PciDevice {
     /// What QEMU calls it, or one that has the same BARs.
     pub driver: &'static str,
+    /// What libvirt calls it, where that is known.
+    pub alias: Option<String>,
     /// Where it is, if the domain says so.
     pub address: Option<PciAddress>,
     /// Bytes of the memory that it has in a BAR of its own.
@@ -77,6 +79,7 @@ pub(super) fn pci_devices(devices: Option<Element<'_>>) -> PciDevices {
     let ranked = devices.children().filter_map(|device| Some((rank(device)?, pci_device(device)?)));
     let mut listed: Vec<(u8, PciDevice)> = ranked.collect();
     listed.sort_by_key(|(rank, _)| *rank);
+    name_shared_memory(&mut listed);
     let end_of = |last: u8| listed.partition_point(|(rank, _)| *rank <= last);
     let mut controllers = devices.children_named("controller");
     let has_usb = controllers.any(|controller| controller.value("type") == Some("usb"));
@@ -86,6 +89,20 @@ pub(super) fn pci_devices(devices: Option<Element<'_>>) -> PciDevices {
         listed: listed.into_iter().map(|(_, device)| device).collect(),
     }
 }
+
+/// Tells shared memory apart as libvirt does (`qemuAssignDeviceShmemAlias` of `src/qemu/qemu_alias.c`).
+fn name_shared_memory(listed: &mut [(u8, PciDevice)]) {
+    let shared = listed.iter_mut().filter(|(_, device)| device.driver == SHARED_MEMORY);
+    for (number, (_, device)) in shared.enumerate() {
+        device.alias.get_or_insert_with(|| format!("shmem{number}"));
+    }
+}
+
+/// What QEMU calls shared memory without a server.
+const SHARED_MEMORY: &str = "ivshmem-plain";
+
+/// The longest alias of a user's that is kept, in bytes.
+const LONGEST_ALIAS: usize = 256;
 
 /// The `<address>` of a device in the guest.
 pub(super) fn pci_address(device: Element<'_>) -> Option<PciAddress> {
@@ -132,15 +149,18 @@ fn pci_device(device: Element<'_>) -> Option<PciDevice> {
         },
         "memballoon" if virtio => "virtio-balloon-pci",
         "memory" if virtio => "virtio-mem-pci",
-        "shmem" if model.starts_with("ivshmem") || model.is_empty() => "ivshmem-plain",
+        "shmem" if model.starts_with("ivshmem") || model.is_empty() => SHARED_MEMORY,
         "input" if device.value("bus") == Some("virtio") => "virtio-input-pci",
         "video" if virtio => "virtio-gpu-pci",
         _ => return None,
     };
-    let size = (driver == "ivshmem-plain").then(|| shared_memory(device)).flatten();
+    let is_shared = driver == SHARED_MEMORY;
+    let size = is_shared.then(|| shared_memory(device)).flatten();
+    let alias = device.child("alias").filter(|_| is_shared).and_then(|alias| alias.value("name"));
+    let alias = alias.filter(|name| name.starts_with("ua-") && name.len() <= LONGEST_ALIAS).map(str::to_owned);
     let page_per_queue = device.child("driver").is_some_and(|driver| driver.value("page_per_vq") == Some("on"));
     let span = if device.name() == "memory" { device.span() } else { device.start_tag() };
-    Some(PciDevice { driver, address: pci_address(device), size, page_per_queue, span })
+    Some(PciDevice { driver, alias, address: pci_address(device), size, page_per_queue, span })
 }
 
 /// Whether an interface is a function of the host's.

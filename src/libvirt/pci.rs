@@ -30,7 +30,8 @@ pub(super) fn write(domain: &Domain, family: Family, line: &mut CommandLine) {
     buses.ports(domain);
     let written = line.devices.iter().enumerate().rev().map(|(index, device)| (device.origin, index));
     let written: BTreeMap<Origin, usize> = written.collect();
-    let added = |driver| PciDevice { driver, address: None, size: None, page_per_queue: false, span: domain.span };
+    let added =
+        |driver| PciDevice { driver, alias: None, address: None, size: None, page_per_queue: false, span: domain.span };
     let (xhci, balloon) = (added("qemu-xhci"), added("virtio-balloon-pci"));
     // `qemuDomainDefAddDefaultDevices` of libvirt `src/qemu/qemu_postparse.c` adds these two.
     let without_usb = domain.pci.without_usb.filter(|_| family == Family::Q35);
@@ -68,7 +69,7 @@ fn place(device: &PciDevice, index: Option<usize>, bus: &str, address: PciAddres
             properties.set("page-per-vq", "on", origin);
         }
         let driver = device.driver.into();
-        line.devices.push(Device { driver, id: None, properties, origin, settable: false });
+        line.devices.push(Device { driver, id: device.alias.clone(), properties, origin, settable: false });
         line.devices.len().saturating_sub(1)
     });
     if let Some(written) = line.devices.get_mut(index) {

@@ -346,6 +346,18 @@ fn memory_reserved_below_4_gib_leaves_bars_certain_unless_it_is_much() {
     assert!(!certain(100));
 }
 
+/// The names are what libvirt 11.3 writes as `id`.
+#[test]
+fn devices_of_shared_memory_have_names_of_their_own() {
+    let shared = |name: &str, more: &str| {
+        let model = "<model type='ivshmem-plain'/><size unit='GiB'>64</size>";
+        format!("<shmem name='{name}'>{model}{more}</shmem>")
+    };
+    let devices = shared("a", "") + &shared("b", "<alias name='ua-mine'/>") + &shared("c", "");
+    let names: Vec<String> = said_of(&devices).expect("BARs").bars.into_iter().map(|bar| bar.device).collect();
+    assert_eq!(names, ["shmem0", "ua-mine", "shmem2"]);
+}
+
 /// QEMU starts none of these guests.
 #[test]
 fn nothing_is_certain_of_guests_that_two_devices_share_a_place_in() {
