@@ -1,10 +1,12 @@
 //! The devices of a domain on PCI buses, as far as guest firmware has to find room for them.
 
+use std::collections::HashSet;
+
 use super::units::parse_kib;
 use crate::xml::{Element, Span};
 
 /// A place on a PCI bus of the guest's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PciAddress {
     /// The index of the controller whose bus it is.
     pub bus: u32,
@@ -12,6 +14,12 @@ pub struct PciAddress {
     pub slot: u32,
     /// 0 to 7.
     pub function: u32,
+}
+
+impl std::fmt::Display for PciAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "0000:{:02x}:{:02x}.{:x}", self.bus, self.slot, self.function)
+    }
 }
 
 /// A device on a PCI bus.
@@ -69,12 +77,14 @@ pub struct PciDevices {
     pub without_usb: Option<usize>,
     /// The same for a memory balloon.
     pub without_balloon: Option<usize>,
+    /// An address that is given twice, and the device that is the second to have it.
+    pub given_twice: Option<(PciAddress, Span)>,
 }
 
 /// What is said under `<devices>`.
 pub(super) fn pci_devices(devices: Option<Element<'_>>) -> PciDevices {
     let Some(devices) = devices else {
-        return PciDevices { listed: Vec::new(), without_usb: Some(0), without_balloon: Some(0) };
+        return PciDevices { without_usb: Some(0), without_balloon: Some(0), ..PciDevices::default() };
     };
     let ranked = devices.children().filter_map(|device| Some((rank(device)?, pci_device(device)?)));
     let mut listed: Vec<(u8, PciDevice)> = ranked.collect();
@@ -87,7 +97,27 @@ pub(super) fn pci_devices(devices: Option<Element<'_>>) -> PciDevices {
         without_usb: (!has_usb).then(|| end_of(CONTROLLERS)),
         without_balloon: devices.child("memballoon").is_none().then(|| end_of(BALLOONS)),
         listed: listed.into_iter().map(|(_, device)| device).collect(),
+        given_twice: given_twice(devices),
     }
+}
+
+/// An address that two devices have. Expected of libvirt 9.0, 11.3 and 12.8: each refuses every pair of these devices.
+fn given_twice(devices: Element<'_>) -> Option<(PciAddress, Span)> {
+    let has_address = |device: &Element<'_>| match device.name() {
+        "controller" => device.value("type") != Some("usb") || device.value("model") != Some("none"),
+        "memballoon" => device.value("model") != Some("none"),
+        // Not known to libvirt 9.0.
+        "crypto" => false,
+        "serial" => true,
+        _ => rank(*device).is_some(),
+    };
+    // libvirt takes an address of zeros for none (`virPCIDeviceAddressIsEmpty` of `src/util/virpci.c`).
+    let is_given = |address: &PciAddress| (address.bus, address.slot) != (0, 0);
+    let mut taken = HashSet::new();
+    let with_address = devices.children().filter(has_address);
+    let mut addresses =
+        with_address.filter_map(|device| Some((pci_address(device).filter(is_given)?, device.start_tag())));
+    addresses.find(|(address, _)| !taken.insert(*address))
 }
 
 /// Tells shared memory apart as libvirt does (`qemuAssignDeviceShmemAlias` of `src/qemu/qemu_alias.c`).

@@ -30,8 +30,19 @@ pub(super) fn refusals(domain: &Domain, family: Option<Family>, libvirt: Option<
         firmware(domain, libvirt),
         hole(domain, libvirt),
         launch_security(domain, libvirt),
+        #[cfg(feature = "cli")]
+        addresses(domain),
     ];
     checks.into_iter().filter_map(Result::err).collect()
+}
+
+/// `virDomainPCIAddressReserveAddrInternal` in `src/conf/domain_addr.c`.
+#[cfg(feature = "cli")]
+fn addresses(domain: &Domain) -> Result<(), Refusal> {
+    match domain.pci.given_twice {
+        Some((address, span)) => refuse(span, format!("two devices have the PCI address {address}")),
+        None => Ok(()),
+    }
 }
 
 /// `virDomainDefParseCaps` in `src/conf/domain_conf.c`.
