@@ -258,19 +258,25 @@ impl<'a> Guest<'a> {
         setting: Setting<'a>,
         policy: &Policy,
     ) -> Self {
+        let guest = Self::without_bars(subject, line, refusals, setting, policy);
+        #[cfg(feature = "cli")]
+        let guest = Self { mmio64: guest.place_bars(), ..guest };
+        guest
+    }
+
+    /// The same without a look at its BARs.
+    pub fn without_bars(
+        subject: Subject<'a>,
+        line: &'a CommandLine,
+        refusals: &'a [Refusal],
+        setting: Setting<'a>,
+        policy: &Policy,
+    ) -> Self {
         let Built { cpu, ram, memory_refusal, backend_refusal, table_refusal, pci_hole64_size, layout, plugged } =
             qemu::build(line, setting.machine, setting.cpu, setting.qemu);
         // Of a line that libvirt does not write to its end, QEMU sees nothing.
         let starts = refusals.is_empty();
         let passthrough = line.passthrough();
-        #[cfg(feature = "cli")]
-        let mmio64 = match (&cpu, &layout) {
-            (Ok(cpu), Some(Ok(layout))) if starts => {
-                let Setting { host, qemu, machine, .. } = setting;
-                Mmio64::of(Mmio64Input { line, host, qemu, machine, cpu, layout })
-            }
-            _ => None,
-        };
         #[cfg(feature = "cli")]
         let pinned = match &plugged {
             Ok(plugged) if starts => pinned_for(subject, line, ram, plugged),
@@ -294,7 +300,7 @@ impl<'a> Guest<'a> {
             unmappable: unmappable(&passthrough, setting.host),
             passthrough,
             #[cfg(feature = "cli")]
-            mmio64,
+            mmio64: None,
             #[cfg(feature = "cli")]
             pinned,
             #[cfg(feature = "cli")]
@@ -305,6 +311,13 @@ impl<'a> Guest<'a> {
             needs_peer_to_peer: policy.peer_to_peer == PeerToPeer::Required,
             hidden_dma: hidden_dma(subject, line),
         }
+    }
+
+    #[cfg(feature = "cli")]
+    fn place_bars(&self) -> Option<Mmio64> {
+        let Setting { host, qemu, machine, .. } = self.setting;
+        let (cpu, layout) = (self.cpu()?, self.layout()?);
+        Mmio64::of(Mmio64Input { line: self.line, host, qemu, machine, cpu, layout })
     }
 
     /// What runs the CPU.

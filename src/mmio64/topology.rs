@@ -363,17 +363,19 @@ impl Tree {
     fn possible(&self, build: Build, platform: &Platform, exact: bool) -> Possible {
         let placement = place(build, platform);
         let addresses = self.addresses(&placement);
-        let mut wider = platform.clone();
-        wider.root.push(Node::Port(Port { express: true, hotplug: true, pref64_reserve: None, children: Vec::new() }));
-        let others = self.addresses(&place(build, &wider));
-        let has_spare_port = addresses.iter().zip(&others).all(|(now, then)| now.is_none() || then.is_some());
+        let has_spare_port = || {
+            let mut wider = platform.clone();
+            let port = Port { express: true, hotplug: true, pref64_reserve: None, children: Vec::new() };
+            wider.root.push(Node::Port(port));
+            self.addresses(&place(build, &wider)).iter().all(Option::is_some)
+        };
         Possible {
             firmware: build.to_string(),
             kind: build.kind,
             window: placement.window,
+            has_spare_port: addresses.iter().all(Option::is_some) && has_spare_port(),
             addresses,
             exact: placement.exact && exact,
-            has_spare_port,
         }
     }
 
