@@ -25,11 +25,13 @@ mod integration {
     mod hook_protocol;
     mod host;
     mod hostile;
+    mod iommu_width;
     mod locked_memory;
     mod many;
     mod map;
     mod messages;
     mod networks;
+    mod nova;
     mod packages;
     mod policy;
     mod release;

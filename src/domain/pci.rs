@@ -1,12 +1,12 @@
 //! The devices of a domain on PCI buses, as far as guest firmware has to find room for them.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::units::parse_kib;
 use crate::xml::{Element, Span};
 
 /// A place on a PCI bus of the guest's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PciAddress {
     /// The index of the controller whose bus it is.
     pub bus: u32,
@@ -113,7 +113,7 @@ fn given_twice(devices: Element<'_>) -> Option<(PciAddress, Span)> {
     };
     // libvirt takes an address of zeros for none (`virPCIDeviceAddressIsEmpty` of `src/util/virpci.c`).
     let is_given = |address: &PciAddress| (address.bus, address.slot) != (0, 0);
-    let mut taken = HashSet::new();
+    let mut taken = BTreeSet::new();
     let with_address = devices.children().filter(has_address);
     let mut addresses =
         with_address.filter_map(|device| Some((pci_address(device).filter(is_given)?, device.start_tag())));

@@ -234,7 +234,7 @@ pub static ANSWERS: &[Answer] = &[
             ),
             WIDTH,
         ],
-        rule: None,
+        rule: Some("ram-above-iommu-width"),
     },
     Answer {
         cause: Cause::BarAboveIommuWidth,
@@ -271,7 +271,7 @@ pub static ANSWERS: &[Answer] = &[
                   memory or of a BAR; QEMU's own message says which.",
         is_not: &["the HyperTransport range of AMD hosts: this message comes from Intel's driver", NOT_MEMLOCK],
         fix: &[Text("Claim no more bits than the IOMMU has (libvirt 9.3), or give the guest less memory:"), LESS_BITS],
-        rule: None,
+        rule: Some("ram-above-iommu-width"),
     },
     Answer {
         cause: Cause::ViommuAboveIommuWidth,

@@ -33,6 +33,7 @@ pub(crate) mod phys_bits_ignored;
 pub(crate) mod phys_bits_not_configurable;
 pub(crate) mod phys_bits_out_of_range;
 pub(crate) mod phys_bits_too_low;
+pub(crate) mod ram_above_iommu_width;
 pub(crate) mod ram_in_reserved_range;
 pub(crate) mod refused_by_libvirt;
 #[cfg(feature = "cli")]
@@ -100,6 +101,7 @@ pub static RULES: &[Rule] = &[
     memory_device_does_not_fit::RULE,
     ram_in_reserved_range::RULE,
     memory_device_in_reserved_range::RULE,
+    ram_above_iommu_width::RULE,
     #[cfg(feature = "cli")]
     locked_memory_too_low::RULE,
     #[cfg(feature = "cli")]
@@ -144,6 +146,11 @@ pub(crate) fn by_libvirt(finding: &Finding) -> bool {
 /// Whether memory lies where DMA cannot reach it.
 pub(crate) fn is_collision(finding: &Finding) -> bool {
     refuser(finding) == Refuser::Vfio
+}
+
+/// Whether memory lies in a range that the IOMMU reserves, so that it may help to move it.
+pub(crate) fn is_in_reserved(finding: &Finding) -> bool {
+    ram_in_reserved_range::RULE.found(finding) || memory_device_in_reserved_range::RULE.found(finding)
 }
 
 /// Whether it is an error because the operator's policy says so.

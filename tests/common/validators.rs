@@ -13,11 +13,21 @@ pub struct Validators {
 impl Validators {
     /// Installs them where they are not yet; `None` after saying that they are missing.
     pub fn install() -> Option<Self> {
+        Self::of("requirements")
+    }
+
+    /// The same for nova, with which `tests/validators/ask_nova.py` runs.
+    pub fn nova() -> Option<Self> {
+        Self::of("nova")
+    }
+
+    fn of(requirements: &str) -> Option<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/validators/install");
-        let output = Command::new(script).output().expect("run tests/validators/install");
+        let output = Command::new(script).arg(requirements).output().expect("run tests/validators/install");
         if !output.status.success() {
             let why = String::from_utf8_lossy(&output.stderr);
-            skip(&format!("the validators cannot be installed: {}", why.lines().last().unwrap_or_default()));
+            let last = why.lines().last().unwrap_or_default();
+            skip(&format!("what is in tests/validators/{requirements}.txt cannot be installed: {last}"));
             return None;
         }
         let folder = String::from_utf8(output.stdout).expect("a path").trim_end().into();
@@ -77,7 +87,8 @@ impl Validators {
         }
     }
 
-    fn python(&self) -> PathBuf {
+    /// Its interpreter.
+    pub fn python(&self) -> PathBuf {
         self.folder.join("bin/python")
     }
 }
