@@ -118,14 +118,15 @@ fn who_asks_for_colour_gets_it_anywhere() {
     }
 }
 
-/// Lines that are not broken: those of the XML with what is said of them, what names a file, commands, what has a word for
-/// which there is no room, and, in the narrowest terminals, the title of a finding behind the name of its rule.
+/// Lines that are not broken: those of the XML with what is said of them, what names a file, commands, and, in the
+/// narrowest terminals, the title of a finding behind the name of its rule and an orchestrator's commands, of which one
+/// argument fills a line.
 fn may_be_long(line: &str, columns: u32) -> bool {
     let excerpt = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
     let title = ["error[", "warning["].iter().any(|start| line.starts_with(start));
     let command = line.trim_start().starts_with('`') && line.ends_with('`');
-    let long_word = line.split(' ').any(|word| word.len() > columns as usize * 3 / 4);
-    excerpt || command || long_word || line.contains(".xml") || (title && columns < 80)
+    let advice = ["   = nova: ", "   = new guests: "].iter().any(|start| line.starts_with(start));
+    excerpt || command || line.contains(".xml") || (title && columns < 80) || (advice && columns < 60)
 }
 
 #[test]
