@@ -21,3 +21,5 @@ while [ $# -gt 1 ]; do
     case $1 in --domain | --cloud-init) printf %s "$2" ;; esac
     shift
 done
+# The shim reads no more of the line above once this has ended.
+sleep 0.02
