@@ -12,7 +12,7 @@ status=$?
 case $status in
     0)
         printf %s "${printed%.}"
-        exit
+        exit 0
         ;;
     1) exit 1 ;;
 esac
@@ -23,3 +23,4 @@ while [ $# -gt 1 ]; do
 done
 # The shim reads no more of the line above once this has ended.
 sleep 0.02
+exit 0
