@@ -268,6 +268,19 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_the_iommu_cannot_address_is_blocked() {
+        let domain = domain("nested", ENOUGH_BITS, "pc-q35-7.2", "<memory unit='GiB'>600</memory>", HOSTDEV);
+        let narrow = Host { iommu_bits: Some(39), ..builtin("intel-xeon").expect("built in") };
+        let Decision::Block { message } = decide(Operation::Prepare, &domain, &narrow, &Policy::default()) else {
+            panic!("not blocked")
+        };
+        assert!(message.contains("above the 39 bits") && message.contains("less memory"), "{message}");
+        let unknown = Host { iommu_bits: None, ..narrow };
+        let decision = decide(Operation::Prepare, &domain, &unknown, &Policy::default());
+        assert_eq!(decision, Decision::Allow { log: None });
+    }
+
+    #[test]
     fn without_a_device_it_starts() {
         let domain = domain("db", ENOUGH_BITS, "pc-q35-6.2", HUGE, "");
         assert!(matches!(

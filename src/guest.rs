@@ -8,7 +8,7 @@ use crate::command_line::{Accelerator, CommandLine, Memory, Origin, Passthrough,
 #[cfg(feature = "cli")]
 use crate::domain::Owner;
 use crate::domain::{CpuElement, Domain, HiddenDma, MaxPhysAddr, Overrides, Unseen};
-use crate::host::{Host, Reserved};
+use crate::host::{Host, Reserved, Unmappable};
 use crate::libvirt::Refusal;
 #[cfg(feature = "cli")]
 use crate::libvirt::locked_memory::{self, LockLimit};
@@ -25,6 +25,9 @@ use crate::qemu::memory_device::{PlacementError, Plugged, place_of};
 #[cfg(feature = "cli")]
 use crate::qemu::pinned::{Pinned, pinned};
 use crate::qemu::tables::TableError;
+use crate::qemu::viommu;
+#[cfg(feature = "cli")]
+use crate::qemu::viommu::Viommu;
 use crate::qemu::{self, Built};
 use crate::version::Version;
 use crate::xml::Span;
@@ -227,8 +230,13 @@ pub struct Guest<'a> {
     pub hidden_dma: Vec<HiddenDma>,
     /// Whether DMA has to reach all RAM.
     pub exposure: Exposure,
-    /// The ranges in which the host maps nothing for this guest's devices.
-    pub unmappable: Vec<Reserved>,
+    /// What the host does not map for this guest's devices.
+    pub unmappable: Vec<Unmappable>,
+    /// Whether VFIO maps none of its memory before the guest says so.
+    pub hides_memory: bool,
+    /// Its virtual IOMMU.
+    #[cfg(feature = "cli")]
+    pub viommu: Option<Viommu>,
     /// Where its 64-bit BARs may be; `None` where nothing is known of them.
     #[cfg(feature = "cli")]
     pub mmio64: Option<Mmio64>,
@@ -288,8 +296,15 @@ impl<'a> Guest<'a> {
             table_refusal: table_refusal.filter(|_| starts),
             memory_refusal: memory_refusal.filter(|_| starts || line.memory.is_some()),
             exposure: exposure(&passthrough, subject.expects_passthrough(policy)),
-            unmappable: unmappable(&passthrough, setting.host),
+            unmappable: setting.host.unmappable(passthrough.iter().map(|device| device.device.as_str())),
             passthrough,
+            hides_memory: viommu::hides_memory_at_start(line),
+            #[cfg(feature = "cli")]
+            viommu: Viommu::of(
+                subject.domain().and_then(crate::libvirt::virtual_iommu).as_ref(),
+                line,
+                setting.machine,
+            ),
             #[cfg(feature = "cli")]
             mmio64,
             #[cfg(feature = "cli")]
@@ -400,9 +415,29 @@ impl<'a> Guest<'a> {
         self.cpu.as_ref().and_then(|cpu| cpu.as_ref().ok())
     }
 
-    /// The parts of `range` in which the host maps nothing, with the reserved range each belongs to.
-    pub fn collisions(&self, range: GpaRange) -> impl Iterator<Item = (GpaRange, Reserved)> {
-        self.unmappable.iter().filter_map(move |reserved| Some((range.intersection(reserved.range)?, *reserved)))
+    /// The parts of `range` that the host does not map, and why.
+    pub fn collisions(&self, range: GpaRange) -> impl Iterator<Item = (GpaRange, Unmappable)> {
+        self.unmappable.iter().filter_map(move |unmappable| Some((range.intersection(unmappable.range)?, *unmappable)))
+    }
+
+    /// The parts of `range` that the host's IOMMU reserves, with the reserved range each belongs to.
+    pub fn in_reserved(&self, range: GpaRange) -> impl Iterator<Item = (GpaRange, Unmappable)> {
+        self.collisions(range).filter(|(_, unmappable)| unmappable.reserved().is_some())
+    }
+
+    /// The part of `range` above the addresses that the host's IOMMU translates.
+    pub fn above_width(&self, range: GpaRange) -> Option<(GpaRange, Unmappable)> {
+        self.collisions(range).find(|(_, unmappable)| unmappable.width().is_some())
+    }
+
+    /// The ranges that the host's IOMMU reserves for this guest's devices.
+    pub fn reserved(&self) -> impl Iterator<Item = Reserved> {
+        self.unmappable.iter().filter_map(|unmappable| unmappable.reserved())
+    }
+
+    /// How many address bits the host's IOMMU translates for this guest's devices.
+    pub fn iommu_bits(&self) -> Option<u32> {
+        self.unmappable.iter().find_map(|unmappable| unmappable.width())
     }
 }
 
@@ -431,14 +466,4 @@ fn exposure(devices: &[Passthrough], assumed: bool) -> Exposure {
         (false, true) => Exposure::MediatedOnly,
         (true, _) => Exposure::None,
     }
-}
-
-fn unmappable(devices: &[Passthrough], host: &Host) -> Vec<Reserved> {
-    if devices.is_empty() {
-        return host.unmappable();
-    }
-    let mut all: Vec<Reserved> = devices.iter().flat_map(|device| host.unmappable_for(&device.device)).collect();
-    all.sort_unstable();
-    all.dedup();
-    all
 }

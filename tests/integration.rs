@@ -25,11 +25,14 @@ mod integration {
     mod hook_protocol;
     mod host;
     mod hostile;
+    mod iommu_width;
     mod locked_memory;
     mod many;
     mod map;
     mod messages;
+    mod monitoring;
     mod networks;
+    mod nova;
     mod packages;
     mod policy;
     mod release;
@@ -41,6 +44,7 @@ mod integration {
     mod shown;
     mod snapshots;
     mod terminal;
+    mod viommu;
     mod wellformed;
     mod without_libvirt;
 }

@@ -156,7 +156,7 @@ fn check_fix(document: &Document<'_>, evaluation: &Evaluation, host: &Host, poli
 /// Every fix in the log, made by lines and columns alone, gives what the rewrite gives.
 fn check_sarif(document: &Document<'_>, domain: &Domain, evaluation: &Evaluation) {
     let mut builder = LogBuilder::default();
-    builder.guest("domain.xml", GuestSource::Xml(document, domain), evaluation);
+    builder.guest("domain.xml", GuestSource::Xml(document, domain), evaluation, None);
     let log = serde_json::to_value(builder.finish(0, None)).expect("JSON");
     let results = log["runs"][0]["results"].as_array().expect("results");
     assert_eq!(results.len(), evaluation.findings.len());

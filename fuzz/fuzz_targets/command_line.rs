@@ -132,7 +132,7 @@ fn check_fix((call, read): (&Call<'_>, Read), launch: &Launch, evaluation: &Eval
 fn report(call: &Call<'_>, launch: &Launch, evaluation: &Evaluation) -> String {
     let source = GuestSource::Call(call, launch);
     let mut log = LogBuilder::default();
-    log.guest("a.args", source, evaluation);
+    log.guest("a.args", source, evaluation, None);
     let log = serde_json::to_value(log.finish(0, None)).expect("JSON");
     assert_eq!(log["runs"][0]["results"].as_array().map(Vec::len), Some(evaluation.findings.len()));
     let json = serde_json::to_string(&GuestReport::new("-".to_owned(), source, evaluation, None)).expect("a report is JSON");

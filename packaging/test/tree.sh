@@ -67,8 +67,8 @@ start_libvirtd() {
     inside virsh --quiet capabilities > /dev/null
 }
 
-# Defines a guest: NAME MACHINE GIBIBYTES [hostdev]
-define() {
+# Writes the XML of a guest: NAME MACHINE GIBIBYTES [hostdev]
+write_guest() {
     local devices=
     [ "${4:-}" = hostdev ] && devices="<hostdev mode='subsystem' type='pci' managed='no'><driver name='vfio'/><source>
         <address domain='0x0000' bus='0x41' slot='0x10' function='0x1'/></source></hostdev>"
@@ -83,6 +83,11 @@ define() {
   <devices>$devices<controller type='usb' model='none'/><memballoon model='none'/></devices>
 </domain>
 XML
+}
+
+# Defines a guest: NAME MACHINE GIBIBYTES [hostdev]
+define() {
+    write_guest "$@"
     inside virsh --quiet define "/run/$1.xml"
 }
 

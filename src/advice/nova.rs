@@ -61,10 +61,6 @@ pub(super) fn advise(subject: Subject<'_>, fix: &Fix) -> Advice {
         }
     }
     properties.extend(of_image);
-    if !steps.is_empty() {
-        steps.insert(0, format!("openstack server stop {instance}"));
-        steps.push(format!("openstack server start {instance}"));
-    }
     let unset = Wanted::told(fix, |change| {
         change.is_hole() || matches!(change, Change::DeviceAddress { .. } | Change::FreeAddress { .. })
     });
@@ -79,6 +75,16 @@ pub(super) fn advise(subject: Subject<'_>, fix: &Fix) -> Advice {
         // (`FlavorExtraSpecsController._check_extra_specs_value` of nova 34.0.0, with or without the image's).
         let settings: Vec<String> = width.iter().map(|setting| format!("hw:maxphysaddr_{setting}")).collect();
         later.push(format!("openstack --os-compute-api-version 2.85 flavor set{} {flavor}", options(&settings)));
+    }
+    // What has no UUID is not made yet.
+    if domain.is_some_and(|domain| domain.uuid.is_none()) {
+        steps.retain(|step| !step.starts_with("nova-manage"));
+        steps.extend(later);
+        return Advice { steps, later: Vec::new() };
+    }
+    if !steps.is_empty() {
+        steps.insert(0, format!("openstack server stop {instance}"));
+        steps.push(format!("openstack server start {instance}"));
     }
     Advice { steps, later }
 }

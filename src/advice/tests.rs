@@ -56,6 +56,14 @@ fn nova_gets_commands_for_the_instance_then_for_later_ones() {
     // Without metadata there are no names.
     let unnamed = lines(Owner::Nova, "a", "pc-q35-7.1", cpu).join("\n");
     assert!(unnamed.contains(" IMAGE\n") && unnamed.ends_with(" FLAVOR"), "{unnamed}");
+    // Before an instance is made there is only what it is made of.
+    let xml =
+        "<domain type='kvm'><memory unit='GiB'>1200</memory><os><type machine='pc-q35-7.1'>hvm</type></os></domain>";
+    let document = Document::parse(xml.as_bytes()).expect("well-formed");
+    let domain = domain::read(&document).expect("a domain");
+    let (before, refusal) = said(Owner::Nova, (&domain).into(), &Policy::default());
+    assert_eq!(before.len(), 2, "{before:?}");
+    assert!(before[0].starts_with("openstack image set") && refusal.ends_with(&before[1]), "{refusal}");
     // Before 29 there is no such property.
     let old = lines(Owner::Nova, "a", "pc-q35-7.1", &format!("{}{cpu}", NOVA.replace("34.0.0", "28.3.0")));
     assert!(old[1].starts_with("Nova 28 has no property") && old.len() == 3, "{old:?}");

@@ -142,7 +142,7 @@ fn by_system(root: Element<'_>) -> Option<Owner> {
 }
 
 /// Whether a name is one that CloudStack gives: `i-USER-ID-VM` to instances, `r-ID-VM` to routers, `s-ID-VM` and `v-ID-VM`
-/// to its own guests (`VirtualMachineName` in CloudStack `utils/src/main/java/com/cloud/vm`). The last part is the
+/// to its own guests (CloudStack `api/src/main/java/com/cloud/vm/VirtualMachineName.java`). The last part is the
 /// setting `instance.name`; only its default is known here.
 fn is_cloudstack(name: &str) -> bool {
     let parts: Vec<&str> = name.split('-').collect();

@@ -13,7 +13,7 @@ use crate::command_line::{CommandLine, Passthrough, PassthroughKind};
 use crate::domain::{Domain, HiddenDma, HostDevice, HostDeviceKind, Unseen};
 use crate::finding::{Finding, Severity};
 use crate::guest::{Guest, Setting, Subject};
-use crate::host::{Host, Iommu, Reserved};
+use crate::host::{Host, Iommu, Unmappable};
 use crate::libvirt::{self, Refusal};
 use crate::machine::{Family, Flavor, MachineType, NEWEST, Resolved, resolve};
 #[cfg(feature = "cli")]
@@ -21,9 +21,7 @@ use crate::mmio64::Mmio64;
 use crate::policy::{AliasPolicy, Policy};
 use crate::qemu::cpu::{AMD, HostCpu};
 use crate::qemu::layout::Layout;
-use crate::rules::{
-    self, machine_type_not_available, memory_device_in_reserved_range, not_modelled, ram_in_reserved_range,
-};
+use crate::rules::{self, machine_type_not_available, not_modelled};
 use crate::text::quoted;
 use crate::version::Version;
 
@@ -97,8 +95,8 @@ pub struct Facts {
     pub memory_devices: Vec<(&'static str, crate::address::GpaRange)>,
     /// The passthrough devices, those that a network hands out included.
     pub passthrough: Vec<Passthrough>,
-    /// The ranges in which the host maps nothing for this guest's devices.
-    pub unmappable: Vec<Reserved>,
+    /// What the host does not map for this guest's devices.
+    pub unmappable: Vec<Unmappable>,
     /// Where 64-bit BARs may be.
     #[cfg(feature = "cli")]
     pub mmio64: Option<Mmio64>,
@@ -275,11 +273,9 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
         let sentence = "depends on an IOMMU, and this host has none at work: a PCI device cannot be passed through";
         diagnosis.assumptions.push(sentence.to_owned());
     }
-    // Whatever it reserves, QEMU refuses what it refuses.
-    let by_range = |finding: &Finding| {
-        ram_in_reserved_range::RULE.found(finding) || memory_device_in_reserved_range::RULE.found(finding)
-    };
-    let refused = diagnosis.findings.iter().any(|finding| finding.severity == Severity::Error && !by_range(finding));
+    // Whatever it reserves, what QEMU refuses and what the IOMMU cannot address stay so.
+    let certain = |finding: &Finding| finding.severity == Severity::Error && !rules::is_in_reserved(finding);
+    let refused = diagnosis.findings.iter().any(certain);
     if !host.knows_reserved() && !refused {
         diagnosis.assumptions.push("depends on the ranges the host's IOMMU reserves, which are unknown".to_owned());
     }

@@ -108,7 +108,7 @@ impl FixSearch<'_> {
             found = clear.or(found);
         }
         let Some((changes, after)) = found.filter(|(_, after)| after.bar_troubles < before.bar_troubles) else {
-            let most = self.most_bits();
+            let most = self.most_bits(before);
             if stays_for_its_type(before) {
                 self.note(
                     "a larger <pcihole64> moves RAM, and BARs with it, with machine types of 7.1 and newer".to_owned(),
@@ -170,14 +170,15 @@ impl FixSearch<'_> {
     }
 
     /// The most phys-bits with which BARs stay in reach.
-    fn most_bits(&self) -> u32 {
+    fn most_bits(&self, before: &Diagnosis) -> u32 {
         let host = self.host.phys_bits.unwrap_or(USUAL_PHYS_BITS);
-        self.host.iommu_bits.map_or(host, |bits| bits.min(host))
+        let iommu = before.facts.unmappable.iter().find_map(|unmappable| unmappable.width());
+        iommu.map_or(host, |bits| bits.min(host))
     }
 
     /// The phys-bits to try, the best first: no more than that, and enough for the map.
     fn possible_bits(&self, before: &Diagnosis) -> Vec<u32> {
-        let most = self.most_bits();
+        let most = self.most_bits(before);
         let has = before.facts.phys_bits.unwrap_or(DEFAULT_PHYS_BITS);
         let needed = before.facts.phys_bits_needed.unwrap_or(DEFAULT_PHYS_BITS);
         let more = needed.max(has.saturating_add(1))..=most;

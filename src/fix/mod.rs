@@ -12,7 +12,7 @@ pub(crate) use bars::relieve;
 use draft::{Draft, Fixed};
 
 use crate::evaluate::Diagnosis;
-use crate::finding::Severity;
+use crate::finding::{Finding, Severity};
 use crate::guest::Subject;
 use crate::host::Host;
 use crate::machine::{self, Flavor, MachineType, Resolved};
@@ -389,7 +389,7 @@ impl<'a> FixSearch<'a> {
     /// guest's refuses.
     fn newer_machine(&mut self, before: &Diagnosis) -> Option<Fix> {
         let missing = before.findings.iter().any(|finding| machine_type_not_available::RULE.found(finding));
-        let collides = before.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f));
+        let collides = before.findings.iter().any(|f| f.severity == Severity::Error && rules::is_in_reserved(f));
         let stays = collides && before.facts.enforces_amd_1tb_hole == Some(false);
         let name = before.facts.machine.as_deref()?;
         let needed = missing || stays || refuses_memory(before) && self.takes_newer_type(name);
@@ -505,14 +505,17 @@ impl<'a> FixSearch<'a> {
                 "<hard_limit> limits what the guest takes of the host's memory, too: choose it yourself".to_owned(),
             );
         }
+        #[cfg(feature = "cli")]
+        self.advise_viommu(broken);
         if let Some(slots) = self.fewer_slots() {
             let has = broken.facts.slots;
             self.note(format!(
                 "with {slots} slots instead of {has} it would start; choose the number of slots yourself"
             ));
         }
+        self.advise_less_memory(broken);
         let moved = |diagnosis: &Diagnosis| {
-            !diagnosis.findings.iter().any(|f| f.severity == Severity::Error && rules::is_collision(f))
+            !diagnosis.findings.iter().any(|f| f.severity == Severity::Error && rules::is_in_reserved(f))
         };
         if moved(broken) {
             return;
@@ -522,6 +525,48 @@ impl<'a> FixSearch<'a> {
         {
             self.note(format!("{advice} QEMU would move the RAM; choose the CPU model yourself"));
         }
+    }
+
+    /// Says how a virtual IOMMU works with the guest's devices.
+    #[cfg(feature = "cli")]
+    fn advise_viommu(&mut self, broken: &Diagnosis) {
+        let has = |rule: &rules::Rule| {
+            broken.findings.iter().any(|finding| finding.severity == Severity::Error && rule.found(finding))
+        };
+        if has(&rules::viommu_not_prepared::RULE) {
+            self.note("set up an intel-iommu with caching mode, or a virtio-iommu, yourself".to_owned());
+        }
+        if has(&rules::viommu_above_iommu_width::RULE) {
+            self.note(
+                "give the intel-iommu as many address bits as the host's IOMMU has (aw-bits) yourself".to_owned(),
+            );
+        }
+    }
+
+    /// Says how much memory the IOMMU can address, where the guest has more.
+    fn advise_less_memory(&mut self, broken: &Diagnosis) {
+        let too_wide = |finding: &Finding| {
+            finding.severity == Severity::Error && rules::ram_above_iommu_width::RULE.found(finding)
+        };
+        let width = broken.facts.unmappable.iter().find_map(|unmappable| unmappable.width());
+        let (Some(bits), Some(layout)) = (width, &broken.facts.layout) else { return };
+        if !broken.findings.iter().any(too_wide) {
+            return;
+        }
+        if layout.relocated {
+            self.note(
+                "RAM that QEMU moves above 1 TiB is out of reach of this host's IOMMU; less <maxMemory>, fewer slots or a \
+                 smaller <pcihole64> may keep it below"
+                    .to_owned(),
+            );
+        }
+        let most = layout
+            .ram_below_4g
+            .size()
+            .zip(1_u64.checked_shl(bits))
+            .and_then(|(low, end)| end.checked_sub(crate::address::ABOVE_4G_START)?.checked_add(low));
+        let most = most.map(|most| format!(" (it reaches {} of RAM)", text::size(most))).unwrap_or_default();
+        self.note(format!("give the guest less memory, or a host whose IOMMU has more than {bits} bits{most}"));
     }
 
     /// The most slots with which the guest starts, where it does with fewer than it has.

@@ -10,6 +10,7 @@ mod networks;
 mod pci;
 mod profile;
 mod sources;
+mod unmappable;
 #[cfg(feature = "cli")]
 mod write;
 
@@ -23,6 +24,8 @@ pub use networks::{Networks, read_network};
 pub use pci::PciBar;
 pub use profile::{BUILTIN, Builtin, ProfileError, builtin};
 pub use sources::{Described, Fact, FactOrigin};
+pub(crate) use unmappable::{FIRST_KERNEL_TO_KNOW_WIDTHS, FIRST_KERNEL_TO_REFUSE_RESERVED};
+pub use unmappable::{Unmappable, Why};
 #[cfg(feature = "cli")]
 pub use write::ProfileLine;
 
@@ -49,9 +52,10 @@ pub struct Host {
     pub gb_pages: Option<bool>,
     /// What kind of IOMMU translates DMA.
     pub iommu: Option<Iommu>,
-    /// How many bits an IOVA may have, of the IOMMU that allows the fewest.
-    #[cfg(feature = "cli")]
+    /// How many bits an IOVA may have; of several IOMMUs, those of the widest.
     pub iommu_bits: Option<u32>,
+    /// The same of the IOMMU that one PCI function is behind, where that is another number.
+    pub iommu_bits_by_device: BTreeMap<String, u32>,
     /// Ranges that some IOMMU group reserves; sorted, without doubles.
     pub reserved: Vec<Reserved>,
     /// The ranges that the group of one PCI function reserves, by address (`0000:41:10.1`).
@@ -275,31 +279,6 @@ impl std::str::FromStr for ReservedKind {
     }
 }
 
-impl Host {
-    /// Whether it is known what the IOMMU reserves. One that is at work reserves at least the MSI window
-    /// (`drivers/iommu/amd/iommu.c`, `drivers/iommu/intel/iommu.c`); kernels before 4.11 do not tell.
-    pub fn knows_reserved(&self) -> bool {
-        !self.reserved.is_empty() || self.iommu == Some(Iommu::None)
-    }
-
-    /// The ranges in which VFIO maps nothing for `device`, a PCI address.
-    ///
-    /// Those of the device's own group where the host knows it; otherwise those of every group but the `direct` ones,
-    /// which belong to one device each. `direct-relaxable` ranges are mapped (`vfio_iommu_resv_exclude` in
-    /// `drivers/vfio/vfio_iommu_type1.c`).
-    pub fn unmappable_for(&self, device: &str) -> Vec<Reserved> {
-        match self.reserved_by_device.get(device) {
-            Some(own) => own.iter().filter(|r| r.kind != ReservedKind::DirectRelaxable).copied().collect(),
-            None => self.unmappable(),
-        }
-    }
-
-    /// The ranges in which VFIO maps nothing for a device that is not known.
-    pub fn unmappable(&self) -> Vec<Reserved> {
-        self.reserved.iter().filter(|r| matches!(r.kind, ReservedKind::Reserved | ReservedKind::Msi)).copied().collect()
-    }
-}
-
 /// The lines of one `reserved_regions` file: `0x000000fd00000000 0x000000ffffffffff reserved`, end inclusive.
 ///
 /// # Errors
@@ -335,21 +314,5 @@ mod tests {
         assert_eq!(regions.as_deref(), Ok(&expected[..]));
         assert!(parse_reserved_regions("0x2 0x1 msi").is_err());
         assert!(parse_reserved_regions("0x1 0x2 other").is_err());
-    }
-
-    #[test]
-    fn only_its_own_group_binds_a_known_device() {
-        let region = |start, kind| Reserved { range: GpaRange { start, end: start + 1 }, kind };
-        let host = Host {
-            reserved: vec![region(0, ReservedKind::Direct), region(8, ReservedKind::Reserved)],
-            reserved_by_device: [(
-                "0000:00:10.0".to_owned(),
-                vec![region(16, ReservedKind::Direct), region(32, ReservedKind::DirectRelaxable)],
-            )]
-            .into(),
-            ..Host::default()
-        };
-        assert_eq!(host.unmappable_for("0000:00:10.0"), [region(16, ReservedKind::Direct)]);
-        assert_eq!(host.unmappable_for("0000:00:11.0"), [region(8, ReservedKind::Reserved)]);
     }
 }

@@ -139,7 +139,6 @@ struct CpuTable {
 #[serde(deny_unknown_fields, default)]
 struct IommuTable {
     kind: Option<IommuKind>,
-    #[cfg(feature = "cli")]
     address_bits: Option<toml::Spanned<u32>>,
     reserved: Vec<RegionTable>,
     group: Vec<Group>,
@@ -150,6 +149,7 @@ struct IommuTable {
 struct Group {
     devices: Vec<String>,
     reserved: Vec<RegionTable>,
+    address_bits: Option<toml::Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -202,8 +202,8 @@ impl Host {
 }
 
 impl Profile {
-    /// Reads a host profile. Every key is optional, but for the path of an `[[emulator]]` and both keys of an
-    /// `[[iommu.group]]`.
+    /// Reads a host profile. Every key is optional, but for the path of an `[[emulator]]`, and devices and ranges of
+    /// an `[[iommu.group]]`.
     ///
     /// # Errors
     /// Not TOML, an unknown key, or a value that is none.
@@ -236,10 +236,14 @@ impl Profile {
             Ok(Emulator { path, version: version(number)?, machines, aliases, deprecated, ..Emulator::default() })
         };
         let mut reserved = regions(tables.iommu.reserved)?;
-        let mut reserved_by_device = BTreeMap::new();
+        let (mut reserved_by_device, mut iommu_bits_by_device) = (BTreeMap::new(), BTreeMap::new());
+        let bits = |bits| iommu_bits(bits).map_err(|(at, message)| wrong(at, message));
         for group in tables.iommu.group {
             let own = regions(group.reserved)?;
             reserved.extend(&own);
+            if let Some(bits) = bits(group.address_bits)? {
+                iommu_bits_by_device.extend(group.devices.iter().map(|device| (device.clone(), bits)));
+            }
             reserved_by_device.extend(group.devices.into_iter().map(|device| (device, own.clone())));
         }
         reserved.sort_unstable();
@@ -261,6 +265,8 @@ impl Profile {
                 IommuKind::Intel => Iommu::Intel,
                 IommuKind::None => Iommu::None,
             }),
+            iommu_bits: bits(tables.iommu.address_bits)?,
+            iommu_bits_by_device,
             reserved,
             reserved_by_device,
             kernel: version(tables.kernel.version)?,
@@ -270,8 +276,6 @@ impl Profile {
             name: tables.host.name,
             #[cfg(feature = "cli")]
             gb_pages: tables.cpu.gb_pages,
-            #[cfg(feature = "cli")]
-            iommu_bits: iommu_bits(tables.iommu.address_bits).map_err(|(at, message)| wrong(at, message))?,
             #[cfg(feature = "cli")]
             firmwares: tables.firmware.into_iter().map(firmware_file).collect(),
             #[cfg(feature = "cli")]
@@ -285,10 +289,8 @@ impl Profile {
 }
 
 /// What is wrong, and where.
-#[cfg(feature = "cli")]
 type Mistake = (usize, String);
 
-#[cfg(feature = "cli")]
 fn iommu_bits(bits: Option<toml::Spanned<u32>>) -> Result<Option<u32>, Mistake> {
     let Some(bits) = bits else { return Ok(None) };
     match *bits.get_ref() {
@@ -342,9 +344,9 @@ mod tests {
             assert!(Host::from_profile(profile.text).is_ok(), "{}", profile.name);
         }
         let epyc = builtin("amd-epyc").expect("built in");
-        assert!(epyc.unmappable().iter().any(|r| r.range == GpaRange::inclusive(0xfd_0000_0000, 0xff_ffff_ffff)));
+        assert!(epyc.reserved_for_any().iter().any(|r| r.range == GpaRange::inclusive(0xfd_0000_0000, 0xff_ffff_ffff)));
         let turin = builtin("amd-turin-ht-ignore").expect("built in");
-        assert!(turin.unmappable().iter().all(|r| r.kind == ReservedKind::Msi));
+        assert!(turin.reserved_for_any().iter().all(|r| r.kind == ReservedKind::Msi));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! A host as the text of a profile that people read, too: each fact with where it came from, and for each that is
 //! missing, what follows and how to get at it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::{Described, Emulator, Fact, FactOrigin, FirmwareFile, Host, Iommu, PciBar, Reserved};
+use super::{
+    Described, Emulator, FIRST_KERNEL_TO_REFUSE_RESERVED, Fact, FactOrigin, FirmwareFile, Host, Iommu, PciBar, Reserved,
+};
 use crate::address::AMD_HT_START;
 use crate::text;
 use crate::version::Version;
@@ -14,10 +16,6 @@ const COLUMNS: usize = 80;
 
 /// The column of comments beside a value.
 const NOTE_COLUMN: usize = 32;
-
-/// The first kernel whose VFIO refuses to map what is reserved (commit 9b77e5c79840,
-/// `drivers/vfio/vfio_iommu_type1.c`).
-const FIRST_REFUSING_KERNEL: Version = Version::new(5, 4);
 
 /// The first kernel that leaves the HyperTransport range out where the IOMMU can (commit 94a9921e2c25,
 /// `drivers/iommu/amd/iommu.c`).
@@ -86,6 +84,13 @@ impl Described {
         page.functions();
         page.lines
     }
+}
+
+/// Devices for which something else counts than for one that is not known.
+struct OwnGroup {
+    devices: Vec<String>,
+    reserved: Vec<Reserved>,
+    address_bits: Option<u32>,
 }
 
 struct ProfileText<'a> {
@@ -206,10 +211,11 @@ impl ProfileText<'_> {
         } else if self.host().iommu.is_some_and(|kind| kind != Iommu::None) {
             self.missing(Fact::Reserved, "What is reserved is missing:");
         }
+        self.groups();
     }
 
     fn reserved(&mut self) {
-        let everywhere = self.host().unmappable();
+        let everywhere = self.host().reserved_for_any();
         if let Some(source) = self.found(Fact::Reserved) {
             self.lines.push(ProfileLine::Blank);
             self.comment(&format!("Where VFIO maps no guest memory ({source}):"));
@@ -232,28 +238,48 @@ impl ProfileText<'_> {
                  the same."
             ));
         }
-        let others = self.groups_of_their_own(&everywhere);
+    }
+
+    fn groups(&mut self) {
+        let others = self.groups_of_their_own();
+        let ranges = others.iter().any(|group| group.reserved != self.host().reserved_for_any());
         if !others.is_empty() {
             self.lines.push(ProfileLine::Blank);
-            self.comment("The IOMMU groups of these devices reserve something else; only that counts for them:");
+            self.comment(match ranges {
+                true => "The IOMMU groups of these devices reserve something else; only that counts for them:",
+                false => "The IOMMU that these devices are behind has other address bits; only those count for them:",
+            });
         }
-        for (regions, devices) in others {
+        for group in others {
             self.table("[[iommu.group]]", None);
-            self.list("devices", devices.iter().map(|device| string(device)));
-            self.list("reserved", regions.iter().map(|region| inline(*region)));
+            self.list("devices", group.devices.iter().map(|device| string(device)));
+            self.list("reserved", group.reserved.iter().map(|region| inline(*region)));
+            if let Some(bits) = group.address_bits {
+                self.entry("address_bits", bits.to_string(), None);
+            }
         }
     }
 
-    /// The devices for which other ranges count than for one that is not known, by these ranges.
-    fn groups_of_their_own(&self, everywhere: &[Reserved]) -> Vec<(Vec<Reserved>, Vec<String>)> {
+    /// The devices for which something else counts than for one that is not known, by these ranges and address bits.
+    fn groups_of_their_own(&self) -> Vec<OwnGroup> {
         let host = self.host();
-        let mut groups: BTreeMap<&[Reserved], Vec<String>> = BTreeMap::new();
-        for (device, regions) in &host.reserved_by_device {
-            if host.unmappable_for(device) != everywhere {
-                groups.entry(regions).or_default().push(device.clone());
+        let everywhere = host.reserved_for_any();
+        let mut groups: BTreeMap<(&[Reserved], Option<u32>), Vec<String>> = BTreeMap::new();
+        let devices: BTreeSet<&String> =
+            host.reserved_by_device.keys().chain(host.iommu_bits_by_device.keys()).collect();
+        for device in devices {
+            let bits = host.iommu_bits_by_device.get(device).copied();
+            if bits.is_some() || host.reserved_for(device) != everywhere {
+                let regions = host.reserved_by_device.get(device).unwrap_or(&everywhere);
+                groups.entry((regions, bits)).or_default().push(device.clone());
             }
         }
-        groups.into_iter().map(|(regions, devices)| (regions.to_vec(), devices)).collect()
+        let own = |((reserved, address_bits), devices): ((&[Reserved], _), _)| OwnGroup {
+            devices,
+            reserved: reserved.to_vec(),
+            address_bits,
+        };
+        groups.into_iter().map(own).collect()
     }
 
     fn kernel(&mut self) {
@@ -265,8 +291,8 @@ impl ProfileText<'_> {
         self.entry("version", string(&version.to_string()), self.found(Fact::Kernel));
         let host = self.host();
         let amd = host.iommu == Some(Iommu::Amd);
-        let reserves_ht = host.unmappable().iter().any(covers_ht);
-        if version < FIRST_REFUSING_KERNEL {
+        let reserves_ht = host.reserved_for_any().iter().any(covers_ht);
+        if version < FIRST_KERNEL_TO_REFUSE_RESERVED {
             self.comment(
                 "Older than 5.4: VFIO maps guest memory even where it is reserved, unless the distribution has taken the \
                  check over. The guest then starts, and DMA to what lies there fails while it runs.",
@@ -570,12 +596,19 @@ mod tests {
             reserved_by_device: BTreeMap::new(),
             ..amd.clone()
         };
+        let two_widths = Host {
+            iommu_bits: Some(48),
+            iommu_bits_by_device: [("0000:00:02.0".to_owned(), 39), ("0000:42:00.0".to_owned(), 46)].into(),
+            reserved_by_device: [("0000:42:00.0".to_owned(), vec![of(0x1000, 0x1fff, ReservedKind::Direct)])].into(),
+            reserved: vec![of(0x1000, 0x1fff, ReservedKind::Direct), MSI],
+            ..intel.clone()
+        };
         let mute = Host { reserved: Vec::new(), reserved_by_device: BTreeMap::new(), ..amd.clone() };
         let none = Host { iommu: Some(Iommu::None), kvm: Some(false), ..mute.clone() };
         let default = emulator("/usr/bin/qemu-system-x86_64");
         let other = emulator("/opt/\"qemu\\ 11\"/bin/qemu\t\u{7f}\u{feff}#");
         let mut all = Vec::new();
-        for host in [amd, turin, intel, mute, none, Host::default()] {
+        for host in [amd, turin, intel, two_widths, mute, none, Host::default()] {
             let kept = |qemu, emulators| Profile { host: host.clone(), qemu, emulators };
             all.push(kept(None, Vec::new()));
             all.push(kept(Some(default.clone()), Vec::new()));
@@ -619,7 +652,7 @@ mod tests {
                     let without = |host: &Host| Host { reserved_by_device: by_device.clone(), ..host.clone() };
                     assert_eq!(without(&before), without(&after), "{path:?}\n{text}");
                     for device in before.reserved_by_device.keys().map(String::as_str).chain(["0000:ff:00.0"]) {
-                        assert_eq!(before.unmappable_for(device), after.unmappable_for(device), "{device:?}\n{text}");
+                        assert_eq!(before.unmappable([device]), after.unmappable([device]), "{device:?}\n{text}");
                     }
                 }
             }

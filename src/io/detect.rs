@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::capability_cache::{self, CachedQemu};
 use super::file::read_word;
-use super::networks;
 #[cfg(feature = "cli")]
-use super::{firmware, iommu_width, pci};
+use super::{firmware, pci};
+use super::{iommu_width, networks};
 use crate::command_line::Passthrough;
 use crate::domain::Domain;
 #[cfg(feature = "cli")]
@@ -26,6 +26,9 @@ const IOMMU_GROUPS: &str = "sys/kernel/iommu_groups";
 
 /// Where IOMMU drivers register (`Documentation/ABI/testing/sysfs-class-iommu`).
 const IOMMU_CLASS: &str = "sys/class/iommu";
+
+/// Where the kernel shows PCI functions (`Documentation/ABI/testing/sysfs-bus-pci`).
+const PCI_DEVICES: &str = "sys/bus/pci/devices";
 
 /// What `uname -r` prints.
 const OSRELEASE: &str = "proc/sys/kernel/osrelease";
@@ -121,10 +124,10 @@ fn cli_facts(root: &Path, host: &mut Host, origins: &mut BTreeMap<Fact, FactOrig
     origins.insert(Fact::Name, found_at(HOSTNAME, host.name.is_some()));
     host.gb_pages = gb_pages();
     origins.insert(Fact::GbPages, cpu_origin(host.gb_pages.is_some(), "CPUID leaf 0x80000001"));
+    let units = intel_units(root);
     let class = root.join(IOMMU_CLASS);
-    let mut units: Vec<String> = drivers(&class).filter(|name| name.starts_with("dmar")).collect();
-    units.sort_unstable();
-    host.iommu_bits = if host.iommu == Some(Iommu::Intel) { iommu_width::intel(&class, &units) } else { None };
+    host.iommu_bits = iommu_width::widest(&class, &units);
+    host.iommu_bits_by_device = iommu_width::narrower(&class, &units);
     let units = if units.len() == 1 { format!("{}/intel-iommu", units[0]) } else { "dmar*/intel-iommu".to_owned() };
     origins.insert(
         Fact::IommuBits,
@@ -217,9 +220,8 @@ fn cache_trouble(caches: &io::Result<Vec<(PathBuf, CachedQemu)>>) -> FactOrigin 
 pub fn host_for_domain(root: &Path, domain: &Domain) -> Host {
     let mut host = cpu_and_iommu(root);
     let device = |passthrough: &Passthrough| {
-        let regions = root.join("sys/bus/pci/devices").join(&passthrough.device).join("iommu_group/reserved_regions");
-        let is_address = !passthrough.device.is_empty() && !passthrough.device.contains('/');
-        let text = is_address.then(|| read_word(&regions)).flatten()?;
+        let function = root.join(PCI_DEVICES).join(address(passthrough)?);
+        let text = read_word(&function.join("iommu_group/reserved_regions"))?;
         Some((passthrough.device.clone(), parse_reserved_regions(&text).ok()?))
     };
     let devices = libvirt::passthrough(domain);
@@ -234,12 +236,32 @@ pub fn host_for_domain(root: &Path, domain: &Domain) -> Host {
             (groups.reserved, groups.by_device)
         }
     };
+    let width = |passthrough: &Passthrough| {
+        let bits = iommu_width::of_function(&root.join(PCI_DEVICES).join(address(passthrough)?))?;
+        Some((passthrough.device.clone(), bits))
+    };
+    host.iommu_bits_by_device = devices.iter().filter_map(width).collect();
+    if devices.is_empty() || devices.iter().any(|device| !host.iommu_bits_by_device.contains_key(&device.device)) {
+        host.iommu_bits = iommu_width::widest(&root.join(IOMMU_CLASS), &intel_units(root));
+    }
     let emulator = domain.emulator.as_ref().map(|emulator| emulator.value.as_str());
     let cache = root.join(CAPABILITY_CACHE);
     if let Some(qemu) = emulators(emulator).find_map(|path| capability_cache::read_one(&cache, path)) {
         qemu.describe(&mut host);
     }
     host
+}
+
+/// What the folder of a device in sysfs may be called; `None` of a vDPA device, which has a path.
+fn address(passthrough: &Passthrough) -> Option<&str> {
+    Some(passthrough.device.as_str()).filter(|device| !device.is_empty() && !device.contains('/'))
+}
+
+/// The units of VT-d, sorted.
+fn intel_units(root: &Path) -> Vec<String> {
+    let mut units: Vec<String> = drivers(&root.join(IOMMU_CLASS)).filter(|name| name.starts_with("dmar")).collect();
+    units.sort_unstable();
+    units
 }
 
 /// Where the QEMU of a domain with this `<emulator>` may be.
@@ -348,6 +370,7 @@ fn groups(root: &Path) -> Groups {
 mod tests {
     use super::*;
     use crate::domain;
+    use crate::host::Unmappable;
     use crate::xml::Document;
 
     const HT: &str = "0x00000000fee00000 0x00000000feefffff msi\n0x000000fd00000000 0x000000ffffffffff reserved\n";
@@ -384,11 +407,42 @@ mod tests {
         let detected = detect(&root).profile;
         assert_eq!(detected.host.iommu, Some(Iommu::Amd));
         let host = detected.host_for(None);
-        assert_eq!((host.reserved.len(), host.unmappable_for("0000:42:00.0").len()), (2, 1));
-        assert_eq!(host_for_domain(&root, &with_hostdev("0x41")).unmappable_for("0000:41:10.1").len(), 2);
+        assert_eq!((host.reserved.len(), host.unmappable(["0000:42:00.0"]).len()), (2, 1));
+        assert_eq!(host_for_domain(&root, &with_hostdev("0x41")).unmappable(["0000:41:10.1"]).len(), 2);
         assert_eq!(host_for_domain(&root, &with_hostdev("0x42")).reserved.len(), 1);
         // A device that is not there: every group counts.
         assert_eq!(host_for_domain(&root, &with_hostdev("0x43")).reserved.len(), 2);
+        std::fs::remove_dir_all(root).expect("removed");
+    }
+
+    /// What the hook knows of a host with two units of VT-d, of which one is narrower.
+    #[test]
+    fn the_devices_own_unit_is_what_counts() {
+        let root = std::env::temp_dir().join(format!("iova-preflight-units-{}", std::process::id()));
+        for (unit, cap, device) in
+            [("dmar0", "1c0000c40660462\n", "0000:41:10.1"), ("dmar1", "8d2078c106f0466\n", "0000:42:00.0")]
+        {
+            let class = root.join(IOMMU_CLASS).join(unit);
+            std::fs::create_dir_all(class.join("devices").join(device)).expect("folders");
+            std::fs::create_dir_all(class.join("intel-iommu")).expect("folders");
+            std::fs::write(class.join("intel-iommu/cap"), cap).expect("a register");
+            let pci = root.join(PCI_DEVICES).join(device);
+            std::fs::create_dir_all(&pci).expect("folders");
+            std::os::unix::fs::symlink(&class, pci.join("iommu")).expect("a link");
+        }
+        let width = |host: &Host, device: &str| host.unmappable([device]).into_iter().find_map(Unmappable::width);
+        for (bus, device, bits) in [("0x41", "0000:41:10.1", 39), ("0x42", "0000:42:00.0", 48)] {
+            assert_eq!(width(&host_for_domain(&root, &with_hostdev(bus)), device), Some(bits), "{device}");
+        }
+        // A device that is not there: what the widest unit does not translate, none does.
+        assert_eq!(width(&host_for_domain(&root, &with_hostdev("0x43")), "0000:43:00.0"), Some(48));
+        let none = domain::read(&Document::parse(b"<domain type='kvm'/>").expect("well-formed")).expect("a domain");
+        assert_eq!(host_for_domain(&root, &none).iommu_bits, Some(48));
+        #[cfg(feature = "cli")]
+        {
+            let host = detect(&root).profile.host;
+            assert_eq!((width(&host, "0000:41:10.1"), width(&host, "0000:42:00.0")), (Some(39), Some(48)));
+        }
         std::fs::remove_dir_all(root).expect("removed");
     }
 }

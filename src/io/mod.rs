@@ -7,7 +7,6 @@ pub mod detect;
 pub mod file;
 #[cfg(feature = "cli")]
 pub mod firmware;
-#[cfg(feature = "cli")]
 mod iommu_width;
 pub mod networks;
 #[cfg(feature = "cli")]

@@ -232,7 +232,7 @@ pub static ANSWERS: &[Answer] = &[
             ),
             WIDTH,
         ],
-        rule: None,
+        rule: Some("ram-above-iommu-width"),
     },
     Answer {
         cause: Cause::BarAboveIommuWidth,
@@ -269,7 +269,7 @@ pub static ANSWERS: &[Answer] = &[
                   memory or of a BAR; QEMU's own message says which.",
         is_not: &["the HyperTransport range of AMD hosts: this message comes from Intel's driver", NOT_MEMLOCK],
         fix: &[Text("Claim no more bits than the IOMMU has (libvirt 9.3), or give the guest less memory:"), LESS_BITS],
-        rule: None,
+        rule: Some("ram-above-iommu-width"),
     },
     Answer {
         cause: Cause::ViommuAboveIommuWidth,
@@ -283,7 +283,7 @@ pub static ANSWERS: &[Answer] = &[
             Text("Set the virtual IOMMU to what the message says of the host:"),
             Xml("<iommu model='intel'>\n  <driver caching_mode='on' aw_bits='39'/>\n</iommu>"),
         ],
-        rule: None,
+        rule: Some("viommu-above-iommu-width"),
     },
     Answer {
         cause: Cause::RamOutsideVdpaRange,
@@ -885,7 +885,7 @@ pub static ANSWERS: &[Answer] = &[
     Answer {
         cause: Cause::ViommuNotPrepared,
         id: "viommu-not-prepared",
-        ours: false,
+        ours: true,
         headline: "the guest's virtual IOMMU does not work with passthrough devices as it is set up",
         because: "intel-iommu has to tell QEMU of every mapping (caching mode); amd-iommu of older QEMUs cannot.",
         is_not: &["the IOMMU of the host"],
@@ -893,7 +893,7 @@ pub static ANSWERS: &[Answer] = &[
             Text("For intel-iommu; otherwise use it or virtio-iommu:"),
             Xml("<iommu model='intel'>\n  <driver intremap='on' caching_mode='on'/>\n</iommu>"),
         ],
-        rule: None,
+        rule: Some("viommu-not-prepared"),
     },
     Answer {
         cause: Cause::HostOutOfMemory,

@@ -96,6 +96,9 @@ struct IommuFacts {
     kind: Known<&'static str>,
     /// How many bits an IOVA may have.
     address_bits: Known<u32>,
+    /// The same of the devices that are behind a narrower unit.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    address_bits_of_devices: BTreeMap<String, u32>,
     reserved: Known<Vec<ReservedReport>>,
     /// What the group of each device reserves.
     devices: BTreeMap<String, Vec<ReservedReport>>,
@@ -151,6 +154,7 @@ impl HostFacts {
             iommu: IommuFacts {
                 kind: known(described, Fact::Iommu, host.iommu.map(Iommu::name)),
                 address_bits: known(described, Fact::IommuBits, host.iommu_bits),
+                address_bits_of_devices: host.iommu_bits_by_device.clone(),
                 reserved: known(described, Fact::Reserved, host.knows_reserved().then(|| regions(&host.reserved))),
                 devices: host.reserved_by_device.iter().map(|(device, own)| (device.clone(), regions(own))).collect(),
             },

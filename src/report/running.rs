@@ -6,16 +6,11 @@ use schemars::JsonSchema;
 
 use crate::command_line::PassthroughKind;
 use crate::finding::Severity;
-use crate::host::Host;
+use crate::host::{FIRST_KERNEL_TO_REFUSE_RESERVED, Host};
 use crate::process::{Lockable, OpenDevice, QemuProcess};
 use crate::rules;
 use crate::text;
 use crate::verdict::Evaluation;
-use crate::version::Version;
-
-/// The first kernel whose VFIO refuses to map what the IOMMU reserves, instead of a mapping without effect
-/// (`vfio_iommu_iova_dma_valid` in Linux `drivers/vfio/vfio_iommu_type1.c`).
-const FIRST_REFUSING_KERNEL: Version = Version::new(5, 4);
 
 /// A guest's process.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -94,7 +89,7 @@ fn notes(process: &QemuProcess, evaluation: &Evaluation, host: &Host) -> Vec<Str
     let errors = || evaluation.findings.iter().filter(|finding| finding.severity == Severity::Error);
     if !open.is_empty() && errors().any(rules::is_collision) {
         notes.push(match host.kernel {
-            Some(kernel) if kernel < FIRST_REFUSING_KERNEL => format!(
+            Some(kernel) if kernel < FIRST_KERNEL_TO_REFUSE_RESERVED => format!(
                 "Linux {kernel} maps what the IOMMU reserves without effect (5.4 is the first that refuses): DMA to that \
                  part of the guest's memory is lost without a message, now"
             ),
@@ -124,6 +119,7 @@ mod tests {
     use crate::host::builtin;
     use crate::policy::Policy;
     use crate::verdict::{Verdict, evaluate};
+    use crate::version::Version;
 
     /// A guest with RAM in the reserved range that has this device open, on this kernel and with this limit.
     fn report(kernel: Option<Version>, lockable: Lockable, device: Option<&str>) -> (Verdict, ProcessReport) {

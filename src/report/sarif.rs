@@ -3,6 +3,8 @@
 
 use serde::Serialize;
 
+use crate::advice::{advise, place as place_of_change};
+use crate::domain::Owner;
 use crate::explain;
 use crate::finding::{Finding, Label, Severity};
 use crate::fix::Fix;
@@ -185,8 +187,9 @@ pub struct LogBuilder {
 }
 
 impl LogBuilder {
-    /// Adds a guest that was evaluated; `source` is the path of what it was read from.
-    pub fn guest(&mut self, source: &str, guest: GuestSource<'_>, evaluation: &Evaluation) {
+    /// Adds a guest that was evaluated; `source` is the path of what it was read from, `words` whose words its fix is told
+    /// in, if not in libvirt's.
+    pub fn guest(&mut self, source: &str, guest: GuestSource<'_>, evaluation: &Evaluation, words: Option<Owner>) {
         let places = Places::of(guest.text());
         let whole_fix = evaluation.any_fix().map(|fix| sarif_fix(source, guest, &places, fix));
         for (index, finding) in evaluation.findings.iter().enumerate() {
@@ -198,7 +201,7 @@ impl LogBuilder {
                 rule_id: finding.rule,
                 rule_index: rule_index(finding.rule),
                 level: finding.severity,
-                message: said_of(finding, evaluation),
+                message: said_of(finding, guest, evaluation, words),
                 locations: [labelled(source, &places, &finding.primary)],
                 related_locations: finding.related.iter().map(|label| labelled(source, &places, label)).collect(),
                 partial_fingerprints: Some(Fingerprints { guest_rule }),
@@ -335,14 +338,22 @@ fn is_fixed(finding: &Finding, evaluation: &Evaluation) -> bool {
 }
 
 /// What is wrong, why, and what helps: services show no more than this text beside the line.
-fn said_of(finding: &Finding, evaluation: &Evaluation) -> Message {
+fn said_of(finding: &Finding, guest: GuestSource<'_>, evaluation: &Evaluation, words: Option<Owner>) -> Message {
     let mut text = finding.message();
     if is_fixed(finding, evaluation) {
         if let Some(fix) = evaluation.any_fix() {
             text += &format!("\nFix: {}", changes(fix));
+            if let Some(owner) = words {
+                let advice = advise(owner, guest.subject(), fix);
+                advice.steps.iter().for_each(|step| text += &format!("\n{}: {step}", owner.title()));
+                advice.later.iter().for_each(|step| text += &format!("\nNew guests: {step}"));
+            }
         }
         if evaluation.fix.is_none() {
             evaluation.tried.iter().for_each(|tried| text += &format!("\nTried: {tried}"));
+        }
+        if let (Some(owner), None) = (words, evaluation.any_fix()) {
+            text += &format!("\n{}", place_of_change(owner));
         }
     }
     message(text)

@@ -2,7 +2,7 @@
 
 use super::bars::{self, Hit};
 use super::page::*;
-use super::{Refuser, Rule};
+use super::{Refuser, Rule, collision};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::mmio64::{Mmio64, Possible};
@@ -18,16 +18,16 @@ pub(crate) const RULE: Rule = Rule {
 
 /// The BARs above it.
 pub(super) fn hits(guest: &Guest<'_>, mmio64: &Mmio64, possible: &Possible) -> Vec<Hit> {
-    match guest.setting.host.iommu_bits {
+    match guest.iommu_bits() {
         Some(bits) => bars::above(mmio64, possible, bits),
         _ => Vec::new(),
     }
 }
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    let (Some(mmio64), Some(bits)) = (&guest.mmio64, guest.setting.host.iommu_bits) else { return };
+    let (Some(mmio64), Some(bits)) = (&guest.mmio64, guest.iommu_bits()) else { return };
     let Some(trouble) = bars::trouble(mmio64, |possible| hits(guest, mmio64, possible)) else { return };
-    let what = format!("above the {bits} bits that the host's IOMMU can address");
+    let what = collision::above_width(bits);
     let title = trouble.title(&format!("lies {what}"), &format!("lie {what}"), &format!("may lie {what}"));
     let cause = format!(
         "VFIO does not map it for DMA, so that other devices do not reach it (peer-to-peer); {}",

@@ -21,7 +21,7 @@ pub(crate) const RULE: Rule = Rule {
 
 /// The BARs in any such range.
 pub(super) fn hits(guest: &Guest<'_>, mmio64: &Mmio64, possible: &Possible) -> Vec<Hit> {
-    guest.unmappable.iter().flat_map(|reserved| inside(mmio64, possible, *reserved)).collect()
+    guest.reserved().flat_map(|reserved| inside(mmio64, possible, reserved)).collect()
 }
 
 fn inside(mmio64: &Mmio64, possible: &Possible, reserved: Reserved) -> Vec<Hit> {
@@ -32,9 +32,9 @@ fn inside(mmio64: &Mmio64, possible: &Possible, reserved: Reserved) -> Vec<Hit> 
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(mmio64) = &guest.mmio64 else { return };
-    for reserved in &guest.unmappable {
-        if let Some(trouble) = bars::trouble(mmio64, |possible| inside(mmio64, possible, *reserved)) {
-            let range = collision::reserved_name(*reserved);
+    for reserved in guest.reserved() {
+        if let Some(trouble) = bars::trouble(mmio64, |possible| inside(mmio64, possible, reserved)) {
+            let range = collision::reserved_name(reserved);
             let title =
                 trouble.title(&format!("lies in {range}"), &format!("lie in {range}"), &format!("may lie in {range}"));
             let cause = format!(
@@ -59,7 +59,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         });
         if let (Some(device), Some((common, room))) = (device, reach.min_by_key(|&(_, room)| room)) {
             let title =
-                format!("BARs of more than {} in all reach {}", text::size(room), collision::reserved_name(*reserved));
+                format!("BARs of more than {} in all reach {}", text::size(room), collision::reserved_name(reserved));
             let cause = "BAR sizes are unknown; run it on the host or with a host profile that has them";
             let finding = Finding::new(RULE.id, Severity::Note, title, device.origin.span(), "its BARs are unknown");
             findings.push(finding.because(cause).about(common));

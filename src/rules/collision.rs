@@ -1,10 +1,10 @@
-//! What the rules about reserved ranges have in common.
+//! What the rules about memory that the host does not map for DMA have in common.
 
 use crate::address::{AMD_HT_START, GpaRange};
 use crate::command_line::PassthroughKind;
 use crate::finding::{Finding, Severity};
 use crate::guest::{Exposure, Guest};
-use crate::host::Reserved;
+use crate::host::{FIRST_KERNEL_TO_KNOW_WIDTHS, FIRST_KERNEL_TO_REFUSE_RESERVED, Reserved, Unmappable, Why};
 use crate::machine::Flavor;
 use crate::qemu::layout::FIRST_RELOCATING_QEMU;
 use crate::text::{self, quoted};
@@ -18,57 +18,152 @@ pub(super) fn reserved_name(reserved: Reserved) -> String {
     }
 }
 
+/// Where something lies that the host does not map, as in "it lies …".
+pub(super) fn place(unmappable: Unmappable) -> String {
+    match (unmappable.reserved(), unmappable.width()) {
+        (Some(reserved), _) => format!("in {}", reserved_name(reserved)),
+        (None, bits) => above_width(bits.unwrap_or_default()),
+    }
+}
+
+/// Names what lies above the address bits of the host's IOMMU.
+pub(super) fn above_width(bits: u32) -> String {
+    format!("above the {bits} bits that the host's IOMMU can address")
+}
+
 /// How bad it is that DMA cannot reach a part of the guest's memory.
 pub(super) fn severity(guest: &Guest<'_>) -> Severity {
     match guest.exposure {
+        Exposure::Present | Exposure::Assumed if guest.hides_memory => Severity::Warning,
         Exposure::Present | Exposure::Assumed => Severity::Error,
         Exposure::None | Exposure::MediatedOnly => Severity::Warning,
     }
 }
 
 /// What comes of it.
-fn consequence(guest: &Guest<'_>) -> String {
+fn consequence(guest: &Guest<'_>, unmappable: Unmappable) -> String {
+    let kernel = guest.setting.host.kernel;
     let devices = &guest.passthrough;
+    // It came with Linux 5.7.
     let vdpa = !devices.is_empty() && devices.iter().all(|device| device.kind == PassthroughKind::VhostVdpa);
+    let lost = kernel.filter(|_| !vdpa && is_lost(guest, unmappable)).map(|kernel| {
+        format!(
+            "Linux {kernel} maps it without effect: the guest starts, and DMA to it is lost without a message (5.4 refuses \
+             such a mapping, -22)"
+        )
+    });
+    let error = match unmappable.why {
+        Why::Width(_) if kernel.is_some_and(|kernel| kernel < FIRST_KERNEL_TO_KNOW_WIDTHS) => "-14, Bad address",
+        _ => "-22, Invalid argument",
+    };
     let who = if vdpa { "vhost-vdpa" } else { "VFIO" };
     match guest.exposure {
-        Exposure::Present => format!("{who} refuses to map it (-22, Invalid argument)"),
+        // Measured with QEMU 7.2, 10.0 and 11.1, which start then.
+        Exposure::Present | Exposure::Assumed if guest.hides_memory => {
+            "boot-bypass=off keeps it from being mapped at start; a guest that lets devices past its virtual IOMMU is aborted"
+                .to_owned()
+        }
+        Exposure::Present => lost.unwrap_or_else(|| format!("{who} refuses to map it ({error})")),
         Exposure::Assumed => {
             let own = guest.domain.is_some_and(|domain| domain.overrides.assume_passthrough == Some(true));
             let says = if own { "its <metadata>" } else { "the policy" };
-            format!(
-                "{who} would refuse to map it (-22, Invalid argument) for the passthrough device that {says} assumes"
-            )
+            match lost {
+                Some(lost) => format!("{lost}, for the passthrough device that {says} assumes"),
+                None => {
+                    format!("{who} would refuse to map it ({error}) for the passthrough device that {says} assumes")
+                }
+            }
         }
-        Exposure::MediatedOnly => "mediated devices are unaffected; attaching a PCI device later will fail".to_owned(),
+        Exposure::MediatedOnly => match lost {
+            Some(_) => "mediated devices are unaffected; DMA of a PCI device attached later will be lost".to_owned(),
+            None => "mediated devices are unaffected; attaching a PCI device later will fail".to_owned(),
+        },
         Exposure::None => "nothing fails until a passthrough device is attached".to_owned(),
     }
 }
 
-/// A collision of `what` with a reserved range, with its cause and the places that have to do with it.
+/// Whether the kernel is known to map what the IOMMU reserves, so that DMA to it gets lost instead of refused. What an IOMMU
+/// cannot address, its driver has always refused.
+fn is_lost(guest: &Guest<'_>, unmappable: Unmappable) -> bool {
+    let old = guest.setting.host.kernel.is_some_and(|kernel| kernel < FIRST_KERNEL_TO_REFUSE_RESERVED);
+    old && unmappable.reserved().is_some()
+}
+
+/// A collision of `what` with something that the host does not map, with its cause and the places that have to do with it.
 pub(super) fn finding(
     guest: &Guest<'_>,
     rule: &'static str,
     what: &str,
-    (common, reserved): (GpaRange, Reserved),
+    (common, unmappable): (GpaRange, Unmappable),
     span: crate::xml::Span,
     label: String,
 ) -> Finding {
     let amount = common.size().map_or_else(|| "all".to_owned(), text::size);
-    let title = format!("{amount} of {what} lies in {}", reserved_name(reserved));
-    let cause = match cause(guest) {
-        Some(cause) => format!("{}; {cause}", consequence(guest)),
-        None => consequence(guest),
+    let title = format!("{amount} of {what} lies {}", place(unmappable));
+    let consequence = consequence(guest, unmappable);
+    let cause = match cause(guest, unmappable) {
+        Some(cause) => format!("{consequence}; {cause}"),
+        None => consequence,
     };
     let finding = Finding::new(rule, severity(guest), title, span, label).because(cause).about(common);
-    labelled(guest, finding)
+    labelled(guest, unmappable, finding)
 }
 
-/// Why QEMU left the memory where it collides; `None` where it is no matter of the HyperTransport range.
-pub(super) fn cause(guest: &Guest<'_>) -> Option<String> {
-    let layout = guest.layout()?;
-    if layout.relocated {
+/// That memory which is hot-plugged later can land where the host does not map it; `None` where there is no room for any.
+pub(super) fn in_window(
+    guest: &Guest<'_>,
+    rule: &'static str,
+    window: GpaRange,
+    (common, unmappable): (GpaRange, Unmappable),
+) -> Option<Finding> {
+    let plugged = guest.plugged.as_deref().unwrap_or_default();
+    if is_covered(common, plugged.iter().map(|device| device.range)) {
         return None;
+    }
+    let then = match is_lost(guest, unmappable) {
+        true => "DMA to memory hot-plugged into it is lost without a message",
+        false => "memory hot-plugged into it aborts the running guest",
+    };
+    let consequence = match guest.exposure {
+        Exposure::Present | Exposure::Assumed => then.to_owned(),
+        Exposure::None | Exposure::MediatedOnly => format!("once a passthrough device is attached, {then}"),
+    };
+    let reaches = match unmappable.reserved() {
+        Some(reserved) => format!("into {}", reserved_name(reserved)),
+        None => place(unmappable),
+    };
+    let title = format!("the window for memory hot-plug reaches {reaches}");
+    let cause = cause(guest, unmappable).map_or(consequence.clone(), |cause| format!("{consequence}; {cause}"));
+    let span = guest.maxmem_span().unwrap_or(guest.whole());
+    let label = format!("the window takes up {}, a GiB for each slot included", text::range(window));
+    let finding = Finding::new(rule, Severity::Warning, title, span, label).because(cause).about(common);
+    Some(labelled(guest, unmappable, finding))
+}
+
+/// Whether plugged devices take up all of `range`, so that nothing more can land there.
+fn is_covered(range: GpaRange, plugged: impl Iterator<Item = GpaRange>) -> bool {
+    let mut ranges: Vec<GpaRange> = plugged.collect();
+    ranges.sort_unstable();
+    let mut free_from = range.start;
+    for taken in ranges {
+        if taken.start > free_from {
+            break;
+        }
+        if taken.end >= range.end {
+            return true;
+        }
+        free_from = free_from.max(taken.end.saturating_add(1));
+    }
+    false
+}
+
+/// Why the memory is where it collides; `None` where QEMU had no choice.
+pub(super) fn cause(guest: &Guest<'_>, unmappable: Unmappable) -> Option<String> {
+    let layout = guest.layout()?;
+    match (unmappable.why, layout.relocated) {
+        (Why::Width(_), true) => return Some("QEMU has moved RAM above 1 TiB".to_owned()),
+        (Why::Width(_), false) | (Why::Reserved(_), true) => return None,
+        (Why::Reserved(_), false) => {}
     }
     let (machine, cpu) = (guest.setting.machine, guest.cpu()?);
     // A version that is only assumed is no cause.
@@ -91,9 +186,11 @@ pub(super) fn cause(guest: &Guest<'_>) -> Option<String> {
 }
 
 /// Points at what the cause is, and at the device that makes it fail.
-pub(super) fn labelled(guest: &Guest<'_>, mut finding: Finding) -> Finding {
+pub(super) fn labelled(guest: &Guest<'_>, unmappable: Unmappable, mut finding: Finding) -> Finding {
     let machine = guest.setting.machine;
-    if !machine.enforces_amd_1tb_hole {
+    if unmappable.reserved().is_none() {
+        // Whether QEMU moves RAM is no matter of it.
+    } else if !machine.enforces_amd_1tb_hole {
         if let Some(kind) = guest.line.machine.kind.as_ref().filter(|kind| kind.origin.span() != guest.whole()) {
             finding = finding.with_label(kind.origin.span(), "does not move RAM above 1 TiB");
         }
@@ -108,4 +205,19 @@ pub(super) fn labelled(guest: &Guest<'_>, mut finding: Finding) -> Finding {
         finding = finding.with_label(device.origin.span(), "needs DMA to all of the guest's memory");
     }
     finding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_gapless_row_of_devices_covers() {
+        let range = GpaRange::inclusive(10, 29);
+        let r = GpaRange::inclusive;
+        assert!(is_covered(range, [r(20, 40), r(0, 19)].into_iter()));
+        assert!(!is_covered(range, [r(21, 40), r(0, 19)].into_iter()));
+        assert!(!is_covered(range, [r(0, 28)].into_iter()));
+        assert!(!is_covered(range, std::iter::empty()));
+    }
 }

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "cli")]
 use super::page::*;
-use super::{Refuser, Rule};
+use super::{Refuser, Rule, collision};
 use crate::domain::Unseen;
 use crate::finding::{Finding, Severity};
 use crate::guest::{Exposure, Guest};
@@ -25,14 +25,17 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     }
     let plugged = guest.plugged.iter().flatten().map(|device| device.range);
     let memory = guest.layout().into_iter().flat_map(|layout| layout.ram()).chain(plugged);
-    let Some((common, reserved)) = memory.flat_map(|range| guest.collisions(range).collect::<Vec<_>>()).next() else {
+    let Some((common, unmappable)) = memory.flat_map(|range| guest.collisions(range).collect::<Vec<_>>()).next() else {
         return;
     };
-    let range = text::range(reserved.range);
+    let place = match unmappable.reserved() {
+        Some(reserved) => format!("in a reserved range, {}", text::range(reserved.range)),
+        None => collision::place(unmappable),
+    };
     for hidden in &guest.hidden_dma {
         let (title, cause, label) = match &hidden.unseen {
             Unseen::Process(protocol) => (
-                format!("DMA through this {protocol} device may fail: guest memory lies in a reserved range, {range}"),
+                format!("DMA through this {protocol} device may fail: guest memory lies {place}"),
                 format!(
                     "the process at the other end of the socket may map guest memory for a device of its own; if it \
                      does, as DPDK's vDPA drivers do, set passthrough = \"{ASSUME}\" in the policy"
@@ -42,7 +45,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
             Unseen::Network(name) => (
                 format!("the guest may fail to start: network {} may give it a PCI function", quoted(name)),
                 format!(
-                    "guest memory lies in a reserved range, {range}, and the network was not found (--connect looks it \
+                    "guest memory lies {place}, and the network was not found (--connect looks it \
                      up in libvirt). If its forward mode is hostdev, set passthrough = \"{ASSUME}\" in the policy"
                 ),
                 "not found among libvirt's networks".to_owned(),

@@ -20,7 +20,7 @@ pub(crate) const RULE: Rule = Rule {
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Ok(plugged) = &guest.plugged else { return };
     for device in plugged {
-        for hit in guest.collisions(device.range) {
+        for hit in guest.in_reserved(device.range) {
             let what = format!("the {} at {:#x}", device.kind.name(), device.range.start);
             let span = device.origin.span();
             findings.push(collision::finding(

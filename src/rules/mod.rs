@@ -33,12 +33,21 @@ pub(crate) mod phys_bits_ignored;
 pub(crate) mod phys_bits_not_configurable;
 pub(crate) mod phys_bits_out_of_range;
 pub(crate) mod phys_bits_too_low;
+pub(crate) mod ram_above_iommu_width;
 pub(crate) mod ram_in_reserved_range;
 pub(crate) mod refused_by_libvirt;
 #[cfg(feature = "cli")]
 pub(crate) mod refused_by_qemu;
 pub(crate) mod relocated_above_1t;
 pub(crate) mod unknown_machine_type;
+#[cfg(feature = "cli")]
+mod viommu;
+#[cfg(feature = "cli")]
+pub(crate) mod viommu_above_iommu_width;
+#[cfg(feature = "cli")]
+pub(crate) mod viommu_in_reserved_range;
+#[cfg(feature = "cli")]
+pub(crate) mod viommu_not_prepared;
 
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
@@ -98,8 +107,13 @@ pub static RULES: &[Rule] = &[
     phys_bits_above_host::RULE,
     phys_bits_too_low::RULE,
     memory_device_does_not_fit::RULE,
+    #[cfg(feature = "cli")]
+    viommu_not_prepared::RULE,
+    #[cfg(feature = "cli")]
+    viommu_above_iommu_width::RULE,
     ram_in_reserved_range::RULE,
     memory_device_in_reserved_range::RULE,
+    ram_above_iommu_width::RULE,
     #[cfg(feature = "cli")]
     locked_memory_too_low::RULE,
     #[cfg(feature = "cli")]
@@ -114,6 +128,8 @@ pub static RULES: &[Rule] = &[
     bar_above_host_width::RULE,
     dma_not_visible::RULE,
     hotplug_window_in_reserved_range::RULE,
+    #[cfg(feature = "cli")]
+    viommu_in_reserved_range::RULE,
     pci_hole_in_reserved_range::RULE,
     phys_bits_ignored::RULE,
     not_modelled::RULE,
@@ -144,6 +160,11 @@ pub(crate) fn by_libvirt(finding: &Finding) -> bool {
 /// Whether memory lies where DMA cannot reach it.
 pub(crate) fn is_collision(finding: &Finding) -> bool {
     refuser(finding) == Refuser::Vfio
+}
+
+/// Whether memory lies in a range that the IOMMU reserves, so that it may help to move it.
+pub(crate) fn is_in_reserved(finding: &Finding) -> bool {
+    ram_in_reserved_range::RULE.found(finding) || memory_device_in_reserved_range::RULE.found(finding)
 }
 
 /// Whether it is an error because the operator's policy says so.

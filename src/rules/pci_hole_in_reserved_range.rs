@@ -19,15 +19,17 @@ pub(crate) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(hole) = guest.layout().and_then(|layout| layout.pci_hole64) else { return };
-    for (common, reserved) in guest.collisions(hole) {
+    for (common, unmappable) in guest.in_reserved(hole) {
+        let Some(reserved) = unmappable.reserved() else { continue };
         let title = format!("the 64-bit PCI hole reaches into {}", collision::reserved_name(reserved));
         let consequence = "a BAR that the guest's kernel places there has no peer-to-peer DMA";
-        let cause = collision::cause(guest).map_or(consequence.to_owned(), |cause| format!("{consequence}; {cause}"));
+        let cause = collision::cause(guest, unmappable)
+            .map_or(consequence.to_owned(), |cause| format!("{consequence}; {cause}"));
         let takes = format!("the hole takes up {}", text::range(hole));
         let told = guest.pci_hole64_size.map(|size| size.origin.span());
         let span = told.or(guest.ram_span()).unwrap_or(guest.whole());
         let finding = Finding::new(RULE.id, Severity::Warning, title, span, takes).because(cause).about(common);
-        findings.push(collision::labelled(guest, finding));
+        findings.push(collision::labelled(guest, unmappable, finding));
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) const RULE: Rule = Rule {
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let (Some(layout), Some(span)) = (guest.layout(), guest.ram_span()) else { return };
     for ram in layout.ram() {
-        for hit in guest.collisions(ram) {
+        for hit in guest.in_reserved(ram) {
             let cells = guest.domain.map_or(guest.line.nodes.len(), |domain| domain.numa_cells.len());
             let all = if cells > 1 { format!("the RAM of {cells} cells") } else { "RAM".to_owned() };
             let label = format!("{all} takes up {}", text::range(ram));

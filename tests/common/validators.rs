@@ -1,6 +1,6 @@
 //! Validators that know nothing of this project.
 
-use super::skip;
+use super::{note, skip};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,11 +13,21 @@ pub struct Validators {
 impl Validators {
     /// Installs them where they are not yet; `None` after saying that they are missing.
     pub fn install() -> Option<Self> {
+        Self::of("requirements")
+    }
+
+    /// The same for nova, with which `tests/validators/ask_nova.py` runs.
+    pub fn nova() -> Option<Self> {
+        Self::of("nova")
+    }
+
+    fn of(requirements: &str) -> Option<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/validators/install");
-        let output = Command::new(script).output().expect("run tests/validators/install");
+        let output = Command::new(script).arg(requirements).output().expect("run tests/validators/install");
         if !output.status.success() {
             let why = String::from_utf8_lossy(&output.stderr);
-            skip(&format!("the validators cannot be installed: {}", why.lines().last().unwrap_or_default()));
+            let last = why.lines().last().unwrap_or_default();
+            skip(&format!("what is in tests/validators/{requirements}.txt cannot be installed: {last}"));
             return None;
         }
         let folder = String::from_utf8(output.stdout).expect("a path").trim_end().into();
@@ -46,6 +56,17 @@ impl Validators {
             Some(1) if said.contains("Schema validation errors") => said.lines().skip(1).map(str::to_owned).collect(),
             _ => panic!("check-jsonschema gave no verdict, {}: {said}", output.status),
         }
+    }
+
+    /// Fails if a file is not in Prometheus' exposition format, or, if its linter is there, not what its conventions ask for.
+    pub fn assert_metrics(&self, path: &Path) {
+        let program = "import sys; from prometheus_client.parser import text_string_to_metric_families as parse; \
+                       print(*(family.name for family in parse(open(sys.argv[1]).read())))";
+        let output = Command::new(self.python()).args(["-c", program]).arg(path).output().expect("run Python");
+        let families = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && !families.trim().is_empty(), "{families}{output:?}");
+        let file = std::fs::File::open(path).expect("the metrics");
+        promtool(Command::new("promtool").args(["check", "metrics"]).stdin(file));
     }
 
     /// A YAML file as JSON.
@@ -77,8 +98,21 @@ impl Validators {
         }
     }
 
-    fn python(&self) -> PathBuf {
+    /// Its interpreter.
+    pub fn python(&self) -> PathBuf {
         self.folder.join("bin/python")
+    }
+}
+
+/// Fails if Prometheus' own checker, which is part of its server, finds something. It need not be there.
+pub fn promtool(command: &mut Command) {
+    match command.output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{command:?}: {said}");
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => note("promtool is not there"),
+        Err(error) => panic!("{command:?}: {error}"),
     }
 }
 

@@ -55,6 +55,17 @@ fn the_owner_is_named_and_gets_its_own_words() {
     assert!(owner.is_null() && advice.is_null());
 }
 
+/// Services show no more of a result than its message.
+#[test]
+fn sarif_tells_it_in_the_message() {
+    let (_, document, error) = run(&instance("pc-q35-6.2"), &["check", "--format", "sarif"]);
+    let document: Value = serde_json::from_str(&document).unwrap_or_else(|e| panic!("{e}: {error}"));
+    let message = document["runs"][0]["results"][0]["message"]["text"].as_str().expect("a text");
+    for part in ["\nFix: machine", "\nOpenStack Nova: nova-manage libvirt", "\nNew guests: openstack image set"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
 #[test]
 fn a_file_is_rewritten_whoever_wrote_it() {
     let (status, xml, error) = run(&instance("pc-q35-6.2"), &["fix"]);

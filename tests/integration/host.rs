@@ -359,15 +359,20 @@ fn bars_are_as_large_as_sysfs_says() {
     assert_eq!(host.memory, Some(1_056_681_984 << 10));
 }
 
-/// The capability register of a client's two units, and one that does not tell.
+/// The capability registers of two units, and one that does not tell; `devices` has what is behind each
+/// (`Documentation/ABI/testing/sysfs-class-iommu`).
 #[test]
-fn the_narrowest_unit_of_vt_d_counts() {
+fn the_unit_of_vt_d_that_a_device_is_behind_counts() {
     let root = Root::new("vt-d");
     let unit = |name: &str| format!("sys/class/iommu/{name}/intel-iommu/cap");
     root.write(&unit("dmar0"), "8d2078c106f0466\n").write(&unit("dmar1"), "d2008c40660462\n");
+    root.folder("sys/class/iommu/dmar0/devices/0000:41:00.0").folder("sys/class/iommu/dmar1/devices/0000:00:02.0");
     let found = root.detect();
-    assert_eq!(found.profile.host.iommu_bits, Some(39));
+    assert_eq!(found.profile.host.iommu_bits, Some(48));
+    assert_eq!(found.profile.host.iommu_bits_by_device, [("0000:00:02.0".to_owned(), 39)].into());
     assert_eq!(source(&found, Fact::IommuBits), "/sys/class/iommu/dmar*/intel-iommu/cap");
+    let json = serde_json::to_value(HostFacts::new(&found)).expect("JSON");
+    assert_eq!(json["iommu"]["address_bits_of_devices"]["0000:00:02.0"], 39);
     root.folder("sys/class/iommu/dmar2");
     assert_eq!(root.detect().profile.host.iommu_bits, None);
 }

@@ -91,6 +91,10 @@ fn check() {
                 "amd-epyc",
             ][..],
         ),
+        (
+            "check-above-iommu-width.txt",
+            &["check", "xml-samples/nested-600g.xml", "--host", "xml-samples/hosts/debian-13-core.toml"],
+        ),
         ("check-verbose.txt", &["check", "-v", "xml-samples/last-that-fits-978g.xml", "--host", "amd-epyc"]),
         (
             "check-quiet.txt",

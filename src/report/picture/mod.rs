@@ -11,7 +11,7 @@ pub use terminal::text;
 
 use crate::address::{ABOVE_4G_START, AMD_HT_START, GIB, GpaRange};
 use crate::evaluate::Facts;
-use crate::host::{Reserved, ReservedKind};
+use crate::host::{ReservedKind, Unmappable, Why};
 use crate::mmio64::{Bar, Mmio64, Possible};
 use crate::qemu::layout::Layout;
 use crate::text::{quoted, size};
@@ -193,7 +193,7 @@ struct Map<'f> {
     heading: &'f str,
     facts: &'f Facts,
     layout: &'f Layout,
-    reserved: Vec<Reserved>,
+    reserved: Vec<Unmappable>,
     parts: Vec<(GpaRange, Kind, String)>,
 }
 
@@ -217,10 +217,19 @@ impl<'f> Map<'f> {
             parts.extend(bars(mmio64, likeliest, &memory).into_iter().map(|(range, name)| (range, Kind::Bar, name)));
         }
         // What is reserved below 4 GiB, the MSI window first of all, matters only where there is RAM.
-        let matters = |reserved: &&Reserved| {
-            reserved.range.start >= ABOVE_4G_START || layout.ram().any(|ram| ram.overlaps(reserved.range))
+        let matters = |unmappable: &&Unmappable| {
+            unmappable.range.start >= ABOVE_4G_START || layout.ram().any(|ram| ram.overlaps(unmappable.range))
         };
-        let reserved = facts.unmappable.iter().filter(matters).copied().collect();
+        // What no IOMMU address reaches goes on to the end of all addresses; it is drawn as far as there is something.
+        let end = parts.iter().map(|(range, ..)| range.end).max().unwrap_or_default();
+        let drawn = |unmappable: &Unmappable| match unmappable.why {
+            Why::Reserved(_) => Some(*unmappable),
+            Why::Width(_) => {
+                let range = unmappable.range.intersection(GpaRange { start: 0, end })?;
+                Some(Unmappable { range, ..*unmappable })
+            }
+        };
+        let reserved = facts.unmappable.iter().filter(matters).filter_map(drawn).collect();
         Some(Self { heading, facts, layout, reserved, parts })
     }
 
@@ -302,7 +311,8 @@ impl<'f> Map<'f> {
                 (Kind::Reserved, reserved_name(*reserved))
             }
             (Some((_, _, name)), Some(reserved)) => {
-                (Kind::Collision, format!("{name} in {}", reserved_name(*reserved)))
+                let of = if reserved.width().is_some() { " " } else { " in " };
+                (Kind::Collision, format!("{name}{of}{}", reserved_name(*reserved)))
             }
             (Some((_, kind, name)), None) => (*kind, name.clone()),
             (None, Some(reserved)) => (Kind::Reserved, reserved_name(*reserved)),
@@ -311,11 +321,12 @@ impl<'f> Map<'f> {
     }
 }
 
-/// A reserved range in a word or two.
-fn reserved_name(reserved: Reserved) -> String {
-    match (reserved.kind, reserved.range.start) {
-        (ReservedKind::Reserved, AMD_HT_START) => "HyperTransport".to_owned(),
-        _ => format!("reserved ({})", reserved.kind.name()),
+/// What the host does not map, in a word or two.
+fn reserved_name(unmappable: Unmappable) -> String {
+    match (unmappable.why, unmappable.range.start) {
+        (Why::Reserved(ReservedKind::Reserved), AMD_HT_START) => "HyperTransport".to_owned(),
+        (Why::Reserved(kind), _) => format!("reserved ({})", kind.name()),
+        (Why::Width(bits), _) => format!("above the IOMMU's {bits} bits"),
     }
 }
 
@@ -412,7 +423,7 @@ mod tests {
                 max_gpa: ram_end + 32 * GIB - 1,
                 phys_bits_needed: 41 + u32::from(relocated),
             }),
-            unmappable: builtin("amd-epyc").expect("built in").unmappable(),
+            unmappable: builtin("amd-epyc").expect("built in").unmappable([]),
             ..Facts::default()
         }
     }
@@ -546,7 +557,8 @@ mod tests {
     #[test]
     fn the_end_of_the_address_space_is_drawn() {
         let mut facts = facts(false);
-        facts.unmappable.push(Reserved { range: GpaRange::inclusive(1 << 63, u64::MAX), kind: ReservedKind::Reserved });
+        let range = GpaRange::inclusive(1 << 63, u64::MAX);
+        facts.unmappable.push(Unmappable { range, why: Why::Reserved(ReservedKind::Reserved) });
         let picture = Picture::new(String::new(), &[(String::new(), &facts)], Vec::new()).expect("a map");
         assert_eq!(picture.end(), None);
         assert_eq!(picture.columns[0].at(u64::MAX).map(|(block, _)| block.kind), Some(Kind::Reserved));

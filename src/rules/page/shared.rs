@@ -64,8 +64,8 @@ pub(crate) const VFIO_MAP: ErrorText =
 pub(crate) const NEWER_WORDS: Block = Text(
     "Newer versions of QEMU print `vfio_container_dma_map` where 7.2 prints `vfio_dma_map`. The first number behind \
      it is the guest-physical address and the second the size: only if the two cover a part of 0xfd_0000_0000 to \
-     0xff_ffff_ffff is it this range. A refused address such as 0x380000000000 lies beyond what the IOMMU can address \
-     at all, which is another problem.",
+     0xff_ffff_ffff is it this range. What lies beyond the addresses that the IOMMU can translate at all is refused in \
+     the same words: see ram-above-iommu-width and, of 0x380000000000 and the like, bar-above-iommu-width.",
 );
 
 /// The commands that fix a guest.

@@ -140,6 +140,22 @@ fn what_is_not_ours_is_never_touched() {
 }
 
 #[test]
+fn no_adapter_runs_a_program_that_others_can_change() {
+    for (name, options, path, _) in SCRIPTS {
+        let root = Root::new("changeable");
+        root.adapter(name, &[&["install"], options].concat());
+        fs::set_permissions(root.path("usr/bin"), fs::Permissions::from_mode(0o777)).expect("its mode");
+        let (status, text) = root.adapter(name, &["status"]);
+        assert!(status == 1 && text.contains("can be changed by others"), "{text}");
+        let installed = root.read(path);
+        let program = ["--program", "/usr/bin/../bin/iova-preflight"];
+        let (status, text) = root.adapter(name, &[&["install"], options, &program].concat());
+        assert!(status == 2 && text.contains("can be changed by others"), "{text}");
+        assert_eq!(root.read(path), installed);
+    }
+}
+
+#[test]
 fn without_the_orchestrator_nothing_is_installed() {
     for (name, options, path, needs) in SCRIPTS.into_iter().filter(|(.., needs)| !needs.is_empty()) {
         let root = Root::new("elsewhere");

@@ -260,7 +260,7 @@ fn sarif(batches: Vec<Batch>, how: How<'_>, before: Outcome) -> Result<Outcome> 
             inputs,
             |evaluated| {
                 let mut one = sarif::LogBuilder::default();
-                one.guest(evaluated.name, evaluated.guest, evaluated.evaluation);
+                one.guest(evaluated.name, evaluated.guest, evaluated.evaluation, evaluated.words);
                 one
             },
             |guest| {

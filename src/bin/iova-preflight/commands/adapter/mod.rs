@@ -8,13 +8,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use iova_preflight::io::trust::changeable_by_others;
 use rustix::fs::Mode;
 
 use crate::adapter::scripts::{
     CLOUDSTACK_GROOVY, CLOUDSTACK_SHELL, DEFAULT_PROGRAM, Found, KUBEVIRT, OPENNEBULA, PROXMOX, Script, VDSM,
 };
 use crate::args::{AdapterArgs, AdapterCommand};
-use crate::hook::owners::is_executable;
+use crate::hook::owners::{below, is_executable};
 use crate::outcome::Outcome;
 use crate::place::Folder;
 
@@ -89,6 +90,11 @@ fn default_program(root: &Path) -> PathBuf {
     this.unwrap_or_else(|| PathBuf::from(DEFAULT_PROGRAM))
 }
 
+/// Why a program had better not be run for guests.
+fn decides(changeable: &Path) -> String {
+    format!("{} can be changed by others than root, who would decide about guests then", changeable.display())
+}
+
 fn install(script: &Script, root: &Path, program: &Path, out: &mut impl Write) -> Result<()> {
     if !program.is_absolute() {
         bail!("{}: the path of the program must be absolute", program.display());
@@ -98,6 +104,12 @@ fn install(script: &Script, root: &Path, program: &Path, out: &mut impl Write) -
     }
     if let Some(needs) = script.needs.map(|needs| root.join(needs)).filter(|needs| !needs.is_dir()) {
         bail!("{} is not there: nothing on this host would run the hook", needs.display());
+    }
+    // Below another root it may come later.
+    if below(root, program).exists()
+        && let Some(changeable) = changeable_by_others(root, program)?
+    {
+        bail!("{}: {}", program.display(), decides(&changeable));
     }
     let (place, text) = (script.place(root), script.text(program)?);
     let shown = place.display();

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use iova_preflight::io::policy;
+use iova_preflight::io::trust::changeable_by_others;
 use iova_preflight::policy::Mode;
 
-use super::deploy;
+use super::{decides, deploy};
 use crate::adapter::scripts::{Found, OPENNEBULA, Script};
 use crate::hook::owners::{below, is_executable};
 use crate::input::policy::operators_policy;
@@ -58,6 +59,9 @@ pub(super) fn run(name: &str, scripts: &[&Script], root: &Path, out: &mut impl W
             false => (Grade::Fail, "is not"),
         };
         checks.line(grade, &format!("{shown} {is} an executable file"))?;
+        if let Ok(Some(changeable)) = changeable_by_others(root, &program) {
+            checks.line(Grade::Fail, &decides(&changeable))?;
+        }
     }
     match operators_policy(root).transpose().map(|policy| policy.map(|policy| policy.mode)) {
         None => {}

@@ -203,11 +203,16 @@ fn map_line(layout: &Layout, evaluated: &Evaluated<'_>) -> String {
     }
     // Ranges below 4 GiB are of no concern to RAM, and those above the map of none to this guest.
     let near = |start: u64| (ABOVE_4G_START..=layout.max_gpa).contains(&start);
-    for reserved in
-        evaluated.evaluation.facts.unmappable.iter().filter(|reserved| layout.relocated || near(reserved.range.start))
-    {
-        if reserved.range.start >= ABOVE_4G_START {
-            let _ = write!(line, " | reserved {}", text::range(reserved.range));
+    for unmappable in &evaluated.evaluation.facts.unmappable {
+        let start = unmappable.range.start;
+        match unmappable.width() {
+            Some(bits) if near(start) => {
+                let _ = write!(line, " | IOMMU of {bits} bits ends at {}", text::size(start));
+            }
+            None if start >= ABOVE_4G_START && (layout.relocated || near(start)) => {
+                let _ = write!(line, " | reserved {}", text::range(unmappable.range));
+            }
+            _ => {}
         }
     }
     let _ = write!(line, " | needs {} phys-bits", layout.phys_bits_needed);
