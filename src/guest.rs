@@ -25,6 +25,9 @@ use crate::qemu::memory_device::{PlacementError, Plugged, place_of};
 #[cfg(feature = "cli")]
 use crate::qemu::pinned::{Pinned, pinned};
 use crate::qemu::tables::TableError;
+use crate::qemu::viommu;
+#[cfg(feature = "cli")]
+use crate::qemu::viommu::Viommu;
 use crate::qemu::{self, Built};
 use crate::version::Version;
 use crate::xml::Span;
@@ -232,6 +235,11 @@ pub struct Guest<'a> {
     pub exposure: Exposure,
     /// What the host does not map for this guest's devices.
     pub unmappable: Vec<Unmappable>,
+    /// Whether VFIO maps none of its memory before the guest says so.
+    pub hides_memory: bool,
+    /// Its virtual IOMMU.
+    #[cfg(feature = "cli")]
+    pub viommu: Option<Viommu>,
     /// Where its 64-bit BARs may be; `None` where nothing is known of them.
     #[cfg(feature = "cli")]
     pub mmio64: Option<Mmio64>,
@@ -299,6 +307,13 @@ impl<'a> Guest<'a> {
             exposure: exposure(&passthrough, subject.expects_passthrough(policy)),
             unmappable: setting.host.unmappable(passthrough.iter().map(|device| device.device.as_str())),
             passthrough,
+            hides_memory: viommu::hides_memory_at_start(line),
+            #[cfg(feature = "cli")]
+            viommu: Viommu::of(
+                subject.domain().and_then(crate::libvirt::virtual_iommu).as_ref(),
+                line,
+                setting.machine,
+            ),
             #[cfg(feature = "cli")]
             mmio64: None,
             #[cfg(feature = "cli")]

@@ -30,6 +30,7 @@ mod integration {
     mod many;
     mod map;
     mod messages;
+    mod monitoring;
     mod networks;
     mod nova;
     mod packages;
@@ -43,6 +44,7 @@ mod integration {
     mod shown;
     mod snapshots;
     mod terminal;
+    mod viommu;
     mod wellformed;
     mod without_libvirt;
 }

@@ -39,6 +39,12 @@ pub struct VirtualIommu {
     pub interrupt_remapping: Option<Sourced<String>>,
     /// `<driver eim>`.
     pub extended_interrupts: Option<Sourced<String>>,
+    /// `<driver caching_mode>`.
+    #[cfg(feature = "cli")]
+    pub caching_mode: Option<Sourced<String>>,
+    /// `<driver aw_bits>`.
+    #[cfg(feature = "cli")]
+    pub address_bits: Option<Sourced<String>>,
     /// The first attribute of `<driver>` that is for some models only.
     pub option: Option<Span>,
     /// The start tag.
@@ -90,6 +96,10 @@ pub(super) fn iommu(devices: Option<Element<'_>>) -> Result<Option<VirtualIommu>
         model: attribute(iommu, "model")?,
         interrupt_remapping: option("intremap")?,
         extended_interrupts: option("eim")?,
+        #[cfg(feature = "cli")]
+        caching_mode: option("caching_mode")?,
+        #[cfg(feature = "cli")]
+        address_bits: option("aw_bits")?,
         option: special.iter().find_map(|name| driver?.attribute(name)).map(|attribute| attribute.span),
         span: iommu.start_tag(),
     }))

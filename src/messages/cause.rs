@@ -285,7 +285,7 @@ pub static ANSWERS: &[Answer] = &[
             Text("Set the virtual IOMMU to what the message says of the host:"),
             Xml("<iommu model='intel'>\n  <driver caching_mode='on' aw_bits='39'/>\n</iommu>"),
         ],
-        rule: None,
+        rule: Some("viommu-above-iommu-width"),
     },
     Answer {
         cause: Cause::RamOutsideVdpaRange,
@@ -887,7 +887,7 @@ pub static ANSWERS: &[Answer] = &[
     Answer {
         cause: Cause::ViommuNotPrepared,
         id: "viommu-not-prepared",
-        ours: false,
+        ours: true,
         headline: "the guest's virtual IOMMU does not work with passthrough devices as it is set up",
         because: "intel-iommu has to tell QEMU of every mapping (caching mode); amd-iommu of older QEMUs cannot.",
         is_not: &["the IOMMU of the host"],
@@ -895,7 +895,7 @@ pub static ANSWERS: &[Answer] = &[
             Text("For intel-iommu; otherwise use it or virtio-iommu:"),
             Xml("<iommu model='intel'>\n  <driver intremap='on' caching_mode='on'/>\n</iommu>"),
         ],
-        rule: None,
+        rule: Some("viommu-not-prepared"),
     },
     Answer {
         cause: Cause::HostOutOfMemory,
