@@ -25,11 +25,13 @@ mod integration {
     mod hook_protocol;
     mod host;
     mod hostile;
+    mod hosts;
     mod iommu_width;
     mod locked_memory;
     mod many;
     mod map;
     mod messages;
+    mod monitoring;
     mod networks;
     mod nova;
     mod packages;
@@ -43,6 +45,7 @@ mod integration {
     mod shown;
     mod snapshots;
     mod terminal;
+    mod viommu;
     mod wellformed;
     mod without_libvirt;
 }

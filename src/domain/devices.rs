@@ -23,6 +23,9 @@ pub struct Controller {
     /// Whether devices can be plugged into it: not with `<target hotplug='off'>`.
     #[cfg(feature = "cli")]
     pub hotplug: bool,
+    /// `<target memReserve>`: KiB of memory that is not prefetchable that firmware keeps for what will be plugged into it.
+    #[cfg(feature = "cli")]
+    pub memory_reserve: Option<u64>,
     /// The start tag.
     pub span: Span,
 }
@@ -36,6 +39,12 @@ pub struct VirtualIommu {
     pub interrupt_remapping: Option<Sourced<String>>,
     /// `<driver eim>`.
     pub extended_interrupts: Option<Sourced<String>>,
+    /// `<driver caching_mode>`.
+    #[cfg(feature = "cli")]
+    pub caching_mode: Option<Sourced<String>>,
+    /// `<driver aw_bits>`.
+    #[cfg(feature = "cli")]
+    pub address_bits: Option<Sourced<String>>,
     /// The first attribute of `<driver>` that is for some models only.
     pub option: Option<Span>,
     /// The start tag.
@@ -67,6 +76,10 @@ pub(super) fn controllers(devices: Option<Element<'_>>) -> Result<Vec<Controller
             address: pci_address(controller),
             #[cfg(feature = "cli")]
             hotplug: controller.child("target").and_then(|target| target.value("hotplug")) != Some("off"),
+            #[cfg(feature = "cli")]
+            memory_reserve: controller
+                .child("target")
+                .and_then(|target| super::passthrough::parse_integer(target.value("memReserve")?)),
             span: controller.start_tag(),
         })
     })
@@ -83,6 +96,10 @@ pub(super) fn iommu(devices: Option<Element<'_>>) -> Result<Option<VirtualIommu>
         model: attribute(iommu, "model")?,
         interrupt_remapping: option("intremap")?,
         extended_interrupts: option("eim")?,
+        #[cfg(feature = "cli")]
+        caching_mode: option("caching_mode")?,
+        #[cfg(feature = "cli")]
+        address_bits: option("aw_bits")?,
         option: special.iter().find_map(|name| driver?.attribute(name)).map(|attribute| attribute.span),
         span: iommu.start_tag(),
     }))

@@ -505,6 +505,8 @@ impl<'a> FixSearch<'a> {
                 "<hard_limit> limits what the guest takes of the host's memory, too: choose it yourself".to_owned(),
             );
         }
+        #[cfg(feature = "cli")]
+        self.advise_viommu(broken);
         if let Some(slots) = self.fewer_slots() {
             let has = broken.facts.slots;
             self.note(format!(
@@ -522,6 +524,22 @@ impl<'a> FixSearch<'a> {
             && moved(&amd)
         {
             self.note(format!("{advice} QEMU would move the RAM; choose the CPU model yourself"));
+        }
+    }
+
+    /// Says how a virtual IOMMU works with the guest's devices.
+    #[cfg(feature = "cli")]
+    fn advise_viommu(&mut self, broken: &Diagnosis) {
+        let has = |rule: &rules::Rule| {
+            broken.findings.iter().any(|finding| finding.severity == Severity::Error && rule.found(finding))
+        };
+        if has(&rules::viommu_not_prepared::RULE) {
+            self.note("set up an intel-iommu with caching mode, or a virtio-iommu, yourself".to_owned());
+        }
+        if has(&rules::viommu_above_iommu_width::RULE) {
+            self.note(
+                "give the intel-iommu as many address bits as the host's IOMMU has (aw-bits) yourself".to_owned(),
+            );
         }
     }
 

@@ -206,6 +206,27 @@ fn pci_hole64(domain: &Domain) -> Option<Global> {
     Some(Global { driver: driver.into(), property: Property { name: "pci-hole64-size".into(), value, origin } })
 }
 
+/// `qemuBuildIOMMUCommandLine` of libvirt `src/qemu/qemu_command.c`: the device of `<iommu>`. It is none of those in
+/// [`CommandLine::devices`], where it has no BAR that counts.
+#[cfg(feature = "cli")]
+pub(crate) fn virtual_iommu(domain: &Domain) -> Option<Device> {
+    let iommu = domain.iommu.as_ref()?;
+    let driver = match iommu.model.as_ref()?.value.as_str() {
+        "intel" => "intel-iommu",
+        "virtio" => "virtio-iommu-pci",
+        "amd" => "amd-iommu",
+        _ => return None,
+    };
+    let origin = Origin::Xml(iommu.span);
+    let mut properties = Properties::new();
+    for (name, told) in [("caching-mode", &iommu.caching_mode), ("aw-bits", &iommu.address_bits)] {
+        if let Some(told) = told {
+            properties.set(name, &told.value, origin);
+        }
+    }
+    Some(Device { driver: driver.into(), id: None, properties, origin, settable: false })
+}
+
 /// `qemuBuildPCIHostdevDevProps` and its neighbours in libvirt `src/qemu/qemu_command.c`. Of the names of disks and
 /// networks nothing depends here.
 fn attach(device: &HostDevice, line: &mut CommandLine) {

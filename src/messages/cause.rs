@@ -190,7 +190,9 @@ pub static ANSWERS: &[Answer] = &[
         fix: &[
             Text(
                 "If no device has to reach another one directly, no action is needed. Otherwise give the guest a machine \
-                 type of 7.1 or newer and 41 or more physical address bits, so that firmware places BARs above 1 TiB:",
+                 type of 7.1 or newer and 41 or more physical address bits, so that firmware places BARs above 1 TiB. \
+                 SeaBIOS up to 1.16.2 (Debian 12) places them after RAM whatever the bits: there it takes a <pcihole64> \
+                 so large that QEMU moves RAM above 1 TiB, or OVMF. This finds which:",
             ),
             FIX_BARS,
         ],
@@ -283,7 +285,7 @@ pub static ANSWERS: &[Answer] = &[
             Text("Set the virtual IOMMU to what the message says of the host:"),
             Xml("<iommu model='intel'>\n  <driver caching_mode='on' aw_bits='39'/>\n</iommu>"),
         ],
-        rule: None,
+        rule: Some("viommu-above-iommu-width"),
     },
     Answer {
         cause: Cause::RamOutsideVdpaRange,
@@ -888,7 +890,7 @@ pub static ANSWERS: &[Answer] = &[
     Answer {
         cause: Cause::ViommuNotPrepared,
         id: "viommu-not-prepared",
-        ours: false,
+        ours: true,
         headline: "the guest's virtual IOMMU does not work with passthrough devices as it is set up",
         because: "intel-iommu has to tell QEMU of every mapping (caching mode); amd-iommu of older QEMUs cannot.",
         is_not: &["the IOMMU of the host"],
@@ -896,7 +898,7 @@ pub static ANSWERS: &[Answer] = &[
             Text("For intel-iommu; otherwise use it or virtio-iommu:"),
             Xml("<iommu model='intel'>\n  <driver intremap='on' caching_mode='on'/>\n</iommu>"),
         ],
-        rule: None,
+        rule: Some("viommu-not-prepared"),
     },
     Answer {
         cause: Cause::HostOutOfMemory,
@@ -1030,6 +1032,13 @@ pub static ANSWERS: &[Answer] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It places BARs after RAM (SeaBIOS 1.16.2, `pci_bios_map_devices` of `src/fw/pciinit.c`).
+    #[test]
+    fn more_bits_are_no_help_with_old_seabios() {
+        let shown = format!("{:?}", Cause::BarInReservedRange.answer().fix);
+        assert!(shown.contains("SeaBIOS up to 1.16.2") && shown.contains("<pcihole64>"), "{shown}");
+    }
 
     #[test]
     fn every_cause_has_one_answer_in_its_place() {

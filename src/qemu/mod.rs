@@ -11,6 +11,7 @@ pub mod memory_device;
 #[cfg(feature = "cli")]
 pub mod pinned;
 pub mod tables;
+pub mod viommu;
 
 use std::collections::HashMap;
 #[cfg(feature = "cli")]

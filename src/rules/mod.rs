@@ -41,6 +41,14 @@ pub(crate) mod refused_by_qemu;
 pub(crate) mod relocated_above_1t;
 pub(crate) mod unknown_machine_type;
 #[cfg(feature = "cli")]
+mod viommu;
+#[cfg(feature = "cli")]
+pub(crate) mod viommu_above_iommu_width;
+#[cfg(feature = "cli")]
+pub(crate) mod viommu_in_reserved_range;
+#[cfg(feature = "cli")]
+pub(crate) mod viommu_not_prepared;
+#[cfg(feature = "cli")]
 pub(crate) mod virtio_mem_refused;
 
 use crate::finding::{Finding, Severity};
@@ -103,6 +111,10 @@ pub static RULES: &[Rule] = &[
     phys_bits_above_host::RULE,
     phys_bits_too_low::RULE,
     memory_device_does_not_fit::RULE,
+    #[cfg(feature = "cli")]
+    viommu_not_prepared::RULE,
+    #[cfg(feature = "cli")]
+    viommu_above_iommu_width::RULE,
     ram_in_reserved_range::RULE,
     memory_device_in_reserved_range::RULE,
     ram_above_iommu_width::RULE,
@@ -120,6 +132,8 @@ pub static RULES: &[Rule] = &[
     bar_above_host_width::RULE,
     dma_not_visible::RULE,
     hotplug_window_in_reserved_range::RULE,
+    #[cfg(feature = "cli")]
+    viommu_in_reserved_range::RULE,
     pci_hole_in_reserved_range::RULE,
     phys_bits_ignored::RULE,
     not_modelled::RULE,

@@ -80,7 +80,17 @@ const PAGE: Page = Page {
          IOMMU's driver refused with -14 (Bad address) and the line `iommu width (39) is not sufficient for the mapped \
          address` in the kernel's log. Either way the guest does not start.",
     )],
-    errors: &[shared::VFIO_MAP, shared::QEMU_EXITED],
+    errors: &[
+        shared::VFIO_MAP,
+        ErrorText {
+            by: Program::Qemu,
+            when: "at start",
+            text: "vfio 0000:00:10.0: failed to setup container for group 1: memory listener initialization failed: \
+                   Region pc.ram: vfio_dma_map(0x564ee0bdcbc0, 0x100000000, 0x9580000000, 0x7e9182400000) = -22 \
+                   (Invalid argument)",
+        },
+        shared::QEMU_EXITED,
+    ],
     fix: &[
         Text(
             "Less memory: an IOMMU of 39 bits reaches 510 GiB of RAM on q35 and 511 GiB on i440fx, room for hot-plug \

@@ -103,8 +103,13 @@ fn pages_name_the_severities_that_occur() {
 }
 
 /// What real programs were seen to print, the last of them by others.
-const RECORDED: [&str; 4] =
-    [include_str!("../data/vfio.txt"), REFUSALS, golden::RECORD, include_str!("../data/messages.txt")];
+const RECORDED: [&str; 5] = [
+    include_str!("../data/vfio.txt"),
+    REFUSALS,
+    golden::RECORD,
+    include_str!("../data/messages.txt"),
+    include_str!("../data/viommu.txt"),
+];
 
 /// The same of refused starts on three stacks, and formats of newer programs than the installed ones.
 const REFUSALS: &str = include_str!("../data/refusals.txt");

@@ -1,0 +1,36 @@
+//! What the rules about virtual IOMMUs have in common.
+
+use super::page::Block::{self, Shell, Text, Xml};
+use crate::command_line::{Passthrough, PassthroughKind};
+use crate::guest::Guest;
+use crate::qemu::viommu::{Viommu, ViommuKind};
+
+/// The virtual IOMMU of this kind, and the first device that VFIO passes through behind it.
+pub(super) fn of<'g>(guest: &'g Guest<'_>, kind: ViommuKind) -> Option<(&'g Viommu, &'g Passthrough)> {
+    let viommu = guest.viommu.as_ref().filter(|viommu| viommu.kind == kind)?;
+    let device = guest.passthrough.iter().find(|device| device.kind == PassthroughKind::VfioPci)?;
+    Some((viommu, device))
+}
+
+/// How a virtual IOMMU and VFIO work together.
+pub(super) const MAPPED_AT_START: Block = Text(
+    "While the guest does not translate, a passthrough device sees all of its memory, so that VFIO maps all of it at \
+     start, as without a virtual IOMMU. A guest whose RAM lies in a reserved range, or above the width of the host's IOMMU, \
+     does not start with one either. (A virtio-iommu with `boot-bypass=off` maps nothing before the guest asks for it.) \
+     Once the guest translates, VFIO maps what the guest maps, at the addresses that the guest has chosen.",
+);
+
+/// The virtual IOMMU with which a device works anywhere.
+pub(super) const AS_IT_WORKS: Block = Xml("<iommu model='intel'>\n\
+     \x20 <driver caching_mode='on' aw_bits='39'/>\n\
+     </iommu>");
+
+/// What a guest is told.
+pub(super) const SHOWN: [Block; 2] = [
+    Text("What QEMU is told of it, and what the host's IOMMU addresses:"),
+    Shell(
+        "virsh domxml-to-native qemu-argv --domain NAME | tr ' ' '\\n\
+         ' | grep -A1 iommu\n\
+         iova-preflight host | grep address_bits",
+    ),
+];

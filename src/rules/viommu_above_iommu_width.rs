@@ -1,0 +1,67 @@
+//! `viommu-above-iommu-width`.
+
+use super::page::*;
+use super::{Refuser, Rule, viommu};
+use crate::finding::{Finding, Severity};
+use crate::guest::Guest;
+use crate::qemu::viommu::ViommuKind;
+use crate::version::Version;
+
+pub(crate) const RULE: Rule = Rule {
+    id: "viommu-above-iommu-width",
+    summary: "the guest's virtual IOMMU has more address bits than the host's IOMMU",
+    by: Refuser::Qemu,
+    stops: false,
+    check,
+    page: &PAGE,
+};
+
+/// The first QEMU that compares the two (`vtd_check_hdev` in `hw/i386/intel_iommu.c`).
+const FIRST_TO_COMPARE: Version = Version::new(9, 1);
+
+fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
+    let Some((viommu, device)) = viommu::of(guest, ViommuKind::Intel) else { return };
+    let (Some(bits), Some(host)) = (viommu.address_bits, guest.iommu_bits()) else { return };
+    if bits <= host {
+        return;
+    }
+    let refuses = guest.setting.qemu >= FIRST_TO_COMPARE;
+    let (severity, title) = match refuses {
+        true => (Severity::Error, format!("QEMU refuses to start: its intel-iommu has {bits} bits, the host's {host}")),
+        false => (
+            Severity::Warning,
+            format!("the guest's intel-iommu has {bits} bits, and the host's IOMMU can address {host}"),
+        ),
+    };
+    let cause = match refuses {
+        true => "QEMU 9.1 and newer pass no device through then".to_owned(),
+        false => format!("DMA to an address above {host} bits, if the guest maps one there, fails while it runs"),
+    };
+    let finding = Finding::new(RULE.id, severity, title, viommu.origin.span(), format!("{bits} bits")).because(cause);
+    findings.push(finding.with_label(device.origin.span(), format!("behind {host} bits of the host")));
+}
+
+const PAGE: Page = Page {
+    severities: &[Severity::Error, Severity::Warning],
+    meaning: &[Text(
+        "The guest has an `intel-iommu` with more address bits than the host's IOMMU translates, and a passthrough device \
+         behind it. QEMU 9.1 and newer do not start then. Older ones do: it is a warning, as the guest may map memory for \
+         the device at an address that the host refuses, and the device's DMA to it fails.",
+    )],
+    cause: &[
+        Text(
+            "The width is `aw-bits`, `<driver aw_bits>` of libvirt: 39 or 48. By default it is 39 with machine types up to \
+             9.1, and 48 with newer ones. Many Intel client processors have 39 in hardware, and so has a virtual host with \
+             QEMU's default.",
+        ),
+        viommu::MAPPED_AT_START,
+    ],
+    history: &[],
+    errors: &[ErrorText {
+        by: Program::Qemu,
+        when: "at start, 9.1 and newer",
+        text: "vfio 0000:00:10.0: Failed to set vIOMMU: aw-bits 48 > host aw-bits 39",
+    }],
+    fix: &[Text("As many bits as the host has:"), viommu::AS_IT_WORKS],
+    verify: &viommu::SHOWN,
+};

@@ -1,0 +1,79 @@
+//! `viommu-not-prepared`.
+
+use super::page::*;
+use super::{Refuser, Rule, viommu};
+use crate::finding::{Finding, Severity};
+use crate::guest::Guest;
+use crate::qemu::viommu::ViommuKind;
+use crate::version::Version;
+
+pub(crate) const RULE: Rule = Rule {
+    id: "viommu-not-prepared",
+    summary: "QEMU refuses a passthrough device: the guest's virtual IOMMU is not set up for it",
+    by: Refuser::Qemu,
+    stops: false,
+    check,
+    page: &PAGE,
+};
+
+/// The last QEMU of which it is known that its amd-iommu does not work with VFIO (`amdvi_iommu_notify_flag_changed` in
+/// `hw/i386/amd_iommu.c`); 11.1 starts.
+const LAST_WITHOUT_AMD: Version = Version::new(10, 0);
+
+fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
+    if let Some((viommu, device)) = viommu::of(guest, ViommuKind::Intel).filter(|(viommu, _)| !viommu.caching_mode) {
+        let title = "QEMU refuses to start: intel-iommu needs its caching mode for a passthrough device";
+        let cause = "without it, QEMU does not learn what the guest maps";
+        let finding = Finding::new(RULE.id, Severity::Error, title, viommu.origin.span(), "no caching mode");
+        findings.push(finding.because(cause).with_label(device.origin.span(), "has to follow what the guest maps"));
+    }
+    let Version { major, minor, .. } = guest.setting.qemu;
+    let refuses = Version::new(major, minor) <= LAST_WITHOUT_AMD;
+    if let Some((viommu, device)) = viommu::of(guest, ViommuKind::Amd).filter(|_| refuses) {
+        let title = "QEMU refuses to start: its amd-iommu does not work with passthrough devices";
+        let cause = format!("QEMU {} does not learn what the guest maps; 11.1 does", guest.setting.qemu);
+        let finding = Finding::new(RULE.id, Severity::Error, title, viommu.origin.span(), "does not work with VFIO");
+        findings.push(finding.because(cause).with_label(device.origin.span(), "has to follow what the guest maps"));
+    }
+}
+
+const PAGE: Page = Page {
+    severities: &[Severity::Error],
+    meaning: &[Text(
+        "The guest has a virtual IOMMU and a passthrough device, and the two do not work together. QEMU says so, and does \
+         not start.",
+    )],
+    cause: &[
+        Text(
+            "For a passthrough device QEMU has to map what the guest maps, when the guest maps it. An `intel-iommu` tells \
+             it only in caching mode, which is off unless asked for. An `amd-iommu` did not tell at all up to QEMU 10.0; \
+             with 11.1 such a guest starts.",
+        ),
+        viommu::MAPPED_AT_START,
+    ],
+    history: &[],
+    errors: &[
+        ErrorText {
+            by: Program::Qemu,
+            when: "at start, up to 10.0",
+            text: "We need to set caching-mode=on for intel-iommu to enable device assignment with IOMMU protection.",
+        },
+        ErrorText {
+            by: Program::Qemu,
+            when: "the same in 11.1",
+            text: "vfio 0000:00:10.0: Failed to set vIOMMU: Device assignment is not allowed without enabling \
+                   caching-mode=on for Intel IOMMU.",
+        },
+        ErrorText {
+            by: Program::Qemu,
+            when: "an amd-iommu, up to 10.0",
+            text: "vfio 0000:00:10.0: failed to setup container for group 1: memory listener initialization failed: Region \
+                   amd_iommu: device 00.10.0 requires iommu notifier which is not currently supported",
+        },
+    ],
+    fix: &[
+        Text("Caching mode, or `<iommu model='virtio'/>`; instead of an `amd-iommu` either of them:"),
+        viommu::AS_IT_WORKS,
+    ],
+    verify: &viommu::SHOWN,
+};

@@ -1,0 +1,103 @@
+//! Starts with virtual IOMMUs and with a narrow IOMMU of the host, as they were measured: what is predicted of each.
+
+use iova_preflight::finding::Severity;
+use iova_preflight::host::Profile;
+use iova_preflight::policy::Policy;
+use iova_preflight::verdict::{Evaluation, evaluate};
+use iova_preflight::{Call, Launch};
+
+/// The record; tests/data/README.md says what is in it.
+const RECORD: &str = include_str!("../data/viommu.txt");
+
+/// A host of the record with one of its QEMUs.
+fn profile(host: &str, qemu: &str) -> String {
+    let minor: Vec<&str> = qemu.split('.').take(2).collect();
+    let qemu = format!("[qemu]\nversion = '{qemu}'\naliases = {{ q35 = 'pc-q35-{}' }}\n", minor.join("."));
+    let kernel = "[kernel]\nversion = '6.1'\n[cpu]\nphys_bits = 48\n";
+    match host {
+        "intel-39" => format!(
+            "{kernel}vendor = 'GenuineIntel'\n{qemu}[iommu]\nkind = 'intel'\naddress_bits = 39\n\
+             reserved = [{{ start = 0xfee00000, end = 0xfeefffff, type = 'msi' }}]\n"
+        ),
+        "amd" => format!(
+            "{kernel}vendor = 'AuthenticAMD'\n{qemu}[iommu]\nkind = 'amd'\n\
+             reserved = [{{ start = 0xfd00000000, end = 0xffffffffff, type = 'reserved' }}]\n"
+        ),
+        other => panic!("{other}"),
+    }
+}
+
+fn evaluated(host: &str, qemu: &str, options: &str) -> Evaluation {
+    let line = format!("qemu-system-x86_64 -accel tcg {options} -device vfio-pci,host=0000:00:10.0,addr=0x10");
+    let launch = Launch::read(&Call::read(line.as_bytes()).expect("a command line"));
+    let profile = Profile::from_toml(&profile(host, qemu)).expect("a profile");
+    let host = profile.host_for(None);
+    evaluate(&launch, &host, &Policy::default())
+}
+
+/// The rules whose errors are what QEMU says.
+fn rules(said: &str) -> &'static [&'static str] {
+    match said {
+        "starts" => &[],
+        said if said.contains("= -22") => &["ram-above-iommu-width", "ram-in-reserved-range"],
+        said if said.contains("aw-bits") => &["viommu-above-iommu-width"],
+        said if said.contains("caching-mode") || said.contains("iommu notifier") => &["viommu-not-prepared"],
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn starts_are_predicted_as_they_were_measured() {
+    let mut rows = 0;
+    for row in RECORD.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let columns: Vec<&str> = row.split(" | ").collect();
+        let [qemu, host, options, said] = columns[..] else { panic!("{row}") };
+        // What a QEMU does not have says nothing about devices.
+        if said.contains("not found") {
+            continue;
+        }
+        let evaluation = evaluated(host, qemu, options);
+        let errors: Vec<&str> = evaluation
+            .findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+            .map(|finding| finding.rule)
+            .collect();
+        let expected = rules(said);
+        assert_eq!(evaluation.verdict.stops(), !expected.is_empty(), "{row}\n{:?}", evaluation.findings);
+        assert!(errors.iter().all(|rule| expected.contains(rule)), "{row}: {errors:?}");
+        assert!(evaluation.assumptions.is_empty(), "{row}: {:?}", evaluation.assumptions);
+        rows += 1;
+    }
+    assert!(rows > 50, "{rows} rows");
+}
+
+/// What the guest itself may map behind an intel-iommu of 48 bits, and not with 39; a virtio-iommu tells it.
+#[test]
+fn addresses_that_the_guest_may_choose_are_a_warning() {
+    let warns = |host: &str, viommu: &str, qemu: &str, rule: &str| {
+        let options = format!("-machine pc-q35-7.2 -cpu EPYC,phys-bits=48 -m 512M -device {viommu}");
+        let evaluation = evaluated(host, qemu, &options);
+        assert!(!evaluation.verdict.stops(), "{viommu}: {evaluation:?}");
+        evaluation.findings.iter().any(|finding| finding.rule == rule && finding.severity == Severity::Warning)
+    };
+    let reserved = "viommu-in-reserved-range";
+    assert!(warns("amd", "intel-iommu,caching-mode=on,aw-bits=48", "10.0.13", reserved));
+    assert!(!warns("amd", "intel-iommu,caching-mode=on", "10.0.13", reserved), "39 with a machine type of 7.2");
+    assert!(!warns("amd", "virtio-iommu-pci", "10.0.13", reserved));
+    assert!(!warns("intel-39", "intel-iommu,caching-mode=on,aw-bits=48", "7.2.22", reserved));
+    let width = "viommu-above-iommu-width";
+    assert!(warns("intel-39", "intel-iommu,caching-mode=on,aw-bits=48", "7.2.22", width));
+    assert!(!warns("intel-39", "intel-iommu,caching-mode=on", "7.2.22", width));
+    assert!(!warns("amd", "intel-iommu,caching-mode=on,aw-bits=48", "7.2.22", width), "the host's width is unknown");
+}
+
+/// Nothing of a guest's RAM is mapped at start for a virtio-iommu without boot-bypass; RAM in the range is a warning then.
+#[test]
+fn a_virtio_iommu_without_bypass_makes_ram_in_the_range_a_warning() {
+    let options = "-machine pc-q35-7.0 -cpu EPYC,phys-bits=48 -m 1100G -device virtio-iommu-pci,boot-bypass=off";
+    let evaluation = evaluated("amd", "7.2.22", options);
+    let finding = evaluation.findings.iter().find(|finding| finding.rule == "ram-in-reserved-range").expect("found");
+    assert_eq!(finding.severity, Severity::Warning);
+    assert!(finding.message().contains("boot-bypass=off"), "{}", finding.message());
+}
