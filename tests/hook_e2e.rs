@@ -9,6 +9,8 @@ mod common;
 mod hook_e2e {
     mod host;
     mod lifecycle;
+    #[cfg(feature = "libvirt")]
+    mod metrics;
     mod migration;
     mod neighbours;
     mod pages;

@@ -25,11 +25,13 @@ mod integration {
     mod hook_protocol;
     mod host;
     mod hostile;
+    mod hosts;
     mod iommu_width;
     mod locked_memory;
     mod many;
     mod map;
     mod messages;
+    mod monitoring;
     mod networks;
     mod nova;
     mod packages;

@@ -1,6 +1,6 @@
 //! Validators that know nothing of this project.
 
-use super::skip;
+use super::{note, skip};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -58,6 +58,17 @@ impl Validators {
         }
     }
 
+    /// Fails if a file is not in Prometheus' exposition format, or, if its linter is there, not what its conventions ask for.
+    pub fn assert_metrics(&self, path: &Path) {
+        let program = "import sys; from prometheus_client.parser import text_string_to_metric_families as parse; \
+                       print(*(family.name for family in parse(open(sys.argv[1]).read())))";
+        let output = Command::new(self.python()).args(["-c", program]).arg(path).output().expect("run Python");
+        let families = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && !families.trim().is_empty(), "{families}{output:?}");
+        let file = std::fs::File::open(path).expect("the metrics");
+        promtool(Command::new("promtool").args(["check", "metrics"]).stdin(file));
+    }
+
     /// A YAML file as JSON.
     pub fn yaml(&self, path: &Path) -> Value {
         let program = "import json, sys, ruamel.yaml as y; \
@@ -90,6 +101,18 @@ impl Validators {
     /// Its interpreter.
     pub fn python(&self) -> PathBuf {
         self.folder.join("bin/python")
+    }
+}
+
+/// Fails if Prometheus' own checker, which is part of its server, finds something. It need not be there.
+pub fn promtool(command: &mut Command) {
+    match command.output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{command:?}: {said}");
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => note("promtool is not there"),
+        Err(error) => panic!("{command:?}: {error}"),
     }
 }
 

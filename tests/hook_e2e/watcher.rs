@@ -24,6 +24,11 @@ pub const BACKUPS: &str = "/var/lib/libvirt/backups";
 impl<'a> Watcher<'a> {
     /// Starts the service under this policy.
     pub fn start(world: &'a World, policy: &str) -> Self {
+        Self::start_with(world, policy, &[])
+    }
+
+    /// The same, with more options.
+    pub fn start_with(world: &'a World, policy: &str, options: &[&str]) -> Self {
         world.set_policy(policy);
         let path = world.path("/run/notify");
         let _ = std::fs::remove_file(&path);
@@ -49,6 +54,7 @@ impl<'a> Watcher<'a> {
         let nsenter = world
             .program(env!("CARGO_BIN_EXE_iova-preflight"))
             .args(["watch", "--backup", BACKUPS])
+            .args(options)
             .envs([("NOTIFY_SOCKET", "/run/notify"), ("WATCHDOG_USEC", "2000000"), ("JOURNAL_STREAM", &stream)])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))

@@ -87,6 +87,10 @@ it redefines what can be fixed, as `fix --connect --domain` does, but for guests
 OpenNebula, which write the definition anew at each start: of those it says where to change them, unless the policy says \
 `owned = \"rewrite\"`. Guests without a definition are left to the hook.
 
+With --metrics, it replaces a file, readable for everybody, whenever it has nothing more to do. What is in there, and \
+rules that raise alerts, are in docs/monitoring.md of the sources. A file that cannot be written is said on standard error \
+and stops nothing.
+
 It goes on until it is asked to end, with SIGTERM or SIGINT; it reconnects when libvirt goes away.";
 
 const MAP_HELP: &str = "\
@@ -103,10 +107,11 @@ pub(crate) struct CommonArgs {
     #[arg(long, value_name = "KIND", conflicts_with = "connect")]
     pub input: Option<InputKind>,
 
-    /// Evaluate for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon. Without
-    /// it, for this host if it has an AMD IOMMU, otherwise for amd-epyc
-    #[arg(long, value_name = "FILE|NAME")]
-    pub host: Option<PathBuf>,
+    /// Evaluate for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon. Given
+    /// several times, or a folder (every *.toml in it), for each of these hosts. Without it, for this host if it has an
+    /// AMD IOMMU, otherwise for amd-epyc
+    #[arg(long, value_name = "FILE|FOLDER|NAME")]
+    pub host: Vec<PathBuf>,
 
     /// Read what a fix may do, and which guests count as passthrough guests, from this policy; `none` is the default
     /// policy [default: /etc/iova-preflight/policy.toml, if it is there]
@@ -227,6 +232,17 @@ pub(crate) struct WatchArgs {
     /// Where replaced definitions are kept [default: /var/lib/iova-preflight for root, otherwise below ~/.local/state]
     #[arg(long, value_name = "DIR")]
     pub backup: Option<PathBuf>,
+
+    /// Write metrics for the textfile collector of Prometheus' node exporter to this file, whose name ends in .prom
+    #[arg(long, value_name = "FILE", value_parser = metrics_file)]
+    pub metrics: Option<PathBuf>,
+}
+
+/// A file that the node exporter reads.
+fn metrics_file(text: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(text);
+    let is_read = path.extension().is_some_and(|extension| extension == "prom");
+    is_read.then_some(path).ok_or("the node exporter only reads files whose names end in .prom")
 }
 
 #[derive(Debug, Args)]

@@ -52,7 +52,7 @@ fn write_pages(command: &Command, program: &Command, folder: &Folder) -> Result<
         write_pages(below, program, folder)?;
     }
     let name = format!("{}.{SECTION}", page_name(command));
-    folder.write(&name, &page(command, program)?).context(name)
+    folder.write(name.as_ref(), &page(command, program)?).context(name)
 }
 
 /// One page.

@@ -29,15 +29,26 @@ impl Folder {
         Ok(Self(open_or_make(path, mode)?))
     }
 
+    /// Opens a folder. Links on the way to it are followed if they are root's or this user's.
+    ///
+    /// # Errors
+    /// It cannot be opened, or a link of another user leads to it.
+    #[cfg(feature = "libvirt")]
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(open_folder(path)?))
+    }
+
     /// Writes a file that everybody may read, in the place of what has that name now: a link is replaced, not followed.
     ///
     /// # Errors
     /// It cannot be written; what has the name is left as it is.
-    pub fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
+    pub fn write(&self, name: &OsStr, content: &[u8]) -> io::Result<()> {
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
         let mut new = Temporary::new(&self.0, mode, ".iova-preflight-", "")?;
         new.file.write_all(content)?;
-        new.become_file(&OsString::from(name))
+        // Whatever the umask says.
+        fchmod(&new.file, mode)?;
+        new.become_file(&name.to_owned())
     }
 
     /// As [`Self::write`], but everybody may run it, and it belongs to this user and group, if any are named.
@@ -58,11 +69,15 @@ impl Folder {
     }
 }
 
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    match resolve(path)? {
+        (above, Some(name)) => openat(above, &name, THROUGH | OFlags::NOFOLLOW, Mode::empty()).map_err(explain),
+        (folder, None) => Ok(folder),
+    }
+}
+
 fn open_or_make(path: &Path, mode: Mode) -> io::Result<OwnedFd> {
-    let opened = resolve(path).and_then(|(above, name)| match name {
-        Some(name) => openat(above, &name, THROUGH | OFlags::NOFOLLOW, Mode::empty()).map_err(explain),
-        None => Ok(above),
-    });
+    let opened = open_folder(path);
     let (Err(error), Some(name), Some(parent)) = (&opened, path.file_name(), path.parent()) else { return opened };
     if error.kind() != io::ErrorKind::NotFound {
         return opened;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
+use iova_preflight::report::metrics::{LeftAlone, Tally};
 use iova_preflight::verdict::Verdict;
 
 /// The time between two rewrites, of whichever guests: a daemon has others to serve as well.
@@ -89,8 +90,18 @@ struct Entry {
     said: Option<Fingerprint>,
     /// What was last said of an override in it that is ignored.
     ignored: Option<Fingerprint>,
-    /// What it was last found to be.
-    verdict: Option<Verdict>,
+    /// How its last evaluation ended.
+    standing: Option<Standing>,
+    /// Why it is not rewritten, if it should be.
+    left_alone: Option<LeftAlone>,
+}
+
+/// How an evaluation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Found(Verdict),
+    /// It could not be read or evaluated.
+    Error,
 }
 
 #[derive(Debug)]
@@ -114,13 +125,19 @@ impl Entry {
             budget: (BURST, now),
             said: None,
             ignored: None,
-            verdict: None,
+            standing: None,
+            left_alone: None,
         }
     }
 
     /// Its definition is gone.
     fn leave(&mut self) {
-        (self.is_there, self.due, self.defined, self.rewrite, self.verdict) = (false, None, None, None, None);
+        (self.is_there, self.due, self.defined, self.rewrite) = (false, None, None, None);
+        self.stands(None, None);
+    }
+
+    fn stands(&mut self, standing: Option<Standing>, left_alone: Option<LeftAlone>) {
+        (self.standing, self.left_alone) = (standing, left_alone);
     }
 
     /// Whether there is a reason to remember it.
@@ -139,17 +156,6 @@ impl Entry {
         }
         self.budget.0 > 0
     }
-}
-
-/// How many guests there are of each kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    /// All.
-    pub guests: usize,
-    /// Those that a rewrite would fix.
-    pub fixable: usize,
-    /// Those that no rewrite fixes.
-    pub blocked: usize,
 }
 
 /// The guests of one libvirt, by UUID.
@@ -218,7 +224,7 @@ impl Agenda {
     /// A guest was found to be this. True if its last rewrite went over a definition that somebody else made meanwhile.
     pub fn found(&mut self, uuid: &str, definition: Fingerprint, verdict: Verdict, now: Instant) -> bool {
         let Some(guest) = self.guests.get_mut(uuid) else { return false };
-        guest.verdict = Some(verdict);
+        guest.stands(Some(Standing::Found(verdict)), None);
         // Two definitions since the rewrite was begun, one of them its own, and what there is now is its own: the other
         // one was first. Where the other one was later, it is the one that is there now.
         let overwrote = guest.rewrite.as_ref().is_some_and(|rewrite| {
@@ -230,14 +236,37 @@ impl Agenda {
         overwrote
     }
 
+    /// A guest is not evaluated, because the policy exempts it.
+    pub fn exempt(&mut self, uuid: &str) {
+        if let Some(guest) = self.guests.get_mut(uuid) {
+            guest.stands(None, Some(LeftAlone::Exempt));
+        }
+    }
+
+    /// A guest could not be read or evaluated.
+    pub fn failed(&mut self, uuid: &str) {
+        if let Some(guest) = self.guests.get_mut(uuid) {
+            guest.stands(Some(Standing::Error), None);
+        }
+    }
+
+    /// A guest that should be rewritten is not, and why.
+    pub fn left_alone(&mut self, uuid: &str, reason: LeftAlone) {
+        if let Some(guest) = self.guests.get_mut(uuid) {
+            guest.left_alone = Some(reason);
+        }
+    }
+
     /// Whether a guest may be rewritten that has this definition. If so, the rewrite counts as begun.
     pub fn may_rewrite(&mut self, uuid: &str, definition: Fingerprint, now: Instant) -> Permission {
         let Some(guest) = self.guests.get_mut(uuid) else { return Permission::Hopeless };
         if guest.hopeless == Some(definition) {
+            guest.left_alone = Some(LeftAlone::Failed);
             return Permission::Hopeless;
         }
         if !guest.has_budget(now) {
             guest.due = Some(guest.budget.1 + REFILL);
+            guest.left_alone = Some(LeftAlone::Repeated);
             return Permission::Exhausted;
         }
         guest.budget.0 -= 1;
@@ -293,9 +322,19 @@ impl Agenda {
 
     /// How many guests there are of each kind.
     pub fn tally(&self) -> Tally {
-        let count = |wanted| self.guests.values().filter(|guest| guest.verdict == Some(wanted)).count();
-        let guests = self.guests.values().filter(|guest| guest.is_there).count();
-        Tally { guests, fixable: count(Verdict::Fixable), blocked: count(Verdict::Blocked) }
+        let mut tally = Tally::default();
+        for guest in self.guests.values().filter(|guest| guest.is_there) {
+            tally.guests += 1;
+            match guest.standing {
+                Some(Standing::Found(verdict)) => *tally.verdicts.entry(verdict).or_default() += 1,
+                Some(Standing::Error) => tally.errors += 1,
+                None => {}
+            }
+            if let Some(reason) = guest.left_alone {
+                *tally.left_alone.entry(reason).or_default() += 1;
+            }
+        }
+        tally
     }
 }
 
@@ -495,6 +534,51 @@ mod tests {
         assert!(!found(&mut rewritten(2), "theirs", Verdict::Pass, now + ms(10)));
         // Somebody defined the same once more, much later.
         assert!(!found(&mut rewritten(2), NEW, Verdict::Pass, now + ECHO));
+    }
+
+    #[test]
+    fn every_guest_is_counted_as_it_stands() {
+        let now = Instant::now();
+        let mut agenda = one(now);
+        agenda.all(["a", "b", "c", "d", "e"].map(str::to_owned).to_vec(), now);
+        assert_eq!(agenda.tally(), Tally { guests: 5, ..Tally::default() });
+        found(&mut agenda, OLD, Verdict::Fixable, now);
+        agenda.left_alone("a", LeftAlone::Owner);
+        agenda.found("b", Fingerprint::of(OLD), Verdict::Pass, now);
+        agenda.exempt("c");
+        agenda.failed("d");
+        let mut expected = Tally {
+            guests: 5,
+            verdicts: BTreeMap::from([(Verdict::Pass, 1), (Verdict::Fixable, 1)]),
+            errors: 1,
+            left_alone: BTreeMap::from([(LeftAlone::Exempt, 1), (LeftAlone::Owner, 1)]),
+        };
+        assert_eq!(agenda.tally(), expected);
+        // It is evaluated once more, and nothing is left of what was.
+        found(&mut agenda, NEW, Verdict::Pass, now);
+        expected.verdicts = BTreeMap::from([(Verdict::Pass, 2)]);
+        expected.left_alone.remove(&LeftAlone::Owner);
+        assert_eq!(agenda.tally(), expected);
+        for uuid in ["a", "b", "c", "d", "e"] {
+            agenda.gone(uuid, now);
+        }
+        assert_eq!(agenda.tally(), Tally::default());
+    }
+
+    #[test]
+    fn a_guest_that_may_not_be_rewritten_is_left_alone_for_a_reason() {
+        let now = Instant::now();
+        let mut agenda = one(now);
+        let reasons = |agenda: &Agenda| agenda.tally().left_alone.into_keys().collect::<Vec<_>>();
+        for _ in 0..BURST {
+            assert_eq!(may(&mut agenda, OLD, now), Permission::Granted);
+        }
+        assert_eq!(reasons(&agenda), []);
+        assert_eq!(may(&mut agenda, OLD, now), Permission::Exhausted);
+        assert_eq!(reasons(&agenda), [LeftAlone::Repeated]);
+        agenda.hopeless("a", Fingerprint::of(OLD));
+        assert_eq!(may(&mut agenda, OLD, now), Permission::Hopeless);
+        assert_eq!(reasons(&agenda), [LeftAlone::Failed]);
     }
 
     #[test]

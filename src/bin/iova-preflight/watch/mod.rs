@@ -4,6 +4,7 @@ mod agenda;
 mod backoff;
 mod journal;
 mod manager;
+mod metrics;
 mod service;
 
 pub(crate) use service::run;

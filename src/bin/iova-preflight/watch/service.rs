@@ -9,6 +9,7 @@ use iova_preflight::advice::{advise, place};
 use iova_preflight::decision::is_exempt;
 use iova_preflight::finding::Severity;
 use iova_preflight::policy::{OwnedPolicy, Policy};
+use iova_preflight::report::metrics::LeftAlone;
 use iova_preflight::text::shell_word;
 use iova_preflight::verdict::Verdict;
 
@@ -16,6 +17,7 @@ use super::agenda::{Agenda, Fingerprint, Next, Permission};
 use super::backoff::Backoff;
 use super::journal::{Journal, Priority};
 use super::manager::{Manager, on_stop};
+use super::metrics::Metrics;
 use crate::args::WatchArgs;
 use crate::connected::live::events::{self, Event};
 use crate::connected::live::{Definition, Session};
@@ -64,8 +66,9 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Outcome> {
     on_stop(move || drop(stop.send(Wakeup::Stop)))?;
     events::start(move |generation, event| drop(sender.send(Wakeup::Libvirt(generation, event))))?;
     let journal = Journal::new();
-    let watch =
-        Service { args, policy: &policy, messages, journal, manager: Manager::new(), agenda: Agenda::default() };
+    let metrics = Metrics::new(args.metrics.as_deref(), &args.connect);
+    let (manager, agenda) = (Manager::new(), Agenda::default());
+    let watch = Service { args, policy: &policy, messages, journal, manager, metrics, agenda };
     watch.run();
     Ok(Outcome::Clean)
 }
@@ -84,6 +87,7 @@ struct Service<'a> {
     messages: Receiver<Wakeup>,
     journal: Journal,
     manager: Manager,
+    metrics: Metrics<'a>,
     agenda: Agenda,
 }
 
@@ -97,10 +101,13 @@ impl Service<'_> {
             let over = match Session::open(&self.args.connect, self.policy.watch.rewrite, generation) {
                 Ok(session) => {
                     complained.clear();
+                    self.metrics.connected(true);
                     self.session(&session, generation)
                 }
                 Err(error) => Over::Lost(Some(error)),
             };
+            self.metrics.connected(false);
+            self.write_metrics();
             let Over::Lost(why) = over else { break };
             let why = why.map_or_else(|| "the connection was closed".to_owned(), |error| format!("{error:#}"));
             if why != complained {
@@ -171,6 +178,7 @@ impl Service<'_> {
                         if !session.is_alive() {
                             return Over::Lost(Some(error));
                         }
+                        self.agenda.failed(&uuid);
                         self.say(&uuid, Priority::Error, &format!("guest {uuid}: {error:#}"));
                     }
                     now
@@ -181,6 +189,9 @@ impl Service<'_> {
                     if let Next::WaitUntil(then) = next { then.min(round) } else { round }
                 }
             };
+            if self.metrics.is_due() {
+                self.write_metrics();
+            }
             while let Some(message) = self.receive(wait) {
                 match message {
                     Wakeup::Stop => return Over::Stop,
@@ -205,20 +216,34 @@ impl Service<'_> {
             None => HostSource::told(&self.args.connect, host),
         };
         let source = source.with_networks(networks);
-        self.agenda.all(session.guests()?, now);
+        let guests = session.guests()?;
+        if guests.is_empty() {
+            self.metrics.evaluated();
+        }
+        self.agenda.all(guests, now);
         Ok(source)
     }
 
     /// Says how things are once there is nothing to do.
     fn settle(&mut self, first: bool) {
         let tally = self.agenda.tally();
-        let text = format!("{} guests, {} fixable, {} blocked", tally.guests, tally.fixable, tally.blocked);
+        let (fixable, blocked) = (tally.of(Verdict::Fixable), tally.of(Verdict::Blocked));
+        let text = format!("{} guests, {fixable} fixable, {blocked} blocked", tally.guests);
         if first {
             let rewrites = if self.policy.watch.rewrite { "rewrites what can be fixed" } else { "reports only" };
             self.journal.line(Priority::Info, &format!("watching {}: {text}; {rewrites}", self.args.connect));
         }
         self.manager.status(text);
+        // Whoever waits for the service to be ready finds the metrics.
+        self.write_metrics();
         self.manager.ready();
+    }
+
+    /// Writes the metrics, if they are wanted.
+    fn write_metrics(&mut self) {
+        if let Some(line) = self.metrics.write(&self.agenda) {
+            self.journal.line(Priority::Error, &line);
+        }
     }
 
     /// Evaluates a guest, and rewrites it where that is wanted.
@@ -229,20 +254,23 @@ impl Service<'_> {
         };
         let name = definition.name()?;
         if is_exempt(self.policy, &name, Some(uuid)) {
+            self.agenda.exempt(uuid);
             return Ok(());
         }
         let xml = definition.read()?;
         let mut case = Case { uuid, xml: &xml, source, definition: &mut definition };
         let mut unreadable = None;
-        let mut evaluator = Evaluator::new(source, self.policy);
+        let mut evaluator = Evaluator::new(std::slice::from_ref(source), self.policy);
         evaluator.each(
             Input::Live(name, xml.clone().into_bytes()),
             |evaluated| self.evaluated(evaluated, &mut case),
             |name, error| unreadable = Some(format!("guest {name}: its definition cannot be evaluated: {error}")),
         )?;
         if let Some(line) = unreadable {
+            self.agenda.failed(uuid);
             self.say(uuid, Priority::Error, &line);
         }
+        self.metrics.evaluated();
         Ok(())
     }
 
@@ -292,9 +320,12 @@ impl Service<'_> {
         };
         // What is rewritten here is lost when its owner starts it.
         if !self.policy.watch.rewrite || owner.is_some() {
+            let reason = if owner.is_some() { LeftAlone::Owner } else { LeftAlone::Policy };
+            self.agenda.left_alone(case.uuid, reason);
             self.say(case.uuid, Priority::Warning, &helps);
         } else if let Some(assumption) = evaluation.assumptions.first().or(fix.assumption.as_ref()) {
             // A person can know what is not known here.
+            self.agenda.left_alone(case.uuid, LeftAlone::UnknownFact);
             let line = format!("{helps}; it is not rewritten unasked, because that {assumption}");
             self.say(case.uuid, Priority::Warning, &line);
         } else {
@@ -318,6 +349,7 @@ impl Service<'_> {
         match redefinition.make(case.definition, case.xml, new) {
             Ok(redefined) => {
                 self.agenda.rewritten(case.uuid, Fingerprint::of(&redefined.now));
+                self.metrics.redefined();
                 let is_running = case.definition.is_running();
                 let running = if is_running { "; it is running, and picks it up at its next cold start" } else { "" };
                 let backup = redefined.backup.display();
@@ -334,6 +366,7 @@ impl Service<'_> {
                 if matches!(failure, Failure::Full(_)) {
                     self.agenda.not_rewritten(case.uuid);
                 }
+                self.agenda.left_alone(case.uuid, LeftAlone::Failed);
                 if failure.is_final() {
                     self.agenda.hopeless(case.uuid, Fingerprint::of(case.xml));
                 }
