@@ -1,6 +1,6 @@
 //! What a program without libvirt does when it is asked for a connection.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -27,6 +27,6 @@ pub(crate) fn become_connected(what: &str) -> anyhow::Error {
 }
 
 /// Never comes back with guests.
-pub(crate) fn batches(_: &[String], _: Option<&str>, _: Option<&Path>) -> Result<(Vec<Batch>, Outcome)> {
+pub(crate) fn batches(_: &[String], _: Option<&str>, _: &[PathBuf]) -> Result<(Vec<Batch>, Outcome)> {
     Err(become_connected("--connect"))
 }
