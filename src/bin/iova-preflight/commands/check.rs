@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use iova_preflight::io::processes::{Processes, qemu_processes};
@@ -29,29 +30,30 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
         bail!("SARIF needs file locations; use --format json with {option}");
     }
     let policy = ChosenPolicy::choose(args.common.policy.as_deref())?;
-    let (batches, outcome) = batches(args)?;
+    let batches = batches(args)?;
     let jobs = args.jobs.map_or_else(parallel::default_jobs, usize::from);
     let how = How { policy: &policy, jobs, kind: args.common.input, words: args.common.advice };
-    let evaluated = match args.format {
-        Format::Human if args.common.quiet => quiet(batches, how)?,
-        Format::Human => human(batches, how, args.verbose)?,
-        Format::Json => json(batches, how)?,
-        Format::Jsonl => jsonl(batches, how)?,
-        Format::Sarif => sarif(batches, how, outcome)?,
-    };
-    Ok(outcome.max(evaluated))
+    match args.format {
+        Format::Human if args.common.quiet => quiet(batches, how),
+        Format::Human => human(batches, how, args.verbose),
+        Format::Json => json(batches, how),
+        Format::Jsonl => jsonl(batches, how),
+        Format::Sarif => sarif(batches, how),
+    }
 }
 
-/// What the command line names, host by host; the outcome is `Failed` where some of it could not be had.
-fn batches(args: &CheckArgs) -> Result<(Vec<Batch>, Outcome)> {
+/// What the command line names, host by host.
+fn batches(args: &CheckArgs) -> Result<Vec<Batch>> {
     if !args.connect.is_empty() {
-        return connected::batches(&args.connect, args.domain.as_deref(), args.common.host.as_deref());
+        let patience = Duration::from_secs(args.connect_timeout);
+        let (domain, host) = (args.domain.as_deref(), args.common.host.as_deref());
+        return connected::batches(&args.connect, domain, patience, host);
     }
     if args.running {
         return running(args.common.host.as_deref(), args.common.quiet);
     }
     let source = HostSource::choose(args.common.host.as_deref())?;
-    Ok((vec![Batch { source, inputs: Input::expand(&args.common.paths) }], Outcome::Clean))
+    Ok(vec![Batch { source, inputs: Input::expand(&args.common.paths) }])
 }
 
 /// How all inputs are evaluated.
@@ -66,7 +68,7 @@ struct How<'a> {
 }
 
 /// What runs on this host.
-fn running(host: Option<&Path>, quiet: bool) -> Result<(Vec<Batch>, Outcome)> {
+fn running(host: Option<&Path>, quiet: bool) -> Result<Vec<Batch>> {
     let source = match host {
         Some(_) => HostSource::choose(host)?,
         None => HostSource::this(),
@@ -85,7 +87,7 @@ fn running(host: Option<&Path>, quiet: bool) -> Result<(Vec<Batch>, Outcome)> {
         }
     }
     let inputs = found.into_iter().map(Input::Process).collect();
-    Ok((vec![Batch { source, inputs }], Outcome::Clean))
+    Ok(vec![Batch { source, inputs }])
 }
 
 /// The inputs that are left, and what has come of those before.
@@ -250,8 +252,7 @@ fn jsonl(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     Ok(run.outcome)
 }
 
-/// `before` is what has come of the command line itself.
-fn sarif(batches: Vec<Batch>, how: How<'_>, before: Outcome) -> Result<Outcome> {
+fn sarif(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     let mut all = sarif::LogBuilder::default();
     let mut run = CheckRun::new(&batches, how);
     for Batch { source, inputs } in batches {
@@ -273,7 +274,7 @@ fn sarif(batches: Vec<Batch>, how: How<'_>, before: Outcome) -> Result<Outcome> 
         )?;
     }
     run.progress.clear();
-    print(&all.finish(run.outcome.max(before).code(), how.policy.file.clone()))?;
+    print(&all.finish(run.outcome.code(), how.policy.file.clone()))?;
     Ok(run.outcome)
 }
 
