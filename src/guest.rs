@@ -160,13 +160,16 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// How much memory it may come to have, in bytes, as far as that is written down; not what NUMA cells add up to.
+    /// How much memory it may come to have, in bytes, as far as that is written down.
     #[cfg(feature = "cli")]
     pub fn most_memory(self) -> u64 {
         match self {
             Self::Domain(domain) => {
-                let kib = domain.memory.iter().chain(&domain.max_memory).map(|size| size.value).max().unwrap_or(0);
-                kib.saturating_mul(1024)
+                let told = domain.memory.iter().chain(&domain.max_memory).map(|size| size.value).max().unwrap_or(0);
+                // Where there are cells, they are the memory (`virDomainDefSetMemoryTotal` of libvirt
+                // `src/conf/domain_postparse.c`).
+                let cells = domain.numa_cells.iter().fold(0_u64, |sum, cell| sum.saturating_add(cell.value));
+                told.max(cells).saturating_mul(1024)
             }
             Self::Launch(launch) => {
                 let memory = launch.line.memory;
@@ -263,19 +266,25 @@ impl<'a> Guest<'a> {
         setting: Setting<'a>,
         policy: &Policy,
     ) -> Self {
+        let guest = Self::without_bars(subject, line, refusals, setting, policy);
+        #[cfg(feature = "cli")]
+        let guest = Self { mmio64: guest.place_bars(), ..guest };
+        guest
+    }
+
+    /// The same without a look at its BARs.
+    pub fn without_bars(
+        subject: Subject<'a>,
+        line: &'a CommandLine,
+        refusals: &'a [Refusal],
+        setting: Setting<'a>,
+        policy: &Policy,
+    ) -> Self {
         let Built { cpu, ram, memory_refusal, backend_refusal, table_refusal, pci_hole64_size, layout, plugged } =
             qemu::build(line, setting.machine, setting.cpu, setting.qemu);
         // Of a line that libvirt does not write to its end, QEMU sees nothing.
         let starts = refusals.is_empty();
         let passthrough = line.passthrough();
-        #[cfg(feature = "cli")]
-        let mmio64 = match (&cpu, &layout) {
-            (Ok(cpu), Some(Ok(layout))) if starts => {
-                let Setting { host, qemu, machine, .. } = setting;
-                Mmio64::of(Mmio64Input { line, host, qemu, machine, cpu, layout })
-            }
-            _ => None,
-        };
         #[cfg(feature = "cli")]
         let pinned = match &plugged {
             Ok(plugged) if starts => pinned_for(subject, line, ram, plugged),
@@ -306,7 +315,7 @@ impl<'a> Guest<'a> {
                 setting.machine,
             ),
             #[cfg(feature = "cli")]
-            mmio64,
+            mmio64: None,
             #[cfg(feature = "cli")]
             pinned,
             #[cfg(feature = "cli")]
@@ -317,6 +326,13 @@ impl<'a> Guest<'a> {
             needs_peer_to_peer: policy.peer_to_peer == PeerToPeer::Required,
             hidden_dma: hidden_dma(subject, line),
         }
+    }
+
+    #[cfg(feature = "cli")]
+    fn place_bars(&self) -> Option<Mmio64> {
+        let Setting { host, qemu, machine, .. } = self.setting;
+        let (cpu, layout) = (self.cpu()?, self.layout()?);
+        Mmio64::of(Mmio64Input { line: self.line, host, qemu, machine, cpu, layout })
     }
 
     /// What runs the CPU.
@@ -465,5 +481,24 @@ fn exposure(devices: &[Passthrough], assumed: bool) -> Exposure {
         _ if assumed => Exposure::Assumed,
         (false, true) => Exposure::MediatedOnly,
         (true, _) => Exposure::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain;
+    use crate::xml::Document;
+
+    #[test]
+    fn numa_cells_count_for_how_large_a_guest_may_be() {
+        let cell = |id: u32| format!("<cell id='{id}' memory='400' unit='GiB'/>");
+        let xml = format!(
+            "<domain type='kvm'><name>a</name><memory unit='GiB'>1</memory><cpu><numa>{}{}</numa></cpu></domain>",
+            cell(0),
+            cell(1)
+        );
+        let domain = domain::read(&Document::parse(xml.as_bytes()).expect("well-formed")).expect("a domain");
+        assert_eq!(Subject::from(&domain).most_memory(), 800 << 30);
     }
 }

@@ -61,7 +61,7 @@ pub struct Possible {
     pub addresses: Vec<Option<u64>>,
     /// Whether that is what it does, and not only likely: the model is exact for this guest.
     pub exact: bool,
-    /// Whether no BAR loses its address if the guest gets one more hot-plug port.
+    /// Whether every BAR has an address, and still has one if the guest gets one more hot-plug port.
     pub has_spare_port: bool,
 }
 

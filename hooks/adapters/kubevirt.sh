@@ -12,7 +12,7 @@ status=$?
 case $status in
     0)
         printf %s "${printed%.}"
-        exit
+        exit 0
         ;;
     1) exit 1 ;;
 esac
@@ -21,3 +21,6 @@ while [ $# -gt 1 ]; do
     case $1 in --domain | --cloud-init) printf %s "$2" ;; esac
     shift
 done
+# The shim reads no more of the line above once this has ended.
+sleep 0.02
+exit 0

@@ -151,6 +151,19 @@ fn what_is_uncertain_exempt_or_allowed_passes() {
     }
 }
 
+/// A sidecar of KubeVirt sees the alias, and no QEMU.
+#[test]
+fn what_an_alias_stands_for_is_the_policys_to_say() {
+    let xml = guest("default_db", "q35", 1200);
+    let host = builtin("amd-epyc").expect("built in");
+    for (text, logged) in [("", "guest default_db: unknown-machine-type"), ("alias = 'newest'", "")] {
+        let reply = reply_to(&KUBEVIRT, &xml, &host, &policy(text));
+        assert_eq!((reply.status, &reply.stdout[..]), (0, xml.as_bytes()));
+        let log = reply.log.first().map_or("", |(_, line)| line);
+        assert!(log.contains(logged) && log.is_empty() == logged.is_empty(), "{text}: {log}");
+    }
+}
+
 #[test]
 fn more_than_the_shell_path_takes_is_not_handed_back() {
     let padding = format!("<!--{}-->", "x".repeat(66_000));

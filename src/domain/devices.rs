@@ -23,6 +23,9 @@ pub struct Controller {
     /// Whether devices can be plugged into it: not with `<target hotplug='off'>`.
     #[cfg(feature = "cli")]
     pub hotplug: bool,
+    /// `<target memReserve>`: KiB of memory that is not prefetchable that firmware keeps for what will be plugged into it.
+    #[cfg(feature = "cli")]
+    pub memory_reserve: Option<u64>,
     /// The start tag.
     pub span: Span,
 }
@@ -73,6 +76,10 @@ pub(super) fn controllers(devices: Option<Element<'_>>) -> Result<Vec<Controller
             address: pci_address(controller),
             #[cfg(feature = "cli")]
             hotplug: controller.child("target").and_then(|target| target.value("hotplug")) != Some("off"),
+            #[cfg(feature = "cli")]
+            memory_reserve: controller
+                .child("target")
+                .and_then(|target| super::passthrough::parse_integer(target.value("memReserve")?)),
             span: controller.start_tag(),
         })
     })

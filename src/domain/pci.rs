@@ -1,5 +1,7 @@
 //! The devices of a domain on PCI buses, as far as guest firmware has to find room for them.
 
+use std::collections::BTreeSet;
+
 use super::units::parse_kib;
 use crate::xml::{Element, Span};
 
@@ -14,11 +16,19 @@ pub struct PciAddress {
     pub function: u32,
 }
 
+impl std::fmt::Display for PciAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "0000:{:02x}:{:02x}.{:x}", self.bus, self.slot, self.function)
+    }
+}
+
 /// A device on a PCI bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PciDevice {
     /// What QEMU calls it, or one that has the same BARs.
     pub driver: &'static str,
+    /// What libvirt calls it, where that is known.
+    pub alias: Option<String>,
     /// Where it is, if the domain says so.
     pub address: Option<PciAddress>,
     /// Bytes of the memory that it has in a BAR of its own.
@@ -67,16 +77,19 @@ pub struct PciDevices {
     pub without_usb: Option<usize>,
     /// The same for a memory balloon.
     pub without_balloon: Option<usize>,
+    /// An address that is given twice, and the device that is the second to have it.
+    pub given_twice: Option<(PciAddress, Span)>,
 }
 
 /// What is said under `<devices>`.
 pub(super) fn pci_devices(devices: Option<Element<'_>>) -> PciDevices {
     let Some(devices) = devices else {
-        return PciDevices { listed: Vec::new(), without_usb: Some(0), without_balloon: Some(0) };
+        return PciDevices { without_usb: Some(0), without_balloon: Some(0), ..PciDevices::default() };
     };
     let ranked = devices.children().filter_map(|device| Some((rank(device)?, pci_device(device)?)));
     let mut listed: Vec<(u8, PciDevice)> = ranked.collect();
     listed.sort_by_key(|(rank, _)| *rank);
+    name_shared_memory(&mut listed);
     let end_of = |last: u8| listed.partition_point(|(rank, _)| *rank <= last);
     let mut controllers = devices.children_named("controller");
     let has_usb = controllers.any(|controller| controller.value("type") == Some("usb"));
@@ -84,8 +97,42 @@ pub(super) fn pci_devices(devices: Option<Element<'_>>) -> PciDevices {
         without_usb: (!has_usb).then(|| end_of(CONTROLLERS)),
         without_balloon: devices.child("memballoon").is_none().then(|| end_of(BALLOONS)),
         listed: listed.into_iter().map(|(_, device)| device).collect(),
+        given_twice: given_twice(devices),
     }
 }
+
+/// An address that two devices have. Expected of libvirt 9.0, 11.3 and 12.8: each refuses every pair of these devices.
+fn given_twice(devices: Element<'_>) -> Option<(PciAddress, Span)> {
+    let has_address = |device: &Element<'_>| match device.name() {
+        "controller" => device.value("type") != Some("usb") || device.value("model") != Some("none"),
+        "memballoon" => device.value("model") != Some("none"),
+        // Not known to libvirt 9.0.
+        "crypto" => false,
+        "serial" => true,
+        _ => rank(*device).is_some(),
+    };
+    // libvirt takes an address of zeros for none (`virPCIDeviceAddressIsEmpty` of `src/util/virpci.c`).
+    let is_given = |address: &PciAddress| (address.bus, address.slot) != (0, 0);
+    let mut taken = BTreeSet::new();
+    let with_address = devices.children().filter(has_address);
+    let mut addresses =
+        with_address.filter_map(|device| Some((pci_address(device).filter(is_given)?, device.start_tag())));
+    addresses.find(|(address, _)| !taken.insert(*address))
+}
+
+/// Tells shared memory apart as libvirt does (`qemuAssignDeviceShmemAlias` of `src/qemu/qemu_alias.c`).
+fn name_shared_memory(listed: &mut [(u8, PciDevice)]) {
+    let shared = listed.iter_mut().filter(|(_, device)| device.driver == SHARED_MEMORY);
+    for (number, (_, device)) in shared.enumerate() {
+        device.alias.get_or_insert_with(|| format!("shmem{number}"));
+    }
+}
+
+/// What QEMU calls shared memory without a server.
+const SHARED_MEMORY: &str = "ivshmem-plain";
+
+/// The longest alias of a user's that is kept, in bytes.
+const LONGEST_ALIAS: usize = 256;
 
 /// The `<address>` of a device in the guest.
 pub(super) fn pci_address(device: Element<'_>) -> Option<PciAddress> {
@@ -132,15 +179,18 @@ fn pci_device(device: Element<'_>) -> Option<PciDevice> {
         },
         "memballoon" if virtio => "virtio-balloon-pci",
         "memory" if virtio => "virtio-mem-pci",
-        "shmem" if model.starts_with("ivshmem") || model.is_empty() => "ivshmem-plain",
+        "shmem" if model.starts_with("ivshmem") || model.is_empty() => SHARED_MEMORY,
         "input" if device.value("bus") == Some("virtio") => "virtio-input-pci",
         "video" if virtio => "virtio-gpu-pci",
         _ => return None,
     };
-    let size = (driver == "ivshmem-plain").then(|| shared_memory(device)).flatten();
+    let is_shared = driver == SHARED_MEMORY;
+    let size = is_shared.then(|| shared_memory(device)).flatten();
+    let alias = device.child("alias").filter(|_| is_shared).and_then(|alias| alias.value("name"));
+    let alias = alias.filter(|name| name.starts_with("ua-") && name.len() <= LONGEST_ALIAS).map(str::to_owned);
     let page_per_queue = device.child("driver").is_some_and(|driver| driver.value("page_per_vq") == Some("on"));
     let span = if device.name() == "memory" { device.span() } else { device.start_tag() };
-    Some(PciDevice { driver, address: pci_address(device), size, page_per_queue, span })
+    Some(PciDevice { driver, alias, address: pci_address(device), size, page_per_queue, span })
 }
 
 /// Whether an interface is a function of the host's.

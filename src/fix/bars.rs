@@ -143,6 +143,8 @@ impl FixSearch<'_> {
                 if (troubles, is_full) == (0, false) {
                     return best.map(|(_, _, changes, after)| (changes, after));
                 }
+                // Another way to the same width leaves firmware where it is.
+                break;
             }
         }
         best.map(|(_, _, changes, after)| (changes, after))
@@ -154,10 +156,11 @@ impl FixSearch<'_> {
         if !possible.any(|possible| possible.kind == FirmwareKind::Ovmf) {
             return;
         }
+        let least = least_window(before);
         let widths = bits.iter().filter_map(|&bits| Some((bits, self.draft.exact_widths(bits).into_iter().next()?)));
         for (bits, width) in std::iter::once(None).chain(widths.map(Some)).map(Option::unzip) {
             let changes = Vec::from_iter(width);
-            for mib in WINDOWS_MIB.map(|log| 1_u64 << log) {
+            for mib in WINDOWS_MIB.map(|log| 1_u64 << log).filter(|&mib| mib >= least) {
                 let after = self.draft.with_window(&changes, mib);
                 let has = bits.is_none_or(|bits| after.facts.phys_bits == Some(bits));
                 if has && !after.stops() && !in_trouble(&after) {
@@ -189,6 +192,12 @@ impl FixSearch<'_> {
             _ => more.collect(),
         }
     }
+}
+
+/// MiB of all BARs together. A window of less is either too small or, where OVMF takes it for a minimum, no change.
+fn least_window(diagnosis: &Diagnosis) -> u64 {
+    let bars = diagnosis.facts.mmio64.iter().flat_map(|mmio64| &mmio64.bars);
+    bars.fold(0_u64, |sum, bar| sum.saturating_add(bar.size)) >> 20
 }
 
 /// Whether the BARs follow RAM, and only the machine type keeps that below 1 TiB.

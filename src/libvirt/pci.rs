@@ -30,7 +30,8 @@ pub(super) fn write(domain: &Domain, family: Family, line: &mut CommandLine) {
     buses.ports(domain);
     let written = line.devices.iter().enumerate().rev().map(|(index, device)| (device.origin, index));
     let written: BTreeMap<Origin, usize> = written.collect();
-    let added = |driver| PciDevice { driver, address: None, size: None, page_per_queue: false, span: domain.span };
+    let added =
+        |driver| PciDevice { driver, alias: None, address: None, size: None, page_per_queue: false, span: domain.span };
     let (xhci, balloon) = (added("qemu-xhci"), added("virtio-balloon-pci"));
     // `qemuDomainDefAddDefaultDevices` of libvirt `src/qemu/qemu_postparse.c` adds these two.
     let without_usb = domain.pci.without_usb.filter(|_| family == Family::Q35);
@@ -68,7 +69,7 @@ fn place(device: &PciDevice, index: Option<usize>, bus: &str, address: PciAddres
             properties.set("page-per-vq", "on", origin);
         }
         let driver = device.driver.into();
-        line.devices.push(Device { driver, id: None, properties, origin, settable: false });
+        line.devices.push(Device { driver, id: device.alias.clone(), properties, origin, settable: false });
         line.devices.len().saturating_sub(1)
     });
     if let Some(written) = line.devices.get_mut(index) {
@@ -128,7 +129,16 @@ impl Buses {
             let index = controller.index.map_or_else(|| self.next_index(), |index| index.value);
             let is_port = driver == "pcie-root-port";
             let address = controller.address.unwrap_or_else(|| self.next_on_root(is_port));
-            self.bridge(driver, index, address, controller.hotplug, controller.span);
+            let origin = Origin::Xml(controller.span);
+            let mut properties = Properties::new();
+            if !controller.hotplug {
+                properties.set("hotplug", "off", origin);
+            }
+            // Since some version between 9.0 and 11.3; older ones leave it out.
+            if let Some(kib) = controller.memory_reserve.filter(|_| is_port || driver == "pci-bridge") {
+                properties.set("mem-reserve", kib.saturating_mul(1024), origin);
+            }
+            self.bridge(driver, index, address, properties, controller.span);
             if is_port && !self.occupied.contains(&index) {
                 self.free.push(index);
             }
@@ -136,13 +146,16 @@ impl Buses {
         self.free.sort_unstable_by(|a, b| b.cmp(a));
     }
 
-    fn bridge(&mut self, driver: &'static str, index: u32, address: PciAddress, hotplug: bool, span: Span) {
+    fn bridge(
+        &mut self,
+        driver: &'static str,
+        index: u32,
+        address: PciAddress,
+        mut properties: Properties,
+        span: Span,
+    ) {
         let origin = Origin::Xml(span);
-        let mut properties = Properties::new();
         locate(&mut properties, &self.name(address.bus), address, origin);
-        if !hotplug {
-            properties.set("hotplug", "off", origin);
-        }
         let id = Some(self.name(index));
         self.bridges.push(Device { driver: driver.into(), id, properties, origin, settable: false });
     }
@@ -162,7 +175,7 @@ impl Buses {
 
     fn new_port(&mut self, span: Span) -> u32 {
         let (index, address) = (self.next_index(), self.next_on_root(true));
-        self.bridge("pcie-root-port", index, address, true, span);
+        self.bridge("pcie-root-port", index, address, Properties::new(), span);
         index
     }
 
@@ -174,7 +187,8 @@ impl Buses {
             let index = self.next_index();
             self.free.insert(0, new);
             let port = self.free.pop().unwrap_or(new);
-            self.bridge("pcie-pci-bridge", index, PciAddress { bus: port, slot: 0, function: 0 }, true, span);
+            let address = PciAddress { bus: port, slot: 0, function: 0 };
+            self.bridge("pcie-pci-bridge", index, address, Properties::new(), span);
             self.conventional = Some(index);
         }
     }
@@ -290,6 +304,24 @@ mod tests {
                 "virtio-rng-pci pci.10 0x0.0x0",
             ]
         );
+    }
+
+    /// Expected values: what `virsh domxml-to-native` of libvirt 11.3 and 12.8 writes; they refuse it of other models.
+    #[test]
+    fn memory_is_reserved_by_ports_and_bridges() {
+        let reserved = |model: &str, family: Family| {
+            let controller =
+                format!("<controller type='pci' index='1' model='{model}'><target memReserve='4096'/></controller>");
+            let xml = format!("<domain type='kvm'><name>a</name><devices>{controller}</devices></domain>");
+            let domain = domain::read(&Document::parse(xml.as_bytes()).expect("well-formed")).expect("a domain");
+            let mut line = CommandLine::default();
+            write(&domain, family, &mut line);
+            let bridge = line.devices.iter().find(|device| device.id.as_deref() == Some("pci.1")).expect("a bridge");
+            bridge.properties.value("mem-reserve").map(str::to_owned)
+        };
+        assert_eq!(reserved("pcie-root-port", Family::Q35).as_deref(), Some("4194304"));
+        assert_eq!(reserved("pci-bridge", Family::I440fx).as_deref(), Some("4194304"));
+        assert_eq!(reserved("pcie-to-pci-bridge", Family::Q35), None);
     }
 
     #[test]

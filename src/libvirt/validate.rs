@@ -30,8 +30,19 @@ pub(super) fn refusals(domain: &Domain, family: Option<Family>, libvirt: Option<
         firmware(domain, libvirt),
         hole(domain, libvirt),
         launch_security(domain, libvirt),
+        #[cfg(feature = "cli")]
+        addresses(domain),
     ];
     checks.into_iter().filter_map(Result::err).collect()
+}
+
+/// `virDomainPCIAddressReserveAddrInternal` in `src/conf/domain_addr.c`.
+#[cfg(feature = "cli")]
+fn addresses(domain: &Domain) -> Result<(), Refusal> {
+    match domain.pci.given_twice {
+        Some((address, span)) => refuse(span, format!("two devices have the PCI address {address}")),
+        None => Ok(()),
+    }
 }
 
 /// `virDomainDefParseCaps` in `src/conf/domain_conf.c`.
@@ -246,4 +257,52 @@ fn launch_security(domain: &Domain, libvirt: Option<Version>) -> Result<(), Refu
         return refuse(security.span, "<launchSecurity> needs a <policy>");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain;
+    use crate::xml::Document;
+
+    /// What is wrong with a domain that has these devices, each with the address that comes with it.
+    fn refused(devices: &[(&str, &str)]) -> Vec<String> {
+        let devices: String = devices
+            .iter()
+            .map(|(device, address)| device.replace("</", &format!("<address type='pci' {address}/></")))
+            .collect();
+        let xml = format!(
+            "<domain type='kvm'><name>a</name><os><type>hvm</type></os>\
+             <devices><controller type='pci' model='pcie-root-port' index='1'/>{devices}</devices></domain>"
+        );
+        let domain = domain::read(&Document::parse(xml.as_bytes()).expect("well-formed")).expect("a domain");
+        refusals(&domain, Some(Family::Q35), None).into_iter().map(|refusal| refusal.message).collect()
+    }
+
+    /// Expected: what `virsh define` of libvirt 9.0, 11.3 and 12.8 refuses ("Attempted double use of PCI Address").
+    #[test]
+    fn no_address_is_given_twice() {
+        let twice = ["two devices have the PCI address 0000:01:00.0"];
+        let rng = "<rng model='virtio'></rng>";
+        let here = "bus='0x01' slot='0x00' function='0x0'";
+        for device in [
+            "<disk type='file'></disk>",
+            "<interface type='user'></interface>",
+            "<hostdev type='pci'></hostdev>",
+            "<controller type='scsi' model='virtio-scsi'></controller>",
+            "<memballoon model='virtio'></memballoon>",
+            "<serial type='pty'></serial>",
+            "<watchdog model='i6300esb'></watchdog>",
+            "<sound model='ich9'></sound>",
+            "<video></video>",
+        ] {
+            assert_eq!(refused(&[(device, here), (rng, here)]), twice, "{device}");
+            assert_eq!(refused(&[(device, here), (rng, "bus='1' slot='0' function='1'")]), [""; 0], "{device}");
+        }
+        assert_eq!(refused(&[(rng, here), (rng, "bus='1'")]), twice);
+        // What is not there has no address, and an address of zeros is none.
+        assert_eq!(refused(&[("<memballoon model='none'></memballoon>", here), (rng, here)]), [""; 0]);
+        assert_eq!(refused(&[("<controller type='usb' model='none'></controller>", here), (rng, here)]), [""; 0]);
+        assert_eq!(refused(&[(rng, "bus='0' slot='0'"), (rng, "bus='0' slot='0'")]), [""; 0]);
+    }
 }

@@ -190,7 +190,9 @@ pub static ANSWERS: &[Answer] = &[
         fix: &[
             Text(
                 "If no device has to reach another one directly, no action is needed. Otherwise give the guest a machine \
-                 type of 7.1 or newer and 41 or more physical address bits, so that firmware places BARs above 1 TiB:",
+                 type of 7.1 or newer and 41 or more physical address bits, so that firmware places BARs above 1 TiB. \
+                 SeaBIOS up to 1.16.2 (Debian 12) places them after RAM whatever the bits: there it takes a <pcihole64> \
+                 so large that QEMU moves RAM above 1 TiB, or OVMF. This finds which:",
             ),
             FIX_BARS,
         ],
@@ -1027,6 +1029,13 @@ pub static ANSWERS: &[Answer] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It places BARs after RAM (SeaBIOS 1.16.2, `pci_bios_map_devices` of `src/fw/pciinit.c`).
+    #[test]
+    fn more_bits_are_no_help_with_old_seabios() {
+        let shown = format!("{:?}", Cause::BarInReservedRange.answer().fix);
+        assert!(shown.contains("SeaBIOS up to 1.16.2") && shown.contains("<pcihole64>"), "{shown}");
+    }
 
     #[test]
     fn every_cause_has_one_answer_in_its_place() {

@@ -44,6 +44,10 @@ const LARGE_BAR: u64 = 1 << 30;
 const MOST_BUSES: usize = 256;
 const DEEPEST: usize = 8;
 
+/// The most memory below 4 GiB, in bytes, that bridges may be told to keep for what will be plugged in (`mem-reserve`)
+/// without an effect on 64-bit BARs: more may leave no room there for the other BARs, and then firmware gives up some.
+const MOST_RESERVED: u64 = 128 << 20;
+
 /// More BARs than any guest has.
 const MOST_BARS: usize = 4096;
 
@@ -343,6 +347,7 @@ impl Tree {
             buses: HashMap::from([(root, TreeBus::default())]),
             bars: Vec::new(),
             unsized_devices: Vec::new(),
+            reserved: 0,
             exact: true,
         };
         reader.devices()?;
@@ -350,24 +355,27 @@ impl Tree {
             return None;
         }
         let nodes = reader.nodes(root, 0)?;
-        Some(Self { bars: reader.bars, unsized_devices: reader.unsized_devices, root: nodes, exact: reader.exact })
+        let exact = reader.exact && reader.reserved <= MOST_RESERVED;
+        Some(Self { bars: reader.bars, unsized_devices: reader.unsized_devices, root: nodes, exact })
     }
 
     /// What one firmware makes of it.
     fn possible(&self, build: Build, platform: &Platform, exact: bool) -> Possible {
         let placement = place(build, platform);
         let addresses = self.addresses(&placement);
-        let mut wider = platform.clone();
-        wider.root.push(Node::Port(Port { express: true, hotplug: true, pref64_reserve: None, children: Vec::new() }));
-        let others = self.addresses(&place(build, &wider));
-        let has_spare_port = addresses.iter().zip(&others).all(|(now, then)| now.is_none() || then.is_some());
+        let has_spare_port = || {
+            let mut wider = platform.clone();
+            let port = Port { express: true, hotplug: true, pref64_reserve: None, children: Vec::new() };
+            wider.root.push(Node::Port(port));
+            self.addresses(&place(build, &wider)).iter().all(Option::is_some)
+        };
         Possible {
             firmware: build.to_string(),
             kind: build.kind,
             window: placement.window,
+            has_spare_port: addresses.iter().all(Option::is_some) && has_spare_port(),
             addresses,
             exact: placement.exact && exact,
-            has_spare_port,
         }
     }
 
@@ -385,6 +393,8 @@ struct Reader<'a> {
     buses: HashMap<&'a str, TreeBus<'a>>,
     bars: Vec<Bar>,
     unsized_devices: Vec<UnsizedDevice>,
+    /// Bytes below 4 GiB that bridges keep for what will be plugged in.
+    reserved: u64,
     exact: bool,
 }
 
@@ -477,10 +487,16 @@ impl<'a> Reader<'a> {
                     nodes.extend(children);
                     continue;
                 }
+                let reserve = |name: &str| device.properties.get(name).and_then(Property::size);
+                let below = reserve("mem-reserve").map_or(0, |size| size.checked_next_power_of_two().unwrap_or(size));
+                self.reserved = self.reserved.saturating_add(below);
+                // It takes the place of what firmware keeps above 4 GiB (`GetResourcePadding` of edk2's
+                // `OvmfPkg/PciHotPlugInitDxe`).
+                self.exact &= reserve("pref32-reserve").is_none();
                 nodes.push(Node::Port(Port {
                     express: is_express_port(driver),
                     hotplug: takes_hotplug(device),
-                    pref64_reserve: device.properties.get("pref64-reserve").and_then(Property::size),
+                    pref64_reserve: reserve("pref64-reserve"),
                     children,
                 }));
             } else {

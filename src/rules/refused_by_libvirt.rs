@@ -8,7 +8,7 @@ use crate::guest::Guest;
 
 pub(crate) const RULE: Rule = Rule {
     id: "refused-by-libvirt",
-    summary: "libvirt refuses the domain for its memory, CPU or controllers",
+    summary: "libvirt refuses the domain for its memory, CPU, controllers or PCI addresses",
     by: Refuser::Libvirt,
     stops: false,
     check,
@@ -37,7 +37,8 @@ const PAGE: Page = Page {
     )],
     cause: &[Text(
         "Each message below is one cause. The finding says in its own words which it is and points at the place. Only \
-         what has to do with memory and the CPU's width is looked at; a domain can be refused for much else.",
+         what has to do with memory, the CPU's width and the places of PCI devices is looked at; a domain can be \
+         refused for much else.",
     )],
     history: &[Text(
         "`<maxMemory>` and memory devices need NUMA cells because it is a cell that memory is plugged into; libvirt \
@@ -46,6 +47,7 @@ const PAGE: Page = Page {
          is not known, nothing is reported that some version takes.",
     )],
     errors: &[
+        libvirt("two devices have one PCI address", "Attempted double use of PCI Address 0000:01:00.0"),
         libvirt(
             "maxMemory without NUMA cells, before libvirt 9.6",
             "At least one numa node has to be configured when enabling memory hotplug",

@@ -332,6 +332,32 @@ fn a_small_guest_is_looked_at_for_shared_memory_alone() {
     assert_eq!(first(shared), Some(768));
 }
 
+/// What ports keep below 4 GiB is of no interest above, unless so much is kept that little else fits.
+#[test]
+fn memory_reserved_below_4_gib_leaves_bars_certain_unless_it_is_much() {
+    let certain = |mib: usize| {
+        let port = |index: usize| {
+            let target = format!("<target memReserve='{}'/></controller>", mib << 10);
+            controller("pcie-root-port", index, 0, index + 3).replace("</controller>", &target)
+        };
+        is_certain(said_of(&(port(1) + &port(2) + &host_device(0, 1, 0))).as_ref())
+    };
+    assert!(certain(16));
+    assert!(!certain(100));
+}
+
+/// The names are what libvirt 11.3 writes as `id`.
+#[test]
+fn devices_of_shared_memory_have_names_of_their_own() {
+    let shared = |name: &str, more: &str| {
+        let model = "<model type='ivshmem-plain'/><size unit='GiB'>64</size>";
+        format!("<shmem name='{name}'>{model}{more}</shmem>")
+    };
+    let devices = shared("a", "") + &shared("b", "<alias name='ua-mine'/>") + &shared("c", "");
+    let names: Vec<String> = said_of(&devices).expect("BARs").bars.into_iter().map(|bar| bar.device).collect();
+    assert_eq!(names, ["shmem0", "ua-mine", "shmem2"]);
+}
+
 /// QEMU starts none of these guests.
 #[test]
 fn nothing_is_certain_of_guests_that_two_devices_share_a_place_in() {
@@ -364,4 +390,48 @@ fn no_fix_loses_a_bar() {
     let evaluation = evaluate(&domain, &host, &Policy::default());
     assert!(evaluation.findings.iter().any(|finding| finding.rule == "bar-above-iommu-width"));
     assert_eq!(evaluation.any_fix(), None);
+}
+
+/// Seconds of CPU time that this thread has taken; what others do on the machine does not count.
+fn seconds_taken() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("procfs");
+    let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+    // utime and stime of proc_pid_stat(5), in ticks of which Linux tells programs that there are a hundred in a second.
+    let ticks = fields.split_ascii_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("a number"));
+    ticks.sum::<f64>() / 100.0
+}
+
+/// Machine type, QEMU and firmware are unknown, so that many combinations are looked at; no width and no window that the
+/// host allows holds 64 BARs of 128 GiB.
+#[test]
+fn a_fix_for_many_large_bars_is_not_searched_for_long() {
+    const BARS: usize = 64;
+    let mut profile = String::from("[cpu]\nvendor = 'AuthenticAMD'\nphys_bits = 42\n[iommu]\nkind = 'amd'\n");
+    let mut devices = String::new();
+    for number in 0..BARS {
+        let bars = format!("{{ index = 2, size = {}, prefetchable = true, bits64 = true }}", 128 * GIB);
+        writeln!(profile, "[[pci]]\naddress = '0000:{:02x}:00.0'\nbars = [{bars}]", 0x40 + number).expect("written");
+        let (slot, function, bus) = (2 + number / 8, number % 8, number + 1);
+        devices += &format!(
+            "<controller type='pci' index='{bus}' model='pcie-root-port'>\
+             <address type='pci' bus='0' slot='{slot}' function='{function}'/></controller>\
+             <hostdev type='pci'><source><address bus='{:#x}' slot='0' function='0'/></source>\
+             <address type='pci' bus='{bus}' slot='0' function='0'/></hostdev>",
+            0x40 + number
+        );
+    }
+    let xml = format!(
+        "<domain type='kvm'><name>g</name><memory unit='GiB'>64</memory>\
+         <os firmware='efi'><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features>\
+         <cpu mode='custom'><model>EPYC</model><maxphysaddr mode='emulate' bits='40'/></cpu>\
+         <devices>{devices}</devices></domain>"
+    );
+    let document = Document::parse(xml.as_bytes()).expect("well-formed");
+    let domain = domain::read(&document).expect("a domain");
+    let host = Profile::from_toml(&profile).expect("a profile").host_for(None).into_owned();
+    let before = seconds_taken();
+    let evaluation = evaluate(&domain, &host, &Policy::default());
+    let seconds = seconds_taken() - before;
+    assert!(evaluation.findings.iter().any(|finding| finding.rule == "bar-not-placed"), "{:?}", evaluation.findings);
+    assert!(seconds < 10.0, "{seconds} seconds of CPU time");
 }

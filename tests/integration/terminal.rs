@@ -119,12 +119,14 @@ fn who_asks_for_colour_gets_it_anywhere() {
 }
 
 /// Lines that are not broken: those of the XML with what is said of them, what names a file, commands, and, in the
-/// narrowest terminals, the title of a finding behind the name of its rule.
+/// narrowest terminals, the title of a finding behind the name of its rule and an orchestrator's commands, of which one
+/// argument fills a line.
 fn may_be_long(line: &str, columns: u32) -> bool {
     let excerpt = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
     let title = ["error[", "warning["].iter().any(|start| line.starts_with(start));
     let command = line.trim_start().starts_with('`') && line.ends_with('`');
-    excerpt || command || line.contains(".xml") || (title && columns < 80)
+    let advice = ["   = nova: ", "   = new guests: "].iter().any(|start| line.starts_with(start));
+    excerpt || command || line.contains(".xml") || (title && columns < 80) || (advice && columns < 60)
 }
 
 #[test]

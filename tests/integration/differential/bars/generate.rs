@@ -24,7 +24,7 @@ struct Device {
 }
 
 enum What {
-    Port { hotplug: bool, pref64_reserve: Option<u64>, behind: Vec<Function> },
+    Port { hotplug: bool, pref64_reserve: Option<u64>, mem_reserve: Option<u64>, behind: Vec<Function> },
     Function(Function),
 }
 
@@ -112,6 +112,8 @@ fn devices(rng: &mut Rng, q35: bool, ovmf: bool) -> Vec<Device> {
         let what = What::Port {
             hotplug: !rng.percent(10),
             pref64_reserve: rng.percent(10).then(|| *rng.pick(&[MIB, 512 * MIB, 3 * GIB, 64 * GIB])),
+            // All ports together less than what may count.
+            mem_reserve: rng.percent(15).then(|| *rng.pick(&[MIB, 3 * MIB, 8 * MIB])),
             behind,
         };
         Device { slot: 4 + (ports - 1) / 8, function: (ports - 1) % 8, what }
@@ -158,7 +160,7 @@ impl Guest {
         for (number, Device { slot, function, what }) in self.root.iter().enumerate() {
             match what {
                 What::Function(Function { id, device }) => add(format!("{device},id={id},addr={slot:x}")),
-                What::Port { hotplug, pref64_reserve, behind } => {
+                What::Port { hotplug, pref64_reserve, mem_reserve, behind } => {
                     let mut port = format!(
                         "pcie-root-port,id=port{number},bus=pcie.0,chassis={},addr={slot:x}.{function},multifunction=on",
                         number + 1
@@ -168,6 +170,9 @@ impl Guest {
                     }
                     if let Some(bytes) = pref64_reserve {
                         port += &format!(",pref64-reserve={bytes}");
+                    }
+                    if let Some(bytes) = mem_reserve {
+                        port += &format!(",mem-reserve={bytes}");
                     }
                     add(port);
                     for (function, Function { id, device }) in behind.iter().enumerate() {
@@ -187,7 +192,7 @@ impl Guest {
         };
         let node = |device: &Device| match &device.what {
             What::Function(it) => function(it),
-            What::Port { hotplug, pref64_reserve, behind } => Node::Port(Port {
+            What::Port { hotplug, pref64_reserve, behind, .. } => Node::Port(Port {
                 express: true,
                 // Only in 6.1 ACPI hot-plug takes the capability from the slots (`pc_q35_6_1_machine_options` and
                 // `ich9_pm_add_properties`, QEMU 6.2).
