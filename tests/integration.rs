@@ -27,6 +27,7 @@ mod integration {
     mod hook_protocol;
     mod host;
     mod hostile;
+    mod hosts;
     mod iommu_width;
     mod locked_memory;
     mod many;

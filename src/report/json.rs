@@ -68,13 +68,16 @@ pub struct Report<'a> {
     /// The version of this form.
     #[schemars(extend("const" = VERSION))]
     pub version: u32,
-    /// The host the guests are evaluated for.
+    /// The host the guests are evaluated for; of several, the first.
     pub host: HostReport<'a>,
+    /// Of several hosts, all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostReport<'a>>,
     /// The policy file, if what it says differs from the defaults in what counts here.
     pub policy: Option<&'a str>,
     /// How many files in folders were passed over, because they are XML of libvirt's and not domains.
     pub passed_over: usize,
-    /// The guests in the order they were given.
+    /// The guests in the order they were given; of several hosts, each once for each of its hosts, in the order of these.
     pub guests: Vec<GuestReport>,
 }
 
@@ -83,9 +86,12 @@ pub fn schema() -> serde_json::Value {
     SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<Report<'_>>().to_value()
 }
 
-/// The host the guests are evaluated for; of several libvirts, the first.
+/// A host that guests are evaluated for.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct HostReport<'a> {
+    /// What `guests` call it; only where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
     /// Where the facts come from: this host, a file, or a built-in profile.
     pub source: &'a str,
     /// Its CPU.
@@ -119,6 +125,7 @@ impl<'a> HostReport<'a> {
     /// What is reported of `host`, whose facts come from `source`.
     pub fn new(host: &'a Host, source: &'a str) -> Self {
         Self {
+            name: None,
             source,
             cpu: HostCpuReport { vendor: host.cpu_vendor.as_deref(), phys_bits: host.phys_bits },
             reserved: host.reserved.iter().map(|r| ReservedReport { range: r.range, kind: r.kind }).collect(),
@@ -133,6 +140,10 @@ pub struct GuestReport {
     source: String,
     /// `<name>`, or that of `-name`; null where the input is no guest.
     name: Option<String>,
+    /// The host that it was evaluated for, as `hosts` names it; only where there are several, and not of an input that
+    /// could not be evaluated for any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
     /// Which of several it is, where the input holds more than one: the last start in libvirt's log of a guest.
     #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<String>,
@@ -347,7 +358,7 @@ impl GuestReport {
     /// An input that could not be evaluated.
     pub fn unreadable(source: String, error: &Unreadable) -> Self {
         let verdict = VerdictReport::Error { error: error.to_string() };
-        Self { source, name: None, input: None, process: None, owner: None, verdict }
+        Self { source, name: None, host: None, input: None, process: None, owner: None, verdict }
     }
 
     /// A guest that was evaluated, with its fix told in the words of this owner, if not in libvirt's.
@@ -363,7 +374,12 @@ impl GuestReport {
             Verdict::Blocked => VerdictReport::Blocked(details()),
         };
         let (name, owner) = (Some(guest.name().to_owned()), guest.subject().owner().map(Owner::name));
-        Self { source, name, input: guest.remark(), process: None, owner, verdict }
+        Self { source, name, host: None, input: guest.remark(), process: None, owner, verdict }
+    }
+
+    /// The same, of one of several hosts.
+    pub fn on_host(self, host: Option<&str>) -> Self {
+        Self { host: host.map(str::to_owned), ..self }
     }
 
     /// The same, of a guest that runs.

@@ -124,6 +124,32 @@ fn check() {
     }
 }
 
+/// Guests on several hosts: a column for each where there is room.
+#[test]
+fn check_for_several_hosts() {
+    let guests = [
+        "check",
+        "xml-samples/arm-guest.xml",
+        "xml-samples/last-that-fits-978g.xml",
+        "xml-samples/nova-sriov-1t.xml",
+        "xml-samples/old-machine-1200g-gpu.xml",
+        "xml-samples/proxmox-import.xml",
+        "xml-samples/windows-gpu-hotplug-slots.xml",
+    ];
+    let three =
+        ["debian-12-epyc", "debian-13-turin", "ubuntu-noble-xeon"].map(|name| format!("xml-samples/hosts/{name}.toml"));
+    let three: Vec<&str> = three.iter().flat_map(|host| ["--host", host]).collect();
+    let all = ["--host", "xml-samples/hosts"];
+    for (name, hosts, columns) in [
+        ("check-hosts-80.txt", &three[..], 80),
+        ("check-hosts-120.txt", &three[..], 120),
+        ("check-hosts-many-60.txt", &all[..], 60),
+    ] {
+        let arguments = [&guests[..], hosts].concat();
+        assert_data_eq!(Run { columns: Some(columns), ..Run::new(&arguments) }.transcript(), snapshot(name));
+    }
+}
+
 /// Each sample in a file of its own: on an AMD host where a passthrough device cannot reach all memory, and on an Intel
 /// host.
 #[test]

@@ -107,10 +107,11 @@ pub(crate) struct CommonArgs {
     #[arg(long, value_name = "KIND", conflicts_with = "connect")]
     pub input: Option<InputKind>,
 
-    /// Evaluate for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon. Without
-    /// it, for this host if it has an AMD IOMMU, otherwise for amd-epyc
-    #[arg(long, value_name = "FILE|NAME")]
-    pub host: Option<PathBuf>,
+    /// Evaluate for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon. Given
+    /// several times, or a folder (every *.toml in it), for each of these hosts. Without it, for this host if it has an
+    /// AMD IOMMU, otherwise for amd-epyc
+    #[arg(long, value_name = "FILE|FOLDER|NAME")]
+    pub host: Vec<PathBuf>,
 
     /// Read what a fix may do, and which guests count as passthrough guests, from this policy; `none` is the default
     /// policy [default: /etc/iova-preflight/policy.toml, if it is there]

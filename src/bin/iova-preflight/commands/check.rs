@@ -1,10 +1,11 @@
 //! `iova-preflight check`.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use iova_preflight::host::Host;
 use iova_preflight::io::processes::{Processes, qemu_processes};
 use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION, line, text};
 use iova_preflight::report::{Unreadable, sarif};
@@ -17,7 +18,7 @@ use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
 use crate::input::{Batch, Folders, Input};
 use crate::outcome::Outcome;
-use crate::output::human::{PageStyle, Printer};
+use crate::output::human::{HostsPrinter, OnHost, PageStyle, Printer};
 use crate::output::progress::Progress;
 use crate::output::terminal;
 use crate::parallel;
@@ -31,6 +32,9 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
     }
     let policy = ChosenPolicy::choose(args.common.policy.as_deref())?;
     let batches = batches(args)?;
+    if args.format == Format::Sarif && batches.iter().any(|batch| batch.sources.len() > 1) {
+        bail!("SARIF takes one --host; run it once for each host, or use --format json");
+    }
     let jobs = args.jobs.map_or_else(parallel::default_jobs, usize::from);
     let how = How { policy: &policy, jobs, kind: args.common.input, words: args.common.advice };
     match args.format {
@@ -42,18 +46,17 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
     }
 }
 
-/// What the command line names, host by host.
+/// What the command line names, libvirt by libvirt.
 fn batches(args: &CheckArgs) -> Result<Vec<Batch>> {
     if !args.connect.is_empty() {
         let patience = Duration::from_secs(args.connect_timeout);
-        let (domain, host) = (args.domain.as_deref(), args.common.host.as_deref());
-        return connected::batches(&args.connect, domain, patience, host);
+        return connected::batches(&args.connect, args.domain.as_deref(), patience, &args.common.host);
     }
     if args.running {
-        return running(args.common.host.as_deref(), args.common.quiet);
+        return running(&args.common.host, args.common.quiet);
     }
-    let source = HostSource::choose(args.common.host.as_deref())?;
-    Ok(vec![Batch { source, inputs: Input::expand(&args.common.paths) }])
+    let sources = HostSource::choose_all(&args.common.host)?;
+    Ok(vec![Batch { sources, inputs: Input::expand(&args.common.paths) }])
 }
 
 /// How all inputs are evaluated.
@@ -68,11 +71,8 @@ struct How<'a> {
 }
 
 /// What runs on this host.
-fn running(host: Option<&Path>, quiet: bool) -> Result<Vec<Batch>> {
-    let source = match host {
-        Some(_) => HostSource::choose(host)?,
-        None => HostSource::this(),
-    };
+fn running(hosts: &[PathBuf], quiet: bool) -> Result<Vec<Batch>> {
+    let sources = if hosts.is_empty() { vec![HostSource::this()] } else { HostSource::choose_all(hosts)? };
     let Processes { found, hidden } = qemu_processes(Path::new("/")).context("/proc")?;
     if !quiet {
         if found.is_empty() {
@@ -87,7 +87,7 @@ fn running(host: Option<&Path>, quiet: bool) -> Result<Vec<Batch>> {
         }
     }
     let inputs = found.into_iter().map(Input::Process).collect();
-    Ok(vec![Batch { source, inputs }])
+    Ok(vec![Batch { sources, inputs }])
 }
 
 /// The inputs that are left, and what has come of those before.
@@ -106,23 +106,23 @@ impl<'a> CheckRun<'a> {
         Self { how, progress, outcome: Outcome::Clean, folders: Folders::default(), warns: true }
     }
 
-    /// Evaluates every input of a batch and hands what `view` makes of it to `done`, in order, or its name and what is
-    /// wrong with it.
+    /// Evaluates every input of a batch and hands what `view` makes of it on each host to `done`, in order, or its name and
+    /// what is wrong with it.
     fn each<T: Send>(
         &mut self,
-        source: &HostSource,
+        sources: &[HostSource],
         inputs: Vec<Input>,
         view: impl Fn(&Evaluated<'_>) -> T + Sync,
-        mut done: impl FnMut(Result<T, (String, Unreadable)>) -> Result<()>,
+        mut done: impl FnMut(Result<Vec<T>, (String, Unreadable)>) -> Result<()>,
     ) -> Result<()> {
         let How { policy, jobs, kind, words } = self.how;
         let work = |input| {
-            let mut evaluator = Evaluator::new(source, &policy.policy).of_kind(kind).in_words(words);
-            let (mut seen, mut refused, mut unreadable) = (None, None, None);
+            let mut evaluator = Evaluator::new(sources, &policy.policy).of_kind(kind).in_words(words);
+            let (mut seen, mut refused, mut unreadable) = (Vec::with_capacity(sources.len()), None, None);
             evaluator.each(
                 input,
                 |evaluated| {
-                    seen = Some(view(evaluated));
+                    seen.push(view(evaluated));
                     refused = evaluated.warning();
                     Ok(())
                 },
@@ -140,7 +140,7 @@ impl<'a> CheckRun<'a> {
                     done(Err((name.clone(), error.clone())))?;
                     complain(&name, &error);
                 }
-                if let Some(seen) = seen {
+                if !seen.is_empty() {
                     done(Ok(seen))?;
                 }
                 if let Some(line) = refused.filter(|_| self.warns) {
@@ -173,24 +173,38 @@ fn apart(inputs: Vec<Input>) -> Vec<Vec<Input>> {
 
 fn quiet(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     let mut run = CheckRun { warns: false, ..CheckRun::new(&batches, how) };
-    for Batch { source, inputs } in batches {
-        run.each(&source, inputs, |_| (), |_| Ok(()))?;
+    for Batch { sources, inputs } in batches {
+        run.each(&sources, inputs, |_| (), |_| Ok(()))?;
     }
     Ok(run.outcome)
 }
 
+/// What the hosts are called, each once.
+fn labels(batches: &[Batch]) -> Vec<String> {
+    let mut labels: Vec<String> = Vec::new();
+    for source in batches.iter().flat_map(|batch| &batch.sources) {
+        if !labels.contains(&source.label) {
+            labels.push(source.label.clone());
+        }
+    }
+    labels
+}
+
 fn human(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
+    if batches.iter().any(|batch| batch.sources.len() > 1) {
+        return on_hosts(batches, how, verbose);
+    }
     let style = PageStyle::new(verbose);
     let mut printer = Printer::new(io::stdout().lock(), terminal::columns());
     let mut run = CheckRun::new(&batches, how);
-    for Batch { source, inputs } in batches {
-        printer.host(&source.notice, how.policy.notice.as_deref());
+    for Batch { sources, inputs } in batches {
+        sources.iter().for_each(|source| printer.host(&source.notice, how.policy.notice.as_deref()));
         run.each(
-            &source,
+            &sources,
             inputs,
             |evaluated| style.page(evaluated),
-            |page| match page {
-                Ok(page) => printer.guest(page),
+            |pages| match pages {
+                Ok(pages) => pages.into_iter().try_for_each(|page| printer.guest(page)),
                 Err((name, error)) => printer.unreadable(&name, &error.to_string()),
             },
         )?;
@@ -201,27 +215,67 @@ fn human(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
     Ok(run.outcome)
 }
 
-fn report_of(evaluated: &Evaluated<'_>) -> GuestReport {
-    let &Evaluated { name, guest, evaluation, words, process, .. } = evaluated;
-    GuestReport::new(name.to_owned(), guest, evaluation, words).of_process(process)
+/// Guests on several hosts: of each, which hosts run it.
+fn on_hosts(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
+    let style = PageStyle::new(verbose).of_hosts();
+    let mut printer = HostsPrinter::new(io::stdout().lock(), terminal::columns(), labels(&batches));
+    let mut run = CheckRun::new(&batches, how);
+    printer.policy(how.policy.notice.as_deref())?;
+    for Batch { sources, inputs } in batches {
+        run.each(
+            &sources,
+            inputs,
+            |evaluated| OnHost::new(evaluated, verbose.then(|| style.page(evaluated).into_text())),
+            |hosts| match hosts {
+                Ok(hosts) => printer.guest(hosts),
+                Err((name, error)) => printer.unreadable(&name, &error.to_string()),
+            },
+        )?;
+    }
+    run.progress.clear();
+    printer.summary(&run.folders.remarks())?;
+    Ok(run.outcome)
+}
+
+/// `several`: whether there are several hosts.
+fn report_of(evaluated: &Evaluated<'_>, several: bool) -> GuestReport {
+    let &Evaluated { name, guest, evaluation, words, process, source, .. } = evaluated;
+    let host = several.then_some(source.label.as_str());
+    GuestReport::new(name.to_owned(), guest, evaluation, words).on_host(host).of_process(process)
 }
 
 fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
-    // One document speaks of one host; of several libvirts, the first.
-    let first = batches.first().map(|batch| (batch.source.host(), batch.source.name.clone()));
-    let mut guests = Vec::new();
+    let several = labels(&batches).len() > 1;
+    let (mut guests, mut hosts) = (Vec::new(), Vec::<HostSource>::new());
     let mut run = CheckRun::new(&batches, how);
-    for Batch { source, inputs } in batches {
-        run.each(&source, inputs, report_of, |report| {
-            guests.push(report.unwrap_or_else(|(name, error)| GuestReport::unreadable(name, &error)));
-            Ok(())
-        })?;
+    for Batch { sources, inputs } in batches {
+        run.each(
+            &sources,
+            inputs,
+            |evaluated| report_of(evaluated, several),
+            |reports| {
+                guests.extend(reports.unwrap_or_else(|(name, error)| vec![GuestReport::unreadable(name, &error)]));
+                Ok(())
+            },
+        )?;
+        for source in sources {
+            if hosts.iter().all(|known| known.label != source.label) {
+                hosts.push(source);
+            }
+        }
     }
     run.progress.clear();
-    let (host, name) = first.unwrap_or_default();
     let passed_over = run.folders.passed_over();
-    let host = HostReport::new(&host, &name);
-    print(&Report { version: VERSION, host, policy: how.policy.file.as_deref(), passed_over, guests })?;
+    let facts: Vec<(HostSource, Host)> = hosts.into_iter().map(|source| (source.clone(), source.host())).collect();
+    let unknown = Host::default();
+    let host =
+        facts.first().map_or(HostReport::new(&unknown, ""), |(source, host)| HostReport::new(host, &source.name));
+    let named = facts
+        .iter()
+        .filter(|_| several)
+        .map(|(source, host)| HostReport { name: Some(&source.label), ..HostReport::new(host, &source.name) });
+    let hosts = named.collect();
+    print(&Report { version: VERSION, host, hosts, policy: how.policy.file.as_deref(), passed_over, guests })?;
     Ok(run.outcome)
 }
 
@@ -229,16 +283,19 @@ fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
 fn jsonl(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let watched = out.get_ref().is_terminal();
+    let several = labels(&batches).len() > 1;
     let mut run = CheckRun::new(&batches, how);
-    for Batch { source, inputs } in batches {
+    for Batch { sources, inputs } in batches {
         run.each(
-            &source,
+            &sources,
             inputs,
-            |evaluated| line(&report_of(evaluated)),
+            |evaluated| line(&report_of(evaluated, several)),
             |guest| {
                 let unreadable = guest.is_err();
-                let text = guest.unwrap_or_else(|(name, error)| line(&GuestReport::unreadable(name, &error)))?;
-                writeln!(out, "{text}")?;
+                let lines = guest.unwrap_or_else(|(name, error)| vec![line(&GuestReport::unreadable(name, &error))]);
+                for line in lines {
+                    writeln!(out, "{}", line?)?;
+                }
                 // What is wrong with an input is said on standard error, after what came before it.
                 if watched || unreadable {
                     out.flush()?;
@@ -255,9 +312,9 @@ fn jsonl(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
 fn sarif(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     let mut all = sarif::LogBuilder::default();
     let mut run = CheckRun::new(&batches, how);
-    for Batch { source, inputs } in batches {
+    for Batch { sources, inputs } in batches {
         run.each(
-            &source,
+            &sources,
             inputs,
             |evaluated| {
                 let mut one = sarif::LogBuilder::default();
@@ -266,7 +323,7 @@ fn sarif(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
             },
             |guest| {
                 match guest {
-                    Ok(guest) => all.append(guest),
+                    Ok(guests) => guests.into_iter().for_each(|guest| all.append(guest)),
                     Err((name, error)) => all.unreadable(&name, &error),
                 }
                 Ok(())

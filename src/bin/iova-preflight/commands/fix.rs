@@ -32,8 +32,9 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     if stdin && !args.diff && args.common.paths.len() > 1 {
         bail!("-: standard output is for one domain; fix the others in another run, or see all of them with --diff");
     }
-    let source = HostSource::choose(args.common.host.as_deref())?;
-    let mut evaluator = Evaluator::new(&source, &policy).of_kind(args.common.input).in_words(args.common.advice);
+    let sources = HostSource::choose_all(&args.common.host)?;
+    let [source] = &sources[..] else { bail!("fix works for one host at a time; check takes several") };
+    let mut evaluator = Evaluator::new(&sources, &policy).of_kind(args.common.input).in_words(args.common.advice);
     let mut outcome = Outcome::Clean;
     let (mut said, mut guests, mut fixes, mut warning_fixes) = (Said::default(), 0_usize, 0_usize, 0_usize);
     let mut notices = vec![source.notice.as_str()];

@@ -29,7 +29,7 @@ use crate::stderr::{self, complain};
 pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {
     let policy = ChosenPolicy::choose(args.policy.as_deref())?;
     let source = HostSource::choose(args.host.as_deref())?;
-    let mut evaluator = Evaluator::new(&source, &policy.policy).of_kind(args.input);
+    let mut evaluator = Evaluator::new(std::slice::from_ref(&source), &policy.policy).of_kind(args.input);
     let mut outcome = Outcome::Clean;
     evaluator.each(
         Input::one(&args.path),

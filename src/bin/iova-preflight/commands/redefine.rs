@@ -32,10 +32,10 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     use crate::output::fix::{Said, chosen, explain_block, explain_fix, nothing_to_fix, print_diff};
     use crate::stderr::{self, complain};
 
-    let source = host_of(uri, name, args.common.host.as_deref())?;
+    let source = host_of(uri, name, &args.common.host)?;
     let mut definition = Definition::open(uri, name)?;
     let old = definition.read()?;
-    let mut evaluator = Evaluator::new(&source, policy).in_words(args.common.advice);
+    let mut evaluator = Evaluator::new(std::slice::from_ref(&source), policy).in_words(args.common.advice);
     let (mut new, mut owner) = (None, None);
     evaluator.each(
         Input::Live(format!("{uri} {name}"), old.clone().into_bytes()),

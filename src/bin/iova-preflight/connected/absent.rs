@@ -1,6 +1,6 @@
 //! What a program without libvirt does when it is asked for a connection.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -27,6 +27,6 @@ pub(crate) fn become_connected(what: &str) -> anyhow::Error {
 }
 
 /// Never comes back with guests.
-pub(crate) fn batches(_: &[String], _: Option<&str>, _: Duration, _: Option<&Path>) -> Result<Vec<Batch>> {
+pub(crate) fn batches(_: &[String], _: Option<&str>, _: Duration, _: &[PathBuf]) -> Result<Vec<Batch>> {
     Err(become_connected("--connect"))
 }

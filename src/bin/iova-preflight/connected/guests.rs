@@ -1,11 +1,10 @@
 //! `--connect`: guests of a libvirt instead of files.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
-use iova_preflight::host::Host;
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::live::{Inventory, inventories};
 use crate::input::host::HostSource;
@@ -15,14 +14,18 @@ use crate::stderr;
 /// How long a libvirt may take to tell of one guest, before it is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The guests of every libvirt in `uris`. One that has not told of them within `patience`, or that fails, is an input that
-/// cannot be read.
+/// The guests of every libvirt in `uris`. One that has not told of them within `patience`, that fails, or that no profile in
+/// `hosts` is for, is an input that cannot be read.
+///
+/// # Errors
+/// A profile cannot be read.
 pub(crate) fn batches(
     uris: &[String],
     domain: Option<&str>,
     patience: Duration,
-    host: Option<&Path>,
+    hosts: &[PathBuf],
 ) -> Result<Vec<Batch>> {
+    let profiles = profiles(hosts)?;
     let shows = std::io::stderr().is_terminal();
     let answers = inventories(uris, domain, patience, |uri, guests| {
         if shows && uris.len() > 1 {
@@ -33,9 +36,8 @@ pub(crate) fn batches(
     // Those before the first that answers.
     let mut silent = Vec::new();
     for (uri, answer) in uris.iter().zip(answers) {
-        match (answer, batches.last_mut()) {
-            (Ok(inventory), _) => {
-                let mut batch = batch(inventory, host)?;
+        match (answer.and_then(|inventory| batch(inventory, &profiles)), batches.last_mut()) {
+            (Ok(mut batch), _) => {
                 batch.inputs.splice(..0, silent.drain(..));
                 batches.push(batch);
             }
@@ -43,8 +45,9 @@ pub(crate) fn batches(
             (Err(error), None) => silent.push(unreadable(uri, &error)),
         }
     }
-    if let Some(first) = uris.first().filter(|_| !silent.is_empty()) {
-        batches.push(Batch { source: HostSource::told(first, Host::default()), inputs: silent });
+    if !silent.is_empty() {
+        // Of none of them there is a guest to be evaluated for a host.
+        batches.push(Batch { sources: Vec::new(), inputs: silent });
     }
     Ok(batches)
 }
@@ -53,7 +56,12 @@ fn unreadable(uri: &str, error: &anyhow::Error) -> Input {
     Input::Unreadable(uri.into(), io::Error::other(format!("{error:#}")))
 }
 
-fn batch(inventory: Inventory, host: Option<&Path>) -> Result<Batch> {
+/// The hosts in the profiles that were named.
+fn profiles(hosts: &[PathBuf]) -> Result<Vec<HostSource>> {
+    if hosts.is_empty() { Ok(Vec::new()) } else { HostSource::choose_all(hosts) }
+}
+
+fn batch(inventory: Inventory, profiles: &[HostSource]) -> Result<Batch> {
     let Inventory { uri, guests, .. } = &inventory;
     let inputs = guests
         .iter()
@@ -62,28 +70,77 @@ fn batch(inventory: Inventory, host: Option<&Path>) -> Result<Batch> {
             Input::Live(format!("{uri} {}{state}", guest.name), guest.xml.clone().into_bytes())
         })
         .collect();
-    let source = source(inventory, host)?;
-    Ok(Batch { source, inputs })
+    let sources = sources(inventory, profiles)?;
+    Ok(Batch { sources, inputs })
 }
 
-fn source(inventory: Inventory, host: Option<&Path>) -> Result<HostSource> {
-    let networks = inventory.host.networks.clone();
-    let source = match host {
-        Some(_) => HostSource::choose(host)?,
-        None if inventory.is_local => HostSource::this(),
-        None => HostSource::told(&inventory.uri, inventory.host),
+/// The hosts that guests of this libvirt are evaluated for: those in `profiles` that are of its host or of no certain
+/// one; without any, the host as it is known without them.
+fn sources(inventory: Inventory, profiles: &[HostSource]) -> Result<Vec<HostSource>> {
+    let Inventory { uri, host_name, host, is_local, .. } = inventory;
+    let networks = host.networks.clone();
+    let sources = match (profiles, is_local) {
+        ([], true) => vec![HostSource::this()],
+        ([], false) => vec![HostSource::told(&uri, host)],
+        (profiles, _) => {
+            let host_name = host_name.as_deref();
+            let is_its = |profile: &HostSource| match (profile.host_name(), host_name) {
+                (Some(name), Some(its)) => is_same_host(name, its),
+                (name, _) => name.is_none(),
+            };
+            let found: Vec<HostSource> = profiles.iter().filter(|profile| is_its(profile)).cloned().collect();
+            if found.is_empty() {
+                let its = host_name.map_or_else(|| "unknown".to_owned(), str::to_owned);
+                let names: Vec<&str> = profiles.iter().map(|profile| profile.label.as_str()).collect();
+                bail!("the name of its host is {its}, and no --host is of that name: {}", names.join(", "));
+            }
+            found
+        }
     };
-    Ok(source.with_networks(networks))
+    Ok(sources.into_iter().map(|source| source.with_networks(networks.clone())).collect())
 }
 
-/// The host of the libvirt at `uri`, which has a guest called `name`: the one in the profile `host`, if there is one.
+/// Whether two names are of one host. libvirt's has its domain if the resolver knows that (`virGetHostname` in
+/// `src/util/virutil.c`), the kernel's mostly has none.
+fn is_same_host(one: &str, other: &str) -> bool {
+    let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+    let is_short = |name: &str| !name.contains('.');
+    one.eq_ignore_ascii_case(other)
+        || ((is_short(one) || is_short(other)) && first(one).eq_ignore_ascii_case(&first(other)))
+}
+
+/// The host of the libvirt at `uri`, which has a guest called `name`: the one in the profile of `hosts` that is for it, if
+/// profiles are named.
 ///
 /// # Errors
-/// The libvirt does not answer or has no such guest, or the profile cannot be read.
-pub(crate) fn host_of(uri: &str, name: &str, host: Option<&Path>) -> Result<HostSource> {
+/// The libvirt does not answer or has no such guest, a profile cannot be read, or not exactly one is for this libvirt.
+pub(crate) fn host_of(uri: &str, name: &str, hosts: &[PathBuf]) -> Result<HostSource> {
+    let profiles = profiles(hosts)?;
     let inventory = inventories(&[uri.to_owned()], Some(name), PATIENCE, |_, _| {})
         .pop()
-        .unwrap_or_else(|| Err(anyhow!("no answer")))
-        .with_context(|| uri.to_owned())?;
-    source(inventory, host)
+        .unwrap_or_else(|| Err(anyhow!("no answer")));
+    let mut sources = inventory.and_then(|inventory| sources(inventory, &profiles)).with_context(|| uri.to_owned())?;
+    match (sources.pop(), sources.is_empty()) {
+        (Some(source), true) => Ok(source),
+        _ => bail!("{uri}: several host profiles are for its host; name one of them"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_same_host;
+
+    #[test]
+    fn a_host_has_its_name_with_and_without_its_domain() {
+        for (one, other, same) in [
+            ("epyc-1", "epyc-1", true),
+            ("epyc-1", "EPYC-1.example.com", true),
+            ("epyc-1.example.com", "epyc-1", true),
+            ("epyc-1.example.com", "epyc-1.example.org", false),
+            ("epyc-1", "epyc-11", false),
+            ("epyc-1", "", false),
+        ] {
+            assert_eq!(is_same_host(one, other), same, "{one} {other}");
+        }
+    }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Evaluated<'a> {
     /// What it was read from.
     pub guest: GuestSource<'a>,
     pub evaluation: &'a Evaluation,
+    /// Where the facts about the host come from, and the host as this guest sees it.
+    pub source: &'a HostSource,
     pub host: &'a Host,
     /// The process that runs it, where that is what was looked at.
     pub process: Option<&'a ProcessReport>,
@@ -62,7 +64,7 @@ fn needs_networks(domain: &Domain) -> bool {
 
 /// Evaluates inputs and remembers the worst outcome.
 pub(crate) struct Evaluator<'a> {
-    source: &'a HostSource,
+    sources: &'a [HostSource],
     policy: &'a Policy,
     /// What every input is, where somebody said so.
     kind: Option<InputKind>,
@@ -74,9 +76,9 @@ pub(crate) struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// An evaluator for guests of `source` under `policy`.
-    pub fn new(source: &'a HostSource, policy: &'a Policy) -> Self {
-        Self { source, policy, kind: None, words: None, outcome: Outcome::Clean, folders: Folders::default() }
+    /// An evaluator for guests of each of `sources` under `policy`.
+    pub fn new(sources: &'a [HostSource], policy: &'a Policy) -> Self {
+        Self { sources, policy, kind: None, words: None, outcome: Outcome::Clean, folders: Folders::default() }
     }
 
     /// The same, for inputs of this kind.
@@ -89,11 +91,11 @@ impl<'a> Evaluator<'a> {
         Self { words, ..self }
     }
 
-    /// Evaluates one input and hands it to `evaluated`, or what is wrong with it to `unreadable`.
+    /// Reads one input and hands it to `evaluated` as it is on each host, or what is wrong with it to `unreadable`.
     pub fn each(
         &mut self,
         input: Input,
-        evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
+        mut evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
         mut unreadable: impl FnMut(&str, Unreadable),
     ) -> Result<()> {
         let name = input.name();
@@ -144,11 +146,15 @@ impl<'a> Evaluator<'a> {
                 return Ok(());
             }
         };
-        let mut host = self.source.host_of(&domain);
-        if let Some(path) = path.filter(|_| needs_networks(&domain)) {
-            host.to_mut().networks.extend(networks::beside(&path));
+        let networks = path.filter(|_| needs_networks(&domain)).map(|path| networks::beside(&path));
+        for source in self.sources {
+            let mut host = source.host_of(&domain);
+            if let Some(networks) = &networks {
+                host.to_mut().networks.extend(networks.clone());
+            }
+            self.evaluate(&name, GuestSource::Xml(&document, &domain), (source, &host), None, &mut evaluated)?;
         }
-        self.evaluate(&name, GuestSource::Xml(&document, &domain), &host, None, evaluated)
+        Ok(())
     }
 
     /// Evaluates the guest of a process, with the devices that it has got since its start.
@@ -168,7 +174,7 @@ impl<'a> Evaluator<'a> {
         name: &str,
         bytes: &[u8],
         process: Option<&QemuProcess>,
-        evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
+        mut evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
         mut unreadable: impl FnMut(&str, Unreadable),
     ) -> Result<()> {
         let call = if process.is_some() { Call::of_process(bytes) } else { Call::read(bytes) };
@@ -183,8 +189,12 @@ impl<'a> Evaluator<'a> {
                         OpenDevice::VhostVdpa(path) => launch.attach_vhost_vdpa(path),
                     }
                 }
-                let host = self.source.host_of(&launch);
-                self.evaluate(name, GuestSource::Call(&call, &launch), &host, process, evaluated)
+                launch.lock_limit = process.and_then(QemuProcess::lock_limit);
+                for source in self.sources {
+                    let host = source.host_of(&launch);
+                    self.evaluate(name, GuestSource::Call(&call, &launch), (source, &host), process, &mut evaluated)?;
+                }
+                Ok(())
             }
             Err(error) => {
                 self.outcome = Outcome::Failed;
@@ -198,9 +208,9 @@ impl<'a> Evaluator<'a> {
         &mut self,
         name: &str,
         guest: GuestSource<'_>,
-        host: &Host,
+        (source, host): (&HostSource, &Host),
         process: Option<&QemuProcess>,
-        mut evaluated: impl FnMut(&Evaluated<'_>) -> Result<()>,
+        evaluated: &mut impl FnMut(&Evaluated<'_>) -> Result<()>,
     ) -> Result<()> {
         let evaluation = evaluate(guest.subject(), host, self.policy);
         if evaluation.verdict.stops() {
@@ -210,6 +220,6 @@ impl<'a> Evaluator<'a> {
         let process = process.map(|process| ProcessReport::new(process, &evaluation, host));
         let (process, ignored) = (process.as_ref(), ignored.as_deref());
         let words = self.words.map_or_else(|| guest.subject().owner(), |Words(words)| words);
-        evaluated(&Evaluated { name, guest, evaluation: &evaluation, host, process, ignored, words })
+        evaluated(&Evaluated { name, guest, evaluation: &evaluation, source, host, process, ignored, words })
     }
 }

@@ -1,7 +1,9 @@
 //! Which host guests are evaluated for.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -17,9 +19,12 @@ use iova_preflight::io::{firmware, networks, pci};
 const MAX_PROFILE_BYTES: usize = 1024 * 1024;
 
 /// The host that guests are evaluated for.
+#[derive(Clone)]
 pub(crate) struct HostSource {
-    /// For the JSON document.
+    /// Where the facts come from, for the JSON document.
     pub name: String,
+    /// What the host is called beside others.
+    pub label: String,
     /// For people: which host, and why.
     pub notice: String,
     profile: Profile,
@@ -39,35 +44,21 @@ impl HostSource {
 
     fn detected(profile: Profile) -> Self {
         let here = Some(OnceLock::new());
-        Self { name: "this host".to_owned(), notice: "host: this host".to_owned(), profile, here }
+        let name = "this host".to_owned();
+        Self { label: name.clone(), name, notice: "host: this host".to_owned(), profile, here }
     }
 
     /// A host that only libvirt tells of.
     #[cfg(feature = "libvirt")]
     pub fn told(uri: &str, host: Host) -> Self {
         let notice = format!("host: as {uri} describes it");
-        Self { name: uri.to_owned(), notice, profile: host.into(), here: None }
+        Self { name: uri.to_owned(), label: uri.to_owned(), notice, profile: host.into(), here: None }
     }
 
     /// The host in a profile, or this one.
     pub fn choose(wanted: Option<&Path>) -> Result<Self> {
         if let Some(wanted) = wanted {
-            let name = wanted.display().to_string();
-            if let Some(mut host) = wanted.to_str().and_then(host::builtin) {
-                // It stands for a kind of host, and the guests may well be those of this one.
-                host.networks = networks::defined(Path::new("/"));
-                let notice = format!("host: built-in profile {name}");
-                return Ok(Self { notice, name, profile: host.into(), here: None });
-            }
-            let names: Vec<&str> = BUILTIN.iter().map(|builtin| builtin.name).collect();
-            let bytes = read_file_limited(wanted, MAX_PROFILE_BYTES)
-                .with_context(|| format!("host profile {name}: neither a file nor one of {}", names.join(", ")))?;
-            if bytes.len() > MAX_PROFILE_BYTES {
-                bail!("{name}: longer than 1 MiB");
-            }
-            let text = String::from_utf8(bytes).map_err(|_| anyhow!("{name}: not UTF-8"))?;
-            let profile = Profile::from_toml(&text).map_err(|error| anyhow!("{name}:{error}"))?;
-            return Ok(Self { notice: format!("host: profile {name}"), name, profile, here: None });
+            return Self::in_profile(wanted);
         }
         let this = detect_for_any_guest(Path::new("/")).profile;
         if this.host.iommu == Some(Iommu::Amd) {
@@ -78,7 +69,70 @@ impl HostSource {
         host.networks = this.host.networks;
         let notice =
             format!("host: built-in profile {name}, as this host has no AMD IOMMU at work (--host chooses another)");
-        Ok(Self { name: name.to_owned(), notice, profile: host.into(), here: Some(OnceLock::new()) })
+        let (name, label) = (name.to_owned(), name.to_owned());
+        Ok(Self { name, label, notice, profile: host.into(), here: Some(OnceLock::new()) })
+    }
+
+    /// The host in every profile of `wanted`, a folder being all that are in it; this host if nothing is wanted. Each is
+    /// there once, and no two have the same label.
+    ///
+    /// # Errors
+    /// A profile cannot be read, or a folder holds none.
+    pub fn choose_all(wanted: &[PathBuf]) -> Result<Vec<Self>> {
+        if wanted.is_empty() {
+            return Ok(vec![Self::choose(None)?]);
+        }
+        let mut paths = Vec::new();
+        for path in wanted {
+            if path.is_dir() && builtin(path).is_none() {
+                paths.extend(profiles_in(path)?);
+            } else {
+                paths.push(path.clone());
+            }
+        }
+        let (mut seen, mut sources) = (Vec::new(), Vec::new());
+        for path in paths {
+            let file = if builtin(&path).is_some() { Ok(path.clone()) } else { path.canonicalize() };
+            let file = file.unwrap_or_else(|_| path.clone());
+            if !seen.contains(&file) {
+                sources.push(Self::in_profile(&path)?);
+                seen.push(file);
+            }
+        }
+        let labels: Vec<String> = sources.iter().map(|source| source.label.clone()).collect();
+        for source in &mut sources {
+            if labels.iter().filter(|label| **label == source.label).count() > 1 {
+                source.label.clone_from(&source.name);
+            }
+        }
+        Ok(sources)
+    }
+
+    fn in_profile(wanted: &Path) -> Result<Self> {
+        let name = wanted.display().to_string();
+        if let Some(mut host) = builtin(wanted) {
+            // It stands for a kind of host, and the guests may well be those of this one.
+            host.networks = networks::defined(Path::new("/"));
+            let notice = format!("host: built-in profile {name}");
+            return Ok(Self { notice, label: name.clone(), name, profile: host.into(), here: None });
+        }
+        let names: Vec<&str> = BUILTIN.iter().map(|builtin| builtin.name).collect();
+        let bytes = read_file_limited(wanted, MAX_PROFILE_BYTES)
+            .with_context(|| format!("host profile {name}: neither a file nor one of {}", names.join(", ")))?;
+        if bytes.len() > MAX_PROFILE_BYTES {
+            bail!("{name}: longer than 1 MiB");
+        }
+        let text = String::from_utf8(bytes).map_err(|_| anyhow!("{name}: not UTF-8"))?;
+        let profile = Profile::from_toml(&text).map_err(|error| anyhow!("{name}:{error}"))?;
+        let label = profile.host.name.clone().filter(|name| !name.is_empty());
+        let label = label.unwrap_or_else(|| wanted.file_stem().unwrap_or(wanted.as_os_str()).display().to_string());
+        Ok(Self { notice: format!("host: profile {name}"), label, name, profile, here: None })
+    }
+
+    /// The name that the profile gives the host.
+    #[cfg(feature = "libvirt")]
+    pub fn host_name(&self) -> Option<&str> {
+        self.profile.host.name.as_deref().filter(|name| !name.is_empty())
     }
 
     /// The same host with the networks that libvirt tells of.
@@ -110,4 +164,28 @@ impl HostSource {
         seen.firmwares.clone_from(firmwares.get_or_init(installed));
         host
     }
+}
+
+fn builtin(name: &Path) -> Option<Host> {
+    host::builtin(name.to_str()?)
+}
+
+/// The profiles in a folder, sorted by name: what `*.toml` is for a shell.
+fn profiles_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let name = folder.display();
+    let unreadable = || format!("host profiles {name}");
+    let mut profiles = Vec::new();
+    for entry in folder.read_dir().with_context(unreadable)? {
+        let entry = entry.with_context(unreadable)?;
+        let path = entry.path();
+        let hidden = entry.file_name().as_bytes().starts_with(b".");
+        if !hidden && path.extension() == Some(OsStr::new("toml")) && !path.is_dir() {
+            profiles.push(path);
+        }
+    }
+    if profiles.is_empty() {
+        bail!("host profiles {name}: no *.toml in this folder");
+    }
+    profiles.sort();
+    Ok(profiles)
 }

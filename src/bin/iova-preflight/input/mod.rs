@@ -16,9 +16,9 @@ use walkdir::{DirEntry, WalkDir};
 use crate::place::open_found;
 use host::HostSource;
 
-/// Guests and the host they are evaluated for.
+/// Guests and the hosts they are evaluated for, one at least.
 pub(crate) struct Batch {
-    pub source: HostSource,
+    pub sources: Vec<HostSource>,
     pub inputs: Vec<Input>,
 }
 

@@ -260,7 +260,7 @@ impl Service<'_> {
         let xml = definition.read()?;
         let mut case = Case { uuid, xml: &xml, source, definition: &mut definition };
         let mut unreadable = None;
-        let mut evaluator = Evaluator::new(source, self.policy);
+        let mut evaluator = Evaluator::new(std::slice::from_ref(source), self.policy);
         evaluator.each(
             Input::Live(name, xml.clone().into_bytes()),
             |evaluated| self.evaluated(evaluated, &mut case),

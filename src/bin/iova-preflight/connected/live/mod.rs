@@ -24,6 +24,8 @@ use events::Subscription;
 pub(crate) struct Inventory {
     /// The URI it was asked for.
     pub uri: String,
+    /// What libvirt calls its host, if its driver tells.
+    pub host_name: Option<String>,
     /// The host as its capabilities describe it.
     pub host: Host,
     /// Whether that is the host this program runs on.
@@ -81,6 +83,7 @@ fn inventory(uri: &str, wanted: Option<&str>) -> Result<Inventory> {
     check_uri(uri)?;
     let connection = Connect::open_read_only(Some(uri))?;
     let host = describe(&connection)?;
+    let host_name = connection.hostname().ok();
     let domains = match wanted {
         Some(name) => vec![connection.lookup_domain_by_name(name)?],
         None => connection.list_all_domains(0)?,
@@ -98,7 +101,7 @@ fn inventory(uri: &str, wanted: Option<&str>) -> Result<Inventory> {
         }
     }
     guests.sort_by(|a, b| (&a.name, a.running).cmp(&(&b.name, b.running)));
-    Ok(Inventory { uri: uri.to_owned(), host, is_local: is_local(uri), guests })
+    Ok(Inventory { uri: uri.to_owned(), host_name, host, is_local: is_local(uri), guests })
 }
 
 /// The host as its capabilities describe it. To tell them, libvirt looks at every QEMU that it does not know yet.

@@ -1,31 +1,29 @@
 //! Verdicts for people.
 
 mod excerpt;
+mod hosts;
 mod page;
+mod screen;
 mod table;
 
 use std::fmt::Write as _;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 
-use anstream::adapter::strip_str;
 use anstream::stream::RawStream;
-use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use iova_preflight::text::{printable, wrapped};
 use iova_preflight::verdict::Verdict;
+use unicode_width::UnicodeWidthStr;
 
+pub(crate) use hosts::{HostsPrinter, OnHost};
 pub(crate) use page::{GuestPage, PageStyle};
+use screen::Screen;
 use table::Table;
 
 /// Prints guests one after the other and counts them.
 pub(crate) struct Printer<W: Write> {
-    out: BufWriter<W>,
-    /// Whether escape sequences are let through.
-    coloured: bool,
-    /// Whether somebody watches, who wants to see each guest at once and in order with what standard error says.
-    watched: bool,
-    columns: usize,
+    screen: Screen<W>,
     counts: Counts,
     table: Table,
     notice: Option<String>,
@@ -64,10 +62,7 @@ impl<W: Write + RawStream> Printer<W> {
     /// A printer for a terminal of this width.
     pub fn new(out: W, columns: usize) -> Self {
         Self {
-            coloured: AutoStream::choice(&out) != ColorChoice::Never,
-            watched: out.is_terminal(),
-            out: BufWriter::new(out),
-            columns,
+            screen: Screen::new(out, columns),
             counts: Counts::default(),
             table: Table::default(),
             notice: None,
@@ -75,18 +70,6 @@ impl<W: Write + RawStream> Printer<W> {
             only_domains: true,
             after_line: false,
         }
-    }
-
-    fn print(&mut self, text: &str) -> Result<()> {
-        if self.coloured {
-            self.out.write_all(text.as_bytes())?;
-        } else {
-            write!(self.out, "{}", strip_str(text))?;
-        }
-        if self.watched {
-            self.out.flush()?;
-        }
-        Ok(())
     }
 
     /// Says which host the next guests are evaluated for, and under which policy, if that is worth a line.
@@ -99,7 +82,7 @@ impl<W: Write + RawStream> Printer<W> {
     pub fn unreadable(&mut self, name: &str, error: &str) -> Result<()> {
         self.counts.unreadable += 1;
         self.table.unreadable(name, error);
-        Ok(self.out.flush()?)
+        self.screen.flush()
     }
 
     /// One guest.
@@ -121,7 +104,7 @@ impl<W: Write + RawStream> Printer<W> {
             }
         }
         self.table.add(page.row);
-        self.print(&text)
+        self.screen.print(&text)
     }
 
     /// The guests that need attention, how many there are of each kind, unless there is only one, and `remarks` about the
@@ -131,10 +114,8 @@ impl<W: Write + RawStream> Printer<W> {
         if total >= 2 {
             self.counted(total)?;
         }
-        let lines = remarks.iter().flat_map(|remark| wrapped(&printable(remark), self.columns));
-        let text: String = lines.map(|line| line + "\n").collect();
-        self.print(&text)?;
-        Ok(self.out.flush()?)
+        self.screen.sentences(remarks)?;
+        self.screen.flush()
     }
 
     fn counted(&mut self, total: usize) -> Result<()> {
@@ -142,7 +123,7 @@ impl<W: Write + RawStream> Printer<W> {
         if self.after_line {
             text.push('\n');
         }
-        let table = self.table.render(self.columns);
+        let table = self.table.render(self.screen.columns);
         if !table.is_empty() {
             let _ = writeln!(text, "{table}");
         }
@@ -151,29 +132,16 @@ impl<W: Write + RawStream> Printer<W> {
             .zip(self.counts.by_verdict)
             .map(|((verdict, style), count)| (verdict.name(), *style, count));
         let unreadable = ("unreadable", Style::new(), self.counts.unreadable);
-        let mut line = format!("{total} {}:", if self.only_domains { "domains" } else { "guests" });
-        text += &line;
-        let mut comma = "";
-        for (name, style, count) in counts.chain([unreadable]).filter(|(_, _, count)| *count > 0) {
-            let part = format!("{count} {name}");
-            text += comma;
-            // The comma behind it, too.
-            if line.len() + part.len() + 2 > self.columns {
-                text += "\n ";
-                line.clear();
-            }
-            let _ = write!(text, " {style}{part}{style:#}");
-            line += &format!(" {part},");
-            comma = ",";
-        }
-        text.push('\n');
+        let guests = if self.only_domains { "domains" } else { "guests" };
+        text += &counted(&format!("{total} {guests}:"), counts.chain([unreadable]), self.screen.columns);
         let fixable = self.counts.by_verdict[position(Verdict::Fixable)];
         if fixable > 0 {
-            for line in wrapped(&format!("{fixable} can be fixed: `iova-preflight fix` shows how"), self.columns) {
+            for line in wrapped(&format!("{fixable} can be fixed: `iova-preflight fix` shows how"), self.screen.columns)
+            {
                 let _ = writeln!(text, "{line}");
             }
         }
-        self.print(&text)
+        self.screen.print(&text)
     }
 
     /// Where to read on, if there is anything to read about.
@@ -183,9 +151,27 @@ impl<W: Write + RawStream> Printer<W> {
             [rule] => format!("for details, run `iova-preflight explain {rule}`"),
             _ => "for details, run `iova-preflight explain RULE`".to_owned(),
         };
-        let lines = wrapped(&text, self.columns).into_iter().map(|line| line + "\n");
-        self.print(&lines.collect::<String>())?;
-        self.out.flush()?;
-        Ok(())
+        self.screen.sentences(&[text])?;
+        self.screen.flush()
     }
+}
+
+/// How many there are of each kind, in lines that fit, behind `title`; kinds that there are none of are left out.
+fn counted(title: &str, counts: impl IntoIterator<Item = (&'static str, Style, usize)>, columns: usize) -> String {
+    let (mut text, mut line) = (title.to_owned(), title.width());
+    let mut comma = "";
+    for (name, style, count) in counts.into_iter().filter(|(_, _, count)| *count > 0) {
+        let part = format!("{count} {name}");
+        text += comma;
+        // The comma behind it, too.
+        if line + part.len() + 2 > columns {
+            text += "\n ";
+            line = 0;
+        }
+        let _ = write!(text, " {style}{part}{style:#}");
+        line += part.len() + 2;
+        comma = ",";
+    }
+    text.push('\n');
+    text
 }

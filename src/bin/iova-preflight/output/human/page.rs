@@ -23,6 +23,8 @@ use crate::output::terminal;
 /// How guests are shown.
 pub(crate) struct PageStyle {
     verbose: bool,
+    /// Whether the host is named: there are several.
+    names_hosts: bool,
     /// Where sentences are broken, if anywhere.
     columns: Option<usize>,
     renderer: Renderer,
@@ -41,11 +43,23 @@ pub(crate) struct GuestPage {
     pub(super) rules: Vec<&'static str>,
 }
 
+impl GuestPage {
+    /// All that is shown of it.
+    pub fn into_text(self) -> String {
+        self.text
+    }
+}
+
 impl PageStyle {
     /// For this terminal; `verbose` shows what is merely good to know, too.
     pub fn new(verbose: bool) -> Self {
         let renderer = Renderer::styled().term_width(terminal::columns());
-        Self { verbose, columns: terminal::known_columns(), renderer }
+        Self { verbose, names_hosts: false, columns: terminal::known_columns(), renderer }
+    }
+
+    /// The same, for guests that are evaluated for several hosts.
+    pub fn of_hosts(self) -> Self {
+        Self { names_hosts: true, ..self }
     }
 
     /// One guest: a line, and below it what there is to say.
@@ -71,6 +85,9 @@ impl PageStyle {
         }
         text.push('\n');
 
+        if self.names_hosts {
+            text += &self.line("host", &evaluated.source.label);
+        }
         if let Some(remark) = &remark {
             text += &self.line("input", remark);
         }

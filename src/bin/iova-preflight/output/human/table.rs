@@ -15,13 +15,13 @@ use super::verdict_style;
 use crate::input::evaluator::Evaluated;
 
 /// How many guests are shown, at most.
-const MOST: usize = 50;
+pub(super) const MOST: usize = 50;
 
 /// What the urgencies of rows stand for, by number.
 const URGENCIES: [&str; 4] = ["warn", "unreadable", "fixable", "blocked"];
 
 /// Between columns.
-const GAP: usize = 2;
+pub(super) const GAP: usize = 2;
 
 /// The least room for what to do beside the other columns; where there is less, it gets a line of its own.
 const LEAST_ADVICE: usize = 24;
@@ -99,13 +99,13 @@ fn up_to(least: &str, most: &str) -> String {
 }
 
 /// A change without what was before, which another column says or does not matter.
-fn short(change: &str) -> String {
+pub(super) fn short(change: &str) -> String {
     let parts = change.split_once(" → ").and_then(|(from, to)| Some((from.rsplit_once(' ')?.0, to)));
     parts.map_or_else(|| change.to_owned(), |(what, to)| format!("{what} {to}"))
 }
 
 /// The rules that speak of something this bad, each once.
-fn rules(findings: &[Finding], severity: Severity) -> String {
+pub(super) fn rules(findings: &[Finding], severity: Severity) -> String {
     let mut names: Vec<&str> = Vec::new();
     for finding in findings.iter().filter(|finding| finding.severity >= severity) {
         if !names.contains(&finding.rule) {
@@ -122,15 +122,32 @@ pub(super) struct Table {
     rows: Vec<Row>,
     /// Those that are not shown, the least urgent first.
     left_out: [usize; 4],
-    /// The hashes of all names; of two that differ and have one, the sources are shown.
-    names: HashMap<u64, bool>,
+    names: Names,
+}
+
+/// The names of all guests, as hashes; of two that differ and have one, the sources are shown.
+#[derive(Default)]
+pub(super) struct Names {
+    /// Whether several have it.
+    seen: HashMap<u64, bool>,
     hasher: RandomState,
+}
+
+impl Names {
+    pub fn add(&mut self, name: &str) {
+        self.seen.entry(self.hasher.hash_one(name)).and_modify(|several| *several = true).or_default();
+    }
+
+    /// What a guest is called: a name that several guests have names none of them.
+    pub fn shown<'g>(&self, name: &'g str, source: &'g str) -> &'g str {
+        let unique = !name.is_empty() && self.seen.get(&self.hasher.hash_one(name)) == Some(&false);
+        if unique { name } else { source }
+    }
 }
 
 impl Table {
     pub fn add(&mut self, row: Row) {
-        let name = self.hasher.hash_one(&row.name);
-        self.names.entry(name).and_modify(|several| *several = true).or_default();
+        self.names.add(&row.name);
         self.push(row);
     }
 
@@ -200,9 +217,7 @@ impl Table {
     }
 
     fn cells(&self, row: &Row) -> Cells {
-        // A name that several guests have names none of them.
-        let unique = !row.name.is_empty() && self.names.get(&self.hasher.hash_one(&row.name)) == Some(&false);
-        let guest = if unique { &row.name } else { &row.source };
+        let guest = self.names.shown(&row.name, &row.source);
         let cell = |text: &str| printable(text).into_owned();
         Cells {
             verdict: row.verdict(),
@@ -282,7 +297,7 @@ impl Columns {
 }
 
 /// Ends a line.
-fn end(text: &mut String, line: &str) {
+pub(super) fn end(text: &mut String, line: &str) {
     text.push_str(line.trim_end_matches(' '));
     text.push('\n');
 }
@@ -307,7 +322,7 @@ fn stacked(cells: &[Cells], columns: usize) -> String {
 }
 
 /// `text`, cut where it takes more than `width` columns: a path at its beginning, everything else at its end.
-fn fit(text: &str, width: usize) -> String {
+pub(super) fn fit(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
