@@ -29,7 +29,9 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(host.reserved.is_sorted_by(|a, b| a < b), "{:?}", host.reserved);
             assert!(host.reserved.iter().all(|reserved| reserved.range.start <= reserved.range.end));
             let ranges = host.unmappable([]);
-            assert!(ranges.iter().all(|one| one.width().is_some() || host.reserved.iter().any(|r| r.range == one.range)));
+            assert!(
+                ranges.iter().all(|one| one.width().is_some() || host.reserved.iter().any(|r| r.range == one.range))
+            );
             let first = evaluate(&*DOMAIN, &host, &Policy::default());
             let second = evaluate(&*DOMAIN, &host, &Policy::default());
             assert_eq!((first.verdict, &first.findings), (second.verdict, &second.findings));
