@@ -189,6 +189,7 @@ impl<'a> Evaluator<'a> {
                         OpenDevice::VhostVdpa(path) => launch.attach_vhost_vdpa(path),
                     }
                 }
+                launch.lock_limit = process.and_then(QemuProcess::lock_limit);
                 for source in self.sources {
                     let host = source.host_of(&launch);
                     self.evaluate(name, GuestSource::Call(&call, &launch), (source, &host), process, &mut evaluated)?;
