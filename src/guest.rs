@@ -2,9 +2,9 @@
 //! settled.
 
 use crate::address::GpaRange;
-#[cfg(feature = "cli")]
-use crate::command_line::Launch;
 use crate::command_line::{Accelerator, CommandLine, Memory, Origin, Passthrough, PassthroughKind, Told};
+#[cfg(feature = "cli")]
+use crate::command_line::{Launch, ProcessLimit};
 #[cfg(feature = "cli")]
 use crate::domain::Owner;
 use crate::domain::{CpuElement, Domain, HiddenDma, MaxPhysAddr, Overrides, Unseen};
@@ -19,6 +19,8 @@ use crate::mmio64::{Mmio64, Mmio64Input};
 use crate::policy::PeerToPeer;
 use crate::policy::Policy;
 use crate::qemu::cpu::{CpuRefusal, HostCpu, Vcpu};
+#[cfg(feature = "cli")]
+use crate::qemu::discard::{self, Pinning};
 use crate::qemu::layout::{Layout, LayoutError};
 use crate::qemu::memory_backend::BackendError;
 use crate::qemu::memory_device::{PlacementError, Plugged, place_of};
@@ -160,6 +162,21 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// Whether libvirt has QEMU lock all of its memory.
+    #[cfg(feature = "cli")]
+    fn locks_memory(self) -> bool {
+        self.domain().is_some_and(|domain| domain.locked_memory.locked)
+    }
+
+    /// What the process that runs it may lock, where that is what was looked at.
+    #[cfg(feature = "cli")]
+    fn lock_limit(self) -> Option<ProcessLimit> {
+        match self {
+            Self::Domain(_) => None,
+            Self::Launch(launch) => launch.lock_limit,
+        }
+    }
+
     /// How much memory it may come to have, in bytes, as far as that is written down.
     #[cfg(feature = "cli")]
     pub fn most_memory(self) -> u64 {
@@ -243,12 +260,18 @@ pub struct Guest<'a> {
     /// Where its 64-bit BARs may be; `None` where nothing is known of them.
     #[cfg(feature = "cli")]
     pub mmio64: Option<Mmio64>,
+    /// The virtio-mem device that QEMU refuses, and why.
+    #[cfg(feature = "cli")]
+    pub discard_refused: Option<(Origin, Pinning)>,
     /// What is pinned for its devices.
     #[cfg(feature = "cli")]
     pub pinned: Pinned,
     /// How much of it may be; `None` where that is unknown.
     #[cfg(feature = "cli")]
     pub lock_limit: Option<LockLimit>,
+    /// The limit of the process that runs it.
+    #[cfg(feature = "cli")]
+    pub process_limit: Option<ProcessLimit>,
     /// What libvirt would compute as the limit if it was not told one, in bytes.
     #[cfg(feature = "cli")]
     pub computed_lock_limit: Option<u64>,
@@ -290,6 +313,9 @@ impl<'a> Guest<'a> {
             Ok(plugged) if starts => pinned_for(subject, line, ram, plugged),
             _ => Pinned::default(),
         };
+        // Most guests have nothing that locks memory.
+        #[cfg(feature = "cli")]
+        let locking = subject.domain().filter(|_| pinned != Pinned::default());
         Self {
             subject,
             domain: subject.domain(),
@@ -317,11 +343,15 @@ impl<'a> Guest<'a> {
             #[cfg(feature = "cli")]
             mmio64: None,
             #[cfg(feature = "cli")]
+            discard_refused: discard::refused(line, setting.qemu, subject.locks_memory()).filter(|_| starts),
+            #[cfg(feature = "cli")]
             pinned,
             #[cfg(feature = "cli")]
-            lock_limit: subject.domain().and_then(|domain| locked_memory::limit(domain, setting.host)),
+            lock_limit: locking.and_then(|domain| locked_memory::limit(domain, setting.host)),
             #[cfg(feature = "cli")]
-            computed_lock_limit: subject.domain().and_then(|domain| locked_memory::computed(domain, setting.host)?),
+            process_limit: subject.lock_limit(),
+            #[cfg(feature = "cli")]
+            computed_lock_limit: locking.and_then(|domain| locked_memory::computed(domain, setting.host)?),
             #[cfg(feature = "cli")]
             needs_peer_to_peer: policy.peer_to_peer == PeerToPeer::Required,
             hidden_dma: hidden_dma(subject, line),

@@ -1,5 +1,7 @@
 //! A QEMU that runs, as the host's kernel shows it.
 
+use crate::command_line::ProcessLimit;
+
 /// A process that runs QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QemuProcess {
@@ -11,8 +13,24 @@ pub struct QemuProcess {
     pub program: Option<String>,
     /// How much memory it may lock, `RLIMIT_MEMLOCK`; `None` where that is unknown.
     pub lockable: Option<Lockable>,
+    /// Whether that limit is none for what VFIO maps: it has CAP_IPC_LOCK where the kernel wants it, outside of user
+    /// namespaces; `None` where that is unknown.
+    pub locks_without_limit: Option<bool>,
     /// The passthrough devices that it has open, sorted; `None` where only root or the user of the process can see them.
     pub devices: Option<Vec<OpenDevice>>,
+}
+
+impl QemuProcess {
+    /// Its limit for locked memory, where it has one. A process of which it is unknown whether it holds for VFIO is taken for
+    /// one that it does not hold for.
+    pub fn lock_limit(&self) -> Option<ProcessLimit> {
+        match self.lockable? {
+            Lockable::Bytes(bytes) => {
+                Some(ProcessLimit { bytes, vfio_exempt: self.locks_without_limit != Some(false) })
+            }
+            Lockable::Unlimited => None,
+        }
+    }
 }
 
 /// How much memory a process may lock. VFIO's type 1 counts what is mapped for DMA against it.

@@ -26,6 +26,17 @@ pub struct Launch {
     replaced: Replaced,
     /// Devices that came after the start.
     attached: Vec<Device>,
+    /// What the process that runs it may lock, where there is one with a limit.
+    pub lock_limit: Option<ProcessLimit>,
+}
+
+/// How much memory a process may lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessLimit {
+    /// Bytes.
+    pub bytes: u64,
+    /// Whether what VFIO maps may be more.
+    pub vfio_exempt: bool,
 }
 
 /// Arguments in which a shell puts something that is not known in the place of a part.
@@ -100,7 +111,9 @@ impl Launch {
     pub(crate) fn with_arguments(&self, arguments: Vec<String>) -> Self {
         let numbered = arguments.iter().enumerate().map(|(number, text)| Argument::numbered(number, text));
         let numbered: Vec<Argument<'_>> = numbered.collect();
-        Self::told(self.program.as_deref(), self.span, &numbered, self.replaced.clone(), self.attached.clone())
+        let told =
+            Self::told(self.program.as_deref(), self.span, &numbered, self.replaced.clone(), self.attached.clone());
+        Self { lock_limit: self.lock_limit, ..told }
     }
 
     fn told(
@@ -135,6 +148,7 @@ impl Launch {
             span,
             replaced,
             attached,
+            lock_limit: None,
         }
     }
 

@@ -31,7 +31,7 @@ pub(crate) use firmware::PCI_MMIO64_MB;
 #[cfg(feature = "cli")]
 pub use firmware::{Firmware, FirmwareOptions};
 #[cfg(feature = "cli")]
-pub use launch::Launch;
+pub use launch::{Launch, ProcessLimit};
 pub use options::{Device, Global, Properties, Property};
 pub use origin::{Origin, Told};
 pub(crate) use passthrough::MDEV_FOLDER;

@@ -58,6 +58,8 @@ fn look(root: &Path, folder: &Path, pid: u32) -> io::Result<Option<QemuProcess>>
         return Ok(None);
     }
     let lockable = read(&folder.join("limits")).ok().and_then(|limits| lockable(&limits));
+    let status = read(&folder.join("status")).ok();
+    let may_lock = status.and_then(|status| may_lock(&status, &read(&folder.join("uid_map")).unwrap_or_default()));
     let devices = match devices(root, &folder.join("fd")) {
         Ok(devices) => Some(devices),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
@@ -65,7 +67,14 @@ fn look(root: &Path, folder: &Path, pid: u32) -> io::Result<Option<QemuProcess>>
     };
     // The number may be another process's by now.
     let same = start_time(&read(&folder.join("stat"))?) == started;
-    Ok(same.then_some(QemuProcess { pid, arguments, program: executable, lockable, devices }))
+    Ok(same.then_some(QemuProcess {
+        pid,
+        arguments,
+        program: executable,
+        lockable,
+        locks_without_limit: may_lock,
+        devices,
+    }))
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -94,6 +103,19 @@ fn lockable(limits: &[u8]) -> Option<Lockable> {
         "unlimited" => Some(Lockable::Unlimited),
         bytes => bytes.parse().ok().map(Lockable::Bytes),
     }
+}
+
+/// Whether a process with this status (proc_pid_status(5)) and these users (user_namespaces(7)) has CAP_IPC_LOCK as
+/// `capable` in Linux `kernel/capability.c` looks for it: outside of user namespaces.
+fn may_lock(status: &[u8], uid_map: &[u8]) -> Option<bool> {
+    /// Its bit (`include/uapi/linux/capability.h`).
+    const CAP_IPC_LOCK: u64 = 1 << 14;
+    let status = std::str::from_utf8(status).ok()?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let has = u64::from_str_radix(effective.trim(), 16).ok()? & CAP_IPC_LOCK != 0;
+    // All users are themselves.
+    let outside = uid_map.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    Some(has && outside.eq([&b"0"[..], b"0", b"4294967295"]))
 }
 
 /// The passthrough devices among the open files of a process.
@@ -162,6 +184,26 @@ mod tests {
         assert_eq!(lockable(limits("unlimited").as_bytes()), Some(Lockable::Unlimited));
         assert_eq!(lockable(b"Max locked memory"), None);
         assert!(lockable(&read(Path::new("/proc/self/limits")).expect("procfs")).is_some());
+    }
+
+    #[test]
+    fn a_capability_counts_outside_of_user_namespaces() {
+        const ALL: &[u8] = b"         0          0 4294967295\n";
+        // Of QEMU started by root, by libvirt, and by root in a container of a user's.
+        let status = |effective: &str| format!("Name:\tqemu\nCapPrm:\t000001ffffffffff\nCapEff:\t{effective}\n");
+        for (effective, uid_map, expected) in [
+            ("000001ffffffffff", ALL, Some(true)),
+            ("000001fffeffbfff", ALL, Some(false)),
+            ("0000000000000000", ALL, Some(false)),
+            ("0000000000004000", ALL, Some(true)),
+            ("000001ffffffffff", b"         0       1000          1\n", Some(false)),
+            ("", ALL, None),
+        ] {
+            assert_eq!(may_lock(status(effective).as_bytes(), uid_map), expected, "{effective}");
+        }
+        assert_eq!(may_lock(b"Name:\tqemu\n", ALL), None);
+        let own = |file: &str| read(&Path::new("/proc/self").join(file)).expect("procfs");
+        assert!(may_lock(&own("status"), &own("uid_map")).is_some());
     }
 
     #[test]

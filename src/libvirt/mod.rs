@@ -234,7 +234,8 @@ fn attach(device: &HostDevice, line: &mut CommandLine) {
     let (driver, property) = match device.kind {
         HostDeviceKind::Pci => ("vfio-pci", "host"),
         HostDeviceKind::Mdev => ("vfio-pci", "sysfsdev"),
-        HostDeviceKind::Vdpa => ("vhost-vdpa", "vhostdev"),
+        HostDeviceKind::Vdpa if device.network => ("vhost-vdpa", "vhostdev"),
+        HostDeviceKind::Vdpa => ("virtio-blk-vhost-vdpa", "path"),
     };
     let mut properties = Properties::new();
     let value = match device.kind {

@@ -454,7 +454,10 @@ pub static ANSWERS: &[Answer] = &[
         ours: true,
         headline: "guest memory cannot be pinned for DMA",
         because: "The kernel could not get at the pages of the guest's memory: too few huge pages, a file or device as memory \
-                  (DAX, /dev/kvmfr, SGX) that cannot be pinned, or memory that is not there any more.",
+                  (DAX, /dev/kvmfr, SGX) that cannot be pinned, or memory that is not there any more. Since Linux 6.5 a \
+                  shared file on a disk file system (ext4, XFS) is one that cannot be pinned either: libvirt's `<source \
+                  type='file'/>` with shared access, in /var/lib/libvirt/qemu/ram, or `memory-backend-file,share=on`. A \
+                  memfd can, and so can files in tmpfs and hugetlbfs.",
         is_not: &["the HyperTransport range or any other address: that is -22 (Invalid argument)", NOT_MEMLOCK],
         fix: &[
             Text(
@@ -571,7 +574,7 @@ pub static ANSWERS: &[Answer] = &[
         fix: &[Text(
             "Use DIMMs instead of virtio-mem, VFIO instead of vDPA, or leave `<locked/>` (`-overcommit mem-lock=on`) out.",
         )],
-        rule: None,
+        rule: Some("virtio-mem-refused"),
     },
     Answer {
         cause: Cause::SlotRefused,

@@ -3,6 +3,8 @@
 //! Formulas follow QEMU's source; each names the function and version it comes from.
 
 pub mod cpu;
+#[cfg(feature = "cli")]
+pub mod discard;
 pub mod layout;
 pub mod memory_backend;
 pub mod memory_device;

@@ -26,13 +26,6 @@ pub struct Pinned {
     pub vdpa: u64,
 }
 
-impl Pinned {
-    /// What a limit for locked memory has to be.
-    pub fn needs(&self) -> u64 {
-        self.vfio.max(self.vdpa)
-    }
-}
-
 /// The virtual IOMMUs that QEMU has for x86.
 const VIRTUAL_IOMMUS: [&str; 4] = ["intel-iommu", "amd-iommu", "virtio-iommu-pci", "virtio-iommu"];
 

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use schemars::JsonSchema;
 
-use crate::command_line::PassthroughKind;
 use crate::finding::Severity;
 use crate::host::{FIRST_KERNEL_TO_REFUSE_RESERVED, Host};
 use crate::process::{Lockable, OpenDevice, QemuProcess};
@@ -96,18 +95,6 @@ fn notes(process: &QemuProcess, evaluation: &Evaluation, host: &Host) -> Vec<Str
             _ => "it has the device all the same: its IOMMU group may reserve less than is known here".to_owned(),
         });
     }
-    // A type 1 container counts what it maps; mediated devices pin pages as they need them.
-    let pinned = evaluation.facts.passthrough.iter().any(|device| device.kind != PassthroughKind::VfioMdev);
-    if let (Some(Lockable::Bytes(limit)), Some(ram), true) = (process.lockable, evaluation.facts.ram, pinned)
-        && limit < ram
-    {
-        notes.push(format!(
-            "it may lock {}, less than its {} of RAM: attaching a VFIO device or memory fails with -12 (Cannot allocate \
-             memory), unless it has CAP_IPC_LOCK",
-            text::size(limit),
-            text::size(ram)
-        ));
-    }
     notes
 }
 
@@ -125,8 +112,14 @@ mod tests {
     fn report(kernel: Option<Version>, lockable: Lockable, device: Option<&str>) -> (Verdict, ProcessReport) {
         let arguments = b"qemu-system-x86_64\0-machine\0pc-q35-6.2\0-accel\0kvm\0-cpu\0host\0-m\x001200G\0".to_vec();
         let devices = device.map(|name| OpenDevice::Vfio(name.to_owned())).into_iter().collect();
-        let process =
-            QemuProcess { pid: 1, arguments, program: None, lockable: Some(lockable), devices: Some(devices) };
+        let process = QemuProcess {
+            pid: 1,
+            arguments,
+            program: None,
+            lockable: Some(lockable),
+            locks_without_limit: None,
+            devices: Some(devices),
+        };
         let call = Call::of_process(&process.arguments).expect("a command line");
         let mut launch = Launch::read(&call);
         device.iter().for_each(|name| launch.attach_vfio(name));
@@ -155,15 +148,5 @@ mod tests {
         };
         assert!(silent(Version::new(5, 3)) && silent(Version::new(4, 18)));
         assert!(!silent(Version::new(5, 4)) && !silent(Version::new(6, 1)));
-    }
-
-    #[test]
-    fn a_limit_below_the_ram_is_named() {
-        let limited = |gib: u64, device| {
-            let (_, process) = report(None, Lockable::Bytes(gib << 30), device);
-            process.notes.iter().any(|note| note.contains("-12"))
-        };
-        let device = Some("0000:41:10.1");
-        assert!(limited(64, device) && !limited(1200, device) && !limited(64, None));
     }
 }

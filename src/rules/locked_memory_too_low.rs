@@ -5,7 +5,9 @@ use super::{Refuser, Rule};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::libvirt::locked_memory::{LockLimit, MARGIN};
+use crate::qemu::pinned::Pinned;
 use crate::text;
+use crate::xml::Span;
 
 pub(crate) const RULE: Rule = Rule {
     id: "locked-memory-too-low",
@@ -17,62 +19,95 @@ pub(crate) const RULE: Rule = Rule {
 };
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    let Some(limit) = guest.lock_limit else { return };
-    let (pinned, needs) = (guest.pinned, guest.pinned.needs());
-    let version = guest.setting.host.libvirt.map(|version| version.to_string()).unwrap_or_default();
-    let (bytes, span, label, why) = match limit {
-        LockLimit::Unlimited => return,
-        LockLimit::Hard(bytes, span) => {
-            let why = match guest.computed_lock_limit {
-                Some(own) if own >= needs => {
-                    format!("set it to {0} or more, or remove it: libvirt then sets {0}", text::size(own))
-                }
-                _ => format!("set it to {} or more", text::size(needs.saturating_add(MARGIN))),
-            };
-            (
-                bytes,
-                span,
-                "the limit for locked memory",
-                format!("libvirt makes it the limit for locked memory of QEMU; {why}"),
-            )
-        }
-        LockLimit::Computed(bytes) => {
-            let why = format!(
-                "libvirt {version} sets the limit for locked memory to {} for this guest; set <hard_limit> to {} or more",
-                text::size(bytes),
-                text::size(needs.saturating_add(MARGIN))
-            );
-            (bytes, guest.whole(), "without <hard_limit>", why)
-        }
-        LockLimit::Inherited => {
-            let why = format!(
-                "libvirt {version} does not raise the limit for locked memory for this guest; set <hard_limit> to {} or more",
-                text::size(needs.saturating_add(MARGIN))
-            );
-            (0, guest.whole(), "without <hard_limit>", why)
-        }
+    let Some(limit) = limit(guest) else { return };
+    let Pinned { at_start, vfio, vdpa } = match limit.vfio_exempt {
+        true => Pinned { at_start: 0, vfio: 0, ..guest.pinned },
+        false => guest.pinned,
     };
-    let (severity, title) = if bytes < pinned.at_start {
-        let title = format!(
-            "QEMU refuses to start: VFIO locks {} of guest memory, and QEMU may lock {}",
-            text::size(pinned.at_start),
-            text::size(bytes)
-        );
-        (Severity::Error, title)
-    } else if bytes < needs {
-        let devices = if pinned.vfio >= pinned.vdpa { "VFIO" } else { "vhost-vdpa" };
-        let may = if limit == LockLimit::Inherited { "less".to_owned() } else { text::size(bytes) };
-        let title =
-            format!("DMA mappings may fail: {devices} locks up to {}, and QEMU may lock {may}", text::size(needs));
-        (Severity::Warning, title)
-    } else {
+    let (most, devices) = if vfio >= vdpa { (vfio, "VFIO") } else { (vdpa, "vhost-vdpa") };
+    let bytes = limit.bytes.unwrap_or(0);
+    if bytes >= most {
         return;
+    }
+    let may = limit.bytes.map_or("less".to_owned(), text::size);
+    let (severity, title) = if bytes < at_start {
+        let refused = limit.refused;
+        let locked = text::size(at_start);
+        (Severity::Error, format!("{refused}: VFIO locks {locked} of guest memory, and QEMU may lock {may}"))
+    } else {
+        let locked = text::size(most);
+        (Severity::Warning, format!("DMA mappings may fail: {devices} locks up to {locked}, and QEMU may lock {may}"))
     };
-    let mut finding = Finding::new(RULE.id, severity, title, span, label).because(why);
+    let why = (limit.why)(most);
+    let mut finding = Finding::new(RULE.id, severity, title, limit.span, limit.label).because(why);
     if let Some(device) = guest.passthrough.first() {
         finding = finding.with_label(device.origin.span(), "locks the guest's memory");
     }
     findings.push(finding);
+}
+
+/// A limit for locked memory.
+struct Limit<'a> {
+    /// Bytes, where they are known.
+    bytes: Option<u64>,
+    /// Whether what VFIO maps may be more.
+    vfio_exempt: bool,
+    /// The place that decides about it, and what to say there.
+    span: Span,
+    label: &'static str,
+    /// What to say of a guest that does not start for it.
+    refused: &'static str,
+    /// Where it comes from, and what to do if so many bytes are needed.
+    why: Box<dyn Fn(u64) -> String + 'a>,
+}
+
+fn limit<'a>(guest: &'a Guest<'_>) -> Option<Limit<'a>> {
+    if let Some(limit) = guest.process_limit {
+        let exempt = limit.vfio_exempt;
+        return Some(Limit {
+            bytes: Some(limit.bytes),
+            vfio_exempt: exempt,
+            span: guest.ram_span().unwrap_or(guest.whole()),
+            label: "the guest's memory",
+            refused: "QEMU would not start again",
+            why: Box::new(move |most| {
+                let without = if exempt { "" } else { ", and it has no CAP_IPC_LOCK" };
+                format!(
+                    "that is the limit of the process (RLIMIT_MEMLOCK){without}; raise it to {} or more for the service, \
+                     container or shell that starts QEMU",
+                    roomy(most)
+                )
+            }),
+        });
+    }
+    let version = guest.setting.host.libvirt.map_or("libvirt".to_owned(), |version| format!("libvirt {version}"));
+    let (bytes, span, label, why): (_, _, _, Box<dyn Fn(u64) -> String>) = match guest.lock_limit? {
+        LockLimit::Unlimited => return None,
+        LockLimit::Hard(bytes, span) => {
+            let why = |most: u64| match guest.computed_lock_limit.filter(|&own| own >= most) {
+                Some(own) => format!("set it to {0} or more, or remove it: libvirt then sets {0}", text::size(own)),
+                None => format!("set it to {} or more", roomy(most)),
+            };
+            let why = move |most| format!("libvirt makes it the limit for locked memory of QEMU; {}", why(most));
+            (Some(bytes), span, "the limit for locked memory", Box::new(why))
+        }
+        LockLimit::Computed(bytes) => {
+            let sets = format!("{version} sets the limit for locked memory to {} for this guest", text::size(bytes));
+            let why = move |most| format!("{sets}; set <hard_limit> to {} or more", roomy(most));
+            (Some(bytes), guest.whole(), "without <hard_limit>", Box::new(why))
+        }
+        LockLimit::Inherited => {
+            let sets = format!("{version} does not raise the limit for locked memory for this guest");
+            let why = move |most| format!("{sets}; set <hard_limit> to {} or more", roomy(most));
+            (None, guest.whole(), "without <hard_limit>", Box::new(why))
+        }
+    };
+    Some(Limit { bytes, vfio_exempt: false, span, label, refused: "QEMU refuses to start", why })
+}
+
+/// So many bytes and what libvirt leaves for the rest, in words.
+fn roomy(bytes: u64) -> String {
+    text::size(bytes.saturating_add(MARGIN))
 }
 
 const PAGE: Page = Page {
@@ -96,14 +131,16 @@ const PAGE: Page = Page {
              vDPA devices in software              nothing",
         ),
         Text(
-            "Each of them pins RAM, memory devices, and memory that emulated devices have in BARs (`<shmem>`). Memory on huge \
-             pages counts as any other; the passthrough devices' own BARs do not. libvirt computes a limit from the same: guest \
-             memory as often as it counts, and 1 GiB once. With `<memoryBacking><locked/>` it sets no limit. But a \
-             `<memtune><hard_limit>` is taken for the limit, whatever it is; it is the limit of the guest's memory cgroup, too.",
+            "Each of them pins RAM, memory devices, and memory that emulated devices have in BARs: of a display, 16 MiB by \
+             default, and of `<shmem>`. Memory on huge pages counts as any other; the passthrough devices' own BARs do not. \
+             libvirt computes a limit from the same: guest memory as often as it counts, and 1 GiB once. With \
+             `<memoryBacking><locked/>` it sets no limit. But a `<memtune><hard_limit>` is taken for the limit, whatever it \
+             is; it is the limit of the guest's memory cgroup, too.",
         ),
         Text(
-            "QEMU that runs with CAP_IPC_LOCK has no limit for VFIO. libvirt takes that away from QEMU, with `user = \"root\"` \
-             too.",
+            "QEMU that runs with CAP_IPC_LOCK, as root has it outside of containers, has no limit for VFIO, and one for vDPA. \
+             libvirt takes the capability away from QEMU, with `user = \"root\"` too. Without libvirt the limit is that of \
+             the service, container or shell that starts QEMU, often 8 MiB; `check --running` looks at the process.",
         ),
     ],
     history: &[Text(

@@ -48,6 +48,8 @@ pub(crate) mod viommu_above_iommu_width;
 pub(crate) mod viommu_in_reserved_range;
 #[cfg(feature = "cli")]
 pub(crate) mod viommu_not_prepared;
+#[cfg(feature = "cli")]
+pub(crate) mod virtio_mem_refused;
 
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
@@ -102,6 +104,8 @@ pub static RULES: &[Rule] = &[
     memory_hotplug_refused::RULE,
     memory_backend_refused::RULE,
     memory_map_refused::RULE,
+    #[cfg(feature = "cli")]
+    virtio_mem_refused::RULE,
     phys_bits_not_configurable::RULE,
     phys_bits_out_of_range::RULE,
     phys_bits_above_host::RULE,

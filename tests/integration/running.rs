@@ -184,3 +184,39 @@ fn what_does_not_go_together_is_said() {
         assert!(String::from_utf8_lossy(&output.stderr).contains(expected), "{output:?}");
     }
 }
+
+/// Before its machine is made, QEMU takes any device.
+#[test]
+fn a_limit_of_locked_memory_that_is_too_low_is_found() {
+    if is_missing(QEMU) || is_missing("/usr/bin/setpriv") || is_missing("/usr/bin/prlimit") {
+        return;
+    }
+    if !is_root() {
+        return skip("only root can take CAP_IPC_LOCK away, or have it");
+    }
+    let limited: &[&str] = &["prlimit", "--memlock=65536"];
+    let without = [&["setpriv", "--bounding-set", "-ipc_lock"], limited].concat();
+    let vfio = ["-device", "vfio-pci,host=0000:41:10.1"];
+    let vdpa = ["-device", "vhost-vdpa-device-pci,vhostdev=/dev/vhost-vdpa-0"];
+    // vhost-vdpa has no exemption, and may be software that locks nothing.
+    for (what, before, device, expected) in [
+        ("root", limited, vfio, None),
+        ("without", without.as_slice(), vfio, Some(("blocked", "error"))),
+        ("vdpa", limited, vdpa, Some(("warn", "warning"))),
+    ] {
+        let name = format!("running-locked-{what}-{}", std::process::id());
+        let machine = ["-preconfig", "-accel", "tcg", "-machine", "pc-q35-7.2", "-m", "512M", "-name", &name];
+        let _guest = Guest::start(before, &[&machine[..], &device].concat());
+        let guest = seen(&[], &name);
+        let findings = guest["findings"].as_array().expect("findings");
+        let found: Vec<&Value> = findings.iter().filter(|one| one["rule"] == "locked-memory-too-low").collect();
+        match expected {
+            None => assert!(found.is_empty(), "{what}: {found:?}"),
+            Some((verdict, severity)) => {
+                assert_eq!((&guest["verdict"], &found[0]["severity"]), (&verdict.into(), &severity.into()), "{guest}");
+                let message = found[0]["message"].as_str().expect("a message");
+                assert!(message.contains("QEMU may lock 64 KiB") && message.contains(" 1.5 GiB or more"), "{message}");
+            }
+        }
+    }
+}

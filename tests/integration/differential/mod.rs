@@ -9,6 +9,7 @@ mod draw;
 mod fixes;
 mod generate;
 mod lines;
+mod locked;
 pub mod oracle;
 mod raw;
 

@@ -205,6 +205,7 @@ impl<'a> Evaluator<'a> {
                         OpenDevice::VhostVdpa(path) => launch.attach_vhost_vdpa(path),
                     }
                 }
+                launch.lock_limit = process.and_then(QemuProcess::lock_limit);
                 let host = |source: &'a HostSource| source.host_of(&launch);
                 self.on_hosts(name, GuestSource::Call(&call, &launch), host, process, &mut evaluated)
             }
