@@ -116,6 +116,32 @@ pub fn evaluate<'a>(subject: impl Into<Subject<'a>>, host: &Host, policy: &Polic
     }
 }
 
+/// Evaluates a guest for several hosts, each with what it is called: the worst that becomes of it on one of them, and the
+/// one fix after which it starts on all. Where there is none, [`Evaluation::tried`] says which host is in the way. Without
+/// hosts, it is evaluated for one of which nothing is known.
+#[cfg(feature = "cli")]
+pub fn evaluate_for_all<'a>(subject: impl Into<Subject<'a>>, hosts: &[(&str, &Host)], policy: &Policy) -> Evaluation {
+    let subject = subject.into();
+    let evaluations = hosts.iter().map(|(_, host)| evaluate(subject, host, policy));
+    let worst = evaluations.max_by_key(|evaluation| evaluation.verdict);
+    let mut worst = worst.unwrap_or_else(|| evaluate(subject, &Host::default(), policy));
+    if hosts.len() < 2 {
+        return worst;
+    }
+    if worst.verdict.stops() {
+        (worst.verdict, worst.fix, worst.tried) = match fix::plan_for_all(subject, hosts, policy) {
+            Ok(fix) => (Verdict::Fixable, Some(fix), Vec::new()),
+            Err(tried) => (Verdict::Blocked, None, tried),
+        };
+    } else if let Some(fix) = &worst.warning_fix
+        && let Some((name, why)) = fix::stops_on(subject, hosts, policy, &fix.changes)
+    {
+        worst.tried.push(format!("what would do away with the warning stops the guest on {name}: {why}"));
+        worst.warning_fix = None;
+    }
+    worst
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

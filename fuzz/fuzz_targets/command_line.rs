@@ -135,7 +135,8 @@ fn report(call: &Call<'_>, launch: &Launch, evaluation: &Evaluation) -> String {
     log.guest("a.args", source, evaluation, None);
     let log = serde_json::to_value(log.finish(0, None)).expect("JSON");
     assert_eq!(log["runs"][0]["results"].as_array().map(Vec::len), Some(evaluation.findings.len()));
-    let json = serde_json::to_string(&GuestReport::new("-".to_owned(), source, evaluation, None)).expect("a report is JSON");
+    let json =
+        serde_json::to_string(&GuestReport::new("-".to_owned(), source, evaluation, None)).expect("a report is JSON");
     let value: serde_json::Value = serde_json::from_str(&json).expect("JSON that reads back");
     assert_eq!(value["verdict"], evaluation.verdict.name(), "the verdict is lost");
     json

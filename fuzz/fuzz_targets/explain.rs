@@ -16,7 +16,11 @@ fuzz_target!(|bytes: &[u8]| {
     // How the log comes makes no difference.
     let length = bytes.first().map_or(1, |&byte| usize::from(byte) + 1);
     let (again, dropped) = read(bytes, length);
-    assert_eq!(document, serde_json::to_string(&Explanation::new(&again, dropped)).expect("JSON"), "pieces of {length}");
+    assert_eq!(
+        document,
+        serde_json::to_string(&Explanation::new(&again, dropped)).expect("JSON"),
+        "pieces of {length}"
+    );
 });
 
 fn read(bytes: &[u8], length: usize) -> (Vec<Sighting>, u64) {

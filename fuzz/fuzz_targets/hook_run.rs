@@ -13,17 +13,17 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use iova_preflight::decision::{
-    BrokenPolicy, Level, Operation, HookOutcome, Outside, XmlProblem, run, salvage_on_internal_error,
+    BrokenPolicy, HookOutcome, Level, Operation, Outside, XmlProblem, run, salvage_on_internal_error,
 };
 use iova_preflight::domain::{self, Domain, TooLong};
-use iova_preflight::verdict::evaluate;
 use iova_preflight::finding::Severity;
 use iova_preflight::host::Host;
 use iova_preflight::io::detect::host_for_domain;
 use iova_preflight::io::policy;
-use iova_preflight::qemu::layout::FIRST_RELOCATING_QEMU;
 use iova_preflight::policy::{Mode, OnInternalError, Policy};
+use iova_preflight::qemu::layout::FIRST_RELOCATING_QEMU;
 use iova_preflight::text::printable;
+use iova_preflight::verdict::evaluate;
 use iova_preflight::xml::Document;
 use libfuzzer_sys::fuzz_target;
 
@@ -150,8 +150,7 @@ impl Root {
     fn new() -> Self {
         let path = PathBuf::from(format!("/dev/shm/iova-preflight-fuzz-{}", std::process::id()));
         let device = path.join("sys/bus/pci/devices").join(DEVICE).join("iommu_group");
-        let folders =
-            [device, path.join("sys/class/iommu/ivhd0"), path.join("var/cache/libvirt/qemu/capabilities")];
+        let folders = [device, path.join("sys/class/iommu/ivhd0"), path.join("var/cache/libvirt/qemu/capabilities")];
         for folder in folders {
             std::fs::create_dir_all(folder).expect("a folder");
         }

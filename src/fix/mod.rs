@@ -4,11 +4,15 @@
 pub(crate) mod arguments;
 #[cfg(feature = "cli")]
 mod bars;
+#[cfg(feature = "cli")]
+mod common;
 mod draft;
 pub mod rewrite;
 
 #[cfg(feature = "cli")]
 pub(crate) use bars::relieve;
+#[cfg(feature = "cli")]
+pub(crate) use common::{plan_for_all, stops_on};
 use draft::{Draft, Fixed};
 
 use crate::evaluate::Diagnosis;

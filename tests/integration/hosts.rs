@@ -174,7 +174,7 @@ fn the_table_names_the_hosts_that_run_each_guest() {
          amd-epyc: 1 pass, 1 fixable\n\
          amd-turin-ht-ignore: 2 pass\n\
          intel-xeon: 2 pass\n\
-         1 can be fixed: `iova-preflight fix --host HOST` shows how\n\
+         1 can be fixed: `iova-preflight fix --host HOST` shows how, and with several hosts looks for one fix for all\n\
          for details, add -v, or run `iova-preflight explain ram-in-reserved-range`\n"
     );
     assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
@@ -279,6 +279,87 @@ fn a_profile_that_is_none_ends_the_run() {
     }
 }
 
+/// What `fix` says of a sample for these hosts, and how it ends.
+fn fixed(sample: &str, hosts: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
+    command.args(["fix", "--policy", "none", "--diff"]).arg(samples_folder().join(sample));
+    for host in hosts {
+        let file = samples_folder().join(format!("hosts/{host}.toml"));
+        command.arg("--host").arg(if file.exists() { file } else { host.into() });
+    }
+    let output = command.output().expect("run iova-preflight");
+    (output.status.code(), text(&output.stderr))
+}
+
+/// Each of these is what QEMU needs on the host that asks for the most.
+#[test]
+fn a_fix_for_several_hosts_is_one_that_all_of_them_accept() {
+    let (epyc, turin, xeon, jammy) = ("debian-12-epyc", "debian-13-turin", "ubuntu-noble-xeon", "ubuntu-jammy-epyc");
+    for (sample, hosts, changes) in [
+        // The first host takes 42 bits, as QEMU moves RAM there, the second 41.
+        ("default-cpu-1100g-database.xml", vec![epyc, xeon], "maxphysaddr emulate 42"),
+        ("default-cpu-1100g-database.xml", vec![xeon, epyc], "maxphysaddr emulate 42"),
+        // Runs on the others as it is.
+        ("old-machine-1200g-gpu.xml", vec![turin, epyc, xeon], "machine pc-q35-6.2 → pc-q35-7.1"),
+        // Its memory device would have another address on each.
+        (
+            "fixed-dimm-address-in-the-hole.xml",
+            vec![epyc, xeon],
+            "machine pc-q35-6.2 → pc-q35-7.1, memory device 0xfd00000000 → any address",
+        ),
+    ] {
+        let (status, said) = fixed(sample, &hosts);
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains(&format!("{sample}: {changes}\n")), "{hosts:?}: {said}");
+    }
+    // QEMU 6.2 there has no machine type that moves RAM.
+    let (status, said) = fixed("old-machine-1200g-gpu.xml", &[epyc, jammy, xeon]);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("no automatic fix\n  on ubuntu-jammy-epyc: no machine type of QEMU 6.2"), "{said}");
+    assert!(!said.contains(&format!("on {epyc}")), "{said}");
+}
+
+/// What was rewritten for several hosts runs on each of them; of what was not, a host is named that is in the way.
+#[test]
+fn what_is_fixed_for_several_hosts_runs_on_all_of_them() {
+    let mut rewritten = 0;
+    for (nth, hosts) in [
+        vec!["amd-epyc".into(), "intel-xeon".into()],
+        vec![samples_folder().join("hosts")],
+        vec![fleet("fix", 3)],
+        vec!["amd-turin-ht-ignore".into(), "amd-epyc".into(), samples_folder().join("hosts/debian-12-epyc.toml")],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let folder = work_dir(&format!("hosts-fixed-{nth}"));
+        for sample in crate::common::samples() {
+            fs::copy(&sample, folder.join(sample.file_name().expect("a file"))).expect("copied");
+        }
+        let stops = |guest: &Value| ["fixable", "blocked"].contains(&guest["verdict"].as_str().expect("a verdict"));
+        let by_guest = |stopping: bool| -> std::collections::BTreeSet<String> {
+            let document = document(hosts, &[folder.to_str().expect("UTF-8")]);
+            let guests = guests(&document).iter().filter(|guest| stops(guest) == stopping);
+            guests.map(|guest| guest["source"].as_str().expect("a source").to_owned()).collect()
+        };
+        let before = by_guest(true);
+        let mut fix = Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
+        fix.args(["fix", "--policy", "none", "--in-place"]).arg(&folder);
+        hosts.iter().for_each(|host| _ = fix.arg("--host").arg(host));
+        let said = text(&fix.output().expect("run iova-preflight").stderr);
+        let after = by_guest(true);
+        for guest in &before {
+            let original = fs::read(samples_folder().join(Path::new(guest).file_name().expect("a file")));
+            let is_rewritten = fs::read(guest).expect("a guest") != original.expect("a sample");
+            assert_eq!(is_rewritten, !after.contains(guest), "{guest}: {said}");
+            let blocked = format!("{guest}: no automatic fix\n  on ");
+            assert_eq!(said.contains(&blocked), !is_rewritten, "{guest}: {said}");
+            rewritten += usize::from(is_rewritten);
+        }
+    }
+    assert!(rewritten > 20, "{rewritten} guests");
+}
+
 #[test]
 fn sarif_takes_one_host() {
     let output = check(&["amd-epyc".into(), "intel-xeon".into()], &["--format", "sarif", "xml-samples"]);
@@ -315,4 +396,77 @@ fn a_profile_with_a_name_is_for_the_libvirt_of_that_name() {
     let said = text(&output.stderr);
     assert!(said.starts_with(&format!("test:///default: the name of its host is {its}, and ")), "{said}");
     assert!(said.contains("another-host"), "{said}");
+}
+
+/// A block of `docs/fleet.md`, by the language and its first line.
+fn block(start: &str) -> String {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/fleet.md")).expect("docs/fleet.md");
+    let (before, rest) = page.split_once(start).unwrap_or_else(|| panic!("no {start} in docs/fleet.md"));
+    let first = before.rsplit_once("```").expect("a block").1.split_once('\n').map_or("", |(_, line)| line).to_owned();
+    first + start + rest.split_once("```").expect("the block ends").0
+}
+
+/// Runs a script in `folder` with our program, and an `ssh` that is this machine under each name but `epyc-9`.
+fn run_here(folder: &Path, script: &str) -> Output {
+    use std::os::unix::fs::PermissionsExt;
+    let bin = folder.join("bin");
+    fs::create_dir_all(&bin).expect("made");
+    let ssh = "#!/bin/sh\nhost=${1#*@}; shift\n[ \"$host\" != epyc-9 ] || exit 255\n\
+               sh -c \"$*\" | sed \"s/^name = .*/name = \\\"$host\\\"/\"\n";
+    fs::write(bin.join("ssh"), ssh).expect("written");
+    fs::set_permissions(bin.join("ssh"), fs::Permissions::from_mode(0o755)).expect("executable");
+    let program = Path::new(env!("CARGO_BIN_EXE_iova-preflight")).parent().expect("a folder");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut bash = Command::new("bash");
+    bash.args(["-c", script])
+        .current_dir(folder)
+        .env("PATH", format!("{}:{}:{path}", bin.display(), program.display()));
+    bash.output().expect("run bash")
+}
+
+#[test]
+fn profiles_are_gathered_as_the_page_says() {
+    let folder = work_dir("hosts-gathered");
+    let script = block("mkdir -p hosts\n").replace("epyc-2 ", "epyc-2 epyc-9 ");
+    assert!(script.contains("epyc-9"), "{script}");
+    let output = run_here(&folder, &script);
+    let mut names: Vec<String> = fs::read_dir(folder.join("hosts"))
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    // A host that does not answer leaves nothing that would pass for a profile.
+    assert_eq!(names, ["epyc-1.toml", "epyc-2.toml", "epyc-9.toml.new", "xeon-1.toml"], "{output:?}");
+    let document = document(&[folder.join("hosts")], &["xml-samples/arm-guest.xml"]);
+    let hosts: Vec<&str> = document["hosts"]
+        .as_array()
+        .expect("hosts")
+        .iter()
+        .map(|host| host["name"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(hosts, ["epyc-1", "epyc-2", "xeon-1"]);
+}
+
+#[test]
+fn the_playbook_is_well_formed_and_its_command_prints_a_profile() {
+    let Some(validators) = Validators::install() else { return };
+    let folder = work_dir("hosts-playbook");
+    let path = folder.join("gather.yml");
+    fs::write(&path, block("# gather.yml\n")).expect("written");
+    let playbook = validators.yaml(&path);
+    let play = &playbook[0];
+    let tasks = play["tasks"].as_array().expect("tasks");
+    let [describe, keep] = &tasks[..] else { panic!("{tasks:?}") };
+    assert_eq!((&play["become"], &describe["changed_when"]), (&true.into(), &false.into()));
+    let output = run_here(&folder, describe["ansible.builtin.command"].as_str().expect("a command"));
+    assert!(output.status.success(), "{output:?}");
+    let copy = &keep["ansible.builtin.copy"];
+    assert_eq!(keep["delegate_to"], "localhost");
+    let content = format!("{{{{ {}.stdout }}}}\n", describe["register"].as_str().expect("a name"));
+    assert_eq!(copy["content"], content);
+    assert_eq!(copy["dest"], "{{ playbook_dir }}/hosts/{{ inventory_hostname }}.toml");
+    // Ansible takes the last line ends away, the content has one.
+    fs::write(folder.join("gathered.toml"), text(&output.stdout).trim_end().to_owned() + "\n").expect("written");
+    let output = check(&[folder.join("gathered.toml")], &["xml-samples/arm-guest.xml"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
 }

@@ -108,7 +108,7 @@ pub(crate) struct CommonArgs {
     pub input: Option<InputKind>,
 
     /// Evaluate for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon. Given
-    /// several times, or a folder (every *.toml in it), for each of these hosts. Without it, for this host if it has an
+    /// several times, or a folder (every *.toml in it), for each of these hosts; a fix is then one for all. Without it, for this host if it has an
     /// AMD IOMMU, otherwise for amd-epyc
     #[arg(long, value_name = "FILE|FOLDER|NAME")]
     pub host: Vec<PathBuf>,
@@ -154,6 +154,11 @@ pub(crate) struct CheckArgs {
     /// Only the guest of this name
     #[arg(long, value_name = "NAME", requires = "connect", conflicts_with = "paths")]
     pub domain: Option<String>,
+
+    /// Give up a libvirt that has not told of all its guests after this many seconds; the others are evaluated
+    #[arg(long, value_name = "SECONDS", requires = "connect", default_value = "60")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub connect_timeout: u64,
 
     /// Evaluate every QEMU that runs on this host instead, whoever started it: whether it would start again, with the
     /// devices it has by now. Root sees all of them

@@ -33,11 +33,11 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
         bail!("-: standard output is for one domain; fix the others in another run, or see all of them with --diff");
     }
     let sources = HostSource::choose_all(&args.common.host)?;
-    let [source] = &sources[..] else { bail!("fix works for one host at a time; check takes several") };
-    let mut evaluator = Evaluator::new(&sources, &policy).of_kind(args.common.input).in_words(args.common.advice);
+    let evaluator = Evaluator::new(&sources, &policy).of_kind(args.common.input).in_words(args.common.advice);
+    let mut evaluator = evaluator.for_all_hosts();
     let mut outcome = Outcome::Clean;
     let (mut said, mut guests, mut fixes, mut warning_fixes) = (Said::default(), 0_usize, 0_usize, 0_usize);
-    let mut notices = vec![source.notice.as_str()];
+    let mut notices: Vec<&str> = sources.iter().map(|source| source.notice.as_str()).collect();
     notices.extend(policy_notice.as_deref());
     if args.common.quiet {
         notices.clear();

@@ -1,5 +1,6 @@
 //! One input after the other: read, evaluated for a host under a policy.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::Result;
@@ -15,7 +16,7 @@ use iova_preflight::process::{OpenDevice, QemuProcess};
 use iova_preflight::report::Unreadable;
 use iova_preflight::report::running::ProcessReport;
 use iova_preflight::report::source::GuestSource;
-use iova_preflight::verdict::{Evaluation, evaluate};
+use iova_preflight::verdict::{Evaluation, evaluate, evaluate_for_all};
 use iova_preflight::xml::Document;
 
 use crate::args::{InputKind, Words};
@@ -70,6 +71,8 @@ pub(crate) struct Evaluator<'a> {
     kind: Option<InputKind>,
     /// In whose words every fix is told, where somebody said so.
     words: Option<Words>,
+    /// Whether a guest is evaluated for all hosts together.
+    together: bool,
     pub outcome: Outcome,
     /// What was found in folders.
     pub folders: Folders,
@@ -78,7 +81,15 @@ pub(crate) struct Evaluator<'a> {
 impl<'a> Evaluator<'a> {
     /// An evaluator for guests of each of `sources` under `policy`.
     pub fn new(sources: &'a [HostSource], policy: &'a Policy) -> Self {
-        Self { sources, policy, kind: None, words: None, outcome: Outcome::Clean, folders: Folders::default() }
+        Self {
+            sources,
+            policy,
+            kind: None,
+            words: None,
+            together: false,
+            outcome: Outcome::Clean,
+            folders: Folders::default(),
+        }
     }
 
     /// The same, for inputs of this kind.
@@ -89,6 +100,11 @@ impl<'a> Evaluator<'a> {
     /// The same, with fixes told in these words.
     pub fn in_words(self, words: Option<Words>) -> Self {
         Self { words, ..self }
+    }
+
+    /// The same, but each guest is handed over once, as [`evaluate_for_all`] has it.
+    pub fn for_all_hosts(self) -> Self {
+        Self { together: true, ..self }
     }
 
     /// Reads one input and hands it to `evaluated` as it is on each host, or what is wrong with it to `unreadable`.
@@ -147,14 +163,14 @@ impl<'a> Evaluator<'a> {
             }
         };
         let networks = path.filter(|_| needs_networks(&domain)).map(|path| networks::beside(&path));
-        for source in self.sources {
+        let host = |source: &'a HostSource| {
             let mut host = source.host_of(&domain);
             if let Some(networks) = &networks {
                 host.to_mut().networks.extend(networks.clone());
             }
-            self.evaluate(&name, GuestSource::Xml(&document, &domain), (source, &host), None, &mut evaluated)?;
-        }
-        Ok(())
+            host
+        };
+        self.on_hosts(&name, GuestSource::Xml(&document, &domain), host, None, &mut evaluated)
     }
 
     /// Evaluates the guest of a process, with the devices that it has got since its start.
@@ -190,11 +206,8 @@ impl<'a> Evaluator<'a> {
                     }
                 }
                 launch.lock_limit = process.and_then(QemuProcess::lock_limit);
-                for source in self.sources {
-                    let host = source.host_of(&launch);
-                    self.evaluate(name, GuestSource::Call(&call, &launch), (source, &host), process, &mut evaluated)?;
-                }
-                Ok(())
+                let host = |source: &'a HostSource| source.host_of(&launch);
+                self.on_hosts(name, GuestSource::Call(&call, &launch), host, process, &mut evaluated)
             }
             Err(error) => {
                 self.outcome = Outcome::Failed;
@@ -204,22 +217,46 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    fn evaluate(
+    /// Evaluates a guest for each host, as `host` makes it of its source, or for all together.
+    fn on_hosts(
+        &mut self,
+        name: &str,
+        guest: GuestSource<'_>,
+        host: impl Fn(&'a HostSource) -> Cow<'a, Host>,
+        process: Option<&QemuProcess>,
+        evaluated: &mut impl FnMut(&Evaluated<'_>) -> Result<()>,
+    ) -> Result<()> {
+        if let Some(first) = self.sources.first().filter(|_| self.together) {
+            let hosts: Vec<(&str, Cow<'_, Host>)> =
+                self.sources.iter().map(|source| (source.label.as_str(), host(source))).collect();
+            let named: Vec<(&str, &Host)> = hosts.iter().map(|(name, host)| (*name, &**host)).collect();
+            let evaluation = evaluate_for_all(guest.subject(), &named, self.policy);
+            return self.hand_over(name, guest, (first, &hosts[0].1), &evaluation, process, evaluated);
+        }
+        for source in self.sources {
+            let host = host(source);
+            let evaluation = evaluate(guest.subject(), &host, self.policy);
+            self.hand_over(name, guest, (source, &host), &evaluation, process, evaluated)?;
+        }
+        Ok(())
+    }
+
+    fn hand_over(
         &mut self,
         name: &str,
         guest: GuestSource<'_>,
         (source, host): (&HostSource, &Host),
+        evaluation: &Evaluation,
         process: Option<&QemuProcess>,
         evaluated: &mut impl FnMut(&Evaluated<'_>) -> Result<()>,
     ) -> Result<()> {
-        let evaluation = evaluate(guest.subject(), host, self.policy);
         if evaluation.verdict.stops() {
             self.outcome = self.outcome.max(Outcome::Stopped);
         }
         let ignored = guest.domain().and_then(|domain| self.policy.refused_override(&domain.overrides));
-        let process = process.map(|process| ProcessReport::new(process, &evaluation, host));
+        let process = process.map(|process| ProcessReport::new(process, evaluation, host));
         let (process, ignored) = (process.as_ref(), ignored.as_deref());
         let words = self.words.map_or_else(|| guest.subject().owner(), |Words(words)| words);
-        evaluated(&Evaluated { name, guest, evaluation: &evaluation, source, host, process, ignored, words })
+        evaluated(&Evaluated { name, guest, evaluation, source, host, process, ignored, words })
     }
 }

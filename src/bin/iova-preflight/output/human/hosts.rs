@@ -324,7 +324,10 @@ impl<W: Write + RawStream> HostsPrinter<W> {
         self.screen.print(&text)?;
         let mut sentences = Vec::new();
         if self.fixable > 0 {
-            sentences.push(format!("{} can be fixed: `iova-preflight fix --host HOST` shows how", self.fixable));
+            sentences.push(format!(
+                "{} can be fixed: `iova-preflight fix --host HOST` shows how, and with several hosts looks for one fix for all",
+                self.fixable
+            ));
         }
         sentences.extend_from_slice(remarks);
         if !self.rules.is_empty() {
