@@ -184,26 +184,28 @@ impl<'d> Element<'d> {
 
     /// All text inside, that of descendants included, as the XPath function `string()` gives it.
     pub fn text(&self) -> Cow<'d, str> {
-        let mut parts = self.text_parts().peekable();
-        let Some(first) = parts.next() else { return Cow::Borrowed("") };
-        let value = |part: &TextData| match self.slice(part.span) {
-            raw if part.has_references => wellformed::text_value(raw),
-            raw => Cow::Borrowed(raw),
-        };
-        if parts.peek().is_none() {
-            return value(first);
-        }
-        let mut text = value(first).into_owned();
-        parts.for_each(|part| text.push_str(&value(part)));
-        Cow::Owned(text)
+        self.text_with_span().0
     }
 
     /// Where the text stands; of an element without text, its start tag.
     pub fn text_span(&self) -> Span {
+        self.text_with_span().1
+    }
+
+    /// [`Self::text`] and [`Self::text_span`].
+    pub fn text_with_span(&self) -> (Cow<'d, str>, Span) {
         let mut parts = self.text_parts();
-        let Some(first) = parts.next() else { return self.start_tag() };
-        let end = parts.last().map_or(first.span.end, |last| last.span.end);
-        Span::new(first.span.start, end)
+        let Some(first) = parts.next() else { return (Cow::Borrowed(""), self.start_tag()) };
+        let value = |part: &TextData| match self.slice(part.span) {
+            raw if part.has_references => wellformed::text_value(raw),
+            raw => Cow::Borrowed(raw),
+        };
+        let (mut text, mut span) = (value(first), first.span);
+        for part in parts {
+            text.to_mut().push_str(&value(part));
+            span.end = part.span.end;
+        }
+        (text, span)
     }
 
     fn text_parts(&self) -> impl Iterator<Item = &'d TextData> + use<'d> {
