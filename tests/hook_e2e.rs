@@ -7,6 +7,8 @@
 mod common;
 
 mod hook_e2e {
+    #[cfg(feature = "libvirt")]
+    mod connect;
     mod host;
     mod lifecycle;
     #[cfg(feature = "libvirt")]

@@ -13,6 +13,8 @@ mod integration {
     mod cases;
     mod ci_pipelines;
     mod command_lines;
+    #[cfg(feature = "libvirt")]
+    mod connect;
     mod corpus;
     mod differential;
     mod explain;

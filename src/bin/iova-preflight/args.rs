@@ -155,6 +155,11 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "NAME", requires = "connect", conflicts_with = "paths")]
     pub domain: Option<String>,
 
+    /// Give up a libvirt that has not told of all its guests after this many seconds; the others are evaluated
+    #[arg(long, value_name = "SECONDS", requires = "connect", default_value = "60")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub connect_timeout: u64,
+
     /// Evaluate every QEMU that runs on this host instead, whoever started it: whether it would start again, with the
     /// devices it has by now. Root sees all of them
     #[arg(long, conflicts_with_all = ["paths", "connect", "domain", "input"])]

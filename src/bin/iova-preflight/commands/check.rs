@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use iova_preflight::host::Host;
@@ -30,32 +31,32 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
         bail!("SARIF needs file locations; use --format json with {option}");
     }
     let policy = ChosenPolicy::choose(args.common.policy.as_deref())?;
-    let (batches, outcome) = batches(args)?;
+    let batches = batches(args)?;
     if args.format == Format::Sarif && batches.iter().any(|batch| batch.sources.len() > 1) {
         bail!("SARIF takes one --host; run it once for each host, or use --format json");
     }
     let jobs = args.jobs.map_or_else(parallel::default_jobs, usize::from);
     let how = How { policy: &policy, jobs, kind: args.common.input, words: args.common.advice };
-    let evaluated = match args.format {
-        Format::Human if args.common.quiet => quiet(batches, how)?,
-        Format::Human => human(batches, how, args.verbose)?,
-        Format::Json => json(batches, how)?,
-        Format::Jsonl => jsonl(batches, how)?,
-        Format::Sarif => sarif(batches, how, outcome)?,
-    };
-    Ok(outcome.max(evaluated))
+    match args.format {
+        Format::Human if args.common.quiet => quiet(batches, how),
+        Format::Human => human(batches, how, args.verbose),
+        Format::Json => json(batches, how),
+        Format::Jsonl => jsonl(batches, how),
+        Format::Sarif => sarif(batches, how),
+    }
 }
 
-/// What the command line names, libvirt by libvirt; the outcome is `Failed` where some of it could not be had.
-fn batches(args: &CheckArgs) -> Result<(Vec<Batch>, Outcome)> {
+/// What the command line names, libvirt by libvirt.
+fn batches(args: &CheckArgs) -> Result<Vec<Batch>> {
     if !args.connect.is_empty() {
-        return connected::batches(&args.connect, args.domain.as_deref(), &args.common.host);
+        let patience = Duration::from_secs(args.connect_timeout);
+        return connected::batches(&args.connect, args.domain.as_deref(), patience, &args.common.host);
     }
     if args.running {
         return running(&args.common.host, args.common.quiet);
     }
     let sources = HostSource::choose_all(&args.common.host)?;
-    Ok((vec![Batch { sources, inputs: Input::expand(&args.common.paths) }], Outcome::Clean))
+    Ok(vec![Batch { sources, inputs: Input::expand(&args.common.paths) }])
 }
 
 /// How all inputs are evaluated.
@@ -70,7 +71,7 @@ struct How<'a> {
 }
 
 /// What runs on this host.
-fn running(hosts: &[PathBuf], quiet: bool) -> Result<(Vec<Batch>, Outcome)> {
+fn running(hosts: &[PathBuf], quiet: bool) -> Result<Vec<Batch>> {
     let sources = if hosts.is_empty() { vec![HostSource::this()] } else { HostSource::choose_all(hosts)? };
     let Processes { found, hidden } = qemu_processes(Path::new("/")).context("/proc")?;
     if !quiet {
@@ -86,7 +87,7 @@ fn running(hosts: &[PathBuf], quiet: bool) -> Result<(Vec<Batch>, Outcome)> {
         }
     }
     let inputs = found.into_iter().map(Input::Process).collect();
-    Ok((vec![Batch { sources, inputs }], Outcome::Clean))
+    Ok(vec![Batch { sources, inputs }])
 }
 
 /// The inputs that are left, and what has come of those before.
@@ -308,8 +309,7 @@ fn jsonl(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     Ok(run.outcome)
 }
 
-/// `before` is what has come of the command line itself.
-fn sarif(batches: Vec<Batch>, how: How<'_>, before: Outcome) -> Result<Outcome> {
+fn sarif(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     let mut all = sarif::LogBuilder::default();
     let mut run = CheckRun::new(&batches, how);
     for Batch { sources, inputs } in batches {
@@ -331,7 +331,7 @@ fn sarif(batches: Vec<Batch>, how: How<'_>, before: Outcome) -> Result<Outcome> 
         )?;
     }
     run.progress.clear();
-    print(&all.finish(run.outcome.max(before).code(), how.policy.file.clone()))?;
+    print(&all.finish(run.outcome.code(), how.policy.file.clone()))?;
     Ok(run.outcome)
 }
 

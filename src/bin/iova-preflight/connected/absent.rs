@@ -1,11 +1,11 @@
 //! What a program without libvirt does when it is asked for a connection.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::input::Batch;
-use crate::outcome::Outcome;
 
 /// Where the package iova-preflight-libvirt has its program.
 const CONNECTED: &str = "/usr/libexec/iova-preflight/iova-preflight";
@@ -27,6 +27,6 @@ pub(crate) fn become_connected(what: &str) -> anyhow::Error {
 }
 
 /// Never comes back with guests.
-pub(crate) fn batches(_: &[String], _: Option<&str>, _: &[PathBuf]) -> Result<(Vec<Batch>, Outcome)> {
+pub(crate) fn batches(_: &[String], _: Option<&str>, _: Duration, _: &[PathBuf]) -> Result<Vec<Batch>> {
     Err(become_connected("--connect"))
 }

@@ -1,40 +1,59 @@
 //! `--connect`: guests of a libvirt instead of files.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::live::{Inventory, inventories};
 use crate::input::host::HostSource;
 use crate::input::{Batch, Input};
-use crate::outcome::Outcome;
 use crate::stderr;
 
-/// The guests of every libvirt in `uris`. One that does not answer, or that no profile in `hosts` is for, is named on
-/// standard error.
+/// How long a libvirt may take to tell of one guest, before it is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The guests of every libvirt in `uris`. One that has not told of them within `patience`, that fails, or that no profile in
+/// `hosts` is for, is an input that cannot be read.
 ///
 /// # Errors
 /// A profile cannot be read.
-pub(crate) fn batches(uris: &[String], domain: Option<&str>, hosts: &[PathBuf]) -> Result<(Vec<Batch>, Outcome)> {
+pub(crate) fn batches(
+    uris: &[String],
+    domain: Option<&str>,
+    patience: Duration,
+    hosts: &[PathBuf],
+) -> Result<Vec<Batch>> {
     let profiles = profiles(hosts)?;
     let shows = std::io::stderr().is_terminal();
-    let answers = inventories(uris, domain, |uri, guests| {
+    let answers = inventories(uris, domain, patience, |uri, guests| {
         if shows && uris.len() > 1 {
             stderr::line(&format!("{uri}: {guests} domains"));
         }
     });
-    let (mut batches, mut outcome) = (Vec::new(), Outcome::Clean);
-    for answer in answers {
-        match answer.and_then(|inventory| batch(inventory, &profiles)) {
-            Ok(batch) => batches.push(batch),
-            Err(error) => {
-                stderr::line(&format!("{error:#}"));
-                outcome = Outcome::Failed;
+    let mut batches: Vec<Batch> = Vec::new();
+    // Those before the first that answers.
+    let mut silent = Vec::new();
+    for (uri, answer) in uris.iter().zip(answers) {
+        match (answer.and_then(|inventory| batch(inventory, &profiles)), batches.last_mut()) {
+            (Ok(mut batch), _) => {
+                batch.inputs.splice(..0, silent.drain(..));
+                batches.push(batch);
             }
+            (Err(error), Some(batch)) => batch.inputs.push(unreadable(uri, &error)),
+            (Err(error), None) => silent.push(unreadable(uri, &error)),
         }
     }
-    Ok((batches, outcome))
+    if !silent.is_empty() {
+        // Of none of them there is a guest to be evaluated for a host.
+        batches.push(Batch { sources: Vec::new(), inputs: silent });
+    }
+    Ok(batches)
+}
+
+fn unreadable(uri: &str, error: &anyhow::Error) -> Input {
+    Input::Unreadable(uri.into(), io::Error::other(format!("{error:#}")))
 }
 
 /// The hosts in the profiles that were named.
@@ -73,7 +92,7 @@ fn sources(inventory: Inventory, profiles: &[HostSource]) -> Result<Vec<HostSour
             if found.is_empty() {
                 let its = host_name.map_or_else(|| "unknown".to_owned(), str::to_owned);
                 let names: Vec<&str> = profiles.iter().map(|profile| profile.label.as_str()).collect();
-                bail!("{uri}: the name of its host is {its}, and no --host is of that name: {}", names.join(", "));
+                bail!("the name of its host is {its}, and no --host is of that name: {}", names.join(", "));
             }
             found
         }
@@ -97,10 +116,10 @@ fn is_same_host(one: &str, other: &str) -> bool {
 /// The libvirt does not answer or has no such guest, a profile cannot be read, or not exactly one is for this libvirt.
 pub(crate) fn host_of(uri: &str, name: &str, hosts: &[PathBuf]) -> Result<HostSource> {
     let profiles = profiles(hosts)?;
-    let inventory = inventories(&[uri.to_owned()], Some(name), |_, _| {})
+    let inventory = inventories(&[uri.to_owned()], Some(name), PATIENCE, |_, _| {})
         .pop()
-        .unwrap_or_else(|| Err(anyhow!("{uri}: no answer")))?;
-    let mut sources = sources(inventory, &profiles)?;
+        .unwrap_or_else(|| Err(anyhow!("no answer")));
+    let mut sources = inventory.and_then(|inventory| sources(inventory, &profiles)).with_context(|| uri.to_owned())?;
     match (sources.pop(), sources.is_empty()) {
         (Some(source), true) => Ok(source),
         _ => bail!("{uri}: several host profiles are for its host; name one of them"),

@@ -2,9 +2,10 @@
 
 pub(crate) mod events;
 
+use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use iova_preflight::Version;
@@ -17,9 +18,6 @@ use virt::sys;
 
 use crate::connected::redefine::Definitions;
 use events::Subscription;
-
-/// How long a daemon may take to answer everything, before it is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What one libvirt knows.
 #[derive(Debug)]
@@ -47,39 +45,38 @@ pub(crate) struct LiveGuest {
     pub xml: String,
 }
 
-/// Asks every libvirt in `uris` at once, for all guests or for the one called `domain`; the answers come in the order
-/// of `uris`. `progress` is told of each as it comes.
+/// Asks every libvirt in `uris` at once, for all guests or for the one called `domain`, and gives up after `patience` those
+/// that have not answered everything. The answers are in the order of `uris`; `progress` is told of each as it comes.
 pub(crate) fn inventories(
     uris: &[String],
     domain: Option<&str>,
+    patience: Duration,
     mut progress: impl FnMut(&str, usize),
 ) -> Vec<Result<Inventory>> {
     // libvirt prints errors by itself otherwise.
     virt::error::clear_error_callback();
-    let pending: Vec<_> = uris
-        .iter()
-        .map(|uri| {
-            let (sender, receiver) = mpsc::channel();
-            let (uri, domain) = (uri.clone(), domain.map(str::to_owned));
-            // A thread that libvirt never answers is left behind; the process ends without it.
-            thread::spawn(move || {
-                // Nobody waits any more once patience has run out.
-                let _ = sender.send(inventory(&uri, domain.as_deref()));
-            });
-            receiver
-        })
-        .collect();
-    uris.iter()
-        .zip(pending)
-        .map(|(uri, receiver)| {
-            let answer = receiver
-                .recv_timeout(PATIENCE)
-                .unwrap_or_else(|_| Err(anyhow!("no answer within {} seconds", PATIENCE.as_secs())))
-                .with_context(|| uri.clone());
-            progress(uri, answer.as_ref().map_or(0, |inventory| inventory.guests.len()));
-            answer
-        })
-        .collect()
+    let end = Instant::now() + patience;
+    let (sender, receiver) = mpsc::channel();
+    for (index, uri) in uris.iter().enumerate() {
+        let (sender, uri, domain) = (sender.clone(), uri.clone(), domain.map(str::to_owned));
+        // A call of libvirt's cannot be called off. A thread that is never answered is left behind; the process ends
+        // without it.
+        thread::spawn(move || {
+            // Nobody waits any more once patience has run out.
+            let _ = sender.send((index, inventory(&uri, domain.as_deref())));
+        });
+    }
+    drop(sender);
+    let mut answers = BTreeMap::new();
+    // What has come by the end is taken, however late it is read.
+    while let Ok((index, answer)) = receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        if let (Some(uri), Ok(Inventory { guests, .. })) = (uris.get(index), &answer) {
+            progress(uri, guests.len());
+        }
+        answers.insert(index, answer);
+    }
+    let given_up = || Err(anyhow!("no answer within {} seconds", patience.as_secs()));
+    (0..uris.len()).map(|index| answers.remove(&index).unwrap_or_else(given_up)).collect()
 }
 
 fn inventory(uri: &str, wanted: Option<&str>) -> Result<Inventory> {
