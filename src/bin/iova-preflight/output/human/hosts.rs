@@ -16,7 +16,7 @@ use iova_preflight::text::{self, printable, wrapped};
 use iova_preflight::verdict::Verdict;
 
 use super::screen::Screen;
-use super::table::{MOST, Names, end, fit, rules, short};
+use super::table::{GuestNames, MOST, end, fit, rules, short};
 use super::{VERDICTS, counted, position, verdict_style};
 use crate::input::evaluator::Evaluated;
 use matrix::Matrix;
@@ -159,10 +159,10 @@ pub(crate) struct HostsPrinter<W: Write> {
     hosts: Vec<HostTally>,
     /// The worst so far, sorted once they are twice as many as are shown.
     rows: Vec<GuestRow>,
-    names: Names,
+    names: GuestNames,
     /// How many guests run where, and those of them that are not shown.
-    all: Tally,
-    left_out: Tally,
+    all: PlaceTally,
+    left_out: PlaceTally,
     not_applicable: usize,
     /// Guests that a fix helps on some host.
     fixable: usize,
@@ -196,9 +196,9 @@ fn without_domain(labels: &[String]) -> Vec<String> {
 
 /// How many guests run where.
 #[derive(Default)]
-struct Tally([usize; 4]);
+struct PlaceTally([usize; 4]);
 
-impl Tally {
+impl PlaceTally {
     const ORDER: [Where; 4] = [Where::None, Where::Some, Where::All, Where::Unreadable];
 
     fn add(&mut self, place: Where) {
@@ -231,9 +231,9 @@ impl<W: Write + RawStream> HostsPrinter<W> {
             screen: Screen::new(out, columns),
             hosts: hosts.map(|(label, shown)| HostTally { label, shown, counts: Default::default() }).collect(),
             rows: Vec::new(),
-            names: Names::default(),
-            all: Tally::default(),
-            left_out: Tally::default(),
+            names: GuestNames::default(),
+            all: PlaceTally::default(),
+            left_out: PlaceTally::default(),
             not_applicable: 0,
             fixable: 0,
             only_domains: true,
