@@ -11,7 +11,7 @@ use crate::command_line::{
 };
 use crate::firmware::{BarRequest, Build, Node, Placement, Platform, Port, Vendor, place, possible_builds};
 use crate::host::{FirmwareFile, FirmwareKind, Host};
-use crate::machine::{Family, MachineType};
+use crate::machine::{Family, Flavor, MachineType};
 use crate::qemu::cpu::{self, Vcpu};
 use crate::qemu::layout::{FIRST_RELOCATING_QEMU, Layout};
 use crate::version::Version;
@@ -348,6 +348,7 @@ impl Tree {
             bars: Vec::new(),
             unsized_devices: Vec::new(),
             reserved: 0,
+            silent_ports: 0,
             exact: true,
         };
         reader.devices()?;
@@ -355,7 +356,7 @@ impl Tree {
             return None;
         }
         let nodes = reader.nodes(root, 0)?;
-        let exact = reader.exact && reader.reserved <= MOST_RESERVED;
+        let exact = reader.exact && reader.reserved <= MOST_RESERVED && reader.silent_ports <= MOST_SILENT_PORTS;
         Some(Self { bars: reader.bars, unsized_devices: reader.unsized_devices, root: nodes, exact })
     }
 
@@ -395,6 +396,8 @@ struct Reader<'a> {
     unsized_devices: Vec<UnsizedDevice>,
     /// Bytes below 4 GiB that bridges keep for what will be plugged in.
     reserved: u64,
+    /// Ports that take devices and do not say so.
+    silent_ports: usize,
     exact: bool,
 }
 
@@ -467,6 +470,25 @@ impl<'a> Reader<'a> {
         TreeBar { bar, size, prefetchable }
     }
 
+    /// Whether a device can be plugged into a bridge, as far as firmware sees: a slot of PCI Express unless it is switched
+    /// off, an SHPC otherwise (QEMU `hw/pci-bridge/pcie_root_port.c`, `pci_bridge_dev.c`, `pcie_pci_bridge.c`).
+    fn takes_hotplug(&mut self, device: &Device) -> bool {
+        let switch = |name: &str| device.properties.value(name).and_then(boolean).unwrap_or(true);
+        let driver = device.driver.as_ref();
+        if !is_express_port(driver) {
+            return matches!(driver, "pci-bridge" | "pci-bridge-seat" | "pcie-pci-bridge") && switch("shpc");
+        }
+        let Mmio64Input { line, machine, .. } = self.input;
+        let by_acpi = line.global(&["ICH9-LPC"], ACPI_HOTPLUG).and_then(|told| boolean(&told.value)).unwrap_or(true);
+        if machine.version != WITHOUT_NATIVE_HOTPLUG || !by_acpi || !switch("hotplug") {
+            return switch("hotplug");
+        }
+        self.silent_ports = self.silent_ports.saturating_add(1);
+        // Distributions' types of that version may have it set right.
+        self.exact &= machine.flavor == Flavor::Upstream;
+        false
+    }
+
     /// What is on a bus, as firmware finds it; `None` if there are too many bridges behind one another.
     fn nodes(&mut self, bus: &str, depth: usize) -> Option<Vec<Node>> {
         if depth > DEEPEST {
@@ -495,7 +517,7 @@ impl<'a> Reader<'a> {
                 self.exact &= reserve("pref32-reserve").is_none();
                 nodes.push(Node::Port(Port {
                     express: is_express_port(driver),
-                    hotplug: takes_hotplug(device),
+                    hotplug: self.takes_hotplug(device),
                     pref64_reserve: reserve("pref64-reserve"),
                     children,
                 }));
@@ -512,15 +534,16 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether a device can be plugged into a bridge: a slot of PCI Express unless it is switched off, an SHPC otherwise
-/// (QEMU `hw/pci-bridge/pcie_root_port.c`, `pci_bridge_dev.c`, `pcie_pci_bridge.c`).
-fn takes_hotplug(device: &Device) -> bool {
-    let switch = |name: &str| device.properties.value(name).and_then(boolean).unwrap_or(true);
-    match device.driver.as_ref() {
-        "pci-bridge" | "pci-bridge-seat" | "pcie-pci-bridge" => switch("shpc"),
-        driver => is_express_port(driver) && switch("hotplug"),
-    }
-}
+/// What makes ACPI plug devices into ports (QEMU `hw/isa/lpc_ich9.c`, `hw/acpi/ich9.c`).
+const ACPI_HOTPLUG: &str = "acpi-pci-hotplug-with-bridge-support";
+
+/// The machine type in which ports with a slot that ACPI takes care of do not say that they take devices
+/// (`ich9_pm_add_properties` of QEMU 6.1 and `pc_q35_6_1_machine_options` of later ones: `x-native-hotplug`).
+const WITHOUT_NATIVE_HOTPLUG: Version = Version::new(6, 1);
+
+/// As many such ports SeaBIOS has I/O ports for, 4 KiB each; with one more it stops ("PCI: out of I/O address space",
+/// measured with 1.16.2, 1.16.3 and 1.17.0).
+const MOST_SILENT_PORTS: usize = 14;
 
 /// A BAR of an emulated device.
 struct Emulated {

@@ -48,8 +48,8 @@ fn consequence(guest: &Guest<'_>, unmappable: Unmappable) -> String {
     let vdpa = !devices.is_empty() && devices.iter().all(|device| device.kind == PassthroughKind::VhostVdpa);
     let lost = kernel.filter(|_| !vdpa && is_lost(guest, unmappable)).map(|kernel| {
         format!(
-            "Linux {kernel} maps it without effect: the guest starts, and DMA to it is lost without a message (5.4 refuses \
-             such a mapping, -22)"
+            "Linux {kernel} maps it without effect, unless the distribution has taken over the check of 5.4: the guest \
+             starts, and DMA to it is lost without a message"
         )
     });
     let error = match unmappable.why {

@@ -10,6 +10,7 @@ def escaped: (. // "") | gsub("\\s*\n\\s*"; " ") | gsub("\\|"; "\\|");
 # The oldest kernel is the one with all of the table.
 | ($names | map(select(startswith("amd"))) | sort_by(split("-")[1] | split(".") | map(tonumber))) as [$amd, $other]
 | first($names[] | select(startswith("intel"))) as $intel
+| first($names[] | select(startswith("narrow"))) as $narrow
 | def of($host; $case): [$rows[] | select(.host == $host and .case == $case) | {key: .step, value: .observed}]
     | from_entries;
 "# What was predicted, and what happened",
@@ -47,4 +48,14 @@ def escaped: (. // "") | gsub("\\s*\n\\s*"; " ") | gsub("\\|"; "\\|");
      if $o | to_entries | all(.value == $a[.key]) then "the same (\($o | length) of \($a | length))"
      else $o | tojson | escaped
      end]
+  | columns),
+"",
+"## Guests of an IOMMU with 39 bits",
+"",
+"Those of \($narrow), which are on the other machines too.",
+"",
+(["guest", "made of", "verdict", "`virsh start`", "with the hook"] | columns, lines),
+(.guests[] as $guest | of($narrow; $guest.name) as $n | select($n.verdict)
+  | ["`\($guest.name)`", "`\($guest.words)`", ($n.verdict | escaped), ($n.start | escaped),
+     (if $n["start with the hook"] == $n.start then "the same" else $n["start with the hook"] | escaped end)]
   | columns)
