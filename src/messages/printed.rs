@@ -61,7 +61,9 @@ fn pieces(message: &str) -> Vec<String> {
     let changes = |word: &str| word.starts_with(['\'', '"']) || word.bytes().any(|byte| byte.is_ascii_digit());
     let words: Vec<&str> = words(message).collect();
     let parts = words.split(|word| changes(word)).filter(|part| !part.is_empty());
-    parts.map(|part| part.join(" ").to_lowercase()).collect()
+    // What libvirt puts before every error of QEMU's says nothing.
+    let parts = parts.map(|part| part.join(" ").to_lowercase());
+    parts.filter(|part| !part.contains("connecting to monitor") && !part.contains("closed the monitor")).collect()
 }
 
 #[cfg(test)]
@@ -95,7 +97,9 @@ mod tests {
         assert_eq!(rule("qemu-system-x86_64: unsupported machine type"), Some("machine-type-not-available"));
         let bits = "the number of virtual CPU address bits cannot exceed the number supported by the host CPU";
         assert_eq!(rule(bits), Some("phys-bits-above-host"));
-        for text in ["", "it does not work", "error: Failed to start domain 'x'", "12 0x3 'a' \"b\""] {
+        let ended =
+            "error: Failed to start domain 'x'\nerror: internal error: process exited while connecting to monitor";
+        for text in ["", "it does not work", ended, "error: Failed to start domain 'x'", "12 0x3 'a' \"b\""] {
             assert_eq!(rule(text), None, "{text}");
         }
     }
