@@ -21,6 +21,7 @@ const PCI: &str = "<hostdev type='pci'><source><address bus='1'/></source></host
 const MDEV: &str = "<hostdev type='mdev'><source><address uuid='a'/></source></hostdev>";
 const VDPA: &str = "<interface type='vdpa'><source dev='/dev/vhost-vdpa-0'/></interface>";
 const NVME: &str = "<disk type='nvme'><target dev='vda'/></disk>";
+const IOMMU: &str = "<iommu model='intel'><driver caching_mode='on'/></iommu>";
 const SHARED: &str = "<shmem name='s'><model type='ivshmem-plain'/><size unit='GiB'>2</size></shmem>";
 
 fn hard(gib: u64) -> String {
@@ -35,9 +36,9 @@ fn a_hard_limit_has_to_hold_what_is_pinned() {
         (PCI.to_owned(), 15, Some(Severity::Error)),
         (PCI.to_owned(), 16, None),
         (format!("{PCI}{PCI}"), 16, None),
-        (format!("{PCI}{PCI}<iommu model='intel'/>"), 15, Some(Severity::Error)),
-        (format!("{PCI}{PCI}<iommu model='intel'/>"), 31, Some(Severity::Warning)),
-        (format!("{PCI}{PCI}<iommu model='intel'/>"), 32, None),
+        (format!("{PCI}{PCI}{IOMMU}"), 15, Some(Severity::Error)),
+        (format!("{PCI}{PCI}{IOMMU}"), 31, Some(Severity::Warning)),
+        (format!("{PCI}{PCI}{IOMMU}"), 32, None),
         (format!("{PCI}{NVME}"), 31, Some(Severity::Warning)),
         (format!("{PCI}{SHARED}"), 17, Some(Severity::Warning)),
         (format!("{PCI}{SHARED}"), 18, None),
@@ -59,7 +60,7 @@ fn a_hard_limit_has_to_hold_what_is_pinned() {
 #[test]
 fn an_old_libvirt_computes_too_little() {
     let two = format!("{VDPA}{VDPA}");
-    let behind_iommu = format!("{PCI}{PCI}<iommu model='intel'/>");
+    let behind_iommu = format!("{PCI}{PCI}{IOMMU}");
     let disks = format!("{NVME}{NVME}");
     for (devices, version, expected) in [
         (VDPA, "7.1", Some("does not raise the limit")),

@@ -218,3 +218,55 @@ fn an_upgrade_of_opennebula_is_followed_by_the_same_command() {
     assert_eq!(root.adapter("opennebula", &["uninstall"]).0, 2);
     assert_eq!(root.read(deploy), ours);
 }
+
+/// Proxmox VE 9: `exec_hookscript` dies where the script is not there, so that the VM does not start.
+#[test]
+fn a_hookscript_that_vms_name_is_not_removed() {
+    let hook = "var/lib/vz/snippets/iova-preflight";
+    let root = Root::new("named");
+    let named = "memory: 1228800\nhookscript: local:snippets/iova-preflight\n";
+    for (node, vm, text) in [
+        ("pve1", "104.conf", named),
+        ("pve2", "1105.conf", named),
+        ("pve2", "106.conf", "memory: 1228800\nhookscript: local:snippets/other.pl\n"),
+        ("pve2", "107.conf", "memory: 1228800\n\n[before]\nhookscript: local:snippets/iova-preflight\n"),
+        ("pve2", "108.conf.tmp", named),
+    ] {
+        let folder = root.path("etc/pve/nodes").join(node).join("qemu-server");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join(vm), text).expect("a configuration");
+    }
+    let link = root.path("etc/pve/qemu-server");
+    std::os::unix::fs::symlink("nodes/pve1/qemu-server", &link).expect("a link");
+    let (status, text) = root.adapter("proxmox", &["status"]);
+    assert!(status == 1 && text.contains("do not start without it: 104, 1105"), "{text}");
+    assert_eq!(root.adapter("proxmox", &["install"]).0, 0);
+    let before = root.read(hook);
+    let (status, text) = root.adapter("proxmox", &["uninstall"]);
+    let commands = "on pve1: qm set 104 --delete hookscript\non pve2: qm set 1105 --delete hookscript\n";
+    assert!(status == 2 && text.starts_with(commands), "{text}");
+    assert!(text.contains("left in place") && !text.contains("106") && !text.contains("107"), "{text}");
+    assert_eq!(root.read(hook), before);
+    // Only the link of the node itself.
+    fs::remove_file(&link).expect("removed");
+    fs::rename(root.path("etc/pve/nodes/pve1/qemu-server"), &link).expect("renamed");
+    fs::remove_dir_all(root.path("etc/pve/nodes")).expect("removed");
+    let (status, text) = root.adapter("proxmox", &["uninstall"]);
+    assert!(status == 2 && text.starts_with("qm set 104 --delete hookscript\n"), "{text}");
+    fs::write(link.join("104.conf"), "memory: 1228800\n").expect("written");
+    let (status, text) = root.adapter("proxmox", &["uninstall"]);
+    assert!(status == 0 && text.contains("removed ") && !root.path(hook).exists(), "{text}");
+}
+
+#[test]
+fn what_is_left_to_do_after_removal_is_told() {
+    for (name, expected) in [
+        ("cloudstack", "`systemctl restart cloudstack-agent`"),
+        ("opennebula", "deploy is OpenNebula's own again\n`onehost sync --force`"),
+    ] {
+        let root = Root::new("removal");
+        assert_eq!(root.adapter(name, &["install"]).0, 0);
+        let (status, text) = root.adapter(name, &["uninstall"]);
+        assert!(status == 0 && text.contains(expected), "{text}");
+    }
+}

@@ -2,6 +2,7 @@
 //! whether it is there.
 
 mod deploy;
+mod pve;
 mod status;
 
 use std::io::Write;
@@ -49,6 +50,8 @@ pub(crate) fn run(args: &AdapterArgs) -> Result<Outcome> {
             }
             if !removed {
                 writeln!(out, "the hook is not installed")?;
+            } else if let Some(next) = next_step_after_removal(name) {
+                writeln!(out, "{next}")?;
             }
             Ok(Outcome::Clean)
         }
@@ -75,12 +78,24 @@ fn next_step(name: &str) -> &'static str {
         "kubevirt" => "copy it and iova-preflight into an image made from KubeVirt's sidecar-shim",
         "cloudstack" => "the agent looks for it when it starts: `systemctl restart cloudstack-agent`",
         "opennebula" => {
-            "`onehost sync -f` as oneadmin brings it to the hosts, each of which needs iova-preflight; after an upgrade of \
+            "`onehost sync --force` as oneadmin brings it to the hosts, each of which needs iova-preflight; after an upgrade of \
              OpenNebula, run both commands again"
         }
         _ => {
-            "for each VM: `qm set VMID --hookscript local:snippets/iova-preflight` (the storage local has to allow snippets)"
+            "on every node, and then for each VM: `qm set VMID --hookscript local:snippets/iova-preflight` (the storage local \
+             has to allow snippets); such a VM does not start on a node without the script"
         }
+    }
+}
+
+/// What is left to do once the script is gone.
+fn next_step_after_removal(name: &str) -> Option<&'static str> {
+    match name {
+        "cloudstack" => Some("the agent runs it no more once it is restarted: `systemctl restart cloudstack-agent`"),
+        "opennebula" => {
+            Some("`onehost sync --force` as oneadmin brings it to the hosts, which run the script until then")
+        }
+        _ => None,
     }
 }
 
@@ -143,9 +158,29 @@ fn uninstall(script: &Script, root: &Path, out: &mut impl Write) -> Result<bool>
             writeln!(out, "{shown} is not ours and is left as it is")?;
             return Ok(false);
         }
-        Found::Ours { .. } if script.path == OPENNEBULA.path => deploy::put_original_back(&place)?,
-        Found::Ours { .. } => std::fs::remove_file(&place).with_context(|| shown.to_string())?,
+        Found::Ours { .. } if script.path == OPENNEBULA.path => {
+            deploy::put_original_back(&place)?;
+            writeln!(out, "{shown} is OpenNebula's own again")?;
+            return Ok(true);
+        }
+        Found::Ours { .. } if script.path == PROXMOX.path => keep_while_named(&place, root, out)?,
+        Found::Ours { .. } => {}
     }
+    std::fs::remove_file(&place).with_context(|| shown.to_string())?;
     writeln!(out, "removed {shown}")?;
     Ok(true)
+}
+
+/// Fails while there are VMs that would not start any more without the hookscript, and prints the command for each.
+fn keep_while_named(place: &Path, root: &Path, out: &mut impl Write) -> Result<()> {
+    let vms = pve::named_by(root)?;
+    for (number, node) in &vms {
+        let node = node.as_ref().map(|node| format!("on {node}: ")).unwrap_or_default();
+        writeln!(out, "{node}qm set {number} --delete hookscript")?;
+    }
+    if !vms.is_empty() {
+        out.flush()?;
+        bail!("{} is left in place: the VMs above name it and would not start without it", place.display());
+    }
+    Ok(())
 }

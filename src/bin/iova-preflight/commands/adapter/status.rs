@@ -8,8 +8,8 @@ use iova_preflight::io::policy;
 use iova_preflight::io::trust::changeable_by_others;
 use iova_preflight::policy::Mode;
 
-use super::{decides, deploy};
-use crate::adapter::scripts::{Found, OPENNEBULA, Script};
+use super::{decides, deploy, pve};
+use crate::adapter::scripts::{Found, OPENNEBULA, PROXMOX, Script};
 use crate::hook::owners::{below, is_executable};
 use crate::input::policy::operators_policy;
 use crate::outcome::Outcome;
@@ -39,6 +39,13 @@ pub(super) fn run(name: &str, scripts: &[&Script], root: &Path, out: &mut impl W
                 checks.line(Grade::Note, &format!("{shown} is not ours"))?;
             }
             Found::Foreign | Found::Nothing => {}
+        }
+        if script.path == PROXMOX.path && programs.is_empty() {
+            let vms: Vec<String> = pve::named_by(root)?.keys().map(u64::to_string).collect();
+            if !vms.is_empty() {
+                let text = format!("these VMs name {shown} and do not start without it: {}", vms.join(", "));
+                checks.line(Grade::Fail, &text)?;
+            }
         }
         if script.path == OPENNEBULA.path && !programs.is_empty() {
             let original = deploy::original(&place);

@@ -16,7 +16,7 @@ use iova_preflight::text::{self, printable, wrapped};
 use iova_preflight::verdict::Verdict;
 
 use super::screen::Screen;
-use super::table::{MOST, Names, end, fit, rules, short};
+use super::table::{GuestNames, MOST, end, fit, rules, short};
 use super::{VERDICTS, counted, position, verdict_style};
 use crate::input::evaluator::Evaluated;
 use matrix::Matrix;
@@ -69,7 +69,7 @@ impl OnHost {
 }
 
 /// A guest on all its hosts, or an input that is none.
-struct Row {
+struct GuestRow {
     name: String,
     source: String,
     /// What is wrong with the input.
@@ -86,7 +86,7 @@ enum Where {
     None,
 }
 
-impl Row {
+impl GuestRow {
     fn place(&self) -> Where {
         let runs = self.hosts.iter().filter(|on| on.runs()).count();
         match (&self.error, runs) {
@@ -156,13 +156,13 @@ impl Row {
 /// Prints which hosts run which guests. Little is kept, however many there are.
 pub(crate) struct HostsPrinter<W: Write> {
     screen: Screen<W>,
-    hosts: Vec<Column>,
+    hosts: Vec<HostTally>,
     /// The worst so far, sorted once they are twice as many as are shown.
-    rows: Vec<Row>,
-    names: Names,
+    rows: Vec<GuestRow>,
+    names: GuestNames,
     /// How many guests run where, and those of them that are not shown.
-    all: Tally,
-    left_out: Tally,
+    all: PlaceTally,
+    left_out: PlaceTally,
     not_applicable: usize,
     /// Guests that a fix helps on some host.
     fixable: usize,
@@ -171,7 +171,7 @@ pub(crate) struct HostsPrinter<W: Write> {
 }
 
 /// One of the hosts.
-struct Column {
+struct HostTally {
     /// What it is called, and what is shown of that.
     label: String,
     shown: String,
@@ -196,9 +196,9 @@ fn without_domain(labels: &[String]) -> Vec<String> {
 
 /// How many guests run where.
 #[derive(Default)]
-struct Tally([usize; 4]);
+struct PlaceTally([usize; 4]);
 
-impl Tally {
+impl PlaceTally {
     const ORDER: [Where; 4] = [Where::None, Where::Some, Where::All, Where::Unreadable];
 
     fn add(&mut self, place: Where) {
@@ -229,11 +229,11 @@ impl<W: Write + RawStream> HostsPrinter<W> {
         let hosts = labels.into_iter().zip(shown);
         Self {
             screen: Screen::new(out, columns),
-            hosts: hosts.map(|(label, shown)| Column { label, shown, counts: Default::default() }).collect(),
+            hosts: hosts.map(|(label, shown)| HostTally { label, shown, counts: Default::default() }).collect(),
             rows: Vec::new(),
-            names: Names::default(),
-            all: Tally::default(),
-            left_out: Tally::default(),
+            names: GuestNames::default(),
+            all: PlaceTally::default(),
+            left_out: PlaceTally::default(),
             not_applicable: 0,
             fixable: 0,
             only_domains: true,
@@ -267,7 +267,7 @@ impl<W: Write + RawStream> HostsPrinter<W> {
         if hosts.iter().all(|on| on.verdict == Verdict::NotApplicable) {
             self.not_applicable += 1;
         } else {
-            self.push(Row { name: first.name.clone(), source: first.source.clone(), error: None, hosts });
+            self.push(GuestRow { name: first.name.clone(), source: first.source.clone(), error: None, hosts });
         }
         self.screen.print(&pages)
     }
@@ -275,11 +275,11 @@ impl<W: Write + RawStream> HostsPrinter<W> {
     /// One more input that could not be evaluated. All that was printed before is written when this returns.
     pub fn unreadable(&mut self, source: &str, error: &str) -> Result<()> {
         let error = Some(error.trim_start().to_owned());
-        self.push(Row { name: String::new(), source: source.to_owned(), error, hosts: Vec::new() });
+        self.push(GuestRow { name: String::new(), source: source.to_owned(), error, hosts: Vec::new() });
         self.screen.flush()
     }
 
-    fn push(&mut self, row: Row) {
+    fn push(&mut self, row: GuestRow) {
         self.all.add(row.place());
         self.rows.push(row);
         if self.rows.len() >= 2 * MOST {
@@ -316,7 +316,8 @@ impl<W: Write + RawStream> HostsPrinter<W> {
             let title = format!("{total} {guests}, {} hosts:", self.hosts.len());
             text += &counted(&title, self.all.counts().chain([not_applicable]), columns);
         }
-        for Column { shown, counts, .. } in self.hosts.iter().filter(|host| host.counts.iter().any(|&count| count > 0))
+        for HostTally { shown, counts, .. } in
+            self.hosts.iter().filter(|host| host.counts.iter().any(|&count| count > 0))
         {
             let counts = VERDICTS.iter().zip(counts).map(|((verdict, style), count)| (verdict.name(), *style, *count));
             text += &counted(&format!("{}:", printable(shown)), counts, columns);
@@ -339,7 +340,7 @@ impl<W: Write + RawStream> HostsPrinter<W> {
     }
 
     /// What a guest is called.
-    fn guest_of<'r>(&self, row: &'r Row) -> &'r str {
+    fn guest_of<'r>(&self, row: &'r GuestRow) -> &'r str {
         self.names.shown(&row.name, &row.source)
     }
 
@@ -379,7 +380,7 @@ impl<W: Write + RawStream> HostsPrinter<W> {
 }
 
 /// A guest and the hosts that run it, in a line of its own.
-fn alone(text: &mut String, row: &Row, guest: &str, columns: usize) {
+fn alone(text: &mut String, row: &GuestRow, guest: &str, columns: usize) {
     let bold = Style::new().bold();
     let guest = fit(&printable(guest), columns);
     let runs = if row.error.is_some() { String::new() } else { format!(" runs on {}", printable(&row.runs_on())) };

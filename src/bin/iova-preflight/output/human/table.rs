@@ -122,18 +122,18 @@ pub(super) struct Table {
     rows: Vec<Row>,
     /// Those that are not shown, the least urgent first.
     left_out: [usize; 4],
-    names: Names,
+    names: GuestNames,
 }
 
 /// The names of all guests, as hashes; of two that differ and have one, the sources are shown.
 #[derive(Default)]
-pub(super) struct Names {
+pub(super) struct GuestNames {
     /// Whether several have it.
     seen: HashMap<u64, bool>,
     hasher: RandomState,
 }
 
-impl Names {
+impl GuestNames {
     pub fn add(&mut self, name: &str) {
         self.seen.entry(self.hasher.hash_one(name)).and_modify(|several| *several = true).or_default();
     }
@@ -260,7 +260,7 @@ impl Columns {
         let advice = words.max().unwrap_or(0).clamp(LEAST_ADVICE, 40) + GAP;
         [(advice, false), (0, true)].into_iter().find_map(|(needed, below)| {
             let mut middle = middle;
-            // Names give way first.
+            // GuestNames give way first.
             let too_much = (taken(middle) + needed).saturating_sub(columns);
             middle[0] = middle[0].saturating_sub(too_much).max(LEAST[0]);
             columns.checked_sub(taken(middle) + needed)?;

@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::super::table::{GAP, end, fit};
 use super::super::verdict_style;
-use super::Row;
+use super::GuestRow;
 
 const GUEST: &str = "guest";
 const RUNS_ON: &str = "runs on";
@@ -17,13 +17,13 @@ const RUNS_ON: &str = "runs on";
 /// The widths of the columns, and what stands above them.
 pub(super) struct Matrix<'h> {
     guest: usize,
-    hosts: Vec<(&'h str, Column)>,
+    hosts: Vec<(&'h str, HostHead)>,
     runs_on: usize,
     /// Whether the hosts that run a guest are named, not counted.
     names: bool,
 }
 
-struct Column {
+struct HostHead {
     width: usize,
     /// The host's name in lines.
     head: Vec<String>,
@@ -31,7 +31,11 @@ struct Column {
 
 impl<'h> Matrix<'h> {
     /// The widest that fits; `None` where there is no room for so many hosts.
-    pub fn new<'r>(rows: impl Iterator<Item = (&'r Row, &'r str)>, hosts: &[&'h str], columns: usize) -> Option<Self> {
+    pub fn new<'r>(
+        rows: impl Iterator<Item = (&'r GuestRow, &'r str)>,
+        hosts: &[&'h str],
+        columns: usize,
+    ) -> Option<Self> {
         /// How wide the columns of hosts may be, how much of the guests' names is kept, and whether the hosts that run a
         /// guest are named, in the order of preference.
         const TRIES: [(usize, usize, bool); 6] =
@@ -55,10 +59,10 @@ impl<'h> Matrix<'h> {
             }
         }
         TRIES.into_iter().find_map(|(widest, least, names)| {
-            let hosts: Vec<(&str, Column)> = hosts
+            let hosts: Vec<(&str, HostHead)> = hosts
                 .iter()
                 .zip(&cells)
-                .map(|(host, least)| (*host, Column::new(&printable(host), widest.max(*least), *least)))
+                .map(|(host, least)| (*host, HostHead::new(&printable(host), widest.max(*least), *least)))
                 .collect();
             let taken: usize = hosts.iter().map(|(_, column)| GAP + column.width).sum();
             let runs_on = if names { runs_on } else { counts };
@@ -76,7 +80,7 @@ impl<'h> Matrix<'h> {
         for line in 0..lines {
             let is_last = line + 1 == lines;
             let mut shown = format!("{:1$}", if is_last { GUEST } else { "" }, self.guest);
-            for (_, Column { width, head }) in &self.hosts {
+            for (_, HostHead { width, head }) in &self.hosts {
                 // What is short stands at the bottom.
                 let part = (line + head.len()).checked_sub(lines).map_or("", |nth| head[nth].as_str());
                 let padding = width - part.width();
@@ -89,14 +93,14 @@ impl<'h> Matrix<'h> {
     }
 
     /// A guest.
-    pub fn row(&self, text: &mut String, row: &Row, name: &str) {
+    pub fn row(&self, text: &mut String, row: &GuestRow, name: &str) {
         let guest = fit(&printable(name), self.guest);
         let mut line = format!("{guest}{:1$}", "", self.guest - guest.width());
         if row.error.is_some() {
             end(text, &line);
             return;
         }
-        for (host, Column { width, .. }) in &self.hosts {
+        for (host, HostHead { width, .. }) in &self.hosts {
             let verdict = row.hosts.iter().find(|on| on.host == *host).map(|on| on.verdict);
             let (word, style) = verdict.map_or(("-", Style::new()), |verdict| (cell(verdict), verdict_style(verdict)));
             let padding = width - word.len();
@@ -119,7 +123,7 @@ fn cell(verdict: Verdict) -> &'static str {
     if verdict == Verdict::NotApplicable { "n/a" } else { verdict.name() }
 }
 
-impl Column {
+impl HostHead {
     /// At most `widest` columns and at least `least`, for what stands below.
     fn new(host: &str, widest: usize, least: usize) -> Self {
         let head = broken(host, widest);

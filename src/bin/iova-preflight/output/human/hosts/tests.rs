@@ -82,7 +82,7 @@ fn of_many_the_worst_are_shown_and_the_rest_counted() {
 
 #[test]
 fn hosts_are_named_in_few_words() {
-    let row = |verdicts: &[Verdict]| Row {
+    let row = |verdicts: &[Verdict]| GuestRow {
         name: String::new(),
         source: String::new(),
         error: None,
