@@ -28,6 +28,14 @@ impl Advice {
     }
 }
 
+/// The programs of [`Advice`] that is a command.
+const PROGRAMS: [&str; 6] = ["nova-manage", "openstack", "qm", "kubectl", "virtctl", "onevm"];
+
+/// Whether a line of [`Advice`] is a command, which is to stay on one line: the others are sentences.
+pub fn is_command(line: &str) -> bool {
+    line.split(' ').next().is_some_and(|program| PROGRAMS.contains(&program))
+}
+
 /// How wide the CPU's addresses are to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Width {
@@ -92,17 +100,17 @@ pub fn advise(owner: Owner, subject: Subject<'_>, fix: &Fix) -> Advice {
 /// Where a guest of `owner` is changed, in one sentence.
 pub fn place(owner: Owner) -> &'static str {
     match owner {
-        Owner::Nova => "Nova writes this definition anew at each start; change its flavor, its image or nova.conf",
+        Owner::Nova => "Nova regenerates this definition at each start; change its flavor, its image or nova.conf",
         Owner::Vdsm => {
-            "oVirt writes this definition anew at each start; change it in the engine: Edit Virtual Machine > System"
+            "oVirt regenerates this definition at each start; change it in the engine: Edit Virtual Machine > System"
         }
-        Owner::Kubevirt => "KubeVirt writes this definition anew at each start; change the VirtualMachine",
+        Owner::Kubevirt => "KubeVirt regenerates this definition at each start; change the VirtualMachine",
         Owner::Cloudstack => {
-            "CloudStack writes this definition anew at each start; change the instance's service offering (memory, host \
-             tags), or what its adapter rewrites"
+            "CloudStack regenerates this definition at each start; change the instance's service offering (memory, \
+             host tags), or what its adapter rewrites"
         }
-        Owner::Opennebula => "OpenNebula writes this definition anew at each start; change the virtual machine there",
-        Owner::Proxmox => "Proxmox VE writes this command line anew at each start; change it with `qm set`",
+        Owner::Opennebula => "OpenNebula regenerates this definition at each start; change the virtual machine there",
+        Owner::Proxmox => "Proxmox VE regenerates this command line at each start; change it with `qm set`",
     }
 }
 

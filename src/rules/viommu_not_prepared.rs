@@ -25,7 +25,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         let title = "QEMU refuses to start: intel-iommu needs its caching mode for a passthrough device";
         let cause = "without it, QEMU does not learn what the guest maps";
         let finding = Finding::new(RULE.id, Severity::Error, title, viommu.origin.span(), "no caching mode");
-        findings.push(finding.because(cause).with_label(device.origin.span(), "has to follow what the guest maps"));
+        findings
+            .push(finding.because(cause).with_label(device.origin.span(), "its DMA must follow the guest's mappings"));
     }
     let Version { major, minor, .. } = guest.setting.qemu;
     let refuses = Version::new(major, minor) <= LAST_WITHOUT_AMD;
@@ -33,7 +34,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         let title = "QEMU refuses to start: its amd-iommu does not work with passthrough devices";
         let cause = format!("QEMU {} does not learn what the guest maps; 11.1 does", guest.setting.qemu);
         let finding = Finding::new(RULE.id, Severity::Error, title, viommu.origin.span(), "does not work with VFIO");
-        findings.push(finding.because(cause).with_label(device.origin.span(), "has to follow what the guest maps"));
+        findings
+            .push(finding.because(cause).with_label(device.origin.span(), "its DMA must follow the guest's mappings"));
     }
 }
 

@@ -1,10 +1,14 @@
 //! A parsed document: elements, attributes and text with their places, in flat arrays.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
-use super::parse::TreeBuilder;
-use super::wellformed::{self, MAX_BYTES, MAX_NODES, XmlError};
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+
+use super::wellformed::{self, MAX_BYTES, MAX_DEPTH, MAX_NODES, XmlError};
 use super::{Location, Span};
+use crate::text::{printable, quoted};
 
 /// How much of a document is read.
 #[derive(Debug, Clone, Copy)]
@@ -23,36 +27,36 @@ impl Limits {
 /// A well-formed XML document. Nothing of the source is copied but values that contain references.
 #[derive(Debug)]
 pub struct Document<'a> {
-    pub(super) source: &'a str,
-    pub(super) elements: Vec<ElementData<'a>>,
-    pub(super) attributes: Vec<AttributeData<'a>>,
-    pub(super) texts: Vec<TextData>,
-    pub(super) namespaces: Vec<Cow<'a, str>>,
+    source: &'a str,
+    elements: Vec<ElementData<'a>>,
+    attributes: Vec<AttributeData<'a>>,
+    texts: Vec<TextData>,
+    namespaces: Vec<Cow<'a, str>>,
 }
 
 #[derive(Debug)]
-pub(super) struct ElementData<'a> {
-    pub name: &'a str,
-    pub namespace: Option<usize>,
-    pub start_tag: Span,
-    pub whole: Span,
-    pub attributes: std::ops::Range<usize>,
+struct ElementData<'a> {
+    name: &'a str,
+    namespace: Option<usize>,
+    start_tag: Span,
+    whole: Span,
+    attributes: std::ops::Range<usize>,
     /// Index behind the last descendant, so that children are found by jumping from sibling to sibling.
-    pub subtree_end: usize,
+    subtree_end: usize,
 }
 
 #[derive(Debug)]
-pub(super) struct AttributeData<'a> {
-    pub name: &'a str,
-    pub value: Cow<'a, str>,
-    pub span: Span,
+struct AttributeData<'a> {
+    name: &'a str,
+    value: Cow<'a, str>,
+    span: Span,
 }
 
 #[derive(Debug)]
-pub(super) struct TextData {
-    pub span: Span,
+struct TextData {
+    span: Span,
     /// Whether there are references in it.
-    pub has_references: bool,
+    has_references: bool,
 }
 
 /// An element of a [`Document`].
@@ -86,8 +90,10 @@ impl<'a> Document<'a> {
     /// # Errors
     /// As [`Self::parse`].
     pub fn parse_within(bytes: &'a [u8], limits: Limits) -> Result<Self, XmlError> {
-        let (source, mark_len) = wellformed::decode(bytes, limits.bytes)?;
-        TreeBuilder::new(source, mark_len, limits.nodes).run()
+        let (body, mark_len) = wellformed::decode(bytes, limits.bytes)?;
+        // Offsets are counted from the first byte of the source, byte order mark included.
+        let source = std::str::from_utf8(bytes).unwrap_or(body);
+        TreeBuilder::new(source, body, mark_len, limits.nodes).run()
     }
 
     /// The source text, byte order mark included.
@@ -210,5 +216,304 @@ impl<'d> Element<'d> {
 
     fn slice(&self, span: Span) -> &'d str {
         &self.document.source[span.start..span.end]
+    }
+}
+
+/// What quick-xml objects to; it quotes names of any length.
+fn shortened(error: &quick_xml::Error) -> String {
+    /// Characters; no message without a quote is longer.
+    const LONGEST: usize = 160;
+    let message = printable(&error.to_string()).into_owned();
+    match message.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message,
+    }
+}
+
+struct TreeBuilder<'a> {
+    document: Document<'a>,
+    body: &'a str,
+    mark_len: usize,
+    max_nodes: usize,
+    open: Vec<usize>,
+    scopes: Scopes<'a>,
+}
+
+/// Which prefix means which namespace, at the place reached.
+#[derive(Default)]
+struct Scopes<'a> {
+    bindings: HashMap<&'a str, Vec<usize>>,
+    /// The declarations in force, with the depth of the element that made them, innermost last.
+    declared: Vec<(usize, &'a str)>,
+}
+
+impl<'a> Scopes<'a> {
+    /// The namespace `prefix` is bound to; an undeclared prefix has none, as in libxml2, which only warns.
+    fn lookup(&self, prefix: &str) -> Option<usize> {
+        if self.declared.is_empty() {
+            return None;
+        }
+        self.bindings.get(prefix).and_then(|stack| stack.last()).copied()
+    }
+
+    fn bind(&mut self, prefix: &'a str, depth: usize, namespace: usize) {
+        self.bindings.entry(prefix).or_default().push(namespace);
+        self.declared.push((depth, prefix));
+    }
+
+    fn leave(&mut self, depth: usize) {
+        while let Some((_, prefix)) = self.declared.pop_if(|(at, _)| *at >= depth) {
+            if let Some(stack) = self.bindings.get_mut(prefix) {
+                stack.pop();
+            }
+        }
+    }
+}
+
+impl<'a> TreeBuilder<'a> {
+    fn new(source: &'a str, body: &'a str, mark_len: usize, max_nodes: usize) -> Self {
+        // About what a domain has, so that hardly any has to be copied while it grows; a limit, as input may be anything.
+        let room = (body.len() / 32).min(1024);
+        let document = Document {
+            source,
+            elements: Vec::with_capacity(room),
+            attributes: Vec::with_capacity(room),
+            texts: Vec::with_capacity(room),
+            // The first namespace is the empty one: `xmlns=""` takes an element out of all namespaces.
+            namespaces: vec![Cow::Borrowed("")],
+        };
+        Self { document, body, mark_len, max_nodes, open: Vec::new(), scopes: Scopes::default() }
+    }
+
+    fn error(&self, offset: usize, message: impl Into<Cow<'static, str>>) -> XmlError {
+        XmlError::new(self.document.source.as_bytes(), offset, message)
+    }
+
+    fn run(mut self) -> Result<Document<'a>, XmlError> {
+        let mut reader = Reader::from_str(self.body);
+        reader.config_mut().check_comments = true;
+        loop {
+            let start = self.offset(reader.buffer_position());
+            let event = reader
+                .read_event()
+                .map_err(|error| self.error(self.offset(reader.error_position()), shortened(&error)))?;
+            let span = Span::new(start, self.offset(reader.buffer_position()));
+            let document = &self.document;
+            if document.elements.len() + document.attributes.len() + document.texts.len() > self.max_nodes {
+                let message = format!("more than {} elements, attributes and texts", self.max_nodes);
+                return Err(self.error(start, message));
+            }
+            match event {
+                Event::Start(tag) => self.start(&tag, span, false)?,
+                Event::Empty(tag) => self.start(&tag, span, true)?,
+                Event::End(_) => self.end(span),
+                Event::Text(_) => self.characters(span)?,
+                Event::CData(_) => self.cdata(span)?,
+                Event::GeneralRef(name) => self.reference(&name.into_inner(), span)?,
+                Event::Decl(_) => self.declaration(span)?,
+                Event::PI(instruction) => self.instruction(instruction.target(), span)?,
+                Event::DocType(_) => {
+                    let message = "document type declarations and entities are not accepted in domain XML";
+                    return Err(self.error(span.start, message));
+                }
+                Event::Comment(_) => {}
+                Event::Eof => return self.finish(),
+            }
+        }
+    }
+
+    fn offset(&self, position: u64) -> usize {
+        usize::try_from(position).unwrap_or(usize::MAX).saturating_add(self.mark_len).min(self.document.source.len())
+    }
+
+    fn slice(&self, span: Span) -> &'a str {
+        &self.document.source[span.start..span.end]
+    }
+
+    fn start(&mut self, tag: &BytesStart<'_>, span: Span, empty: bool) -> Result<(), XmlError> {
+        if self.open.is_empty() && !self.document.elements.is_empty() {
+            return Err(self.error(span.start, "more than one outermost element"));
+        }
+        if self.open.len() >= MAX_DEPTH {
+            return Err(self.error(span.start, format!("nested deeper than {MAX_DEPTH} elements")));
+        }
+        let end = if empty { "/>".len() } else { ">".len() };
+        let inside = self.slice(Span::new(span.start + "<".len(), span.end - end));
+        let name_len = tag.name().as_ref().len();
+        let name = &inside[..name_len];
+        if !wellformed::is_name(name) {
+            return Err(self.error(span.start, "not a valid element name"));
+        }
+        let depth = self.open.len();
+        let first_attribute = self.document.attributes.len();
+        self.attributes(inside, name_len, span.start + 1, depth)?;
+
+        let prefix = name.split_once(':').map_or("", |(prefix, _)| prefix);
+        let index = self.document.elements.len();
+        self.document.elements.push(ElementData {
+            name,
+            namespace: self.scopes.lookup(prefix).filter(|&namespace| namespace != 0),
+            start_tag: span,
+            whole: span,
+            attributes: first_attribute..self.document.attributes.len(),
+            subtree_end: index + 1,
+        });
+        self.open.push(index);
+        if empty {
+            self.end(span);
+        }
+        Ok(())
+    }
+
+    fn attributes(&mut self, inside: &'a str, from: usize, base: usize, depth: usize) -> Result<(), XmlError> {
+        let raw = wellformed::attributes(inside, from).map_err(|(at, message)| self.error(base + at, message))?;
+        // Few names are compared quicker than hashed; many would take for ever to be compared.
+        let mut names = HashSet::new();
+        let first = self.document.attributes.len();
+        let few = raw.len() <= 16;
+        for attribute in raw {
+            let name = &inside[attribute.name.clone()];
+            let is_new = if few {
+                self.document.attributes[first..].iter().all(|other| other.name != name)
+            } else {
+                names.insert(name)
+            };
+            if !is_new {
+                return Err(
+                    self.error(base + attribute.name.start, format!("attribute `{}` is given twice", quoted(name)))
+                );
+            }
+            let span = Span::new(base + attribute.value.start, base + attribute.value.end);
+            let value = wellformed::attribute_value(&inside[attribute.value])
+                .map_err(|(at, message)| self.error(span.start + at, message))?;
+            let declared = if name == "xmlns" { Some("") } else { name.strip_prefix("xmlns:") };
+            if let Some(prefix) = declared {
+                let namespace = if value.is_empty() { 0 } else { self.document.namespaces.len() };
+                if namespace != 0 {
+                    self.document.namespaces.push(value.clone());
+                }
+                self.scopes.bind(prefix, depth, namespace);
+            }
+            self.document.attributes.push(AttributeData { name, value, span });
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, span: Span) {
+        // quick-xml has already matched the end tag with its start tag.
+        if let Some(index) = self.open.pop() {
+            let behind = self.document.elements.len();
+            let element = &mut self.document.elements[index];
+            element.whole.end = span.end;
+            element.subtree_end = behind;
+            self.scopes.leave(self.open.len());
+        }
+    }
+
+    fn characters(&mut self, span: Span) -> Result<(), XmlError> {
+        let text = self.slice(span);
+        // A search for one byte is quicker than one for three, and hardly any text has it.
+        if let Some(at) = text.contains(']').then(|| text.find("]]>")).flatten() {
+            return Err(self.error(span.start + at, "`]]>` is not allowed in text"));
+        }
+        if self.open.is_empty() {
+            return match text.find(|c: char| !matches!(c, ' ' | '\t' | '\n' | '\r')) {
+                Some(at) if self.document.elements.is_empty() => {
+                    Err(self.error(span.start + at, "text before the outermost element; not XML"))
+                }
+                Some(at) => Err(self.error(span.start + at, "text behind the outermost element")),
+                None => Ok(()),
+            };
+        }
+        self.text(span, false);
+        Ok(())
+    }
+
+    /// Adds text, to what is there already if it touches it: a text of nothing but references is one text.
+    fn text(&mut self, span: Span, has_references: bool) {
+        match self.document.texts.last_mut() {
+            Some(last) if last.span.end == span.start => {
+                last.span.end = span.end;
+                last.has_references |= has_references;
+            }
+            _ => self.document.texts.push(TextData { span, has_references }),
+        }
+    }
+
+    fn cdata(&mut self, span: Span) -> Result<(), XmlError> {
+        if self.open.is_empty() {
+            return Err(self.error(span.start, "text outside the outermost element"));
+        }
+        let inside = Span::new(span.start + "<![CDATA[".len(), span.end - "]]>".len());
+        self.document.texts.push(TextData { span: inside, has_references: false });
+        Ok(())
+    }
+
+    fn reference(&mut self, name: &str, span: Span) -> Result<(), XmlError> {
+        if self.open.is_empty() {
+            return Err(self.error(span.start, "text outside the outermost element"));
+        }
+        wellformed::entity(name).map_err(|message| self.error(span.start, message))?;
+        self.text(span, true);
+        Ok(())
+    }
+
+    fn declaration(&self, span: Span) -> Result<(), XmlError> {
+        if span.start != self.mark_len {
+            return Err(self.error(span.start, "an XML declaration is allowed at the very start only"));
+        }
+        let inside = self.slice(span).trim_start_matches("<?xml").trim_end_matches("?>");
+        // The one place where libxml2 asks for no white space.
+        let joined = inside.find("standalone").filter(|&at| inside[..at].ends_with(['\'', '"']));
+        let inside = &*joined.map_or(Cow::Borrowed(inside), |at| format!("{} {}", &inside[..at], &inside[at..]).into());
+        let wrong = |(at, message): (usize, &'static str)| self.error(span.start + "<?xml".len() + at, message);
+        let attributes = wellformed::attributes(inside, 0).map_err(wrong)?;
+        let mut order = ["version", "encoding", "standalone"].iter();
+        for attribute in &attributes {
+            let (name, value) = (&inside[attribute.name.clone()], &inside[attribute.value.clone()]);
+            let valid = order.any(|expected| expected == &name)
+                && match name {
+                    "version" => {
+                        value.strip_prefix("1.").is_some_and(|minor| minor.bytes().all(|b| b.is_ascii_digit()))
+                    }
+                    "standalone" => matches!(value, "yes" | "no"),
+                    _ => true,
+                };
+            if !valid {
+                return Err(wrong((attribute.name.start, "not a valid XML declaration")));
+            }
+            let known = match value.to_ascii_lowercase().as_str() {
+                "utf-8" | "utf8" => true,
+                "us-ascii" | "ascii" => self.body.is_ascii(),
+                _ => false,
+            };
+            if name == "encoding" && !known {
+                let message = format!("encoding `{}`; domain XML is read as UTF-8 only", quoted(value));
+                return Err(self.error(span.start + "<?xml".len() + attribute.value.start, message));
+            }
+        }
+        match attributes.first() {
+            Some(first) if &inside[first.name.clone()] == "version" => Ok(()),
+            _ => Err(self.error(span.start, "an XML declaration without a version")),
+        }
+    }
+
+    fn instruction(&self, target: &str, span: Span) -> Result<(), XmlError> {
+        if !wellformed::is_name(target) || target.eq_ignore_ascii_case("xml") {
+            return Err(self.error(span.start, "not a valid processing instruction"));
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Document<'a>, XmlError> {
+        if let Some(&index) = self.open.last() {
+            let element = &self.document.elements[index];
+            let message = format!("`<{}>` is not closed", quoted(element.name));
+            return Err(self.error(element.start_tag.start, message));
+        }
+        if self.document.elements.is_empty() {
+            return Err(self.error(self.document.source.len(), "empty document; no XML element in it"));
+        }
+        Ok(self.document)
     }
 }

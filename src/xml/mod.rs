@@ -3,7 +3,6 @@
 
 mod document;
 pub mod edit;
-mod parse;
 mod span;
 mod wellformed;
 

@@ -1,4 +1,4 @@
-//! The rules for characters, names, attributes and references, as strict as libxml2, the parser behind libvirt.
+//! What quick-xml lets pass and libxml2, the parser behind libvirt, does not.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -34,7 +34,7 @@ impl XmlError {
     }
 }
 
-/// Checks size, encoding and characters, and gives the text and the length of its byte order mark.
+/// Checks size, encoding and characters, and gives the text without its byte order mark and the length of that mark.
 pub(super) fn decode(bytes: &[u8], max_bytes: usize) -> Result<(&str, usize), XmlError> {
     if bytes.len() > max_bytes {
         let message = format!("longer than {} MiB, more than libvirt accepts as a domain", max_bytes >> 20);
@@ -52,7 +52,7 @@ pub(super) fn decode(bytes: &[u8], max_bytes: usize) -> Result<(&str, usize), Xm
     if body.starts_with('\u{feff}') {
         return Err(XmlError::new(bytes, 0, "two byte order marks"));
     }
-    Ok((text, text.len() - body.len()))
+    Ok((body, text.len() - body.len()))
 }
 
 /// The first character that XML does not allow, and its offset.
@@ -90,140 +90,79 @@ fn is_name_char(c: char) -> bool {
     is_name_start(c) || matches!(c, '-' | '.' | '0'..='9' | '\u{b7}' | '\u{300}'..='\u{36f}' | '\u{203f}'..='\u{2040}')
 }
 
-/// A byte that names are made of; those of characters outside of ASCII are looked at one by one.
-const IN_NAME: u8 = 1;
-
-/// A byte at which the value of an attribute ends, or that does not stand for itself in it.
-const SPECIAL_IN_VALUE: u8 = 2;
-
-/// What each byte is: [`IN_NAME`], [`SPECIAL_IN_VALUE`], or neither.
-const CLASSES: [u8; 256] = {
-    let mut classes = [0; 256];
-    let mut byte = 0;
-    while byte < 128_u8 {
-        classes[byte as usize] = match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' => IN_NAME,
-            b'"' | b'\'' | b'<' | b'&' | b'\t' | b'\n' | b'\r' => SPECIAL_IN_VALUE,
-            _ => 0,
-        };
-        byte += 1;
-    }
-    classes
-};
-
-fn is(byte: u8, class: u8) -> bool {
-    CLASSES[usize::from(byte)] == class
-}
-
 /// Whether `name` can name an element or attribute. Colons may stand anywhere: libxml2 only warns of odd ones.
 pub(super) fn is_name(name: &str) -> bool {
-    name_end(name, 0) == Some(name.len())
-}
-
-/// The end of the name that begins at `at`; `None` if that is not a name.
-pub(super) fn name_end(text: &str, at: usize) -> Option<usize> {
     /// libxml2's `XML_MAX_NAME_LENGTH`, in bytes.
     const LONGEST_NAME: usize = 50_000;
-    let bytes = &text.as_bytes()[at..];
-    let first = *bytes.first()?;
-    let plain = bytes.iter().position(|&byte| !is(byte, IN_NAME)).unwrap_or(bytes.len());
-    if bytes.get(plain).is_none_or(u8::is_ascii) {
-        let starts = plain > 0 && !first.is_ascii_digit() && !matches!(first, b'-' | b'.');
-        return (starts && plain <= LONGEST_NAME).then_some(at + plain);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+    if name.bytes().all(plain) {
+        let starts = name.bytes().next().is_some_and(|b| !b.is_ascii_digit() && !matches!(b, b'-' | b'.'));
+        return starts && name.len() <= LONGEST_NAME;
     }
-    let length = bytes.iter().position(|&byte| byte.is_ascii() && !is(byte, IN_NAME)).unwrap_or(bytes.len());
-    let mut chars = text[at..at + length].chars();
-    let is_name = length <= LONGEST_NAME && chars.next().is_some_and(is_name_start) && chars.all(is_name_char);
-    is_name.then_some(at + length)
+    let mut chars = name.chars();
+    name.len() <= LONGEST_NAME && chars.next().is_some_and(is_name_start) && chars.all(is_name_char)
 }
 
-/// The offset of the first byte from `at` on that is not white space.
-pub(super) fn skip_space(bytes: &[u8], at: usize) -> usize {
-    let blanks = bytes[at..].iter().position(|byte| !byte.is_ascii_whitespace());
-    blanks.map_or(bytes.len(), |blanks| at + blanks)
-}
-
-/// One attribute of a start tag, as ranges of a text.
+/// One attribute of a start tag, as ranges of the tag's inside.
 pub(crate) struct RawAttribute {
     /// Where the name stands.
     pub name: Range<usize>,
     /// Where the value stands, without its quotes.
     pub value: Range<usize>,
-    /// Whether the value stands for itself.
-    pub is_plain: bool,
-}
-
-/// The attributes of a start tag, one after the other.
-pub(super) struct Attributes<'a> {
-    /// The text that the tag is in.
-    pub text: &'a str,
-    /// Behind the name of the element or an attribute; once there is no more attribute, at the `>` or `/` that ends the
-    /// tag, or at the end of the text.
-    pub at: usize,
-}
-
-impl Attributes<'_> {
-    /// The next attribute.
-    ///
-    /// # Errors
-    /// The offset in the text and what is wrong there; the end of the text where that comes too early.
-    pub fn read_next(&mut self) -> Result<Option<RawAttribute>, (usize, &'static str)> {
-        let bytes = self.text.as_bytes();
-        let name_start = skip_space(bytes, self.at);
-        if matches!(bytes.get(name_start), None | Some(b'>' | b'/')) {
-            self.at = name_start;
-            return Ok(None);
-        }
-        if name_start == self.at {
-            return Err((self.at, "white space is missing before an attribute"));
-        }
-        let name_end = name_end(self.text, name_start).ok_or((name_start, "not a valid attribute name"))?;
-        let equals = skip_space(bytes, name_end);
-        if bytes.get(equals) != Some(&b'=') {
-            let at = if equals == bytes.len() { equals } else { name_start };
-            return Err((at, "an attribute has no value"));
-        }
-        let open = skip_space(bytes, equals + 1);
-        let quote = match bytes.get(open) {
-            Some(&quote @ (b'"' | b'\'')) => quote,
-            _ => return Err((open, "an attribute value is not quoted")),
-        };
-        let not_closed = (bytes.len(), "an attribute value is not closed");
-        let value_start = open + 1;
-        let (mut end, mut is_plain) = (value_start, true);
-        loop {
-            // Names and values are short: a loop over bytes is quicker than a search that has to be set up.
-            let special = bytes[end..].iter().position(|&byte| is(byte, SPECIAL_IN_VALUE));
-            end += special.ok_or(not_closed)?;
-            match bytes[end] {
-                b'<' if bytes[end..].contains(&quote) => {
-                    return Err((end, "`<` is not allowed in an attribute value"));
-                }
-                b'<' => return Err(not_closed),
-                byte if byte == quote => break,
-                byte => is_plain &= matches!(byte, b'"' | b'\''),
-            }
-            end += 1;
-        }
-        self.at = end + 1;
-        Ok(Some(RawAttribute { name: name_start..name_end, value: value_start..end, is_plain }))
-    }
 }
 
 /// Splits the inside of a start tag behind the element name into attributes.
 ///
+/// quick-xml's own iterator accepts attributes that are not separated by white space and compares every pair of names;
+/// this one does neither, so a tag with a hundred thousand attributes takes linear time.
+///
 /// # Errors
 /// The offset in `inside` and what is wrong there.
-pub(crate) fn attributes(inside: &str, at: usize) -> Result<Vec<RawAttribute>, (usize, &'static str)> {
-    let mut attributes = Attributes { text: inside, at };
-    let mut found = Vec::new();
-    while let Some(attribute) = attributes.read_next()? {
-        if found.len() >= MAX_NODES {
-            return Err((attribute.name.start, "too many attributes"));
+pub(crate) fn attributes(inside: &str, mut at: usize) -> Result<Vec<RawAttribute>, (usize, &'static str)> {
+    let bytes = inside.as_bytes();
+    let skip_space = |mut at: usize| {
+        while bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
+            at += 1;
         }
-        found.push(attribute);
+        at
+    };
+    let mut found = Vec::new();
+    loop {
+        let name_start = skip_space(at);
+        if name_start == bytes.len() {
+            return Ok(found);
+        }
+        if name_start == at {
+            return Err((at, "white space is missing before an attribute"));
+        }
+        // Names and values are short: a loop over bytes is quicker than a search that has to be set up.
+        let name_len = bytes[name_start..].iter().position(|&b| b == b'=' || b.is_ascii_whitespace());
+        let name_end = name_start + name_len.ok_or((name_start, "an attribute has no value"))?;
+        if !is_name(&inside[name_start..name_end]) {
+            return Err((name_start, "not a valid attribute name"));
+        }
+        let equals = skip_space(name_end);
+        if bytes.get(equals) != Some(&b'=') {
+            return Err((name_start, "an attribute has no value"));
+        }
+        let open = skip_space(equals + 1);
+        let quote = match bytes.get(open) {
+            Some(&q @ (b'"' | b'\'')) => q,
+            _ => return Err((open.min(bytes.len()), "an attribute value is not quoted")),
+        };
+        let value_start = open + 1;
+        let value_len = bytes[value_start..].iter().position(|&b| b == quote);
+        let value_len = value_len.ok_or((open, "an attribute value is not closed"))?;
+        let value = value_start..value_start + value_len;
+        if let Some(lt) = bytes[value.clone()].iter().position(|&b| b == b'<') {
+            return Err((value.start + lt, "`<` is not allowed in an attribute value"));
+        }
+        at = value.end + 1;
+        if found.len() >= MAX_NODES {
+            return Err((name_start, "too many attributes"));
+        }
+        found.push(RawAttribute { name: name_start..name_end, value });
     }
-    if attributes.at < inside.len() { Err((attributes.at, "not a valid attribute name")) } else { Ok(found) }
 }
 
 /// The character that `&name;` stands for.

@@ -11,6 +11,7 @@ def fields: [splits(" *\\| *")] | map(gsub("^ +| +$"; ""));
           verdict: $f[1], start: $f[2], stopped: ($f[3] == "stopped"),
           fixed: ($f[4] // "" | if . == "" then null else . end),
           plugged: ($f[5] // "" | if . == "" then null else . end),
-          firmware: ($f[6] // "" | if . == "" then null else . end)
+          firmware: ($f[6] // "" | if . == "" then null else . end),
+          locked: ($f[7] // "" | if . == "" then null else . end)
         }
     end)

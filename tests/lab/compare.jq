@@ -49,6 +49,11 @@ def enabled:
       | sub("\\(0x[0-9a-f]+, "; "(0x…, ") | sub(" 0x[0-9a-f]+\\) "; " 0x…) ")]
   | . + [$state] | join("; ");
 
+# What a QEMU may lock, and has locked, in bytes.
+def locked:
+  capture("Max locked memory +(?<may>[0-9]+)").may + ", "
+    + (capture("VmLck:\\s*(?<kib>[0-9]+) kB").kib | tonumber * 1024 | tostring);
+
 def hex: if . < 16 then "0123456789abcdef"[.:. + 1] else (. / 16 | floor | hex) + (. % 16 | hex) end;
 
 # A verdict and the rules behind it.
@@ -73,7 +78,7 @@ def row($case; $step; $predicted; $observed):
 # The cases that this machine has.
 def own_cases: $cases[0][] | select($iommu != "narrow" or .on.narrow);
 
-def of_host($in; $hook; $own; $guests; $files):
+def of_host($in; $hook; $own; $by_hand; $guests; $files):
   ($in.group | contains("0x000000fd00000000 0x000000ffffffffff reserved")) as $reserves
   | ($files | map({key: .name, value: essence}) | from_entries) as $by_name
   | [$guests[] | select(essence != $by_name[.name]).name] as $others
@@ -89,6 +94,10 @@ def of_host($in; $hook; $own; $guests; $files):
       if $others == [] and ($guests | length) >= ([own_cases] | length / 2) then "the same"
       else "not of: " + ($others | join(", "))
       end),
+    row("the host"; "QEMU of nobody, which may lock 128 MiB of 512"; "accepted 0x0";
+      $by_hand["nobody may lock 128 MiB of 512"] | outcome),
+    row("the host"; "the same of root, with CAP_IPC_LOCK"; "runs";
+      $by_hand["root may lock 128 MiB of 512"] | if test("exit status 124") then "runs" else outcome end),
     row("the host"; "QEMU left behind"; ""; $in["left behind"]),
     row("the host"; "hook status"; "exit status 0";
       [$in["the hook"] | split("\n")[] | select(startswith("exit"))] | join("")),
@@ -115,6 +124,8 @@ sections as $in
 | ($in["own group"] | parts("@")) as $own
 | ($in.firmware | parts("@")) as $firmware
 | ($in.explained | parts("@")) as $explained
+| ($in.locked | parts("@")) as $locked
+| ($in.running | parts("@")) as $running
 | ($in["verdicts of guests"] | fromjson.guests) as $guests
 | ($in["verdicts of files"] | fromjson.guests) as $files
 # A guest that libvirt does not define cannot be started; what counts is why.
@@ -128,7 +139,7 @@ sections as $in
       }
     },
     rows: [
-      of_host($in; $hook; $own; $guests; $files),
+      of_host($in; $hook; $own; ($in["by hand"] | parts("@")); $guests; $files),
       (own_cases | .name as $name | (.on[$iommu] // .on.any) as $expected
         | row($name; "verdict"; $expected.verdict;
             first(($guests[], $files[]) | select(.name == $name) | verdict) // "none"),
@@ -151,6 +162,13 @@ sections as $in
               $firmware[$name] | outcome | ltrimstr("refused ")),
             row($name; "firmware: `explain` of the log"; $expected.verdict | sub(".*: "; "");
               [$explained[$name] | fromjson.messages[].rule // empty] | join(", "))
+          else empty
+          end,
+          if $locked | has($name) then
+            row($name; "locked memory: limit, in use"; $expected.locked; $locked[$name] | locked),
+            row($name; "check --running"; $expected.verdict + "; " + ($expected.locked | sub(",.*"; ""));
+              first($running[$name] | fromjson.guests[] | select(.name == $name)
+                | verdict + "; " + (.process.locked_memory_limit | tostring)) // "none")
           else empty
           end)
     ]
