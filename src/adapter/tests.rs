@@ -224,3 +224,21 @@ fn calls_are_read_as_they_are_made() {
         assert_eq!(vm_in(name, &words).as_deref(), vm, "{name}");
     }
 }
+
+/// Of a host whose IOMMU has 39 bits: three rewrites are tried, and what to do is none of them.
+#[test]
+fn a_block_says_the_cause_and_the_last_reason_in_a_short_line() {
+    let xml = guest("db", "pc-q35-7.1", 1200)
+        .replace("<cpu mode='host-passthrough'/>", "<cpu mode='custom'><model>Skylake-Server</model></cpu>");
+    let cpu = "[cpu]\nvendor = 'GenuineIntel'\nphys_bits = 46\n";
+    let iommu = "[iommu]\nkind = 'intel'\naddress_bits = 39\n[[iommu.reserved]]\nstart = 0xfee00000\nend = 0xfeefffff\n\
+                 type = 'msi'\n";
+    let host = Host::from_profile(&format!("{cpu}{iommu}[kernel]\nversion = '6.12'\n[qemu]\nversion = '10.0.13'\n"))
+        .expect("a profile");
+    for protocol in ALL {
+        let reply = reply_to(protocol, &xml, &host, &Policy::default());
+        let line = reply.stderr.expect("a line");
+        assert!(line.contains("39 bits") && line.contains("give the guest less memory"), "{line}");
+        assert!(!line.contains("is not enough") && line.len() <= 500, "{}: {line}", line.len());
+    }
+}

@@ -191,3 +191,14 @@ fn a_full_disk_is_an_error() {
         assert!(complaint.contains("No space left") && !complaint.contains("panicked"), "{run:?}: {complaint}");
     }
 }
+
+/// An adapter that somebody calls by hand says how it is called; one that an orchestrator calls says nothing of the kind.
+#[test]
+fn an_adapter_without_arguments_explains_itself_in_a_terminal() {
+    for name in ["vdsm", "kubevirt", "cloudstack", "opennebula", "proxmox"] {
+        let shown = plain(&in_a_terminal(&["adapter", name], 80, &[]));
+        assert!(shown.contains(&format!("Usage: iova-preflight adapter {name}")), "{shown}");
+    }
+    let output = command(&["adapter", "kubevirt"]).output().expect("runs");
+    assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+}

@@ -338,3 +338,17 @@ fn what_is_left_to_do_after_removal_is_told() {
         assert!(status == 0 && text.contains(expected), "{text}");
     }
 }
+
+#[test]
+fn status_says_that_no_iommu_is_at_work() {
+    for (name, options, ..) in SCRIPTS {
+        let root = Root::new("no-iommu");
+        root.adapter(name, &[&["install"], options].concat());
+        let says = |root: &Root| root.adapter(name, &["status"]).1.contains("no IOMMU is at work on this host");
+        assert_eq!(says(&root), !["kubevirt", "opennebula"].contains(&name), "{name}");
+        let group = root.path("sys/kernel/iommu_groups/0");
+        fs::create_dir_all(&group).expect("a folder");
+        fs::write(group.join("reserved_regions"), "0x000000fd00000000 0x000000ffffffffff reserved\n").expect("written");
+        assert!(!says(&root), "{name}");
+    }
+}

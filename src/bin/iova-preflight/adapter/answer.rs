@@ -1,7 +1,7 @@
 //! One call of an orchestrator, from its arguments to the exit status.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use clap::CommandFactory;
 use iova_preflight::adapter::{AdapterCall, AdapterOutcome, Protocol, Reply, decide, read_call, vm_in};
 use iova_preflight::argv::Call;
 use iova_preflight::command_line::Launch;
@@ -21,6 +22,7 @@ use iova_preflight::report::source::GuestSource;
 use iova_preflight::xml::{Document, MAX_BYTES};
 
 use super::{qm, system_log, vdsm};
+use crate::args::Cli;
 use crate::input::host::HostSource;
 use crate::place::Place;
 
@@ -35,6 +37,9 @@ struct CallInput {
 /// Answers a call of the orchestrator `name`. Whatever goes wrong is a failure of the adapter's own, and the policy says
 /// what that leads to.
 pub(crate) fn answer(name: &str, arguments: &[OsString]) -> ExitCode {
+    if arguments.is_empty() && is_typed() {
+        return help(name).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     // A panic is a failure like any other; its text is for nobody.
     std::panic::set_hook(Box::new(|_| {}));
     let Some((protocol, call)) = read_call(name, arguments) else { return ExitCode::FAILURE };
@@ -62,6 +67,18 @@ pub(crate) fn answer(name: &str, arguments: &[OsString]) -> ExitCode {
         }
     }
     finish(protocol, &reply)
+}
+
+/// Whether somebody at a terminal calls, and no orchestrator.
+fn is_typed() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal() && vdsm::domain_file().is_none()
+}
+
+fn help(name: &str) -> io::Result<()> {
+    let mut program = Cli::command();
+    program.build();
+    let adapter = program.find_subcommand_mut("adapter").and_then(|adapter| adapter.find_subcommand_mut(name));
+    adapter.map_or(Ok(()), clap::Command::print_help)
 }
 
 /// Says what there is to say, and how it ends.
