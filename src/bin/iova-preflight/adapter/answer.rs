@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use iova_preflight::adapter::{AdapterCall, AdapterOutcome, Protocol, Reply, decide, read_call};
+use iova_preflight::adapter::{AdapterCall, AdapterOutcome, Protocol, Reply, decide, read_call, vm_in};
 use iova_preflight::argv::Call;
 use iova_preflight::command_line::Launch;
 use iova_preflight::decision::{BrokenPolicy, salvage_on_internal_error};
@@ -55,14 +55,15 @@ pub(crate) fn answer(name: &str, arguments: &[OsString]) -> ExitCode {
         }
     };
     let seen = Arc::new(CallInput::default());
-    let outcome = look_within(protocol, call, &policy, broken, &seen);
+    let vm = if name == "vdsm" { vdsm::vm() } else { vm_in(name, arguments) };
+    let outcome = look_within(protocol, call, &policy, broken, &seen).of_vm(vm.as_deref());
     let input = seen.input.get().map(Vec::as_slice);
     let mut reply = protocol.reply(input, outcome, &policy);
     if let Some(new) = &reply.file {
         let replaced = seen.place.get().map(|place| place.replace(new.as_bytes()));
         if let Some(Err(error)) = replaced {
             let failure = AdapterOutcome::failure(format!("the domain XML cannot be written: {error}"));
-            reply = protocol.reply(input, failure, &policy);
+            reply = protocol.reply(input, failure.of_vm(vm.as_deref()), &policy);
         }
     }
     finish(protocol, &reply)
