@@ -4,6 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::common::namespace::Namespace;
+use crate::common::{skip, work_dir};
+
 use iova_preflight::domain;
 use iova_preflight::host::{Described, Fact, FactOrigin, FirmwareKind, Iommu, Profile};
 use iova_preflight::io::detect::detect;
@@ -482,4 +485,25 @@ fn the_list_names_every_built_in_profile() {
         let name = profile["name"].as_str().expect("a name");
         assert!(text.lines().any(|line| line.starts_with(name)), "{name}\n{text}");
     }
+}
+
+/// On a host with an IOMMU, whoever made it, files are those of its guests.
+#[test]
+fn files_are_evaluated_for_this_host_if_it_has_an_iommu() {
+    let namespace = match Namespace::new(&work_dir("host-namespace"), None) {
+        Ok(namespace) => namespace,
+        Err(why) => return skip(&format!("the host that files are evaluated for: {why}")),
+    };
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("xml-samples/old-machine-1200g-gpu.xml");
+    let shown = |rename: &str| {
+        let script = format!("{rename}; exec \"$0\" check --policy none \"$1\"");
+        let mut command = namespace.command("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_iova-preflight")]).arg(&sample);
+        String::from_utf8(command.output().expect("runs").stdout).expect("UTF-8")
+    };
+    assert!(shown("true").starts_with("host: this host\n"));
+    let intel = shown("mv /sys/class/iommu/ivhd0 /sys/class/iommu/dmar0");
+    assert!(intel.starts_with("host: this host\n"), "{intel}");
+    let none = shown("rmdir /sys/class/iommu/dmar0");
+    assert!(none.starts_with("host: built-in profile amd-epyc, as this host has no IOMMU at work"), "{none}");
 }

@@ -108,8 +108,8 @@ pub(crate) struct CommonArgs {
     pub input: Option<InputKind>,
 
     /// Evaluate for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon. Given
-    /// several times, or a folder (every *.toml in it), for each of these hosts; a fix is then one for all. Without it, for this host if it has an
-    /// AMD IOMMU, otherwise for amd-epyc
+    /// several times, or a folder (every *.toml in it), for each of these hosts; a fix is then one for all. Without it, for
+    /// this host if it has an IOMMU at work, otherwise for amd-epyc
     #[arg(long, value_name = "FILE|FOLDER|NAME")]
     pub host: Vec<PathBuf>,
 

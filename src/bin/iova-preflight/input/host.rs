@@ -61,14 +61,14 @@ impl HostSource {
             return Self::in_profile(wanted);
         }
         let this = detect_for_any_guest(Path::new("/")).profile;
-        if this.host.iommu == Some(Iommu::Amd) {
+        if matches!(this.host.iommu, Some(Iommu::Amd | Iommu::Intel)) {
             return Ok(Self::detected(this));
         }
         let name = "amd-epyc";
         let mut host = host::builtin(name).ok_or_else(|| anyhow!("no built-in profile {name}"))?;
         host.networks = this.host.networks;
         let notice =
-            format!("host: built-in profile {name}, as this host has no AMD IOMMU at work (--host chooses another)");
+            format!("host: built-in profile {name}, as this host has no IOMMU at work (--host chooses another)");
         let (name, label) = (name.to_owned(), name.to_owned());
         Ok(Self { name, label, notice, profile: host.into(), here: Some(OnceLock::new()) })
     }
