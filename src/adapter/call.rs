@@ -46,6 +46,14 @@ pub fn read_call(name: &str, arguments: &[OsString]) -> Option<(&'static Protoco
     })
 }
 
+/// What a call calls the guest, where an argument is that: OpenNebula's third, Proxmox VE's first.
+pub fn vm_in(name: &str, arguments: &[OsString]) -> Option<String> {
+    match (name, arguments) {
+        ("opennebula", [_, _, vm, ..]) | ("proxmox", [vm, ..]) => Some(vm.to_string_lossy().into_owned()),
+        _ => None,
+    }
+}
+
 /// `onDefineDomain --vmi JSON --domain XML`; `preCloudInitIso --vmi JSON --cloud-init JSON` gets its data back.
 fn kubevirt(arguments: &[OsString]) -> AdapterCall {
     let value = |option: &str| {

@@ -7,7 +7,7 @@
 mod call;
 mod protocol;
 
-pub use call::{AdapterCall, read_call};
+pub use call::{AdapterCall, read_call, vm_in};
 pub use protocol::{
     CLOUDSTACK_GROOVY, CLOUDSTACK_SHELL, KUBEVIRT, OPENNEBULA, PROXMOX, Protocol, Reply, Returns, VDSM,
 };
@@ -53,21 +53,28 @@ pub struct AdapterOutcome {
     pub decision: AdapterDecision,
     /// Lines for the system log. Each names the guest.
     pub log: Vec<(Level, String)>,
+    /// What the call calls the guest, for a failure that comes before its name is known.
+    pub vm: Option<String>,
 }
 
 impl AdapterOutcome {
     /// A guest that starts as it is.
     pub fn pass() -> Self {
-        Self { decision: AdapterDecision::Pass, log: Vec::new() }
+        Self { decision: AdapterDecision::Pass, log: Vec::new(), vm: None }
     }
 
     /// A failure of the adapter's own.
     pub fn failure(problem: impl Into<String>) -> Self {
-        Self { decision: AdapterDecision::Failure(problem.into()), log: Vec::new() }
+        Self { decision: AdapterDecision::Failure(problem.into()), log: Vec::new(), vm: None }
+    }
+
+    /// The same of the guest that the call calls so.
+    pub fn of_vm(self, vm: Option<&str>) -> Self {
+        Self { vm: vm.filter(|vm| !vm.is_empty()).map(shortened), ..self }
     }
 
     fn logged(decision: AdapterDecision, level: Level, line: String) -> Self {
-        Self { decision, log: vec![(level, printable(&line).into_owned())] }
+        Self { decision, log: vec![(level, printable(&line).into_owned())], vm: None }
     }
 }
 
@@ -170,10 +177,11 @@ impl Reason {
     }
 
     /// What is said of a failure of the adapter's own.
-    fn of_failure(problem: &str, choice: OnInternalError) -> Self {
+    fn of_failure(problem: &str, vm: Option<&str>, choice: OnInternalError) -> Self {
+        let guest = vm.map_or_else(|| "the guest".to_owned(), |vm| format!("VM {vm}"));
         let end = match choice {
-            OnInternalError::Allow => "allowing the guest to start unchecked",
-            OnInternalError::Block => "the guest is stopped (on_internal_error = \"block\")",
+            OnInternalError::Allow => format!("allowing {guest} to start unchecked"),
+            OnInternalError::Block => format!("{guest} is stopped (on_internal_error = \"block\")"),
         };
         let line = format!("internal error: {problem}; {end}");
         Self { brief: line.clone(), line, name: "unknown".to_owned() }

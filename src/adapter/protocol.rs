@@ -141,13 +141,13 @@ const MOST_QUOTED: usize = 900;
 impl Protocol {
     /// What the caller gets that handed over `input`, as far as that could be read.
     pub fn reply(&self, input: Option<&[u8]>, outcome: AdapterOutcome, policy: &Policy) -> Reply {
-        let AdapterOutcome { decision, mut log } = outcome;
+        let AdapterOutcome { decision, mut log, vm } = outcome;
         let mut reply = match decision {
             AdapterDecision::Pass => self.unchanged(input),
             AdapterDecision::Rewrite(text) => self.rewritten(text),
             AdapterDecision::Stop(reason) => self.stopped(&reason, policy),
             AdapterDecision::Failure(problem) => {
-                let reason = Reason::of_failure(&problem, policy.on_internal_error);
+                let reason = Reason::of_failure(&problem, vm.as_deref(), policy.on_internal_error);
                 log.push((Level::Error, ascii(&format!("adapter {}: {}", self.owner.name(), reason.line))));
                 match policy.on_internal_error {
                     OnInternalError::Block => self.stopped(&reason, policy),

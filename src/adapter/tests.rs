@@ -117,6 +117,17 @@ fn a_failure_stops_no_guest_unless_the_policy_says_so() {
         assert_eq!(reply.stdout, if echoed { &b"<a"[..] } else { b"" }, "{protocol:?}");
         assert!(matches!(&reply.log[..], [(Level::Error, line)] if line.contains("domain XML:1:2")), "{reply:?}");
 
+        for (vm, text, named) in [
+            (Some("42"), "", "; allowing VM 42 to start unchecked"),
+            (Some("42"), "on_internal_error = 'block'", "; VM 42 is stopped (on_internal_error"),
+            (Some(""), "", "; allowing the guest to start"),
+            (None, "", "; allowing the guest to start"),
+        ] {
+            let reply = protocol.reply(Some(b"<a"), failure().of_vm(vm), &policy(text));
+            assert!(matches!(&reply.log[..], [(Level::Error, line)] if line.contains(named)), "{reply:?}");
+            assert!(reply.stderr.is_none_or(|line| line.contains(named)), "{vm:?}");
+        }
+
         let unread = protocol.reply(None, failure(), &Policy::default());
         assert_eq!(unread.status == 0, protocol.returns != Returns::Printed, "{unread:?}");
         assert!(unread.stdout.is_empty());
@@ -203,4 +214,31 @@ fn calls_are_read_as_they_are_made() {
         assert!(matches!(call("proxmox", words), (_, AdapterCall::Broken(_))), "{words:?}");
     }
     assert_eq!(read_call("nova", &[]), None);
+    for (name, words, vm) in [
+        ("opennebula", &["/tmp/deployment.0", "host", "42", "host"][..], Some("42")),
+        ("opennebula", &["/tmp/deployment.0"], None),
+        ("proxmox", &["100", "pre-start"], Some("100")),
+        ("cloudstack", &["transform", "<domain/>", "1"], None),
+    ] {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        assert_eq!(vm_in(name, &words).as_deref(), vm, "{name}");
+    }
+}
+
+/// Of a host whose IOMMU has 39 bits: three rewrites are tried, and what to do is none of them.
+#[test]
+fn a_block_says_the_cause_and_the_last_reason_in_a_short_line() {
+    let xml = guest("db", "pc-q35-7.1", 1200)
+        .replace("<cpu mode='host-passthrough'/>", "<cpu mode='custom'><model>Skylake-Server</model></cpu>");
+    let cpu = "[cpu]\nvendor = 'GenuineIntel'\nphys_bits = 46\n";
+    let iommu = "[iommu]\nkind = 'intel'\naddress_bits = 39\n[[iommu.reserved]]\nstart = 0xfee00000\nend = 0xfeefffff\n\
+                 type = 'msi'\n";
+    let host = Host::from_profile(&format!("{cpu}{iommu}[kernel]\nversion = '6.12'\n[qemu]\nversion = '10.0.13'\n"))
+        .expect("a profile");
+    for protocol in ALL {
+        let reply = reply_to(protocol, &xml, &host, &Policy::default());
+        let line = reply.stderr.expect("a line");
+        assert!(line.contains("39 bits") && line.contains("give the guest less memory"), "{line}");
+        assert!(!line.contains("is not enough") && line.len() <= 500, "{}: {line}", line.len());
+    }
 }

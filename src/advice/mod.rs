@@ -28,6 +28,14 @@ impl Advice {
     }
 }
 
+/// The programs of [`Advice`] that is a command.
+const PROGRAMS: [&str; 6] = ["nova-manage", "openstack", "qm", "kubectl", "virtctl", "onevm"];
+
+/// Whether a line of [`Advice`] is a command, which is to stay on one line: the others are sentences.
+pub fn is_command(line: &str) -> bool {
+    line.split(' ').next().is_some_and(|program| PROGRAMS.contains(&program))
+}
+
 /// How wide the CPU's addresses are to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Width {
@@ -92,21 +100,29 @@ pub fn advise(owner: Owner, subject: Subject<'_>, fix: &Fix) -> Advice {
 /// Where a guest of `owner` is changed, in one sentence.
 pub fn place(owner: Owner) -> &'static str {
     match owner {
-        Owner::Nova => "Nova writes this definition anew at each start; change its flavor, its image or nova.conf",
-        Owner::Vdsm => "oVirt writes this definition anew at each start; change the virtual machine in the engine",
-        Owner::Kubevirt => "KubeVirt writes this definition anew at each start; change the VirtualMachine",
-        Owner::Cloudstack => "CloudStack writes this definition anew at each start; change it with its adapter",
-        Owner::Opennebula => "OpenNebula writes this definition anew at each start; change the virtual machine there",
-        Owner::Proxmox => "Proxmox VE writes this command line anew at each start; change it with `qm set`",
+        Owner::Nova => "Nova regenerates this definition at each start; change its flavor, its image or nova.conf",
+        Owner::Vdsm => {
+            "oVirt regenerates this definition at each start; change it in the engine: Edit Virtual Machine > System"
+        }
+        Owner::Kubevirt => "KubeVirt regenerates this definition at each start; change the VirtualMachine",
+        Owner::Cloudstack => {
+            "CloudStack regenerates this definition at each start; change the instance's service offering (memory, \
+             host tags), or what its adapter rewrites"
+        }
+        Owner::Opennebula => "OpenNebula regenerates this definition at each start; change the virtual machine there",
+        Owner::Proxmox => "Proxmox VE regenerates this command line at each start; change it with `qm set`",
     }
 }
 
 /// What to do in `owner` about a guest that does not start, in one line: the steps of its fix, or why there is none and
-/// where the guest is changed.
+/// where the guest is changed. Of what was tried, the last says most: what comes before it was not enough.
 pub fn remedy(owner: Owner, subject: Subject<'_>, evaluation: &Evaluation) -> String {
     match &evaluation.fix {
         Some(fix) => advise(owner, subject, fix).steps.join("; "),
-        None => format!("no automatic fix: {}; {}", evaluation.tried.join("; "), place(owner)),
+        None => {
+            let why = evaluation.tried.last().map_or("", String::as_str);
+            format!("no automatic fix: {why}; {}", place(owner))
+        }
     }
 }
 

@@ -62,6 +62,9 @@ pub struct CallError {
 /// What is wrong, and the offset of the byte.
 type Wrong = (usize, String);
 
+/// What is said of a text of blanks.
+const EMPTY: &str = "empty: no domain XML and no QEMU command line";
+
 /// What is said of a text that is nothing known.
 const NEITHER: &str = "neither domain XML nor a QEMU command line";
 
@@ -83,6 +86,9 @@ impl<'t> Call<'t> {
         let source = std::str::from_utf8(text).map_err(|error| wrong((error.valid_up_to(), "not UTF-8".to_owned())))?;
         if text.len() > MAX_BYTES {
             return Err(wrong((MAX_BYTES, "more than 4 MiB; the call of QEMU alone is enough".to_owned())));
+        }
+        if source.trim_start_matches('\u{feff}').trim().is_empty() {
+            return Err(wrong((0, EMPTY.to_owned())));
         }
         let begin = if source.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
         let call = match source.find('\0') {

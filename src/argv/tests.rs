@@ -131,7 +131,10 @@ fn what_cannot_be_read_is_named_with_its_place() {
     assert_eq!(error(b"kvm -m $(x"), "1:8: nothing closes this $(");
     assert_eq!(error(b"kvm -m 1\0G"), "1:9: a NUL byte in a shell word");
     assert_eq!(error(b"kvm -name \xff"), "1:11: not UTF-8");
-    for text in ["", " \n", "hello", "- a\n- b", "[domain]\nname = 1", "name: x", "\0", "echo kvm", "{}", "can't"] {
+    for text in ["", " \n", "\u{feff}\n"] {
+        assert_eq!(error(text.as_bytes()), "1:1: empty: no domain XML and no QEMU command line");
+    }
+    for text in ["hello", "- a\n- b", "[domain]\nname = 1", "name: x", "\0", "echo kvm", "{}", "can't"] {
         let said = error(text.as_bytes());
         assert!(said.ends_with(NEITHER), "{text:?}: {said}");
     }

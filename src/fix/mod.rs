@@ -42,8 +42,15 @@ pub struct Fix {
 }
 
 impl Fix {
-    /// What changes for the guest, a sentence each.
+    /// What changes for the guest, a sentence each, and when.
     pub fn consequences(&self) -> Vec<&'static str> {
+        let mut sentences = self.risks();
+        sentences.push("a running guest picks it up at its next cold start");
+        sentences
+    }
+
+    /// What changes for the guest, a sentence each.
+    pub fn risks(&self) -> Vec<&'static str> {
         let mut sentences = Vec::new();
         let has = |wanted: fn(&Change) -> bool| self.changes.iter().any(wanted);
         if has(|change| matches!(change, Change::Machine { .. })) {
@@ -66,7 +73,6 @@ impl Fix {
         if has(Change::is_hole) && !self.moves_ram {
             sentences.push("the guest's kernel has less room for 64-bit BARs of devices that are plugged in later");
         }
-        sentences.push("a running guest picks it up at its next cold start");
         sentences
     }
 }
@@ -505,9 +511,7 @@ impl<'a> FixSearch<'a> {
         }
         #[cfg(feature = "cli")]
         if broken.findings.iter().any(|finding| rules::locked_memory_too_low::RULE.found(finding)) {
-            self.note(
-                "<hard_limit> limits what the guest takes of the host's memory, too: choose it yourself".to_owned(),
-            );
+            self.note("<hard_limit> also caps the guest's memory use, so the value is yours to choose".to_owned());
         }
         #[cfg(feature = "cli")]
         self.advise_viommu(broken);
@@ -541,9 +545,14 @@ impl<'a> FixSearch<'a> {
             self.note("set up an intel-iommu with caching mode, or a virtio-iommu, yourself".to_owned());
         }
         if has(&rules::viommu_above_iommu_width::RULE) {
-            self.note(
-                "give the intel-iommu as many address bits as the host's IOMMU has (aw-bits) yourself".to_owned(),
-            );
+            // QEMU takes 39 and 48 (`vtd_decide_config` in `hw/i386/intel_iommu.c`).
+            let host = broken.facts.unmappable.iter().find_map(|unmappable| unmappable.width());
+            let bits = if host.is_some_and(|bits| bits >= 48) { 48 } else { 39 };
+            let setting = match self.draft.is_bare() {
+                true => format!("aw-bits={bits}"),
+                false => format!("<driver aw_bits='{bits}'/>"),
+            };
+            self.note(format!("give the intel-iommu {bits} address bits yourself: {setting}"));
         }
     }
 

@@ -131,7 +131,7 @@ impl Clue {
         }
         for reserved in [HYPERTRANSPORT, INTERRUPTS] {
             if let Some(size) = range.intersection(reserved).and_then(GpaRange::size) {
-                let part = format!("{reserved}, {}; it has {} of it", text::range(reserved), text::size(size));
+                let part = format!("{reserved}, {}; the overlap is {}", text::range(reserved), text::size(size));
                 return Some(("reserved", part));
             }
         }

@@ -29,14 +29,14 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     if bytes >= most {
         return;
     }
-    let may = limit.bytes.map_or("less".to_owned(), text::size);
+    let may = limit.bytes.map_or("less".to_owned(), |bytes| format!("only {}", text::size(bytes)));
     let (severity, title) = if bytes < at_start {
         let refused = limit.refused;
         let locked = text::size(at_start);
-        (Severity::Error, format!("{refused}: VFIO locks {locked} of guest memory, and QEMU may lock {may}"))
+        (Severity::Error, format!("{refused}: VFIO locks {locked} of guest memory, but QEMU may lock {may}"))
     } else {
         let locked = text::size(most);
-        (Severity::Warning, format!("DMA mappings may fail: {devices} locks up to {locked}, and QEMU may lock {may}"))
+        (Severity::Warning, format!("DMA mappings may fail: {devices} locks up to {locked}, but QEMU may lock {may}"))
     };
     let why = (limit.why)(most);
     let mut finding = Finding::new(RULE.id, severity, title, limit.span, limit.label).because(why);
@@ -88,7 +88,7 @@ fn limit<'a>(guest: &'a Guest<'_>) -> Option<Limit<'a>> {
                 Some(own) => format!("set it to {0} or more, or remove it: libvirt then sets {0}", text::size(own)),
                 None => format!("set it to {} or more", roomy(most)),
             };
-            let why = move |most| format!("libvirt makes it the limit for locked memory of QEMU; {}", why(most));
+            let why = move |most| format!("libvirt also uses it as QEMU's locked-memory limit; {}", why(most));
             (Some(bytes), span, "the limit for locked memory", Box::new(why))
         }
         LockLimit::Computed(bytes) => {

@@ -27,14 +27,19 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     }
     let refuses = guest.setting.qemu >= FIRST_TO_COMPARE;
     let (severity, title) = match refuses {
-        true => (Severity::Error, format!("QEMU refuses to start: its intel-iommu has {bits} bits, the host's {host}")),
+        true => (
+            Severity::Error,
+            format!(
+                "QEMU refuses to start: the guest's intel-iommu has {bits} address bits, the host's IOMMU only {host}"
+            ),
+        ),
         false => (
             Severity::Warning,
             format!("the guest's intel-iommu has {bits} bits, and the host's IOMMU can address {host}"),
         ),
     };
     let cause = match refuses {
-        true => "QEMU 9.1 and newer pass no device through then".to_owned(),
+        true => "QEMU 9.1 and newer refuse to pass a device through in that case".to_owned(),
         false => format!("DMA to an address above {host} bits, if the guest maps one there, fails while it runs"),
     };
     let finding = Finding::new(RULE.id, severity, title, viommu.origin.span(), format!("{bits} bits")).because(cause);

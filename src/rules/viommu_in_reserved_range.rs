@@ -25,7 +25,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some((common, reserved)) = hit else { return };
     let title = format!("the guest's intel-iommu reaches into {}", collision::reserved_name(reserved));
     let cause =
-        "intel-iommu does not tell the guest of it; DMA to an address in it, if the guest maps one there, fails";
+        "intel-iommu does not report the range to the guest; if the guest maps an address in it, DMA to it fails";
     let finding =
         Finding::new(RULE.id, Severity::Warning, title, viommu.origin.span(), format!("has {bits} address bits"));
     let finding = finding.because(cause).about(common);

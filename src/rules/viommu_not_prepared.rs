@@ -29,7 +29,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         let title = "QEMU refuses to start: intel-iommu needs its caching mode for a passthrough device";
         let cause = "without it, QEMU does not learn what the guest maps";
         let finding = Finding::new(RULE.id, Severity::Error, title, viommu.origin.span(), "no caching mode");
-        findings.push(finding.because(cause).with_label(device.origin.span(), "has to follow what the guest maps"));
+        findings
+            .push(finding.because(cause).with_label(device.origin.span(), "its DMA must follow the guest's mappings"));
     }
     if let Some((viommu, device)) = viommu::of(guest, ViommuKind::Amd).filter(|(viommu, _)| is_old || !viommu.dma_remap)
     {
@@ -48,7 +49,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
             ),
         };
         let finding = Finding::new(RULE.id, severity, title, viommu.origin.span(), "does not work with VFIO");
-        findings.push(finding.because(cause).with_label(device.origin.span(), "has to follow what the guest maps"));
+        findings
+            .push(finding.because(cause).with_label(device.origin.span(), "its DMA must follow the guest's mappings"));
     }
 }
 

@@ -12,8 +12,14 @@ const NOVA: &str = "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvir
 
 /// What is printed of a guest: status, standard output, standard error.
 fn run(guest: &Guest, arguments: &[&str]) -> (i32, String, String) {
+    run_in("400", guest, arguments)
+}
+
+/// The same, in so many columns.
+fn run_in(columns: &str, guest: &Guest, arguments: &[&str]) -> (i32, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
         .args(arguments)
+        .env("COLUMNS", columns)
         .args(["--host", "amd-epyc", "--policy", "none", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -44,7 +50,7 @@ fn the_owner_is_named_and_gets_its_own_words() {
     let (status, said, _) = run(&instance("pc-q35-6.2"), &["check"]);
     let command = "= nova: nova-manage libvirt update_machine_type c0ffee00-0000-4000-8000-766e66000000 pc-q35-7.1";
     for part in
-        ["= owner: Nova writes this definition anew at each start", command, "= new guests: openstack image set "]
+        ["= owner: Nova regenerates this definition at each start", command, "= new guests: openstack image set "]
     {
         assert!(status == 1 && said.contains(part), "{said}");
     }
@@ -53,6 +59,55 @@ fn the_owner_is_named_and_gets_its_own_words() {
     // A guest of nobody's.
     let (owner, advice) = json(&Guest::huge("db", "pc-q35-6.2").with_hostdev(), &[]);
     assert!(owner.is_null() && advice.is_null());
+}
+
+/// Half a command may do harm where it is pasted into a shell.
+#[test]
+fn commands_are_not_broken_in_narrow_terminals() {
+    let guest = Guest::huge("vnf", "pc-q35-6.2").with_hostdev();
+    let mut commands = 0;
+    for name in ["nova", "vdsm", "kubevirt", "cloudstack", "opennebula", "proxmox"] {
+        let (_, said, _) = run_in("40", &guest, &["check", "--advice", name]);
+        let advice = json(&guest, &["--advice", name]).1;
+        for line in advice.as_array().expect("lines").iter().map(|line| line.as_str().expect("a line")) {
+            let is_command = ["openstack ", "nova-manage ", "kubectl ", "virtctl ", "onevm ", "qm "]
+                .iter()
+                .any(|p| line.starts_with(p));
+            commands += usize::from(is_command);
+            let whole = said.lines().any(|shown| shown.ends_with(&format!(": {line}")));
+            assert!(whole || !is_command, "{line}\n{said}");
+        }
+    }
+    assert!(commands >= 8, "{commands}");
+}
+
+/// What `fix` says of a rewrite holds for what is changed at the owner.
+#[test]
+fn the_owner_is_told_of_the_risks() {
+    let (_, said, _) = run(&instance("pc-q35-6.2"), &["check"]);
+    let risks = ["Windows may ask to be activated again", "no longer restore", "RAM moves above 1 TiB"];
+    for risk in risks {
+        assert!(said.lines().any(|line| line.starts_with("   = note: ") && line.contains(risk)), "{risk}: {said}");
+    }
+    let (_, said, _) = run(&Guest::huge("db", "pc-q35-6.2").with_hostdev(), &["check"]);
+    assert!(risks.iter().all(|risk| !said.contains(risk)), "{said}");
+}
+
+/// `fix` is pointed to only where somebody can do with it what it shows.
+#[test]
+fn the_summary_points_to_fix_for_what_nobody_owns() {
+    let file = |name: &str, guest: &Guest| {
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::write(&path, guest.xml()).expect("written");
+        path.to_string_lossy().into_owned()
+    };
+    let owned = file("advice-owned.xml", &instance("pc-q35-6.2"));
+    let free = file("advice-free.xml", &Guest::huge("db", "pc-q35-6.2").with_hostdev());
+    let fine = instance("pc-q35-7.1");
+    let (_, said, _) = run(&fine, &["check", &owned]);
+    assert!(said.contains("2 domains:") && !said.contains("can be fixed"), "{said}");
+    let (_, said, _) = run(&fine, &["check", &owned, &free]);
+    assert!(said.contains("2 can be fixed: `iova-preflight fix` shows how"), "{said}");
 }
 
 /// Services show no more of a result than its message.
@@ -71,7 +126,7 @@ fn a_file_is_rewritten_whoever_wrote_it() {
     let (status, xml, error) = run(&instance("pc-q35-6.2"), &["fix"]);
     assert!(status == 0 && xml == instance("pc-q35-7.1").xml(), "{xml}");
     assert!(
-        error.contains("  note: Nova writes") && error.contains("  nova: openstack server stop c0ffee00-"),
+        error.contains("  note: Nova regenerates") && error.contains("  nova: openstack server stop c0ffee00-"),
         "{error}"
     );
 }
@@ -96,5 +151,5 @@ fn what_nothing_helps_is_changed_at_its_owner() {
     let guest =
         instance("pc-q35-6.2").with_cpu("<cpu mode='custom'><model vendor_id='GenuineIntel'>EPYC</model></cpu>");
     let (status, said, error) = run(&guest, &["fix"]);
-    assert!(status == 1 && said.is_empty() && error.contains("  note: Nova writes this definition anew"), "{error}");
+    assert!(status == 1 && said.is_empty() && error.contains("  note: Nova regenerates this definition"), "{error}");
 }

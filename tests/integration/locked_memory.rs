@@ -111,7 +111,7 @@ fn what_to_set_is_said() {
         let (_, found) = said("11.3", &hard(8), devices);
         assert!(found[0].1.contains(words), "{}", found[0].1);
     };
-    says(PCI, "VFIO locks 16 GiB of guest memory, and QEMU may lock 8 GiB");
+    says(PCI, "VFIO locks 16 GiB of guest memory, but QEMU may lock only 8 GiB");
     says(PCI, "set it to 17 GiB or more, or remove it: libvirt then sets 17 GiB");
     says(&format!("{PCI}{SHARED}"), "set it to 19 GiB or more");
 }

@@ -215,7 +215,10 @@ fn a_limit_of_locked_memory_that_is_too_low_is_found() {
             Some((verdict, severity)) => {
                 assert_eq!((&guest["verdict"], &found[0]["severity"]), (&verdict.into(), &severity.into()), "{guest}");
                 let message = found[0]["message"].as_str().expect("a message");
-                assert!(message.contains("QEMU may lock 64 KiB") && message.contains(" 1.5 GiB or more"), "{message}");
+                assert!(
+                    message.contains("but QEMU may lock only 64 KiB") && message.contains(" 1.5 GiB or more"),
+                    "{message}"
+                );
             }
         }
     }

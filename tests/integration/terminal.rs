@@ -118,15 +118,15 @@ fn who_asks_for_colour_gets_it_anywhere() {
     }
 }
 
-/// Lines that are not broken: those of the XML with what is said of them, what names a file, commands, and, in the
-/// narrowest terminals, the title of a finding behind the name of its rule and an orchestrator's commands, of which one
-/// argument fills a line.
+/// Lines that are not broken: those of the XML with what is said of them, what names a file, commands, those of an
+/// orchestrator too, and, in the /// narrowest terminals, the title of a finding behind the name of its rule.
 fn may_be_long(line: &str, columns: u32) -> bool {
     let excerpt = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
     let title = ["error[", "warning["].iter().any(|start| line.starts_with(start));
     let command = line.trim_start().starts_with('`') && line.ends_with('`');
-    let advice = ["   = nova: ", "   = new guests: "].iter().any(|start| line.starts_with(start));
-    excerpt || command || line.contains(".xml") || (title && columns < 80) || (advice && columns < 60)
+    let commands = ["= nova: openstack ", "= nova: nova-manage ", "= new guests: openstack "];
+    let advice = commands.iter().any(|start| line.trim_start().starts_with(start));
+    excerpt || command || line.contains(".xml") || (title && columns < 80) || advice
 }
 
 #[test]
@@ -190,4 +190,15 @@ fn a_full_disk_is_an_error() {
         assert_eq!(output.status.code(), Some(2), "{run:?}: {complaint}");
         assert!(complaint.contains("No space left") && !complaint.contains("panicked"), "{run:?}: {complaint}");
     }
+}
+
+/// An adapter that somebody calls by hand says how it is called; one that an orchestrator calls says nothing of the kind.
+#[test]
+fn an_adapter_without_arguments_explains_itself_in_a_terminal() {
+    for name in ["vdsm", "kubevirt", "cloudstack", "opennebula", "proxmox"] {
+        let shown = plain(&in_a_terminal(&["adapter", name], 80, &[]));
+        assert!(shown.contains(&format!("Usage: iova-preflight adapter {name}")), "{shown}");
+    }
+    let output = command(&["adapter", "kubevirt"]).output().expect("runs");
+    assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
 }

@@ -92,6 +92,14 @@ fn addresses_that_the_guest_may_choose_are_a_warning() {
     assert!(!warns("amd", "intel-iommu,caching-mode=on,aw-bits=48", "7.2.22", width), "the host's width is unknown");
 }
 
+/// QEMU takes no other numbers than 39 and 48.
+#[test]
+fn the_number_of_address_bits_is_told() {
+    let options = "-machine pc-q35-7.2 -cpu EPYC,phys-bits=48 -m 512M -device intel-iommu,caching-mode=on,aw-bits=48";
+    let evaluation = evaluated("intel-39", "10.0.13", options);
+    assert_eq!(evaluation.tried, ["give the intel-iommu 39 address bits yourself: aw-bits=39"]);
+}
+
 /// Nothing of a guest's RAM is mapped at start for a virtio-iommu without boot-bypass; RAM in the range is a warning then.
 #[test]
 fn a_virtio_iommu_without_bypass_makes_ram_in_the_range_a_warning() {

@@ -118,8 +118,8 @@ pub(crate) struct CommonArgs {
     #[arg(long, value_name = "FILE|none")]
     pub policy: Option<PathBuf>,
 
-    /// Tell fixes in the words of this program [default: the one that writes the guest's definition anew at each start, as
-    /// its <metadata> tells; otherwise libvirt]
+    /// Phrase fixes for this orchestrator [default: the one that regenerates the guest's definition at each start, as its
+    /// <metadata> tells; otherwise libvirt]
     #[arg(long, value_name = "NAME", value_parser = Words::parser())]
     pub advice: Option<Words>,
 

@@ -216,7 +216,75 @@ fn an_upgrade_of_opennebula_is_followed_by_the_same_command() {
     fs::remove_file(root.path(kept)).expect("removed");
     assert_eq!(root.adapter("opennebula", &["status"]).0, 1);
     assert_eq!(root.adapter("opennebula", &["uninstall"]).0, 2);
+    let (status, text) = root.adapter("opennebula", &["install"]);
+    assert!(status == 2 && text.contains("OpenNebula's own deploy, from its package"), "{text}");
     assert_eq!(root.read(deploy), ours);
+}
+
+#[test]
+fn what_opennebulas_deploy_is_kept_as_may_be_somebody_elses() {
+    let (deploy, kept) = ("var/lib/one/remotes/vmm/kvm/deploy", "var/lib/one/remotes/vmm/kvm/deploy.one");
+    let root = Root::new("opennebula-kept");
+    let refused = |root: &Root| {
+        let before = root.files();
+        let (status, text) = root.adapter("opennebula", &["install"]);
+        assert!(status == 2 && text.contains("deploy.one is not ours and is left as it is"), "{text}");
+        assert_eq!(root.files(), before);
+    };
+    write_program(&root.path(kept), "#!/bin/sh\n# a site's own\n");
+    refused(&root);
+    fs::remove_file(root.path(kept)).expect("removed");
+    std::os::unix::fs::symlink("elsewhere", root.path(kept)).expect("a link");
+    let (status, text) = root.adapter("opennebula", &["install"]);
+    assert!(status == 2 && root.path(kept).is_symlink(), "{text}");
+    // An installation that was interrupted.
+    fs::remove_file(root.path(kept)).expect("removed");
+    fs::set_permissions(root.path(deploy), fs::Permissions::from_mode(0o750)).expect("its mode");
+    fs::hard_link(root.path(deploy), root.path(kept)).expect("a link");
+    let (status, text) = root.adapter("opennebula", &["install"]);
+    assert_eq!(status, 0, "{text}");
+    for path in [deploy, kept] {
+        let mode = root.path(path).metadata().expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o750, "{path}");
+    }
+    // What was kept is changed by somebody, and then OpenNebula is upgraded.
+    write_program(&root.path(kept), &(DEPLOY.to_owned() + "# changed\n"));
+    fs::remove_file(root.path(deploy)).expect("removed");
+    write_program(&root.path(deploy), &(DEPLOY.to_owned() + "# newer\n"));
+    refused(&root);
+}
+
+#[test]
+fn folders_that_are_made_are_everybodys_to_read() {
+    for (name, options, path, _) in SCRIPTS {
+        let root = Root::new("umask");
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 077; exec \"$@\"", "sh", PROGRAM, "adapter", name, "install"]).args(options);
+        let output = command.arg("--root").arg(&root.0).output().expect("runs");
+        assert!(output.status.success(), "{output:?}");
+        let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o7777;
+        assert_eq!(mode(&root.path(path)), 0o755);
+        let mut folder = root.path(path);
+        while folder.pop() && folder != root.0 {
+            assert_eq!(mode(&folder) & 0o005, 0o005, "{}", folder.display());
+        }
+    }
+}
+
+/// VDSM, which lists the folder of its hooks, is user 36.
+#[test]
+fn status_fails_where_vdsm_cannot_see_the_hook() {
+    let root = Root::new("unseen");
+    assert_eq!(root.adapter("vdsm", &["install"]).0, 0);
+    let hook = root.path(SCRIPTS[0].2);
+    for path in [hook.parent().expect("a folder"), &hook] {
+        let set = |mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("its mode");
+        set(0o700);
+        let (status, text) = root.adapter("vdsm", &["status"]);
+        assert!(status == 1 && text.contains("cannot be read by VDSM"), "{text}");
+        set(0o755);
+        assert_eq!(root.adapter("vdsm", &["status"]).0, 0);
+    }
 }
 
 /// Proxmox VE 9: `exec_hookscript` dies where the script is not there, so that the VM does not start.
@@ -268,5 +336,19 @@ fn what_is_left_to_do_after_removal_is_told() {
         assert_eq!(root.adapter(name, &["install"]).0, 0);
         let (status, text) = root.adapter(name, &["uninstall"]);
         assert!(status == 0 && text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn status_says_that_no_iommu_is_at_work() {
+    for (name, options, ..) in SCRIPTS {
+        let root = Root::new("no-iommu");
+        root.adapter(name, &[&["install"], options].concat());
+        let says = |root: &Root| root.adapter(name, &["status"]).1.contains("no IOMMU is at work on this host");
+        assert_eq!(says(&root), !["kubevirt", "opennebula"].contains(&name), "{name}");
+        let group = root.path("sys/kernel/iommu_groups/0");
+        fs::create_dir_all(&group).expect("a folder");
+        fs::write(group.join("reserved_regions"), "0x000000fd00000000 0x000000ffffffffff reserved\n").expect("written");
+        assert!(!says(&root), "{name}");
     }
 }

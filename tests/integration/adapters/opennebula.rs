@@ -100,7 +100,9 @@ fn its_own_failures_stop_no_vm_unless_the_policy_says_so() {
         deploy.assert_deployed(&output, xml);
         assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1);
         let lines = host.log.lines();
-        assert!(matches!(&lines[..], [line] if line.contains("internal error: domain XML")), "{lines:?}");
+        let named =
+            |line: &str| line.contains("internal error: domain XML") && line.contains("allowing VM 42 to start");
+        assert!(matches!(&lines[..], [line] if named(line)), "{lines:?}");
         host.set_policy("on_internal_error = 'block'\n");
         let output = deploy.call(xml);
         assert_eq!((output.status.code(), deploy.deployed()), (Some(1), None));

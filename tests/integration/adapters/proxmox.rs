@@ -146,7 +146,10 @@ fn its_own_failures_stop_no_vm_unless_the_policy_says_so() {
                 host.log.lines();
                 let output = call(&host, hook, qm, "pre-start");
                 let lines = host.log.lines();
-                assert!(matches!(&lines[..], [line] if line.contains(problem)), "{qm}: {lines:?}");
+                assert!(
+                    matches!(&lines[..], [line] if line.contains(problem) && line.contains("VM 104 ")),
+                    "{qm}: {lines:?}"
+                );
                 if status == 0 {
                     assert_ended(&output, "", "", 0);
                 } else {

@@ -118,6 +118,7 @@ fn its_own_failures_stop_no_vm_unless_the_policy_says_so() {
                 }
                 let lines = host.log.lines();
                 assert!(matches!(&lines[..], [line] if line.contains("internal error: domain XML")), "{lines:?}");
+                assert!(lines[0].contains("VM c0ffee00-0000-4000-8000-000000000001"), "{lines:?}");
             }
         }
         host.set_policy("modes = 1\n");

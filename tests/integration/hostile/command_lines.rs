@@ -71,7 +71,7 @@ fn a_command_line_may_come_through_a_pipe() {
         ("shell", &["kvm -m 1", "G -name a\n"][..], 0, "pass"),
         ("nul", &["kvm\0-m\0", "1G\0-name\0a\0"], 0, "pass"),
         ("cut", &["kvm -m 1G -na", "me 'a"], 2, "1:17: nothing closes"),
-        ("nothing", &[], 2, "neither domain XML nor"),
+        ("nothing", &[], 2, "1:1: empty: "),
     ] {
         let pipe = folder.join(format!("{name}.args"));
         make_pipe(&pipe);

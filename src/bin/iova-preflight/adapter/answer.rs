@@ -1,7 +1,7 @@
 //! One call of an orchestrator, from its arguments to the exit status.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use iova_preflight::adapter::{AdapterCall, AdapterOutcome, Protocol, Reply, decide, read_call};
+use clap::CommandFactory;
+use iova_preflight::adapter::{AdapterCall, AdapterOutcome, Protocol, Reply, decide, read_call, vm_in};
 use iova_preflight::argv::Call;
 use iova_preflight::command_line::Launch;
 use iova_preflight::decision::{BrokenPolicy, Level, salvage_on_internal_error};
@@ -21,6 +22,7 @@ use iova_preflight::report::source::GuestSource;
 use iova_preflight::xml::{Document, MAX_BYTES};
 
 use super::{qm, system_log, vdsm};
+use crate::args::Cli;
 use crate::input::host::HostSource;
 use crate::place::Place;
 
@@ -35,6 +37,9 @@ struct CallInput {
 /// Answers a call of the orchestrator `name`. Whatever goes wrong is a failure of the adapter's own, and the policy says
 /// what that leads to.
 pub(crate) fn answer(name: &str, arguments: &[OsString]) -> ExitCode {
+    if arguments.is_empty() && is_typed() {
+        return help(name).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     // A panic is a failure like any other; its text is for nobody.
     std::panic::set_hook(Box::new(|_| {}));
     let Some((protocol, call)) = read_call(name, arguments) else { return ExitCode::FAILURE };
@@ -50,17 +55,30 @@ pub(crate) fn answer(name: &str, arguments: &[OsString]) -> ExitCode {
         }
     };
     let seen = Arc::new(CallInput::default());
-    let outcome = look_within(protocol, call, &policy, broken, &seen);
+    let vm = if name == "vdsm" { vdsm::vm() } else { vm_in(name, arguments) };
+    let outcome = look_within(protocol, call, &policy, broken, &seen).of_vm(vm.as_deref());
     let input = seen.input.get().map(Vec::as_slice);
     let mut reply = protocol.reply(input, outcome, &policy);
     if let Some(new) = &reply.file {
         let replaced = seen.place.get().map(|place| place.replace(new.as_bytes()));
         if let Some(Err(error)) = replaced {
             let failure = AdapterOutcome::failure(format!("the domain XML cannot be written: {error}"));
-            reply = protocol.reply(input, failure, &policy);
+            reply = protocol.reply(input, failure.of_vm(vm.as_deref()), &policy);
         }
     }
     finish(protocol, &reply)
+}
+
+/// Whether somebody at a terminal calls, and no orchestrator.
+fn is_typed() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal() && vdsm::domain_file().is_none()
+}
+
+fn help(name: &str) -> io::Result<()> {
+    let mut program = Cli::command();
+    program.build();
+    let adapter = program.find_subcommand_mut("adapter").and_then(|adapter| adapter.find_subcommand_mut(name));
+    adapter.map_or(Ok(()), clap::Command::print_help)
 }
 
 /// Says what there is to say, and how it ends.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use iova_preflight::io::file::{open_regular, read_open};
-use iova_preflight::text::shell_word;
+use iova_preflight::text::{printable, shell_word};
 
 /// Where packages put this program.
 pub(crate) const DEFAULT_PROGRAM: &str = "/usr/bin/iova-preflight";
@@ -101,11 +101,12 @@ impl Script {
     /// # Errors
     /// The path cannot be written in it.
     pub fn text(&self, program: &Path) -> Result<String> {
-        let shown = program.display().to_string();
-        let quoted = if self.line == SHELL { shell_word(&shown) } else { shown.clone() };
-        if quoted.contains(char::is_control) || self.line != SHELL && shown.contains(['\'', '\\']) {
-            bail!("{shown}: the script cannot name a program with such a path");
-        }
+        // One that is not UTF-8 or that a terminal acts on would be written as another.
+        let name = program.to_str().filter(|name| printable(name) == *name);
+        let Some(name) = name.filter(|name| self.line == SHELL || !name.contains(['\'', '\\'])) else {
+            bail!("{}: the script cannot name a program with such a path", program.display());
+        };
+        let quoted = if self.line == SHELL { shell_word(name) } else { name.to_owned() };
         let line = |program: &str| format!("{}{program}{}", self.line.0, self.line.1);
         Ok(self.text.replacen(&line(DEFAULT_PROGRAM), &line(&quoted), 1))
     }
@@ -141,7 +142,10 @@ impl Script {
             return Found::Foreign;
         }
         let named = text.split_once(self.line.0).and_then(|(_, rest)| rest.split_once(self.line.1));
-        let program = PathBuf::from(named.map_or("", |(word, _)| word.trim_matches('\'')));
+        let word = named.map_or("", |(word, _)| word);
+        // As `shell_word` quotes.
+        let quoted = word.strip_prefix('\'').and_then(|word| word.strip_suffix('\''));
+        let program = PathBuf::from(quoted.map_or_else(|| word.to_owned(), |inner| inner.replace(r"'\''", "'")));
         let current = self.text(&program).is_ok_and(|ours| ours == text);
         Found::Ours { program, current }
     }
@@ -150,6 +154,8 @@ impl Script {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
 
     const ALL: [&Script; 6] = [&VDSM, &KUBEVIRT, &CLOUDSTACK_GROOVY, &CLOUDSTACK_SHELL, &OPENNEBULA, &PROXMOX];
 
@@ -171,5 +177,13 @@ mod tests {
             }
         }
         assert!(CLOUDSTACK_GROOVY.text(Path::new("/opt/it's")).is_err());
+        for path in ["/opt/it's/p", "/opt/''", "/opt/a'\\''b"] {
+            let text = VDSM.text(Path::new(path)).expect("it can be named");
+            assert_eq!(VDSM.recognised(&text), Found::Ours { program: path.into(), current: true }, "{path}");
+        }
+        for bytes in [&b"/opt/\xff/p"[..], b"/opt/\n/p", "/opt/\u{202e}/p".as_bytes()] {
+            let path = Path::new(OsStr::from_bytes(bytes));
+            assert!(ALL.iter().all(|script| script.text(path).is_err()), "{path:?}");
+        }
     }
 }

@@ -10,6 +10,11 @@ pub(super) fn domain_file() -> Option<PathBuf> {
     std::env::var_os("_hook_domxml").map(PathBuf::from)
 }
 
+/// The id of the VM (`_runHooksDir`, too).
+pub(super) fn vm() -> Option<String> {
+    std::env::var("vmId").ok()
+}
+
 /// Whether the VM asks to be left alone, or cannot be changed and must not be stopped.
 pub(super) fn is_left_alone() -> bool {
     std::env::var(PROPERTY.0).is_ok_and(|value| value == PROPERTY.1) || is_restored(Path::new("/run/vdsm"))
@@ -19,7 +24,7 @@ pub(super) fn is_left_alone() -> bool {
 /// error stops it all the same. Only for a cold start it writes the flags of that into a file first (`_run` in
 /// `lib/vdsm/virt/vm.py`, `dump_vm_launch_flags_to_file` in `lib/vdsm/common/hooks.py`, since VDSM 4.18).
 fn is_restored(run: &Path) -> bool {
-    let id = std::env::var("vmId").unwrap_or_default();
+    let id = vm().unwrap_or_default();
     let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     is_id && run.is_dir() && matches!(run.join(id).join("launchflags").try_exists(), Ok(false))
 }

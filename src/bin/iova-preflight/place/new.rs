@@ -1,10 +1,11 @@
 //! New files.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fsync, mkdirat, openat, renameat, unlinkat};
@@ -14,6 +15,16 @@ use super::{THROUGH, explain, resolve};
 
 /// How a folder is opened that is listed or written to the disk.
 pub(super) const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// The mode of what everybody may run, list and go through.
+const FOR_EVERYBODY: Mode = Mode::RWXU.union(Mode::RGRP).union(Mode::XGRP).union(Mode::ROTH).union(Mode::XOTH);
+
+/// Whether a folder is made with less than the mode that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Umask {
+    Holds,
+    Ignored,
+}
 
 /// A folder that somebody named, to write files into.
 #[derive(Debug)]
@@ -26,7 +37,15 @@ impl Folder {
     /// # Errors
     /// It cannot be opened or made, or a link of another user leads to it.
     pub fn made(path: &Path, mode: Mode) -> io::Result<Self> {
-        Ok(Self(open_or_make(path, mode)?))
+        Ok(Self(open_or_make(path, mode, Umask::Holds)?))
+    }
+
+    /// As [`Self::made`], but everybody may list and go through what is made, whatever the umask says.
+    ///
+    /// # Errors
+    /// It cannot be opened or made, or a link of another user leads to it.
+    pub fn made_for_everybody(path: &Path) -> io::Result<Self> {
+        Ok(Self(open_or_make(path, FOR_EVERYBODY, Umask::Ignored)?))
     }
 
     /// Opens a folder. Links on the way to it are followed if they are root's or this user's.
@@ -51,18 +70,18 @@ impl Folder {
         new.become_file(&name.to_owned())
     }
 
-    /// As [`Self::write`], but everybody may run it, and it belongs to this user and group, if any are named.
+    /// As [`Self::write`], but everybody may run it; if it is to be as another file, user, group and mode are that one's.
     ///
     /// # Errors
     /// It cannot be written; what has the name is left as it is.
-    pub fn write_program(&self, name: &OsStr, content: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
+    pub fn write_program(&self, name: &OsStr, content: &[u8], like: Option<&Metadata>) -> io::Result<()> {
         let mut new = Temporary::new(&self.0, Mode::RWXU, ".iova-preflight-", "")?;
         new.file.write_all(content)?;
-        if let Some((user, group)) = owner {
-            fchown(&new.file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+        if let Some(like) = like {
+            fchown(&new.file, Some(Uid::from_raw(like.uid())), Some(Gid::from_raw(like.gid())))?;
         }
         // Whatever the umask says.
-        fchmod(&new.file, Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH)?;
+        fchmod(&new.file, like.map_or(FOR_EVERYBODY, |like| Mode::from_raw_mode(like.mode() & 0o777)))?;
         new.file.sync_all()?;
         new.become_file(&name.to_owned())?;
         sync(&self.0)
@@ -76,14 +95,17 @@ fn open_folder(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-fn open_or_make(path: &Path, mode: Mode) -> io::Result<OwnedFd> {
+fn open_or_make(path: &Path, mode: Mode, umask: Umask) -> io::Result<OwnedFd> {
     let opened = open_folder(path);
     let (Err(error), Some(name), Some(parent)) = (&opened, path.file_name(), path.parent()) else { return opened };
     if error.kind() != io::ErrorKind::NotFound {
         return opened;
     }
-    let above = open_or_make(parent, mode)?;
+    let above = open_or_make(parent, mode, umask)?;
     match mkdirat(&above, name, mode) {
+        Ok(()) if umask == Umask::Ignored => {
+            fchmod(openat(&above, name, LISTED | OFlags::NOFOLLOW, Mode::empty()).map_err(explain)?, mode)?;
+        }
         // Somebody else was faster, or it is a link that leads nowhere.
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),

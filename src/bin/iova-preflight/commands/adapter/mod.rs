@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use iova_preflight::io::trust::changeable_by_others;
-use rustix::fs::Mode;
 
 use crate::adapter::scripts::{
     CLOUDSTACK_GROOVY, CLOUDSTACK_SHELL, DEFAULT_PROGRAM, Found, KUBEVIRT, OPENNEBULA, PROXMOX, Script, VDSM,
@@ -129,19 +128,18 @@ fn install(script: &Script, root: &Path, program: &Path, out: &mut impl Write) -
     let (place, text) = (script.place(root), script.text(program)?);
     let shown = place.display();
     let found = script.found(root)?;
-    if found == (Found::Ours { program: program.to_owned(), current: true }) {
-        writeln!(out, "{shown} is in place already")?;
-        return Ok(());
-    }
-    let owner = match found {
+    let like = match found {
         _ if script.path == OPENNEBULA.path => Some(deploy::keep_original(&place, &found)?),
         Found::Foreign => bail!("{shown} is not ours and is left as it is"),
         Found::Nothing | Found::Ours { .. } => None,
     };
+    if found == (Found::Ours { program: program.to_owned(), current: true }) {
+        writeln!(out, "{shown} is in place already")?;
+        return Ok(());
+    }
     let (Some(folder), Some(name)) = (place.parent(), place.file_name()) else { bail!("{shown}: not a file") };
-    let everybody = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
-    Folder::made(folder, everybody)
-        .and_then(|folder| folder.write_program(name, text.as_bytes(), owner))
+    Folder::made_for_everybody(folder)
+        .and_then(|folder| folder.write_program(name, text.as_bytes(), like.as_ref()))
         .with_context(|| shown.to_string())?;
     writeln!(out, "{shown} runs {}", program.display())?;
     Ok(())

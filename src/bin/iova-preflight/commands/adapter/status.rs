@@ -1,15 +1,17 @@
 //! `iova-preflight adapter NAME status`.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::Result;
+use iova_preflight::io::detect::detect_for_any_guest;
 use iova_preflight::io::policy;
 use iova_preflight::io::trust::changeable_by_others;
 use iova_preflight::policy::Mode;
 
 use super::{decides, deploy, pve};
-use crate::adapter::scripts::{Found, OPENNEBULA, PROXMOX, Script};
+use crate::adapter::scripts::{Found, OPENNEBULA, PROXMOX, Script, VDSM};
 use crate::hook::owners::{below, is_executable};
 use crate::input::policy::operators_policy;
 use crate::outcome::Outcome;
@@ -27,6 +29,17 @@ pub(super) fn run(name: &str, scripts: &[&Script], root: &Path, out: &mut impl W
                 checks.line(Grade::Pass, &format!("{shown} runs {}", program.display()))?;
                 if !is_executable(&place) && !script.path.ends_with(".groovy") {
                     checks.line(Grade::Fail, &format!("{shown} is not executable"))?;
+                }
+                if script.path == VDSM.path {
+                    for path in place.parent().into_iter().chain([place.as_path()]) {
+                        if !vdsm_may_run(path) {
+                            let text = format!(
+                                "{} cannot be read by VDSM, which is user 36; its mode should be 0755",
+                                path.display()
+                            );
+                            checks.line(Grade::Fail, &text)?;
+                        }
+                    }
                 }
                 if !current {
                     let install = script.command;
@@ -83,5 +96,25 @@ pub(super) fn run(name: &str, scripts: &[&Script], root: &Path, out: &mut impl W
         }
         Some(Err(error)) => checks.line(Grade::Fail, &format!("{error:#}"))?,
     }
+    // The image of a sidecar is no host, and the front-end of OpenNebula runs no guests.
+    let is_host = !["kubevirt", "opennebula"].contains(&name);
+    if is_host && !detect_for_any_guest(root).profile.host.knows_reserved() {
+        let text = "no IOMMU is at work on this host: guests are stopped only if QEMU or libvirt would refuse them";
+        checks.line(Grade::Note, text)?;
+    }
     Ok(if checks.failed { Outcome::Stopped } else { Outcome::Clean })
+}
+
+/// Whether VDSM may list this folder and go through it, or read and run this script: it is user 36 (`useradd` in oVirt's
+/// `vdsm.spec.in`) of the group kvm, which is 36, too (`uidgid` in Red Hat's package setup).
+fn vdsm_may_run(path: &Path) -> bool {
+    const VDSM: u32 = 36;
+    path.metadata().is_ok_and(|metadata| {
+        let mode = match metadata.mode() {
+            mode if metadata.uid() == VDSM => mode >> 6,
+            mode if metadata.gid() == VDSM => mode >> 3,
+            mode => mode,
+        };
+        mode & 0o5 == 0o5
+    })
 }

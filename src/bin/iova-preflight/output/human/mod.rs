@@ -31,6 +31,8 @@ pub(crate) struct Printer<W: Write> {
     rules: Vec<&'static str>,
     /// Whether all guests so far are domains.
     only_domains: bool,
+    /// Whether a guest can be fixed whose definition no orchestrator regenerates.
+    fixes_here: bool,
     /// Whether the last guest took one line only, to which the next may be joined.
     after_line: bool,
 }
@@ -68,6 +70,7 @@ impl<W: Write + RawStream> Printer<W> {
             notice: None,
             rules: Vec::new(),
             only_domains: true,
+            fixes_here: false,
             after_line: false,
         }
     }
@@ -97,6 +100,7 @@ impl<W: Write + RawStream> Printer<W> {
         }
         self.after_line = !page.detail;
         self.only_domains &= page.is_domain;
+        self.fixes_here |= page.verdict == Verdict::Fixable && !page.is_owned;
         text += &page.text;
         for rule in page.rules {
             if !self.rules.contains(&rule) {
@@ -135,7 +139,7 @@ impl<W: Write + RawStream> Printer<W> {
         let guests = if self.only_domains { "domains" } else { "guests" };
         text += &counted(&format!("{total} {guests}:"), counts.chain([unreadable]), self.screen.columns);
         let fixable = self.counts.by_verdict[position(Verdict::Fixable)];
-        if fixable > 0 {
+        if self.fixes_here {
             for line in wrapped(&format!("{fixable} can be fixed: `iova-preflight fix` shows how"), self.screen.columns)
             {
                 let _ = writeln!(text, "{line}");

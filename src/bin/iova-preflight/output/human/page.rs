@@ -7,7 +7,7 @@ use anstream::adapter::strip_str;
 use anstyle::Style;
 use iova_preflight::Layout;
 use iova_preflight::address::ABOVE_4G_START;
-use iova_preflight::advice::place;
+use iova_preflight::advice::{is_command, place};
 use iova_preflight::finding::{Finding, Severity};
 use iova_preflight::rules::UNKNOWN_MACHINE_TYPE;
 use iova_preflight::text::{self, printable, quoted};
@@ -39,6 +39,8 @@ pub(crate) struct GuestPage {
     pub(super) row: Row,
     /// Whether it was read from the XML of a domain.
     pub(super) is_domain: bool,
+    /// Whether its definition is changed in an orchestrator.
+    pub(super) is_owned: bool,
     /// The rules of the findings that are shown.
     pub(super) rules: Vec<&'static str>,
 }
@@ -120,8 +122,10 @@ impl PageStyle {
                 text += &self.line("note", assumption);
             }
             if let Some((owner, advice)) = evaluated.advice(fix) {
-                advice.steps.iter().for_each(|line| text += &self.line(owner.name(), line));
-                advice.later.iter().for_each(|line| text += &self.line(LATER, line));
+                // What it tells to do is done without `fix`, which says this.
+                fix.risks().iter().for_each(|risk| text += &self.line("note", risk));
+                advice.steps.iter().for_each(|line| text += &self.advice(owner.name(), line));
+                advice.later.iter().for_each(|line| text += &self.advice(LATER, line));
             }
         }
         for tried in &evaluation.tried {
@@ -136,14 +140,18 @@ impl PageStyle {
         }
         let rules = shown.iter().map(|finding| finding.rule).collect();
         let is_domain = evaluated.guest.domain().is_some();
-        GuestPage { verdict: evaluation.verdict, text, detail, row: Row::new(evaluated), is_domain, rules }
+        let is_owned = evaluated.owner().is_some();
+        GuestPage { verdict: evaluation.verdict, text, detail, row: Row::new(evaluated), is_domain, is_owned, rules }
     }
 
     fn line(&self, title: &str, text: &str) -> String {
-        let style = Style::new().bold();
         let indent = "   = : ".len() + title.len();
-        let text = self.broken(text, indent).replace('\n', &format!("\n{:indent$}", ""));
-        format!("   {style}= {title}:{style:#} {text}\n")
+        titled(title, &self.broken(text, indent).replace('\n', &format!("\n{:indent$}", "")))
+    }
+
+    /// A line of advice: a command is pasted into a shell, which runs what comes before a line end.
+    fn advice(&self, title: &str, text: &str) -> String {
+        if is_command(text) { titled(title, &printable(text)) } else { self.line(title, text) }
     }
 
     /// A sentence in lines that fit behind `indent` columns.
@@ -179,6 +187,11 @@ impl PageStyle {
         }
         without_breaks(&self.renderer.render(&[group]))
     }
+}
+
+fn titled(title: &str, text: &str) -> String {
+    let style = Style::new().bold();
+    format!("   {style}= {title}:{style:#} {text}\n")
 }
 
 /// An excerpt without the lines by which the renderer tells one source from another: options of one command line are of
