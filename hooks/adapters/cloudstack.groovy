@@ -17,17 +17,21 @@ class IovaPreflightTransformer {
             def out = new ByteArrayOutputStream()
             def err = new ByteArrayOutputStream()
             def readers = [process.consumeProcessOutputStream(out), process.consumeProcessErrorStream(err)]
-            try {
-                process.outputStream.withStream { it << xml.getBytes('UTF-8') }
-            } catch (IOException ignored) {
-                // It ended before it had read everything, and its exit status says why.
+            // Beside the waiting: a program that reads nothing must not hold up the VM.
+            Thread.startDaemon {
+                try {
+                    process.outputStream.withStream { it << xml.getBytes('UTF-8') }
+                } catch (IOException ignored) {
+                    // It ended before it had read everything, and its exit status says why.
+                }
             }
             if (!process.waitFor(SECONDS, TimeUnit.SECONDS)) {
                 logger.warn("iova-preflight: no answer after ${SECONDS} seconds; the domain XML is unchanged".toString())
                 return xml
             }
             readers*.join(1000)
-            if (process.exitValue() == 0 && out.size() > 0) {
+            // Somebody who still has the pipe may have more to say.
+            if (process.exitValue() == 0 && out.size() > 0 && !readers.any { it.alive }) {
                 return out.toString('UTF-8')
             }
             def said = err.toString('UTF-8').trim() ?: "iova-preflight: exit status ${process.exitValue()}"

@@ -12,6 +12,8 @@ domain=$(cat; echo .)
 domain=${domain%.}
 printed=$(printf %s "$domain" | "$program" adapter opennebula "$@"; status=$?; echo .; exit $status)
 status=$?
+# An empty file is a program, too, and prints nothing.
+[ "$status:$printed" != 0:. ] || [ -z "$domain" ] || status=3
 case $status in
     0) domain=${printed%.} ;;
     1) exit 1 ;;

@@ -2,10 +2,12 @@
 
 pub mod cause;
 pub mod clue;
+mod printed;
 mod search;
 mod sighting;
 pub mod table;
 
+pub use printed::{Printed, from_pages, quoted_line};
 pub use sighting::{LogReader, Sighting, from_fragment};
 
 /// What is behind a text, the most telling first; `None` where no message is known.

@@ -5,8 +5,8 @@ use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
 use crate::address::GpaRange;
-use crate::messages::Sighting;
 use crate::messages::clue::MappedMemory;
+use crate::messages::{Printed, Sighting};
 
 /// The version of this document's form.
 pub const VERSION: u32 = 1;
@@ -74,6 +74,32 @@ impl<'a> Explanation<'a> {
     /// The document for what was found in a text.
     pub fn new(sightings: &'a [Sighting], omitted: u64) -> Self {
         Self { version: VERSION, messages: sightings.iter().map(MessageReport::new).collect(), omitted }
+    }
+
+    /// The document for a text that has a message which the page of a rule quotes; `quote` is that text.
+    pub fn of_page(printed: Printed, quote: &'a str) -> Self {
+        let message = MessageReport {
+            cause: printed.rule.id,
+            ours: true,
+            headline: printed.rule.summary,
+            because: printed.error.when,
+            is_not: &[],
+            rule: Some(printed.rule.id),
+            by: printed.error.by.name(),
+            line: 1,
+            count: 1,
+            quote,
+            error: None,
+            range: None,
+            memory: None,
+            region: None,
+            device: None,
+            address: None,
+            last_address: None,
+            bytes: None,
+            bits: None,
+        };
+        Self { version: VERSION, messages: vec![message], omitted: 0 }
     }
 }
 

@@ -179,6 +179,33 @@ fn a_few_words_of_a_message_are_enough() {
     assert_eq!(explain(&["-"], Some(b"RLIMIT_MEMLOCK\n")).status.code(), Some(1), "a log has whole lines");
 }
 
+/// What libvirt 9.0 and QEMU 7.2 print (tests/data/refusals.txt), and the rule whose page has it.
+#[test]
+fn what_the_pages_quote_is_explained() {
+    let missing = "error: Failed to start domain 'x'\nerror: unsupported configuration: Emulator \
+                   '/usr/bin/qemu-system-x86_64' does not support machine type 'pc-q35-9.9'";
+    for (text, rule) in [
+        (missing, "machine-type-not-available"),
+        ("qemu-system-x86_64: unsupported machine type", "machine-type-not-available"),
+        (
+            "error: unsupported configuration: The number of virtual CPU address bits cannot exceed the number supported by \
+             the host CPU",
+            "phys-bits-above-host",
+        ),
+        ("error: memory device count '3' exceeds slots count '2'", "refused-by-libvirt"),
+    ] {
+        let document = json(&["--format", "json", "--", text], None);
+        let of_log = json(&["-", "--format", "json"], Some(text.as_bytes()));
+        for document in [document, of_log] {
+            let message = &document["messages"][0];
+            assert_eq!((message["rule"].as_str(), message["ours"].as_bool()), (Some(rule), Some(true)), "{text}");
+        }
+        let answer = String::from_utf8(explain(&["--", text], None).stdout).expect("UTF-8");
+        assert!(answer.contains(&format!("`iova-preflight explain {rule}`")), "{answer}");
+        assert!(answer.contains(text.lines().last().expect("a line")), "{answer}");
+    }
+}
+
 #[test]
 fn a_text_that_is_not_known_says_where_to_look() {
     let output = explain(&["something", "went", "wrong"], None);

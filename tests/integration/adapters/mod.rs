@@ -64,7 +64,7 @@ impl Host {
     }
 
     /// Programs that fail in every way: one that is missing, one that cannot be run, one that panics, one that is killed,
-    /// one of another version, and one that says nothing and is killed after a while.
+    /// one of another version, one that says nothing and is killed after a while, and one that a full disk has left empty.
     fn broken_programs(&self) -> Vec<String> {
         let made = [
             ("not-a-program", "\u{1}"),
@@ -72,6 +72,7 @@ impl Host {
             ("is-killed", "#!/bin/sh\necho half a dom\nkill -9 $$\n"),
             ("is-older", "#!/bin/sh\necho \"error: unrecognized subcommand 'adapter'\" >&2\nexit 2\n"),
             ("is-killed-late", "#!/bin/sh\nsleep 0.2\nkill -9 $$\n"),
+            ("is-empty", ""),
         ];
         let mut programs = vec![self.folder.join("missing").display().to_string()];
         for (name, text) in made {

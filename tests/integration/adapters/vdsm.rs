@@ -130,6 +130,14 @@ fn its_own_failures_stop_no_vm_unless_the_policy_says_so() {
         assert_eq!(output.status.code(), Some(2));
         assert!(assert_block_line(&output.stderr).contains("policy.toml:2:1"));
     }
+    // A policy that cannot be read could say anything, `off` too.
+    let policy = host.namespace.path("/etc/iova-preflight/policy.toml");
+    std::fs::remove_file(&policy).expect("it is there");
+    std::fs::create_dir(&policy).expect("a folder in its place");
+    let (output, after) = Vdsm::new(&host, PROGRAM).call(fixable().as_bytes());
+    assert_ended(&output, "", "", 0);
+    assert_eq!(after, fixable().as_bytes());
+    std::fs::remove_dir(&policy).expect("it is there");
     host.set_policy(NO_FIX);
     for program in host.broken_programs() {
         let hook = host.install(&["vdsm", "install"], HOOK, &program).display().to_string();

@@ -13,13 +13,13 @@ use clap::CommandFactory;
 use iova_preflight::adapter::{AdapterCall, AdapterOutcome, Protocol, Reply, decide, read_call, vm_in};
 use iova_preflight::argv::Call;
 use iova_preflight::command_line::Launch;
-use iova_preflight::decision::{BrokenPolicy, Level, salvage_on_internal_error};
+use iova_preflight::decision::{BrokenPolicy, salvage_on_internal_error};
 use iova_preflight::domain;
 use iova_preflight::io::file::{read_limited, read_open};
 use iova_preflight::io::policy;
 use iova_preflight::policy::{OnInternalError, Policy};
 use iova_preflight::report::source::GuestSource;
-use iova_preflight::xml::{Document, MAX_BYTES};
+use iova_preflight::xml::{Document, Limits, MAX_BYTES};
 
 use super::{qm, system_log, vdsm};
 use crate::args::Cli;
@@ -44,7 +44,7 @@ pub(crate) fn answer(name: &str, arguments: &[OsString]) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let Some((protocol, call)) = read_call(name, arguments) else { return ExitCode::FAILURE };
     if let AdapterCall::Elsewhere(text) = call {
-        return print(&text).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        return print(&text).map_or(ExitCode::from(NOT_PRINTED), |()| ExitCode::SUCCESS);
     }
     let (policy, broken) = match operators_policy() {
         Ok(policy) => (policy, None),
@@ -68,6 +68,9 @@ pub(crate) fn answer(name: &str, arguments: &[OsString]) -> ExitCode {
     }
     finish(protocol, &reply)
 }
+
+/// The exit status where standard output took nothing: no protocol stops a guest with it.
+const NOT_PRINTED: u8 = 3;
 
 /// Whether somebody at a terminal calls, and no orchestrator.
 fn is_typed() -> bool {
@@ -93,8 +96,8 @@ fn finish(protocol: &Protocol, reply: &Reply) -> ExitCode {
         thread::sleep(Duration::from_millis(protocol.linger));
     }
     match printed {
-        // Half a domain must not be taken for one.
-        Err(_) if reply.status == 0 => ExitCode::FAILURE,
+        // Half a domain must not be taken for one, and a status that stops must not be taken for a decision.
+        Err(_) if reply.status == 0 => ExitCode::from(NOT_PRINTED),
         _ => reply.status.into(),
     }
 }
@@ -105,16 +108,13 @@ fn print(text: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// The operator's policy; the default one if there is none, or if this user may not read it.
+/// The operator's policy; the default one if there is none. One that this user may not read could say anything, `off` too:
+/// that is a failure.
 fn operators_policy() -> Result<Policy, BrokenPolicy> {
     let broken = |problem, on_internal_error| Err(BrokenPolicy { problem, on_internal_error });
     let bytes = match policy::read_operators(Path::new("/")) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(Policy::default()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            system_log::line(Level::Warning, &format!("{}: {error}; using the default policy", policy::PATH));
-            return Ok(Policy::default());
-        }
         Err(error) => return broken(format!("{}: {error}", policy::PATH), OnInternalError::default()),
     };
     // Whatever is wrong with the rest, what it says of internal errors holds for this one.
@@ -195,8 +195,12 @@ fn from_file(seen: &CallInput) -> Result<Vec<u8>, String> {
     Ok(read)
 }
 
+/// Whatever a guest's `<metadata>` holds, it is no way around the check: no more nodes fit into the bytes than these.
+const LIMITS: Limits = Limits { bytes: MAX_BYTES, nodes: MAX_BYTES / 4 };
+
 fn look_at_xml(protocol: &Protocol, xml: &[u8], policy: &Policy) -> Result<AdapterOutcome, String> {
-    let document = Document::parse(xml).map_err(|error| format!("domain XML:{}: {}", error.location, error.message))?;
+    let document = Document::parse_within(xml, LIMITS)
+        .map_err(|error| format!("domain XML:{}: {}", error.location, error.message))?;
     let domain = domain::read(&document)
         .map_err(|error| format!("domain XML:{}: {error}", document.location(error.span.start)))?;
     let source = HostSource::this();

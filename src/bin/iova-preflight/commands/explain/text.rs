@@ -8,7 +8,7 @@ use std::path::Path;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
 use iova_preflight::messages::cause::{Answer, Cause};
-use iova_preflight::messages::{self, LogReader, Sighting};
+use iova_preflight::messages::{self, LogReader, Printed, Sighting};
 use iova_preflight::report::explanation::Explanation;
 use iova_preflight::report::json;
 use iova_preflight::rules::page::Block;
@@ -24,6 +24,9 @@ const SHOWN: usize = 4;
 
 /// Bytes that are read from standard input at once.
 const PIECE: usize = 128 << 10;
+
+/// How much of standard input is searched for what the pages of the rules quote, in bytes.
+const SHORT: usize = 16 << 10;
 
 /// What is said where no message is known.
 const UNKNOWN: &str = "no known message is in this text";
@@ -47,8 +50,36 @@ pub(super) fn explain(words: &[OsString], format: ExplainFormat) -> Result<Outco
     }
     // Somebody may mean the file.
     let file = words.first().filter(|word| words.len() == 1 && Path::new(word).is_file());
+    // That a guest did not start is what virsh says before the reason.
+    if sightings.iter().all(|sighting| sighting.cause == Cause::QemuExited)
+        && let Some(printed) = messages::from_pages(&text.to_string_lossy())
+    {
+        return print_page(printed, &text.to_string_lossy(), format);
+    }
     let more = (is_fragment && !sightings.is_empty()).then_some(FRAGMENT);
     print(&sightings, omitted, format, false, Remarks { file, more })
+}
+
+/// Says which rule is about a message that is not in the table, but on the page of the rule.
+fn print_page(printed: Printed, text: &str, format: ExplainFormat) -> Result<Outcome> {
+    let quote = messages::quoted_line(text);
+    let text = match format {
+        ExplainFormat::Json => json::text(&Explanation::of_page(printed, &quote))? + "\n",
+        ExplainFormat::Human => {
+            let (rule, error) = (printed.rule, printed.error);
+            let style = AnsiColor::Red.on_default().bold();
+            let headline =
+                wrapped(&format!("cause: {}", rule.summary), terminal::columns().min(LONGEST_LINE)).join("\n");
+            let headline = headline.trim_start_matches("cause");
+            let mut text = format!("{style}cause{style:#}{HEADING}{headline}{HEADING:#}\n");
+            let _ = writeln!(text, "  {}:\n    {quote}", error.by.name());
+            remark(&mut text, "printed", error.when);
+            remark(&mut text, "page", &format!("`iova-preflight explain {}`", rule.id));
+            text
+        }
+    };
+    write_out(&text)?;
+    Ok(Outcome::Clean)
 }
 
 /// What is said of an answer to a few words.
@@ -67,16 +98,29 @@ struct Remarks<'a> {
 pub(super) fn explain_log(format: ExplainFormat) -> Result<Outcome> {
     let mut reader = LogReader::default();
     let mut piece = vec![0; PIECE];
+    // What was pasted whole, and is no log of weeks.
+    let mut short = Vec::new();
     let mut input = io::stdin().lock();
     loop {
         match input.read(&mut piece) {
             Ok(0) => break,
-            Ok(length) => reader.read(&piece[..length]),
+            Ok(length) => {
+                if short.len() <= SHORT {
+                    short.extend_from_slice(&piece[..length]);
+                }
+                reader.read(&piece[..length]);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error).context("standard input"),
         }
     }
     let (sightings, omitted) = reader.finish();
+    let short = String::from_utf8_lossy(if short.len() > SHORT { b"" } else { &short });
+    if sightings.iter().all(|sighting| sighting.cause == Cause::QemuExited)
+        && let Some(printed) = messages::from_pages(&short)
+    {
+        return print_page(printed, &short, format);
+    }
     print(&sightings, omitted, format, true, Remarks::default())
 }
 
@@ -96,10 +140,14 @@ fn print(
             text
         }
     };
+    write_out(&text)?;
+    Ok(if sightings.is_empty() { Outcome::Stopped } else { Outcome::Clean })
+}
+
+fn write_out(text: &str) -> Result<()> {
     let mut out = anstream::stdout().lock();
     out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(if sightings.is_empty() { Outcome::Stopped } else { Outcome::Clean })
+    Ok(out.flush()?)
 }
 
 fn unknown(file: Option<&OsString>) -> String {
