@@ -22,7 +22,12 @@ pub(crate) fn hides_memory_at_start(line: &CommandLine) -> bool {
     if may_be_bypassed(line) {
         return false;
     }
-    let mut devices = line.devices.iter().filter(|device| VIRTIO.contains(&&*device.driver));
+    // A device that is made before it never gets behind it; what is given as JSON is made last (`qemu_create_cli_devices`).
+    let (first, last): (Vec<_>, Vec<_>) = line.devices.iter().partition(|device| device.settable);
+    let made = first.into_iter().chain(last);
+    let mut devices = made
+        .take_while(|device| !device.driver.starts_with("vfio-pci"))
+        .filter(|device| VIRTIO.contains(&&*device.driver));
     let off = |value: &str| boolean(value) == Some(false);
     let globally = || line.global(&VIRTIO, "boot-bypass").is_some_and(|property| off(&property.value));
     devices.any(|device| device.properties.value("boot-bypass").map_or_else(globally, off))

@@ -175,3 +175,18 @@ fn an_amd_iommu_that_does_not_remap_is_a_warning() {
     assert!(!warns("-device amd-iommu -global amd-iommu.dma-remap=on"));
     assert!(!warns("-device amd-iommu -machine default-bus-bypass-iommu=on"));
 }
+
+/// `vfio_realize` in QEMU `hw/vfio/pci.c` asks for the address space once, when the device is made.
+#[test]
+fn a_device_made_before_the_virtual_iommu_is_not_behind_it() {
+    let evaluated = |device: &str| {
+        let options = "-machine pc-q35-7.0 -cpu EPYC,phys-bits=48 -m 1100G";
+        let line = format!("qemu-system-x86_64 -accel tcg {options} {device} -device virtio-iommu-pci,boot-bypass=off");
+        let launch = Launch::read(&Call::read(line.as_bytes()).expect("a command line"));
+        let profile = Profile::from_toml(&profile("amd", "7.2.22")).expect("a profile");
+        evaluate(&launch, &profile.host_for(None), &Policy::default()).verdict.stops()
+    };
+    assert!(evaluated("-device vfio-pci,host=0000:00:10.0"));
+    // JSON is made last.
+    assert!(!evaluated(r#"-device '{"driver":"vfio-pci","host":"0000:00:10.0"}'"#));
+}
