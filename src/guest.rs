@@ -308,6 +308,9 @@ impl<'a> Guest<'a> {
         // Of a line that libvirt does not write to its end, QEMU sees nothing.
         let starts = refusals.is_empty();
         let passthrough = line.passthrough();
+        // vhost-vdpa listens to all of memory by itself.
+        let hides_memory = viommu::hides_memory_at_start(line)
+            && passthrough.iter().all(|device| device.kind != PassthroughKind::VhostVdpa);
         #[cfg(feature = "cli")]
         let pinned = match &plugged {
             Ok(plugged) if starts => pinned_for(subject, line, ram, plugged),
@@ -333,7 +336,7 @@ impl<'a> Guest<'a> {
             exposure: exposure(&passthrough, subject.expects_passthrough(policy)),
             unmappable: setting.host.unmappable(passthrough.iter().map(|device| device.device.as_str())),
             passthrough,
-            hides_memory: viommu::hides_memory_at_start(line),
+            hides_memory,
             #[cfg(feature = "cli")]
             viommu: Viommu::of(
                 subject.domain().and_then(crate::libvirt::virtual_iommu).as_ref(),

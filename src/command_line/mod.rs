@@ -127,6 +127,8 @@ pub struct Machine {
     pub memory_backend: Option<String>,
     /// `max-ram-below-4g=`, in bytes.
     pub max_ram_below_4g: Option<Told<u64>>,
+    /// `default-bus-bypass-iommu=`: devices on the root bus do without the virtual IOMMU.
+    pub bypasses_iommu: bool,
     /// The first of `accel=` that QEMU has, or `-enable-kvm`; the last of these options counts.
     pub accelerator: Option<Accelerator>,
 }

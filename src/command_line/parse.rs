@@ -353,6 +353,12 @@ impl CommandLine {
                     }
                     Some(())
                 }
+                // With underscores in QEMU 6.1.
+                "default-bus-bypass-iommu" | "default_bus_bypass_iommu" => {
+                    all_taken &= boolean(&text).is_some();
+                    self.machine.bypasses_iommu = boolean(&text) == Some(true);
+                    Some(())
+                }
                 "accel" => {
                     let mut names =
                         text.split(':').filter(|name| accelerator(name).is_some() || ACCELERATORS.contains(name));

@@ -101,7 +101,11 @@ pub(super) fn ownership(document: &Document<'_>) -> Option<Ownership> {
 }
 
 fn by_namespace(namespace: &str) -> Option<Owner> {
-    NAMESPACES.iter().find(|(prefix, _)| namespace.starts_with(prefix)).map(|&(_, owner)| owner)
+    let is_of = |prefix: &str| {
+        let rest = namespace.strip_prefix(prefix);
+        rest.is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'))
+    };
+    NAMESPACES.iter().find(|(prefix, _)| is_of(prefix)).map(|&(_, owner)| owner)
 }
 
 /// What `LibvirtConfigGuestMetaNovaInstance` in nova 34.0.0 `virt/libvirt/config.py` writes.
@@ -176,6 +180,9 @@ mod tests {
             ("<ovirt-vm:vm xmlns:ovirt-vm='http://ovirt.org/vm/1.0'/>", Some(Owner::Vdsm)),
             ("<ovirt-tune:qos xmlns:ovirt-tune='http://ovirt.org/vm/tune/1.0'/>", Some(Owner::Vdsm)),
             ("<kubevirt xmlns='http://kubevirt.io'><uid>6de3334e</uid></kubevirt>", Some(Owner::Kubevirt)),
+            ("<kubevirt xmlns='http://kubevirt.io/v1'/>", Some(Owner::Kubevirt)),
+            ("<kubevirt xmlns='http://kubevirt.iox'/>", None),
+            ("<kubevirt xmlns='http://kubevirt.io.example.org'/>", None),
             ("<one:vm xmlns:one='http://opennebula.org/xmlns/libvirt/1.0'/>", Some(Owner::Opennebula)),
             (
                 "<libosinfo:libosinfo xmlns:libosinfo='http://libosinfo.org/xmlns/libvirt/domain/1.0'>\

@@ -15,7 +15,7 @@ pub(crate) const FIRST_KERNEL_TO_REFUSE_RESERVED: Version = Version::new(5, 4);
 /// The first kernel whose VFIO knows the width of an Intel IOMMU (commit c062db039f40, `domain_update_iommu_cap` in
 /// `drivers/iommu/intel/iommu.c`), and answers -EINVAL. Before, the IOMMU's driver refuses the mapping itself with -EFAULT
 /// ("iommu width (39) is not sufficient for the mapped address", `intel_iommu_map`).
-pub(crate) const FIRST_KERNEL_TO_KNOW_WIDTHS: Version = Version::new(5, 10);
+pub(crate) const FIRST_KERNEL_TO_KNOW_WIDTHS: Version = Version::new(5, 11);
 
 /// A range of IOVAs that the host does not map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

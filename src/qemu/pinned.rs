@@ -13,6 +13,7 @@
 //! device (`qemu_vfio_open_pci` in `util/vfio-helpers.c`), into which all RAM is mapped (`qemu_vfio_ram_block_added`).
 
 use super::memory_device::{MemoryDeviceKind, Plugged};
+use super::viommu::hides_memory_at_start;
 use crate::command_line::{CommandLine, Device, PassthroughKind, Property};
 
 /// What is pinned, in bytes.
@@ -52,8 +53,8 @@ pub fn pinned(line: &CommandLine, ram: u64, plugged: &[Plugged], nvme_disks: u64
     let fixed = fixed.fold(ram, u64::saturating_add);
     let other = line.devices.iter().filter_map(|device| shared_memory(device, line));
     let most = plugged.iter().filter_map(|device| device.range.size()).chain(other).fold(ram, u64::saturating_add);
-    // Of memory that is encrypted, only what the guest shares is mapped.
-    let certain = pci > 0 && line.firmware.confidential.is_none();
+    // Of memory that is encrypted, only what the guest shares is mapped, and of hidden memory only what it shows.
+    let certain = pci > 0 && line.firmware.confidential.is_none() && !hides_memory_at_start(line);
     Pinned {
         at_start: if certain { fixed } else { 0 },
         vfio: most.saturating_mul(containers),

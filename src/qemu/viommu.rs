@@ -19,10 +19,31 @@ const VIRTIO: [&str; 3] = ["virtio-iommu-pci", "virtio-iommu-pci-non-transitiona
 /// (`virtio_iommu_device_bypassed`). In front of every other one, and by default of this one too, devices see all of memory
 /// until the guest translates (`vtd_switch_address_space`), so that VFIO maps it at start.
 pub(crate) fn hides_memory_at_start(line: &CommandLine) -> bool {
-    let mut devices = line.devices.iter().filter(|device| VIRTIO.contains(&&*device.driver));
+    if may_be_bypassed(line) {
+        return false;
+    }
+    // A device that is made before it never gets behind it; what is given as JSON is made last (`qemu_create_cli_devices`).
+    let (first, last): (Vec<_>, Vec<_>) = line.devices.iter().partition(|device| device.settable);
+    let made = first.into_iter().chain(last);
+    let mut devices = made
+        .take_while(|device| !device.driver.starts_with("vfio-pci"))
+        .filter(|device| VIRTIO.contains(&&*device.driver));
     let off = |value: &str| boolean(value) == Some(false);
     let globally = || line.global(&VIRTIO, "boot-bypass").is_some_and(|property| off(&property.value));
     devices.any(|device| device.properties.value("boot-bypass").map_or_else(globally, off))
+}
+
+/// The drivers of root buses beside the first (`hw/pci-bridge/pci_expander_bridge.c`).
+const EXPANDERS: [&str; 3] = ["pxb", "pxb-pcie", "pxb-cxl"];
+
+/// Whether devices of a root bus see all of the guest's memory whatever its virtual IOMMU does: those of the first one, or
+/// those of an expander (`pci_bus_bypass_iommu` in `hw/pci/pci.c`, since 6.1).
+pub(crate) fn may_be_bypassed(line: &CommandLine) -> bool {
+    let on = |value: &str| boolean(value) == Some(true);
+    let globally = || line.global(&EXPANDERS, "bypass_iommu").is_some_and(|property| on(&property.value));
+    let mut expanders = line.devices.iter().filter(|device| EXPANDERS.contains(&&*device.driver));
+    let own = expanders.any(|device| device.properties.value("bypass_iommu").is_some_and(on));
+    line.machine.bypasses_iommu || own || globally()
 }
 
 /// A kind of virtual IOMMU.
@@ -45,8 +66,12 @@ pub struct Viommu {
     pub kind: ViommuKind,
     /// `caching-mode` of intel-iommu: whether QEMU learns what the guest maps.
     pub caching_mode: bool,
+    /// `dma-remap` of amd-iommu: whether QEMU follows what the guest maps.
+    pub dma_remap: bool,
     /// How many bits the guest's own IOVAs may have; of intel-iommu only.
     pub address_bits: Option<u32>,
+    /// Whether devices may do without it.
+    pub may_be_bypassed: bool,
     /// Where it comes from.
     pub origin: Origin,
 }
@@ -63,14 +88,17 @@ impl Viommu {
                 _ => return None,
             };
             let told = |name: &str| device.properties.get(name).or_else(|| line.global(&[&*device.driver], name));
+            let is_on = |name: &str| told(name).and_then(|told| boolean(&told.value)).unwrap_or(false);
             let bits = || match told("aw-bits") {
                 Some(told) => told.number().and_then(|bits| u32::try_from(bits).ok()),
                 None => Some(default_address_bits(machine)),
             };
             Some(Self {
                 kind,
-                caching_mode: told("caching-mode").and_then(|told| boolean(&told.value)).unwrap_or(false),
+                caching_mode: is_on("caching-mode"),
+                dma_remap: is_on("dma-remap"),
                 address_bits: if kind == ViommuKind::Intel { bits() } else { None },
+                may_be_bypassed: may_be_bypassed(line),
                 origin: device.origin,
             })
         })

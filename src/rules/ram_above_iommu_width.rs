@@ -76,7 +76,7 @@ const PAGE: Page = Page {
         ),
     ],
     history: &[Text(
-        "Since Linux 5.10 (commit c062db039f40) VFIO knows the width of an Intel IOMMU and refuses with -22. Before, the \
+        "Since Linux 5.11 (commit c062db039f40) VFIO knows the width of an Intel IOMMU and refuses with -22. Before, the \
          IOMMU's driver refused with -14 (Bad address) and the line `iommu width (39) is not sufficient for the mapped \
          address` in the kernel's log. Either way the guest does not start.",
     )],

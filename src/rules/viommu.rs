@@ -5,8 +5,14 @@ use crate::command_line::{Passthrough, PassthroughKind};
 use crate::guest::Guest;
 use crate::qemu::viommu::{Viommu, ViommuKind};
 
-/// The virtual IOMMU of this kind, and the first device that VFIO passes through behind it.
+/// The virtual IOMMU of this kind, and the first device that VFIO passes through behind it; none where a device may get past
+/// it.
 pub(super) fn of<'g>(guest: &'g Guest<'_>, kind: ViommuKind) -> Option<(&'g Viommu, &'g Passthrough)> {
+    beside(guest, kind).filter(|(viommu, _)| !viommu.may_be_bypassed)
+}
+
+/// The virtual IOMMU of this kind, and the first device that VFIO passes through, behind it or not.
+pub(super) fn beside<'g>(guest: &'g Guest<'_>, kind: ViommuKind) -> Option<(&'g Viommu, &'g Passthrough)> {
     let viommu = guest.viommu.as_ref().filter(|viommu| viommu.kind == kind)?;
     let device = guest.passthrough.iter().find(|device| device.kind == PassthroughKind::VfioPci)?;
     Some((viommu, device))
@@ -16,8 +22,10 @@ pub(super) fn of<'g>(guest: &'g Guest<'_>, kind: ViommuKind) -> Option<(&'g Viom
 pub(super) const MAPPED_AT_START: Block = Text(
     "While the guest does not translate, a passthrough device sees all of its memory, so that VFIO maps all of it at \
      start, as without a virtual IOMMU. A guest whose RAM lies in a reserved range, or above the width of the host's IOMMU, \
-     does not start with one either. (A virtio-iommu with `boot-bypass=off` maps nothing before the guest asks for it.) \
-     Once the guest translates, VFIO maps what the guest maps, at the addresses that the guest has chosen.",
+     does not start with one either. (Behind a virtio-iommu with `boot-bypass=off` nothing is mapped before the guest asks for it.) \
+     Once the guest translates, VFIO maps what the guest maps, at the addresses that the guest has chosen. \
+     Devices of a bus that bypasses the virtual IOMMU (`-machine default-bus-bypass-iommu=on`, `bypass_iommu=on` of a \
+     `pxb-pcie`) see all of memory always.",
 );
 
 /// The virtual IOMMU with which a device works anywhere.

@@ -17,39 +17,56 @@ pub(crate) const RULE: Rule = Rule {
 };
 
 /// The last QEMU of which it is known that its amd-iommu does not work with VFIO (`amdvi_iommu_notify_flag_changed` in
-/// `hw/i386/amd_iommu.c`); 11.1 starts.
-const LAST_WITHOUT_AMD: Version = Version::new(10, 0);
+/// `hw/i386/amd_iommu.c`), and that it looks for devices beside an intel-iommu that it does not get at; 11.1 starts.
+const LAST_MEASURED: Version = Version::new(10, 0);
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
-    if let Some((viommu, device)) = viommu::of(guest, ViommuKind::Intel).filter(|(viommu, _)| !viommu.caching_mode) {
+    let Version { major, minor, .. } = guest.setting.qemu;
+    let is_old = Version::new(major, minor) <= LAST_MEASURED;
+    // They look at every such device of the machine (`vtd_machine_done_notify_one`), newer ones at those behind it.
+    let intel = if is_old { viommu::beside } else { viommu::of };
+    if let Some((viommu, device)) = intel(guest, ViommuKind::Intel).filter(|(viommu, _)| !viommu.caching_mode) {
         let title = "QEMU refuses to start: intel-iommu needs its caching mode for a passthrough device";
         let cause = "without it, QEMU does not learn what the guest maps";
         let finding = Finding::new(RULE.id, Severity::Error, title, viommu.origin.span(), "no caching mode");
         findings
             .push(finding.because(cause).with_label(device.origin.span(), "its DMA must follow the guest's mappings"));
     }
-    let Version { major, minor, .. } = guest.setting.qemu;
-    let refuses = Version::new(major, minor) <= LAST_WITHOUT_AMD;
-    if let Some((viommu, device)) = viommu::of(guest, ViommuKind::Amd).filter(|_| refuses) {
-        let title = "QEMU refuses to start: its amd-iommu does not work with passthrough devices";
-        let cause = format!("QEMU {} does not learn what the guest maps; 11.1 does", guest.setting.qemu);
-        let finding = Finding::new(RULE.id, Severity::Error, title, viommu.origin.span(), "does not work with VFIO");
+    if let Some((viommu, device)) = viommu::of(guest, ViommuKind::Amd).filter(|(viommu, _)| is_old || !viommu.dma_remap)
+    {
+        let (severity, title, cause) = match is_old {
+            true => (
+                Severity::Error,
+                "QEMU refuses to start: its amd-iommu does not work with passthrough devices",
+                format!("QEMU {} does not learn what the guest maps; 11.1 does with dma-remap=on", guest.setting.qemu),
+            ),
+            false => (
+                Severity::Warning,
+                "the guest's amd-iommu does not translate for passthrough devices",
+                "without dma-remap=on, QEMU does not follow what the guest maps, and DMA goes elsewhere once it \
+                 translates"
+                    .to_owned(),
+            ),
+        };
+        let finding = Finding::new(RULE.id, severity, title, viommu.origin.span(), "does not work with VFIO");
         findings
             .push(finding.because(cause).with_label(device.origin.span(), "its DMA must follow the guest's mappings"));
     }
 }
 
 const PAGE: Page = Page {
-    severities: &[Severity::Error],
+    severities: &[Severity::Error, Severity::Warning],
     meaning: &[Text(
         "The guest has a virtual IOMMU and a passthrough device, and the two do not work together. QEMU says so, and does \
-         not start.",
+         not start. With an `amd-iommu` that does not remap DMA, QEMU 11.1 starts: it is a warning, as the device works only \
+         until the guest translates for it.",
     )],
     cause: &[
         Text(
             "For a passthrough device QEMU has to map what the guest maps, when the guest maps it. An `intel-iommu` tells \
-             it only in caching mode, which is off unless asked for. An `amd-iommu` did not tell at all up to QEMU 10.0; \
-             with 11.1 such a guest starts.",
+             it only in caching mode, which is off unless asked for. An `amd-iommu` did not tell at all up to QEMU 10.0, \
+             and tells 11.1 only with `dma-remap=on`, which is off unless asked for and which libvirt 12.8 does not know; \
+             `-global amd-iommu.dma-remap=on` in `<qemu:commandline>` asks for it.",
         ),
         viommu::MAPPED_AT_START,
     ],

@@ -93,11 +93,11 @@ fn the_width_of_a_devices_own_unit_counts() {
     assert_eq!(evaluated(&group("0000:02:00.0"), "pc-q35-7.2", &ram(511), CARD).verdict, Verdict::Pass);
 }
 
-/// Before 5.10 the IOMMU's driver itself refuses, with -EFAULT (`intel_iommu_map`): it does so on a kernel too that maps
+/// Before 5.11 the IOMMU's driver itself refuses, with -EFAULT (`intel_iommu_map`): it does so on a kernel too that maps
 /// what is reserved.
 #[test]
 fn older_kernels_refuse_a_width_too() {
-    for (kernel, error) in [("5.10", "-22"), ("5.9", "-14, Bad address"), ("4.19", "-14, Bad address")] {
+    for (kernel, error) in [("5.11", "-22"), ("5.10", "-14, Bad address"), ("4.19", "-14, Bad address")] {
         let evaluation = evaluated(&intel("address_bits = 39", kernel), "pc-q35-7.2", &ram(511), CARD);
         let [(Severity::Error, message)] = &found(&evaluation, RULE)[..] else { panic!("{evaluation:?}") };
         assert!(message.contains(error), "{kernel}: {message}");

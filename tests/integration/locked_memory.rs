@@ -57,6 +57,27 @@ fn a_hard_limit_has_to_hold_what_is_pinned() {
     }
 }
 
+/// Behind a virtio-iommu with boot-bypass=off nothing is mapped before the guest asks for it, unless a bus bypasses it.
+#[test]
+fn hidden_memory_may_be_locked_later() {
+    let said_of = |arguments: &[&str]| {
+        let arguments: String = arguments.iter().map(|argument| format!("<qemu:arg value='{argument}'/>")).collect();
+        let namespace = "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'";
+        let arguments = format!("<qemu:commandline {namespace}>{arguments}</qemu:commandline>");
+        let (verdict, found) = said("11.3", &format!("{}{arguments}", hard(8)), PCI);
+        let [(severity, message)] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(verdict == Verdict::Blocked, *severity == Severity::Error);
+        (*severity, message.clone())
+    };
+    let hidden = ["-device", "virtio-iommu-pci,boot-bypass=off"];
+    let (severity, message) = said_of(&hidden);
+    assert_eq!(severity, Severity::Warning);
+    assert!(message.contains("locks up to 16 GiB"), "{message}");
+    let bypassed = [&hidden[..], &["-machine", "default-bus-bypass-iommu=on"]].concat();
+    assert_eq!(said_of(&bypassed).0, Severity::Error);
+    assert_eq!(said_of(&["-device", "virtio-iommu-pci"]).0, Severity::Error);
+}
+
 #[test]
 fn an_old_libvirt_computes_too_little() {
     let two = format!("{VDPA}{VDPA}");

@@ -109,3 +109,84 @@ fn a_virtio_iommu_without_bypass_makes_ram_in_the_range_a_warning() {
     assert_eq!(finding.severity, Severity::Warning);
     assert!(finding.message().contains("boot-bypass=off"), "{}", finding.message());
 }
+
+/// `pci_bus_bypass_iommu` in QEMU `hw/pci/pci.c`: devices of such a bus see all of memory, whatever the virtual IOMMU does.
+#[test]
+fn devices_that_bypass_the_virtual_iommu_are_as_without_one() {
+    const PAST: [&str; 4] = [
+        "-machine default-bus-bypass-iommu=on",
+        "-machine default_bus_bypass_iommu=on",
+        "-device pxb-pcie,id=p,bus_nr=32,bypass_iommu=on",
+        "-device pxb-pcie,id=p,bus_nr=32 -global pxb-pcie.bypass_iommu=on",
+    ];
+    const BEHIND: [&str; 3] =
+        ["", "-machine default-bus-bypass-iommu=off", "-device pxb-pcie,id=p,bus_nr=32,bypass_iommu=off"];
+    let errors = |host: &str, qemu: &str, options: &str| -> Vec<&'static str> {
+        let findings = evaluated(host, qemu, options).findings;
+        findings.iter().filter(|finding| finding.severity == Severity::Error).map(|finding| finding.rule).collect()
+    };
+    let old = "-machine pc-q35-7.0 -cpu EPYC,phys-bits=48";
+    for (host, qemu, options, past, behind) in [
+        ("amd", "7.2.22", "-m 1100G -device virtio-iommu-pci,boot-bypass=off", Some("ram-in-reserved-range"), None),
+        ("amd", "7.2.22", "-m 512M -device amd-iommu", None, Some("viommu-not-prepared")),
+        (
+            "intel-39",
+            "10.0.13",
+            "-m 512M -device intel-iommu,caching-mode=on,aw-bits=48",
+            None,
+            Some("viommu-above-iommu-width"),
+        ),
+        // 7.2 and 10.0 look at all vfio-pci devices, 11.1 only at those behind it.
+        ("amd", "7.2.22", "-m 512M -device intel-iommu", Some("viommu-not-prepared"), Some("viommu-not-prepared")),
+        ("amd", "11.1.3", "-m 512M -device intel-iommu", None, Some("viommu-not-prepared")),
+    ] {
+        for (ways, expected) in [(&PAST[..], past), (&BEHIND[..], behind)] {
+            for way in ways {
+                let found = errors(host, qemu, &format!("{old} {options} {way}"));
+                assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{qemu}: {options} {way}");
+            }
+        }
+    }
+}
+
+/// vhost-vdpa maps the guest's memory by itself, whatever a virtio-iommu says (`vhost_vdpa_listener_region_add` in QEMU 7.2
+/// `hw/virtio/vhost-vdpa.c`, which listens to all of memory).
+#[test]
+fn vdpa_gets_at_hidden_memory() {
+    let options = "-machine pc-q35-7.0 -cpu EPYC,phys-bits=48 -m 1100G -device virtio-iommu-pci,boot-bypass=off \
+                   -netdev vhost-vdpa,id=n,vhostdev=/dev/vhost-vdpa-0 -device virtio-net-pci,netdev=n";
+    let evaluation = evaluated("amd", "7.2.22", options);
+    let finding = evaluation.findings.iter().find(|finding| finding.rule == "ram-in-reserved-range").expect("found");
+    assert_eq!(finding.severity, Severity::Error);
+}
+
+/// `amdvi_iommu_notify_flag_changed` of QEMU 11.1 wants `dma-remap`, which is off by default.
+#[test]
+fn an_amd_iommu_that_does_not_remap_is_a_warning() {
+    let warns = |amd: &str| {
+        let options = format!("-machine pc-q35-7.2 -cpu EPYC,phys-bits=48 -m 512M {amd}");
+        let evaluation = evaluated("amd", "11.1.3", &options);
+        assert!(!evaluation.verdict.stops(), "{amd}: {evaluation:?}");
+        evaluation.findings.iter().any(|finding| finding.rule == "viommu-not-prepared")
+    };
+    assert!(warns("-device amd-iommu"));
+    assert!(warns("-device amd-iommu,dma-remap=off"));
+    assert!(!warns("-device amd-iommu,dma-remap=on"));
+    assert!(!warns("-device amd-iommu -global amd-iommu.dma-remap=on"));
+    assert!(!warns("-device amd-iommu -machine default-bus-bypass-iommu=on"));
+}
+
+/// `vfio_realize` in QEMU `hw/vfio/pci.c` asks for the address space once, when the device is made.
+#[test]
+fn a_device_made_before_the_virtual_iommu_is_not_behind_it() {
+    let evaluated = |device: &str| {
+        let options = "-machine pc-q35-7.0 -cpu EPYC,phys-bits=48 -m 1100G";
+        let line = format!("qemu-system-x86_64 -accel tcg {options} {device} -device virtio-iommu-pci,boot-bypass=off");
+        let launch = Launch::read(&Call::read(line.as_bytes()).expect("a command line"));
+        let profile = Profile::from_toml(&profile("amd", "7.2.22")).expect("a profile");
+        evaluate(&launch, &profile.host_for(None), &Policy::default()).verdict.stops()
+    };
+    assert!(evaluated("-device vfio-pci,host=0000:00:10.0"));
+    // JSON is made last.
+    assert!(!evaluated(r#"-device '{"driver":"vfio-pci","host":"0000:00:10.0"}'"#));
+}
