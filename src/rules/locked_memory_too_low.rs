@@ -5,7 +5,7 @@ use super::{Refuser, Rule};
 use crate::finding::{Finding, Severity};
 use crate::guest::Guest;
 use crate::libvirt::locked_memory::{LockLimit, MARGIN};
-use crate::qemu::pinned::Pinned;
+use crate::qemu::pinned::{Pinned, ROMS};
 use crate::text;
 use crate::xml::Span;
 
@@ -26,7 +26,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     };
     let (most, devices) = if vfio >= vdpa { (vfio, "VFIO") } else { (vdpa, "vhost-vdpa") };
     let bytes = limit.bytes.unwrap_or(0);
-    if bytes >= most {
+    let roms = if vfio > 0 { ROMS } else { 0 };
+    if bytes >= most.saturating_add(roms) {
         return;
     }
     let may = limit.bytes.map_or("less".to_owned(), |bytes| format!("only {}", text::size(bytes)));
@@ -36,7 +37,9 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         (Severity::Error, format!("{refused}: VFIO locks {locked} of guest memory, but QEMU may lock {may}"))
     } else {
         let locked = text::size(most);
-        (Severity::Warning, format!("DMA mappings may fail: {devices} locks up to {locked}, but QEMU may lock {may}"))
+        let roms = if bytes >= most { " and ROMs" } else { "" };
+        let title = format!("DMA mappings may fail: {devices} locks up to {locked}{roms}, but QEMU may lock {may}");
+        (Severity::Warning, title)
     };
     let why = (limit.why)(most);
     let mut finding = Finding::new(RULE.id, severity, title, limit.span, limit.label).because(why);

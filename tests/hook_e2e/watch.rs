@@ -78,7 +78,7 @@ fn guests_of_an_orchestrator_are_left_to_it() {
     world.define(&broken("free"));
     watcher.wait_until_said(&[
         "<4>guest owned: fixable",
-        "Nova writes",
+        "Nova regenerates",
         "nova-manage libvirt update_machine_type c0ffee00-",
     ]);
     watcher.wait_until_said(&["<5>guest free is redefined"]);

@@ -34,20 +34,22 @@ fn a_hard_limit_has_to_hold_what_is_pinned() {
     for (devices, gib, expected) in [
         ("".to_owned(), 1, None),
         (PCI.to_owned(), 15, Some(Severity::Error)),
-        (PCI.to_owned(), 16, None),
-        (format!("{PCI}{PCI}"), 16, None),
+        (PCI.to_owned(), 16, Some(Severity::Warning)),
+        (PCI.to_owned(), 17, None),
+        (format!("{PCI}{PCI}"), 17, None),
         (format!("{PCI}{PCI}{IOMMU}"), 15, Some(Severity::Error)),
         (format!("{PCI}{PCI}{IOMMU}"), 31, Some(Severity::Warning)),
-        (format!("{PCI}{PCI}{IOMMU}"), 32, None),
+        (format!("{PCI}{PCI}{IOMMU}"), 33, None),
         (format!("{PCI}{NVME}"), 31, Some(Severity::Warning)),
         (format!("{PCI}{SHARED}"), 17, Some(Severity::Warning)),
-        (format!("{PCI}{SHARED}"), 18, None),
+        (format!("{PCI}{SHARED}"), 18, Some(Severity::Warning)),
+        (format!("{PCI}{SHARED}"), 19, None),
         // They pin as they need, or may be made of software.
         (MDEV.to_owned(), 15, Some(Severity::Warning)),
         (VDPA.to_owned(), 15, Some(Severity::Warning)),
         (format!("{VDPA}{VDPA}"), 31, Some(Severity::Warning)),
         // Of two counts, each is below the limit.
-        (format!("{VDPA}{PCI}"), 16, None),
+        (format!("{VDPA}{PCI}"), 17, None),
     ] {
         let (verdict, found) = said("11.3", &hard(gib), &devices);
         let severities: Vec<Severity> = found.iter().map(|(severity, _)| *severity).collect();
