@@ -30,7 +30,9 @@ fn the_commands_of_the_pages_work() {
             let lines = answered(block);
             if lines.iter().any(|line| line.starts_with("virsh start")) && world.state("NAME") != "shut off" {
                 world.virsh(&["destroy", "NAME"]).expect_ok();
-            } else if lines.iter().any(|line| line.contains("qemu-monitor-command")) && world.qemu("NAME").is_none() {
+            } else if lines.iter().any(|line| line.contains("qemu-monitor-command") || line.contains("NAME.log"))
+                && world.qemu("NAME").is_none()
+            {
                 world.start("NAME").expect_ok();
             }
             for line in lines {
