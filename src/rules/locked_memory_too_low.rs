@@ -190,8 +190,8 @@ const PAGE: Page = Page {
     verify: &[
         Text("The limit of a QEMU that runs, what VFIO has pinned of it (VmLck), and what vhost-vdpa has (VmPin):"),
         Shell(
-            "grep 'locked memory' /proc/PID/limits\n\
-             grep -E 'VmLck|VmPin|CapEff' /proc/PID/status",
+            "prlimit --memlock --pid PID\n\
+             cat /proc/PID/status           # VmLck, VmPin, CapEff",
         ),
         Text("What the kernel says when the limit is reached:"),
         Shell("dmesg | grep RLIMIT_MEMLOCK"),
