@@ -38,7 +38,7 @@ pub(super) const SHOWN: [Block; 2] = [
     Text("What QEMU is told of it, and what the host's IOMMU addresses:"),
     Shell(
         "virsh domxml-to-native qemu-argv --domain NAME | tr ' ' '\\n\
-         ' | grep -A1 iommu\n\
+         ' | grep -A1 -E '^-(machine|device)$'\n\
          iova-preflight host | grep address_bits",
     ),
 ];

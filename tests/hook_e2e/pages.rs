@@ -37,7 +37,9 @@ fn the_commands_of_the_pages_work() {
             }
             for line in lines {
                 let script = format!("set -o pipefail; cd '{}'; {line}", world.files().display());
-                let printed = world.command("bash", &["-c", &script]).expect_ok();
+                let run = world.command("bash", &["-c", &script]);
+                assert!(run.ok, "{}: {line}: {run:?}", rule.id);
+                let printed = run.expect_ok();
                 assert!(line.contains(" > ") || !printed.trim().is_empty(), "{}: {line} prints nothing", rule.id);
                 assert!(!printed.contains("\"error\""), "{}: {line} prints {printed}", rule.id);
                 ran += 1;
