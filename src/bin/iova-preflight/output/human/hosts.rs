@@ -16,7 +16,7 @@ use iova_preflight::text::{self, printable, wrapped};
 use iova_preflight::verdict::Verdict;
 
 use super::screen::Screen;
-use super::table::{GuestNames, MOST, end, fit, rules, short};
+use super::table::{GuestNames, MOST, end, fit, keep_worst, rules, short};
 use super::{VERDICTS, counted, position, verdict_style};
 use crate::input::evaluator::Evaluated;
 use matrix::Matrix;
@@ -289,11 +289,8 @@ impl<W: Write + RawStream> HostsPrinter<W> {
 
     /// Forgets all but the worst, which are sorted.
     fn cut(&mut self) {
-        // Stable: guests that are equally bad stay in the order they came in.
-        self.rows.sort_by_key(|row| Reverse(row.urgency()));
-        for row in self.rows.drain(MOST.min(self.rows.len())..) {
-            self.left_out.add(row.place());
-        }
+        let left_out = &mut self.left_out;
+        keep_worst(&mut self.rows, GuestRow::urgency, |row| left_out.add(row.place()));
     }
 
     /// The guests and where they run, the worst first, how many run where, and `remarks` about the inputs, a line each.

@@ -162,11 +162,8 @@ impl Table {
 
     /// Forgets all but the worst, which are sorted.
     fn cut(&mut self) {
-        // Stable: guests of one kind stay in the order they came in.
-        self.rows.sort_by_key(|row| Reverse(row.urgency()));
-        for row in self.rows.drain(MOST.min(self.rows.len())..) {
-            self.left_out[usize::from(row.urgency().unwrap_or(0))] += 1;
-        }
+        let left_out = &mut self.left_out;
+        keep_worst(&mut self.rows, Row::urgency, |row| left_out[usize::from(row.urgency().unwrap_or(0))] += 1);
     }
 
     pub fn unreadable(&mut self, source: &str, error: &str) {
@@ -294,6 +291,13 @@ impl Columns {
             end(text, &format!("{:indent$}{:GAP$}{more}", "", ""));
         }
     }
+}
+
+/// Keeps the [`MOST`] urgent of `rows`, sorted, and hands the others to `left_out`. Those that are equally urgent stay in the
+/// order they came in.
+pub(super) fn keep_worst<T, U: Ord>(rows: &mut Vec<T>, urgency: impl Fn(&T) -> U, left_out: impl FnMut(T)) {
+    rows.sort_by_key(|row| Reverse(urgency(row)));
+    rows.drain(MOST.min(rows.len())..).for_each(left_out);
 }
 
 /// Ends a line.
