@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::messages::cause::{ANSWERS, Answer};
+use crate::messages::cause::{Answer, answers};
 use crate::messages::sample_cause;
 use crate::messages::table::{Speaker, wordings};
 use crate::rules::page::{Block, Content};
@@ -50,11 +50,11 @@ pub fn messages_page() -> String {
          the messages in a log; `--format json` prints what [a schema](explain.schema.json) describes.\n\n\
          | cause | what goes wrong | rule of `check` |\n|---|---|---|\n",
     );
-    for answer in ANSWERS {
+    for answer in answers() {
         let rule = answer.rule.map(|rule| format!("[{rule}](rules/{rule}.md)")).unwrap_or_default();
         let _ = writeln!(text, "| [{0}](#{0}) | {1} | {rule} |", answer.id, escaped(answer.headline));
     }
-    ANSWERS.iter().for_each(|answer| section(&mut text, answer));
+    answers().for_each(|answer| section(&mut text, answer));
     text
 }
 

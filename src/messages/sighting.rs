@@ -348,7 +348,7 @@ mod tests {
     fn every_cause_has_a_message() {
         let causes: Vec<Cause> =
             wordings().flat_map(|wording| wording.forms).flat_map(|form| read(form)).map(|seen| seen.cause).collect();
-        for answer in super::super::cause::ANSWERS {
+        for answer in super::super::cause::answers() {
             assert!(causes.contains(&answer.cause), "{}", answer.id);
         }
     }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
 use iova_preflight::explain::messages_page;
-use iova_preflight::messages::cause::ANSWERS;
+use iova_preflight::messages::cause::answers;
 use iova_preflight::messages::table::{Speaker, wordings};
 use serde_json::Value;
 
@@ -95,7 +95,7 @@ fn the_committed_page_is_that_of_the_program_and_quotes_word_for_word() {
     for form in wordings().flat_map(|wording| wording.forms) {
         assert!(page.contains(&format!("\n{form}\n")), "{form}");
     }
-    for answer in ANSWERS {
+    for answer in answers() {
         assert!(page.contains(&format!("\n## {}\n", answer.id)), "{}", answer.id);
     }
 }
