@@ -1,6 +1,7 @@
 //! What makes room for 64-bit BARs.
 
-use super::{Change, Fix, FixSearch, is_relocated};
+use super::search::{FixSearch, is_relocated};
+use super::{Change, Fix};
 use crate::address::{AMD_HT_START, GIB};
 use crate::command_line::PCI_MMIO64_MB;
 use crate::evaluate::Diagnosis;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::draft::Draft;
-use super::{Change, Fix, FixSearch, is_relocated, plan};
+use super::search::{FixSearch, is_relocated, plan};
+use super::{Change, Fix};
 use crate::evaluate::{Diagnosis, diagnose};
 use crate::finding::Severity;
 use crate::guest::Subject;
