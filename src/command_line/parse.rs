@@ -4,14 +4,16 @@
 //! `qemu_global_option` (`softmmu/qdev-monitor.c`), `x86_cpu_parse_featurestr` (`target/i386/cpu.c`), `parse_numa_node`
 //! (`hw/core/numa.c`).
 
+mod things;
+
 use std::collections::{HashMap, HashSet};
 
 use super::cpu::{is_base_class, is_cpu_class};
 use super::value::{boolean, is_hexadecimal, number, size};
 use super::words::{Argument, Pair, last, pairs};
 use super::{
-    Accelerator, BackendKind, CommandLine, Cpu, CpuOptions, Device, Global, Memory, MemoryBackend, Model, NodeMemory,
-    NotModelled, NumaNode, PageSize, Properties, Property, Refused, Told,
+    Accelerator, CommandLine, Cpu, CpuOptions, Device, Global, Memory, Model, NodeMemory, NotModelled, NumaNode,
+    Properties, Property, Refused, Told,
 };
 use crate::version::Version;
 
@@ -533,60 +535,6 @@ impl CommandLine {
             Some(_) => {}
         }
     }
-
-    fn object(&mut self, pairs: Vec<Pair>, _: &Argument<'_>) -> Reading {
-        let kind = match last(&pairs, "").map(|kind| kind.value.as_str()).unwrap_or_default() {
-            "memory-backend-ram" => BackendKind::Ram,
-            "memory-backend-file" => BackendKind::File,
-            // Shared memory without a file is mapped as a memfd is.
-            "memory-backend-memfd" | "memory-backend-shm" => BackendKind::Memfd,
-            "" => return Reading::Refused,
-            other if other.starts_with("memory-backend-") => return Reading::NotModelled,
-            _ => return Reading::Taken,
-        };
-        self.backend_of(kind, &pairs).map_or(Reading::Refused, |()| Reading::Taken)
-    }
-
-    /// A memory backend; `None` where QEMU does not take it.
-    fn backend_of(&mut self, kind: BackendKind, pairs: &[Pair]) -> Option<()> {
-        let bytes = last(pairs, "size")?;
-        let size = Told { value: size(&bytes.value, 1)?, origin: bytes.origin };
-        let align = last(pairs, "align").map_or(Some(None), |align| self::size(&align.value, 1).map(Some))?;
-        let page = match kind {
-            BackendKind::Ram => PageSize::Base,
-            BackendKind::File => last(pairs, "mem-path").map_or(PageSize::Base, |path| page_in(&path.value)),
-            BackendKind::Memfd => {
-                let huge = last(pairs, "hugetlb").map_or(Some(false), |huge| boolean(&huge.value))?;
-                let bytes = last(pairs, "hugetlbsize").map_or(Some(0), |bytes| self::size(&bytes.value, 1))?;
-                match (huge, bytes) {
-                    (false, _) => PageSize::Base,
-                    (true, 0) => PageSize::DefaultHuge,
-                    (true, bytes) => PageSize::Huge(bytes),
-                }
-            }
-        };
-        let id = last(pairs, "id")?.value.clone();
-        self.backends.push(MemoryBackend { id, kind, size, align, page });
-        Some(())
-    }
-
-    fn device(&mut self, pairs: Vec<Pair>, argument: &Argument<'_>) -> Reading {
-        let Some(device) = thing(pairs, argument) else { return Reading::Refused };
-        let unreadable = UNREADABLE_DEVICES.iter().any(|driver| device.driver.starts_with(driver));
-        let readable = device.properties.iter().all(|property| reads(&property.name, &property.value));
-        self.devices.push(device);
-        match (readable, unreadable) {
-            (false, _) => Reading::Refused,
-            (true, true) => Reading::NotModelled,
-            (true, false) => Reading::Taken,
-        }
-    }
-
-    fn host_end(&mut self, pairs: Vec<Pair>, argument: &Argument<'_>) -> Reading {
-        let Some(end) = thing(pairs, argument) else { return Reading::NotModelled };
-        self.host_ends.push(end);
-        Reading::Taken
-    }
 }
 
 /// Whether an option has no value.
@@ -612,30 +560,6 @@ fn accelerator(name: &str) -> Option<Accelerator> {
     }
 }
 
-/// What there is of a kind, with an id and properties.
-fn thing(pairs: Vec<Pair>, argument: &Argument<'_>) -> Option<Device> {
-    let driver = last(&pairs, "")?.value.clone();
-    let id = last(&pairs, "id").map(|id| id.value.clone());
-    let mut properties = Properties::new();
-    for pair in pairs.into_iter().filter(|pair| !matches!(pair.key.as_str(), "" | "id")) {
-        properties.set(pair.key, pair.value, pair.origin);
-    }
-    let settable = !argument.text.starts_with('{');
-    Some(Device { driver: driver.into(), id, properties, origin: argument.origin, settable })
-}
-
-/// The pages of the file system that a file of a memory backend lies on, as its path tells by the names that libvirt,
-/// Proxmox and systemd have for the places where huge pages are mounted: `/dev/hugepages`, `/dev/hugepages1G`,
-/// `/run/hugepages/kvm/1048576kB`.
-fn page_in(path: &str) -> PageSize {
-    let mut parts = path.split('/').skip_while(|part| !part.starts_with("hugepages") && !part.starts_with("hugetlbfs"));
-    let Some(mount) = parts.next() else { return PageSize::Base };
-    let bytes = |text: &str| size(text.trim_end_matches('B'), 1).filter(|&bytes| bytes > 0);
-    let named = bytes(mount.trim_start_matches(|c: char| !c.is_ascii_digit()));
-    let below = || parts.find_map(|part| part.strip_suffix("kB").and_then(|kib| size(kib, 1 << 10)));
-    named.or_else(below).map_or(PageSize::DefaultHuge, PageSize::Huge)
-}
-
 #[cfg(feature = "cli")]
 fn json(argument: &Argument<'_>) -> Option<Vec<Pair>> {
     super::json::pairs(argument)
@@ -648,173 +572,4 @@ fn json(_: &Argument<'_>) -> Option<Vec<Pair>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(arguments: &[&str]) -> CommandLine {
-        let mut line = CommandLine::default();
-        line.merge_all(arguments.iter().enumerate().map(|(number, text)| Argument::numbered(number, text)));
-        line
-    }
-
-    /// Each entry has all of the argument: one for each part would be memory without end.
-    #[test]
-    fn an_argument_is_listed_once_whatever_is_in_it() {
-        for arguments in [["-machine", "q35,cxl=on,cxl-fmw.0.size=1,sgx-epc.0.memdev=a"], ["-m", "1G,a=b,c=d,slots=x"]]
-        {
-            let line = read(&arguments);
-            let not_modelled = line.not_modelled.into_iter().map(|entry| entry.value);
-            let listed: Vec<String> = not_modelled.chain(line.refused.into_iter().map(|entry| entry.value)).collect();
-            assert_eq!(listed, [arguments[1]]);
-        }
-    }
-
-    #[test]
-    fn a_change_is_one_of_the_first_device_with_that_id_that_is_there_already() {
-        let change = ["-set", "device.a.addr=1"];
-        let line = read(&["-device", "x,id=b", "-set", "device.b.addr=2", "-device", "x,id=a", "-device", "y,id=a"]);
-        assert_eq!(
-            line.devices.iter().map(|device| device.properties.value("addr")).collect::<Vec<_>>(),
-            [Some("2"), None, None]
-        );
-        let mut line = line;
-        line.merge(change.into_iter().enumerate().map(|(number, text)| Argument::numbered(number, text)));
-        assert_eq!(
-            line.devices.iter().map(|device| device.properties.value("addr")).collect::<Vec<_>>(),
-            [Some("2"), Some("1"), None]
-        );
-        assert_eq!(read(&[change[0], change[1], "-device", "x,id=a"]).refused.len(), 1);
-    }
-
-    /// Expected values: `info mtree` and the refusals of QEMU 7.2.22, 10.0.13 and 11.1.3.
-    #[test]
-    fn a_size_that_ends_with_a_hexadecimal_letter_is_bytes() {
-        for (text, bytes, from) in [
-            ("1000", 1000 << 20, None),
-            ("0x39a", 0x39a, None),
-            ("size=0x1b", 0x1b, None),
-            ("4.5g", 4608 << 20, None),
-            ("0x400", 1 << 30, Some(Version::new(8, 0))),
-        ] {
-            let line = read(&["-m", text]);
-            assert_eq!(line.memory.map(|memory| memory.size.value), Some(bytes), "{text}");
-            let refused: Vec<_> = line.refused.iter().map(|entry| entry.from).collect();
-            assert_eq!(refused, from.map(Some).into_iter().collect::<Vec<_>>(), "{text}");
-        }
-    }
-
-    /// Expected values: `info kvm` of QEMU 7.2.22, 10.0.13 and 11.1.3; `None` where they end.
-    #[test]
-    fn the_first_accelerator_that_qemu_has_counts() {
-        use Accelerator::{Kvm, Tcg};
-        for (arguments, expected) in [
-            (&["-accel", "tcg", "-accel", "nosuch"][..], Some(Tcg)),
-            (&["-accel", "nosuch", "-accel", "kvm", "-accel", "tcg"], Some(Kvm)),
-            (&["-accel", "hvf", "-accel", "kvm"], Some(Kvm)),
-            (&["-accel", "KVM", "-accel", "tcg"], Some(Tcg)),
-            (&["-accel", "tcg,accel=kvm"], Some(Kvm)),
-            (&["-accel", "kvm:tcg", "-accel", "tcg"], Some(Tcg)),
-            (&["-accel", "kvm:tcg"], None),
-            (&["-accel", "nosuch", "-accel", "whpx"], None),
-            (&["-accel", ""], None),
-            (&["-accel", "thread=single", "-accel", "tcg"], None),
-            (&["-accel", "tcg", "-accel", "help"], None),
-            (&["-machine", "accel=nosuch:kvm:tcg"], Some(Kvm)),
-            (&["-machine", "accel=tcg:nosuch"], Some(Tcg)),
-            (&["-machine", "accel=:tcg"], Some(Tcg)),
-            (&["-machine", "accel=kvm,accel=tcg"], Some(Tcg)),
-            (&["-machine", "accel=nosuch", "-enable-kvm"], Some(Kvm)),
-            (&["-machine", "accel=nosuch", "-machine", "accel=kvm"], Some(Kvm)),
-            (&["-enable-kvm", "-machine", "accel=tcg"], Some(Tcg)),
-            (&["-enable-kvm", "-machine", "accel=nosuch"], None),
-            (&["-machine", "accel="], None),
-        ] {
-            let line = read(arguments);
-            let found = line.refused.is_empty().then(|| line.accelerator());
-            assert_eq!((found, line.not_modelled), (expected, Vec::new()), "{arguments:?}");
-        }
-    }
-
-    /// Whether a QEMU has these depends on how it was built.
-    #[test]
-    fn an_accelerator_of_some_builds_is_not_modelled() {
-        for (arguments, expected) in [
-            (&["-accel", "xen", "-accel", "kvm"][..], 1),
-            (&["-accel", "kvm", "-accel", "xen"], 0),
-            (&["-machine", "accel=nosuch:xen:kvm"], 1),
-            (&["-machine", "accel=kvm:xen"], 0),
-        ] {
-            let line = read(arguments);
-            assert_eq!((line.not_modelled.len(), line.refused.len()), (expected, 0), "{arguments:?}");
-        }
-    }
-
-    /// Each is refused by QEMU 7.2.22, 10.0.13 and 11.1.3.
-    #[test]
-    fn what_qemu_does_not_take_is_refused() {
-        for arguments in [
-            &["-m", "4Q"][..],
-            &["-m", "4G,foo=1"],
-            &["-m", "-4G"],
-            &["-cpu", "EPYC,phys-bits=x"],
-            &["-cpu", "EPYC,lm=maybe"],
-            &["-cpu", "EPYC,vendor=AMD"],
-            &["-global", "nosuch"],
-            &["-global", "driver=cpu,property=lm"],
-            &["-machine", "max-ram-below-4g=x"],
-            &["-machine", "max-ram-below-4g=5G"],
-            &["-machine", "acpi=maybe"],
-            &["-numa", "node,mem=x"],
-            &["-numa", "nosuch"],
-            &["-object", "memory-backend-ram,id=x"],
-            &["-object", "memory-backend-ram,size=1G"],
-            &["-object", "memory-backend-ram,id=x,size=1Q"],
-            &["-object", "{\"qom-type\":\"memory-backend-ram\""],
-            &["-device", "{\"driver\":"],
-            &["-set", "device.nosuch.addr=1"],
-            &["-set", "machine.a.hpet=off"],
-            &["-accel", "nosuch"],
-            &["-S", "-m"],
-            &["-m", "1.5"],
-            &["-numa", "node,nodeid=128"],
-            &["-numa", "node,foo=1"],
-            &["-numa", "node,memdev=a,mem=1G"],
-            &["-numa", "node", "-numa", "node,nodeid=0"],
-            &["-numa", "node,memdev=a", "-numa", "node,mem=1G"],
-            &["-object", "memory-backend-ram,size=1G,id=5"],
-            &["-object", "memory-backend-ram,size=1G,id=a/b"],
-            &["-object", "memory-backend-ram,size=1G,id=a", "-object", "rng-random,id=a"],
-            &["-device", "virtio-rng-pci,id=a b"],
-            &[
-                "-object",
-                "memory-backend-ram,size=1G,id=a",
-                "-device",
-                "pc-dimm,memdev=a",
-                "-device",
-                "pc-dimm,memdev=a",
-            ],
-            &["-machine", "memory-backend=a", "-device", "pc-dimm,memdev=a"],
-            &["-numa", "node,memdev=a", "-device", "pc-dimm,memdev=a"],
-            &["-device", "pc-dimm,memdev=a,node=1"],
-            &["-machine", "nvdimm=off", "-device", "nvdimm,memdev=a"],
-            &["-machine", "nvdimm=maybe"],
-            &["-device", "virtio-rng-pci,id=a", "-device", "{'driver':'virtio-rng-pci','id':'a'}"],
-        ] {
-            let line = read(arguments);
-            assert_eq!((line.refused.len(), line.not_modelled.len()), (1, 0), "{arguments:?}");
-        }
-        let taken = [
-            "-device",
-            "{'driver':'virtio-rng-pci','id':'5'}",
-            "-machine",
-            "acpi=auto",
-            "-numa",
-            "dist,src=0,dst=0,val=10",
-            "-perfmap",
-            "-jitdump",
-            "-m",
-            "4G",
-        ];
-        assert_eq!(read(&taken).refused, []);
-    }
-}
+mod tests;
