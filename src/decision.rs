@@ -135,7 +135,7 @@ pub fn decide(operation: Operation, domain: &Domain, host: &Host, policy: &Polic
     let evaluation = evaluate(domain, host, policy);
     let name = &shortened(&domain.name);
     let stopping: Vec<&Finding> = evaluation.findings.iter().filter(|finding| rules::stops(finding)).collect();
-    // Of two reasons, that the devices cannot reach the memory says more than that QEMU wants more bits.
+    // Of two reasons, that the devices cannot reach the memory matters more than that QEMU wants more bits.
     let worst = stopping.iter().find(|finding| rules::is_collision(finding)).or(stopping.first());
     let Some(worst) = worst else {
         let log = warning(operation, name, &evaluation).or_else(|| uncertain(operation, name, domain, &evaluation));

@@ -18,7 +18,7 @@ pub fn markdown(rule: &Rule) -> String {
     text
 }
 
-/// The page without its title, to be shown where the title already stands.
+/// The page without its title, to be shown under a title.
 pub fn help(rule: &Rule) -> String {
     let mut text = String::new();
     for section in rule.page.sections() {

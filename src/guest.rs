@@ -90,7 +90,7 @@ impl<'a> From<&'a Launch> for Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// The domain, where it is one.
+    /// The domain, if it is one.
     pub fn domain(self) -> Option<&'a Domain> {
         match self {
             Self::Domain(domain) => Some(domain),
@@ -99,7 +99,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The guest's name; empty where it has none.
+    /// The guest's name; empty if it has none.
     #[cfg(feature = "cli")]
     pub fn name(self) -> &'a str {
         match self {
@@ -183,7 +183,7 @@ impl<'a> Subject<'a> {
         match self {
             Self::Domain(domain) => {
                 let told = domain.memory.iter().chain(&domain.max_memory).map(|size| size.value).max().unwrap_or(0);
-                // Where there are cells, they are the memory (`virDomainDefSetMemoryTotal` of libvirt
+                // If there are cells, they are the memory (`virDomainDefSetMemoryTotal` of libvirt
                 // `src/conf/domain_postparse.c`).
                 let cells = domain.numa_cells.iter().fold(0_u64, |sum, cell| sum.saturating_add(cell.value));
                 told.max(cells).saturating_mul(1024)
@@ -227,13 +227,13 @@ pub struct Guest<'a> {
     pub line: &'a CommandLine,
     /// What libvirt refuses.
     pub refusals: &'a [Refusal],
-    /// The CPU, or why QEMU refuses it; `None` where libvirt refuses.
+    /// The CPU, or why QEMU refuses it; `None` if libvirt refuses.
     pub cpu: Option<Result<Vcpu, CpuRefusal>>,
     /// RAM without memory devices, in bytes.
     pub ram: u64,
     /// `pci-hole64-size`, bytes, where it is told one.
     pub pci_hole64_size: Option<Told<u64>>,
-    /// The map; `None` where libvirt or QEMU refuses before there is one.
+    /// The map; `None` if libvirt or QEMU refuses before there is one.
     pub layout: Option<Result<Layout, LayoutError>>,
     /// The memory devices in the device memory region, in the order QEMU gets them; or the index in
     /// [`CommandLine::devices`] of the one QEMU refuses.
@@ -257,7 +257,7 @@ pub struct Guest<'a> {
     /// Its virtual IOMMU.
     #[cfg(feature = "cli")]
     pub viommu: Option<Viommu>,
-    /// Where its 64-bit BARs may be; `None` where nothing is known of them.
+    /// Where its 64-bit BARs may be; `None` if nothing is known of them.
     #[cfg(feature = "cli")]
     pub mmio64: Option<Mmio64>,
     /// The virtio-mem device that QEMU refuses, and why.
@@ -266,7 +266,7 @@ pub struct Guest<'a> {
     /// What is pinned for its devices.
     #[cfg(feature = "cli")]
     pub pinned: Pinned,
-    /// How much of it may be; `None` where that is unknown.
+    /// How much of it may be; `None` if that is unknown.
     #[cfg(feature = "cli")]
     pub lock_limit: Option<LockLimit>,
     /// The limit of the process that runs it.
@@ -437,8 +437,8 @@ impl<'a> Guest<'a> {
         self.cpu_element()?.maxphysaddr.as_ref()
     }
 
-    /// Whether it is one of Windows: the domain says so, or QEMU is told to be like Microsoft's hypervisor, which libvirt
-    /// and Proxmox do for Windows.
+    /// Whether it is one of Windows: the domain says so, or QEMU is told to be like Microsoft's hypervisor, which
+    /// libvirt and Proxmox do for Windows.
     pub fn is_windows(&self) -> bool {
         let mut properties = self.line.cpu.iter().flat_map(|cpu| cpu.properties.iter());
         let enlightened = || properties.any(|property| property.name.starts_with("hv-") && property.value != "off");
@@ -454,7 +454,7 @@ impl<'a> Guest<'a> {
         place_of(self.line, device).map_or(self.whole(), |origin| origin.span())
     }
 
-    /// The map, where there is one.
+    /// The map, if there is one.
     pub fn layout(&self) -> Option<&Layout> {
         self.layout.as_ref().and_then(|layout| layout.as_ref().ok())
     }

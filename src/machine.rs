@@ -80,8 +80,8 @@ impl MachineType {
 
     /// The newest QEMU that has the type, where one that is known lacks it.
     ///
-    /// `docs/about/removed-features.rst`: "`pc-0.10` up to `pc-1.3` (removed in 4.0 up to 6.0)"; the q35 types before 2.4
-    /// were gone earlier. QEMU 10.0 begins with 2.4, 11.1 with 5.2.
+    /// `docs/about/removed-features.rst`: "`pc-0.10` up to `pc-1.3` (removed in 4.0 up to 6.0)"; the q35 types before
+    /// 2.4 were gone earlier. QEMU 10.0 begins with 2.4, 11.1 with 5.2.
     pub fn newest_qemu(&self) -> Option<Version> {
         match self.flavor {
             Flavor::Upstream | Flavor::Proxmox => {}
@@ -99,8 +99,8 @@ impl MachineType {
     }
 
     /// Whether QEMU of this version deprecates the type, by upstream's rule: from 9.1 on, three major versions later
-    /// (`MACHINE_VER_DEPRECATION_MAJOR` in `include/hw/boards.h`). Of types of distributions it is unknown, and taken for
-    /// untrue.
+    /// (`MACHINE_VER_DEPRECATION_MAJOR` in `include/hw/boards.h`). Of types of distributions it is unknown, and taken
+    /// for untrue.
     pub fn is_deprecated_by(&self, qemu: Version) -> bool {
         const MAJORS: u32 = 3;
         let (major, minor) = (self.version.major.saturating_add(MAJORS), self.version.minor);
@@ -345,7 +345,7 @@ fn ubuntu(base: &str, family: Family) -> Option<(Version, Flavor, Option<u32>)> 
 /// The types of the same family and flavor that move RAM above 1 TiB.
 ///
 /// `available` are the types the host's QEMU has. Where that list is empty, the types are taken to exist that are no
-/// newer than `qemu`, or all of them where that is not known either.
+/// newer than `qemu`, or all of them if that is not known either.
 pub fn enforcing(from: &MachineType, available: &[String], qemu: Option<Version>) -> impl Iterator<Item = MachineType> {
     let listed = !available.is_empty();
     let names = if listed { available.to_vec() } else { all_names(from.family, from.flavor) };

@@ -1,5 +1,5 @@
-//! Where a guest's 64-bit BARs may be once its firmware has run: what each firmware that is possible makes of them, side
-//! by side.
+//! Where a guest's 64-bit BARs may be once its firmware has run: what each firmware that is possible makes of them,
+//! side by side.
 
 mod topology;
 
@@ -17,7 +17,7 @@ pub struct Mmio64 {
     pub bars: Vec<Bar>,
     /// The passthrough devices whose BARs are unknown.
     pub unsized_devices: Vec<UnsizedDevice>,
-    /// What firmware makes of [`Self::bars`], the likeliest first; empty where no firmware is known that it may be.
+    /// What firmware makes of [`Self::bars`], the likeliest first; empty if no firmware is known that it may be.
     pub possible: Vec<Possible>,
 }
 
@@ -33,7 +33,7 @@ pub struct Bar {
     pub size: u64,
     /// Whether VFIO maps it for the DMA of other devices.
     pub passed: bool,
-    /// Where the device stands.
+    /// Where the device is.
     pub origin: Origin,
 }
 
@@ -43,7 +43,7 @@ pub struct Bar {
 pub struct UnsizedDevice {
     /// As in [`crate::command_line::Passthrough`].
     pub device: String,
-    /// Where it stands.
+    /// Where it is.
     pub origin: Origin,
 }
 

@@ -28,7 +28,7 @@ pub struct Policy {
     pub overrides: OverridePolicy,
     /// What it means that one device cannot reach another one's BAR.
     pub peer_to_peer: PeerToPeer,
-    /// What an alias such as `q35` stands for where the host's QEMU is not known.
+    /// What an alias such as `q35` means where the host's QEMU is not known.
     pub alias: AliasPolicy,
     /// What becomes of definitions that an orchestrator writes anew at each start.
     pub owned: OwnedPolicy,
@@ -250,16 +250,16 @@ pub struct WatchPolicy {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct AdapterPolicy {
-    /// Whether KubeVirt and CloudStack get a domain that libvirt refuses with the reason, instead of an error of the hook
-    /// that the one does not show and the other ignores.
+    /// Whether KubeVirt and CloudStack get a domain that libvirt refuses with the reason, instead of an error of the
+    /// hook that the one does not show and the other ignores.
     pub block_in_domain: bool,
 }
 
-/// Why a text is no policy, and where.
+/// Why a text is not a policy, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{location}: {message}")]
 pub struct PolicyError {
-    /// Where it stands.
+    /// Where it is.
     pub location: Location,
     /// What is wrong, in one line.
     pub message: String,

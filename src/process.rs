@@ -9,20 +9,20 @@ pub struct QemuProcess {
     pub pid: u32,
     /// Its arguments, the program first, each with a NUL at its end (proc_pid_cmdline(5)).
     pub arguments: Vec<u8>,
-    /// The program's path; `None` where only root or the user of the process can see it.
+    /// The program's path; `None` if only root or the user of the process can see it.
     pub program: Option<String>,
-    /// How much memory it may lock, `RLIMIT_MEMLOCK`; `None` where that is unknown.
+    /// How much memory it may lock, `RLIMIT_MEMLOCK`; `None` if that is unknown.
     pub lockable: Option<Lockable>,
     /// Whether that limit is none for what VFIO maps: it has CAP_IPC_LOCK where the kernel wants it, outside of user
-    /// namespaces; `None` where that is unknown.
+    /// namespaces; `None` if that is unknown.
     pub locks_without_limit: Option<bool>,
-    /// The passthrough devices that it has open, sorted; `None` where only root or the user of the process can see them.
+    /// The passthrough devices that it has open, sorted; `None` if only root or the user of the process can see them.
     pub devices: Option<Vec<OpenDevice>>,
 }
 
 impl QemuProcess {
-    /// Its limit for locked memory, where it has one. A process of which it is unknown whether it holds for VFIO is taken for
-    /// one that it does not hold for.
+    /// Its limit for locked memory, if it has one. A process of which it is unknown whether it holds for VFIO is taken
+    /// for one that it does not hold for.
     pub fn lock_limit(&self) -> Option<ProcessLimit> {
         match self.lockable? {
             Lockable::Bytes(bytes) => {

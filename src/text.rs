@@ -22,8 +22,8 @@ pub fn size(bytes: u64) -> String {
     format!("{bytes} bytes")
 }
 
-/// A range in GiB with the end that people expect, the first address behind it: `4–1202 GiB`, `4–≈1202.0005 GiB` where
-/// that is rounded; in hexadecimal where an end is no multiple of 128 KiB.
+/// A range in GiB with the end that people expect, the first address after it: `4–1202 GiB`, `4–≈1202.0005 GiB` where
+/// that is rounded; in hexadecimal if an end is not a multiple of 128 KiB.
 pub fn range(range: GpaRange) -> String {
     let (Some(start), Some(end)) = (gib(Some(range.start)), gib(range.end.checked_add(1))) else {
         return range.to_string();
@@ -31,12 +31,12 @@ pub fn range(range: GpaRange) -> String {
     format!("{start}–{end} GiB")
 }
 
-/// An address in GiB, or in hexadecimal where it is no multiple of 128 KiB.
+/// An address in GiB, or in hexadecimal if it is not a multiple of 128 KiB.
 pub fn address(address: u64) -> String {
     gib(Some(address)).map_or_else(|| format!("{address:#x}"), |gib| format!("{gib} GiB"))
 }
 
-/// An address in GiB: exact with at most five decimals, which those of 32 MiB need, or rounded to four; `None` where those
+/// An address in GiB: exact with at most five decimals, which those of 32 MiB need, or rounded to four; `None` if those
 /// would not be exact enough to tell addresses apart.
 fn gib(address: Option<u64>) -> Option<String> {
     let address = address?;
@@ -107,7 +107,7 @@ pub fn quoted(text: &str) -> String {
     shown
 }
 
-/// `text` in lines of at most `columns` columns of a terminal, but for words that are longer. What stands in backticks is
+/// `text` in lines of at most `columns` columns of a terminal, but for words that are longer. What is in backticks is
 /// a word, and so are a number and its unit.
 #[cfg(feature = "cli")]
 pub fn wrapped(text: &str, columns: usize) -> Vec<String> {

@@ -53,7 +53,7 @@ pub struct Evaluation {
     pub findings: Vec<Finding>,
     /// Why the verdict is [`Verdict::NotApplicable`].
     pub not_applicable: Option<String>,
-    /// What the verdict depends on that is not known, a sentence each; empty where it is certain.
+    /// What the verdict depends on that is not known, a sentence each; empty if it is certain.
     pub assumptions: Vec<String>,
     /// What QEMU is asked for and builds.
     pub facts: Facts,
@@ -64,8 +64,8 @@ pub struct Evaluation {
     /// The rewrite that does away with a warning, where the verdict is [`Verdict::Warn`]: nobody has to make it.
     #[cfg(feature = "cli")]
     pub warning_fix: Option<Fix>,
-    /// Why nothing helps, a sentence for each rewrite that was tried, where it is [`Verdict::Blocked`], or where a warning
-    /// is one of those that a rewrite may do away with.
+    /// Why nothing helps, a sentence for each rewrite that was tried, where it is [`Verdict::Blocked`], or where a
+    /// warning is one of those that a rewrite may do away with.
     pub tried: Vec<String>,
 }
 
@@ -116,9 +116,9 @@ pub fn evaluate<'a>(subject: impl Into<Subject<'a>>, host: &Host, policy: &Polic
     }
 }
 
-/// Evaluates a guest for several hosts, each with what it is called: the worst that becomes of it on one of them, and the
-/// one fix after which it starts on all. Where there is none, [`Evaluation::tried`] says which host is in the way. Without
-/// hosts, it is evaluated for one of which nothing is known.
+/// Evaluates a guest for several hosts, each with what it is called: the worst that becomes of it on one of them, and
+/// the one fix after which it starts on all. If there is none, [`Evaluation::tried`] says which host is in the way.
+/// Without hosts, it is evaluated for one of which nothing is known.
 #[cfg(feature = "cli")]
 pub fn evaluate_for_all<'a>(subject: impl Into<Subject<'a>>, hosts: &[(&str, &Host)], policy: &Policy) -> Evaluation {
     let subject = subject.into();
@@ -164,8 +164,8 @@ mod tests {
     const VGPU: &str =
         "<hostdev type='mdev'><source><address uuid='c2177883-f1bb-47f0-914d-32a22e3a8804'/></source></hostdev>";
 
-    /// A host without a word on its QEMU may not have the type that a fix needs; that the guest is stopped without the fix
-    /// is certain all the same.
+    /// A host without a word on its QEMU may not have the type that a fix needs; that the guest is stopped without the
+    /// fix is certain all the same.
     #[test]
     fn a_fix_that_needs_an_unknown_qemu_says_so() {
         let mut host = builtin("amd-epyc").expect("built in");
@@ -178,7 +178,8 @@ mod tests {
         assert_eq!(evaluation.fix.map(|fix| fix.assumption), Some(None));
     }
 
-    /// libvirt's cache tells which CPU models QEMU has, of any version; otherwise a table does, of those that were asked.
+    /// libvirt's cache tells which CPU models QEMU has, of any version; otherwise a table does, of those that were
+    /// asked.
     #[cfg(feature = "cli")]
     #[test]
     fn the_cache_tells_which_cpu_models_qemu_has() {
@@ -224,7 +225,7 @@ mod tests {
         let known = Host { cpu_vendor: Some(AMD.to_owned()), phys_bits: Some(48), ..host.clone() };
         let stopped = evaluated(&known, "pc-q35-7.2", &large);
         assert!(stopped.verdict.stops() && stopped.assumptions.is_empty(), "{stopped:?}");
-        // An IOMMU of a kind that is not known here, and that tells what it reserves.
+        // An IOMMU of a kind that is unknown, and that tells what it reserves.
         let other = Host { reserved: builtin("amd-epyc").expect("built in").reserved, ..host };
         assert!(!says(&other, "pc-q35-7.2", CARD));
         assert!(evaluated(&other, "pc-q35-6.2", CARD).verdict.stops());

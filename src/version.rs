@@ -9,7 +9,7 @@ pub struct Version {
     pub major: u32,
     /// Minor number.
     pub minor: u32,
-    /// Micro number; 0 where it is not given.
+    /// Micro number; 0 if it is not given.
     pub micro: u32,
 }
 

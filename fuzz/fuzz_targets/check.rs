@@ -129,8 +129,8 @@ fn check_finding(document: &Document<'_>, finding: &Finding) {
     assert!(finding.range.is_none_or(|range| range.start <= range.end), "{finding:?}");
 }
 
-/// What QEMU lays out does not overlap and comes in the order of its addresses. Only `old` machine types forget the device
-/// memory when they place the PCI hole behind it.
+/// What QEMU lays out does not overlap and comes in the order of its addresses. Only `old` machine types forget the
+/// device memory when they place the PCI hole after it.
 fn check_layout(layout: &Layout, old: bool) {
     let device_memory = layout.device_memory.filter(|_| !old);
     let ranges = [Some(layout.ram_below_4g), layout.ram_above_4g, device_memory, layout.pci_hole64];
@@ -192,8 +192,8 @@ fn applied(text: &str, replacements: &Value) -> String {
     result + &body[copied..]
 }
 
-/// What there is a map of is drawn: blocks without gaps, an SVG that is XML, and nothing that a terminal acts on but what
-/// colours it.
+/// What there is a map of is drawn: blocks without gaps, an SVG that is XML, and nothing that a terminal acts on but
+/// what colours it.
 fn check_picture(domain: &Domain, evaluation: &Evaluation) {
     let hypotheses = evaluation.hypotheses.iter().map(|(heading, facts)| (heading.clone(), facts));
     let views: Vec<_> = hypotheses.chain([(domain.name.clone(), &evaluation.facts)]).collect();

@@ -1,5 +1,5 @@
-//! Any bytes as a QEMU command line: read, evaluated for several hosts under several policies, reported, fixed, and read
-//! again.
+//! Any bytes as a QEMU command line: read, evaluated for several hosts under several policies, reported, fixed, and
+//! read again.
 
 #![no_main]
 
@@ -75,7 +75,7 @@ fn check_span(source: &str, span: Span) -> &str {
     &source[span.start..span.end]
 }
 
-/// What is read comes from the arguments that are there, and the arguments stand in the text one after another.
+/// What is read comes from the arguments that are there, and the arguments are in the text one after another.
 fn check_places(source: &str, launch: &Launch) {
     check_span(source, launch.span);
     let line = &launch.line;

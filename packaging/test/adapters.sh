@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced after tree.sh: the adapters, which no package enables, below folders that stand for those of orchestrators.
+# Sourced after tree.sh: the adapters, which no package enables, in folders that imitate those of orchestrators.
 
 root=${root:?set by tree.sh}
 adapters=(vdsm kubevirt cloudstack opennebula proxmox)

@@ -78,7 +78,7 @@ impl AdapterOutcome {
     }
 }
 
-/// Decides about a guest. One that is uncertain to fail starts as it is: what is not known here may be known elsewhere.
+/// Decides about a guest. One that is uncertain to fail starts as it is: what is unknown may be known elsewhere.
 pub fn decide(protocol: &Protocol, guest: GuestSource<'_>, host: &Host, policy: &Policy) -> AdapterOutcome {
     let uuid = guest.domain().and_then(|domain| domain.uuid.as_deref());
     if policy.mode == Mode::Off || is_exempt(policy, guest.name(), uuid) {
@@ -119,7 +119,7 @@ fn stopped(
     policy: &Policy,
 ) -> AdapterOutcome {
     let errors = || evaluation.findings.iter().filter(|finding| finding.severity == Severity::Error);
-    // Of two reasons, that the devices cannot reach the memory says more than that QEMU wants more bits.
+    // Of two reasons, that the devices cannot reach the memory matters more than that QEMU wants more bits.
     let certain = || errors().filter(|finding| rules::stops(finding) || rules::by_policy(finding));
     let worst = certain().find(|finding| rules::is_collision(finding)).or_else(|| certain().next());
     let Some(shown) = worst.or_else(|| errors().next()) else { return passed(guest, name, evaluation) };

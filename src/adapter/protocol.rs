@@ -27,13 +27,14 @@ pub struct Protocol {
     pub returns: Returns,
     /// The exit status that stops a guest.
     pub stop: u8,
-    /// The exit status of a failure of the adapter's own. Where it is not 0, the caller goes on with what it has.
+    /// The exit status of a failure of the adapter's own. If it is not 0, the caller goes on with what it has.
     pub failure: u8,
     /// The most bytes that the caller takes from standard output.
     pub most: Option<usize>,
     /// Whether a guest can be stopped with a domain that libvirt refuses, too.
     pub takes_refusal: bool,
-    /// Whether standard error is a log of its own, the only one there is, so that a failure is told there with status 0.
+    /// Whether standard error is a log of its own, the only one there is, so that a failure is told there with status
+    /// 0.
     pub stderr_is_log: bool,
     /// How long, in milliseconds, the last words take to be read: whoever exits earlier may lose them.
     pub linger: u64,
@@ -41,8 +42,8 @@ pub struct Protocol {
     pub patience: u64,
 }
 
-/// oVirt's VDSM 4.5, hooks `before_vm_start` (`_runHooksDir` in `lib/vdsm/common/hooks.py`): the file that `_hook_domxml`
-/// names is edited; 2 stops the guest and the hooks after this one.
+/// oVirt's VDSM 4.5, hooks `before_vm_start` (`_runHooksDir` in `lib/vdsm/common/hooks.py`): the file that
+/// `_hook_domxml` names is edited; 2 stops the guest and the hooks after this one.
 pub const VDSM: Protocol = Protocol {
     owner: Owner::Vdsm,
     returns: Returns::Edited,
@@ -56,8 +57,9 @@ pub const VDSM: Protocol = Protocol {
 };
 
 /// KubeVirt 1.9, `onDefineDomain` (`runOnDefineDomain` in `cmd/sidecars/sidecar_shim.go`). It closes the pipe that is
-/// standard error as soon as the program ends: of lines written just before that, 17 to 26 percent were lost, and of 500
-/// written 2 ms before it, none. A call may take a minute (`pkg/hooks/manager.go`). There is no system log in a container.
+/// standard error as soon as the program ends: of lines written just before that, 17 to 26 percent were lost, and of
+/// 500 written 2 ms before it, none. A call may take a minute (`pkg/hooks/manager.go`). There is no system log in a
+/// container.
 pub const KUBEVIRT: Protocol = Protocol {
     owner: Owner::Kubevirt,
     returns: Returns::Printed,
@@ -70,8 +72,8 @@ pub const KUBEVIRT: Protocol = Protocol {
     patience: 20,
 };
 
-/// CloudStack 4.21 through our own Groovy script (`performXmlTransformHook` in `LibvirtKvmAgentHook.java`), which goes on
-/// with the original unless the status is 0.
+/// CloudStack 4.21 through our own Groovy script (`performXmlTransformHook` in `LibvirtKvmAgentHook.java`), which goes
+/// on with the original unless the status is 0.
 pub const CLOUDSTACK_GROOVY: Protocol = Protocol {
     owner: Owner::Cloudstack,
     returns: Returns::Printed,
@@ -85,8 +87,8 @@ pub const CLOUDSTACK_GROOVY: Protocol = Protocol {
 };
 
 /// CloudStack 4.21's shell hook (`Script.java`, `OutputInterpreter.AllLinesParser`): standard error counts as output,
-/// nothing of it is read before the program ends, so that more than a pipe holds (65,536 bytes) hangs for 30 seconds, and
-/// every status but 0 makes it go on with the original.
+/// nothing of it is read before the program ends, so that more than a pipe holds (65,536 bytes) hangs for 30 seconds,
+/// and every status but 0 makes it go on with the original.
 pub const CLOUDSTACK_SHELL: Protocol = Protocol { most: Some(65_000), ..CLOUDSTACK_GROOVY };
 
 /// OpenNebula 7.4, in front of `vmm/kvm/deploy`.
@@ -103,7 +105,8 @@ pub const OPENNEBULA: Protocol = Protocol {
 };
 
 /// Proxmox VE 9, phase `pre-start` of a hookscript (`vm_start_nolock` in `QemuServer.pm`): any status but 0 stops the
-/// guest, whose configuration is read already. `qm showcmd` may have to activate the guest's volumes, which takes its time.
+/// guest, whose configuration is read already. `qm showcmd` may have to activate the guest's volumes, which takes its
+/// time.
 pub const PROXMOX: Protocol = Protocol {
     owner: Owner::Proxmox,
     returns: Returns::Nothing,

@@ -23,7 +23,7 @@ impl GpaRange {
         Self { start, end }
     }
 
-    /// The `size` bytes from `start` on; `None` where that is nothing or passes the end of the address space.
+    /// The `size` bytes from `start` on; `None` if that is nothing or passes the end of the address space.
     pub fn with_size(start: u64, size: u64) -> Option<Self> {
         let end = start.checked_add(size.checked_sub(1)?)?;
         Some(Self { start, end })

@@ -126,7 +126,7 @@ pub fn remedy(owner: Owner, subject: Subject<'_>, evaluation: &Evaluation) -> St
     }
 }
 
-/// That an owner has no setting for something, where there is something.
+/// That an owner has no setting for something, if there is something.
 fn no_setting(owner: Owner, what: &str) -> Option<String> {
     (!what.is_empty()).then(|| format!("{} has no setting for this: {what}", owner.title()))
 }

@@ -28,7 +28,7 @@ pub struct Call<'t> {
     source: &'t str,
     /// How it is written.
     pub form: Form,
-    /// The program; `None` where the text begins with its first option.
+    /// The program; `None` if the text begins with its first option.
     pub program: Option<Word>,
     /// What comes after it, in order.
     pub arguments: Vec<Word>,
@@ -79,8 +79,8 @@ impl<'t> Call<'t> {
     /// The last call of QEMU in a text.
     ///
     /// # Errors
-    /// The text is longer than [`MAX_BYTES`] or not UTF-8, a quote has no end, a NUL is inside a word, the arguments are
-    /// longer than [`MAX_ARGUMENT_BYTES`], or there is no call.
+    /// The text is longer than [`MAX_BYTES`] or not UTF-8, a quote has no end, a NUL is inside a word, the arguments
+    /// are longer than [`MAX_ARGUMENT_BYTES`], or there is no call.
     pub fn read(text: &'t [u8]) -> Result<Self, CallError> {
         let wrong = |(offset, message): Wrong| CallError { location: Location::of(text, offset), message };
         let source = std::str::from_utf8(text).map_err(|error| wrong((error.valid_up_to(), "not UTF-8".to_owned())))?;
@@ -98,8 +98,8 @@ impl<'t> Call<'t> {
         call.map_err(wrong)
     }
 
-    /// The call that a process was started by, in the form of `/proc/PID/cmdline`: the first word is the program, whatever
-    /// it is called.
+    /// The call that a process was started by, in the form of `/proc/PID/cmdline`: the first word is the program,
+    /// whatever it is called.
     ///
     /// # Errors
     /// It is not UTF-8, or longer than [`MAX_ARGUMENT_BYTES`].
@@ -120,12 +120,12 @@ impl<'t> Call<'t> {
         Location::of(self.source.as_bytes(), offset)
     }
 
-    /// What stands for the call as a whole: the program, or the first option.
+    /// The word to point at for the call as a whole: the program, or the first option.
     pub fn span(&self) -> Span {
         self.program.as_ref().or(self.arguments.first()).map_or(Span::new(0, 0), |word| word.span)
     }
 
-    /// What there is to say about which call it is, where there are several.
+    /// A note on which call this is, if there are several.
     pub fn remark(&self) -> Option<String> {
         let line = self.location(self.span().start).line;
         match self.form {

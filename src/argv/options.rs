@@ -24,12 +24,12 @@ impl Call<'_> {
         spans.take_while(|span| span.start <= offset).last().filter(|span| offset <= span.end)
     }
 
-    /// Whether all of it stands on one line.
+    /// Whether all of it is on one line.
     pub fn is_one_line(&self) -> bool {
         !self.source.get(self.span().start..self.extent.end).is_some_and(|text| text.contains('\n'))
     }
 
-    /// The call with each option on a line of its own, where it is one line or NUL-separated.
+    /// The call with each option on a line of its own, if it is one line or NUL-separated.
     pub fn by_option(&self) -> Option<String> {
         if self.form != Form::Nul && !self.is_one_line() {
             return None;

@@ -282,13 +282,13 @@ fn unclosed(open: usize, quote: &str) -> Wrong {
     (open, format!("nothing closes this {quote}"))
 }
 
-/// The length of a backslash that ends a line with the end of that line, also where it is one of Windows, or where the
+/// The length of a backslash that ends a line with the end of that line, also of Windows, or where the
 /// text ends.
 fn continuation(rest: &str) -> Option<usize> {
     ["\\\n", "\\\r\n"].iter().find(|end| rest.starts_with(**end)).map(|end| end.len()).or((rest == "\\").then_some(1))
 }
 
-/// What a backslash in `$'…'` stands for, and how many bytes it takes.
+/// What a backslash in `$'…'` means, and how many bytes it takes.
 fn ansi_escape(rest: &str) -> (String, usize) {
     let Some(c) = rest.chars().nth(1) else { return ("\\".to_owned(), 1) };
     let digits = |from: usize, most: usize, radix: u32| {

@@ -46,7 +46,7 @@ impl Word {
         self.add(source.get(from.clone()).unwrap_or_default(), Span::new(from.start, from.end));
     }
 
-    /// Adds what stands for bytes of the text.
+    /// Adds `text`, read from the bytes `from`.
     pub(super) fn add(&mut self, text: &str, from: Span) {
         let at = self.text.len();
         self.text.push_str(text);

@@ -16,9 +16,9 @@ enum Quote {
 }
 
 impl Call<'_> {
-    /// What takes the place of which bytes of the text, so that new text takes the place of parts of an argument. `None`
-    /// where there is no such argument or part, or where a shell would put something else in the place of what is quoted
-    /// anew.
+    /// What takes the place of which bytes of the text, so that new text takes the place of parts of an argument.
+    /// `None` if there is no such argument or part, or where a shell would put something else in the place of what is
+    /// quoted anew.
     pub fn replacements(&self, number: usize, parts: &[(Range<usize>, &str)]) -> Option<Vec<(Span, String)>> {
         let word = self.arguments.get(number)?;
         let in_place: Option<Vec<_>> = parts.iter().map(|(part, new)| self.in_place(word, part, new)).collect();
@@ -96,7 +96,7 @@ fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ',' | '=' | '+' | ':' | '/' | '@' | '%')
 }
 
-/// `text` as it is written where there is such a quote around it.
+/// `text` as it is written if there is such a quote around it.
 fn escaped(text: &str, quote: Quote) -> String {
     let special = |c: char| match quote {
         Quote::None => !is_plain(c),

@@ -50,7 +50,7 @@ pub struct CpuOptions {
     pub host_phys_bits_limit: Option<u32>,
 }
 
-/// The model a machine has where none is asked for (`default_cpu_type` in QEMU `hw/i386/pc.c`:
+/// The model a machine has if none is asked for (`default_cpu_type` in QEMU `hw/i386/pc.c`:
 /// `TARGET_DEFAULT_CPU_TYPE`).
 pub(crate) fn default_model(target: QemuTarget) -> Model {
     let name = match target {
@@ -81,7 +81,7 @@ impl CpuOptions {
         }
     }
 
-    /// Sets a property; `None` where QEMU does not take the value. What does not count here is taken whatever it is.
+    /// Sets a property; `None` if QEMU does not take the value. What does not count here is taken whatever it is.
     fn set(&mut self, name: &str, value: &str) -> Option<()> {
         let bits = |text: &str| number(text).and_then(|bits| u32::try_from(bits).ok());
         match name {

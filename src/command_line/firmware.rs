@@ -8,7 +8,7 @@ use super::{CommandLine, Origin, Told};
 pub struct FirmwareOptions {
     /// `-bios`, or `firmware=` of `-machine`: the file that is the ROM.
     pub rom: Option<Told<String>>,
-    /// The file in the first flash (`-drive if=pflash`, `-pflash`); empty where it is a disk of another kind.
+    /// The file in the first flash (`-drive if=pflash`, `-pflash`); empty if it is a disk of another kind.
     pub flash: Option<Told<String>>,
     /// `pflash0=` of `-machine`: the node that is the first flash.
     pub flash_node: Option<Told<String>>,
@@ -18,8 +18,8 @@ pub struct FirmwareOptions {
     pub confidential: Option<Origin>,
     /// `opt/ovmf/X-PciMmio64Mb`, MiB.
     pub pci_mmio64_mb: Option<Told<u64>>,
-    /// Another option of fw_cfg that changes where BARs are: `opt/org.seabios/pci64`, `opt/org.tianocore/PagingLevel`, or
-    /// the one above from a file.
+    /// Another option of fw_cfg that changes where BARs are: `opt/org.seabios/pci64`, `opt/org.tianocore/PagingLevel`,
+    /// or the one above from a file.
     pub not_modelled: Option<Origin>,
     /// How many flashes were told of without a number.
     flashes: u64,
@@ -34,7 +34,7 @@ pub enum Firmware<'a> {
     Uefi,
     /// A file that is the ROM.
     Rom(&'a str),
-    /// A file that is the first flash, which only UEFI has; empty where it is unknown.
+    /// A file that is the first flash, which only UEFI has; empty if it is unknown.
     Flash(&'a str),
     /// A build for confidential guests.
     Confidential,
@@ -43,8 +43,8 @@ pub enum Firmware<'a> {
 /// Blocks of `-blockdev` that lead from one to the other; QEMU's own are two.
 const MOST_NODES: usize = 8;
 
-/// The name under which OVMF looks for the size of its window, in MiB (edk2 `OvmfPkg/Library/PlatformInitLib/MemDetect.c`,
-/// `PlatformGetFirstNonAddress`).
+/// The name under which OVMF looks for the size of its window, in MiB (edk2
+/// `OvmfPkg/Library/PlatformInitLib/MemDetect.c`, `PlatformGetFirstNonAddress`).
 pub(crate) const PCI_MMIO64_MB: &str = "opt/ovmf/X-PciMmio64Mb";
 
 /// What else firmware looks for: SeaBIOS 1.17 (`src/fw/pciinit.c`) and edk2 2024.11 (`MemDetect.c`).
@@ -113,7 +113,7 @@ impl FirmwareOptions {
 }
 
 impl CommandLine {
-    /// The firmware (`pc_system_firmware_init` in QEMU `hw/i386/pc_sysfw.c`: the ROM counts where there is no flash).
+    /// The firmware (`pc_system_firmware_init` in QEMU `hw/i386/pc_sysfw.c`: the ROM counts if there is no flash).
     pub fn firmware(&self) -> Firmware<'_> {
         let options = &self.firmware;
         let node = options.flash_node.as_ref().map(|node| self.file_of(&node.value));
@@ -127,7 +127,7 @@ impl CommandLine {
         }
     }
 
-    /// The file of a `-blockdev`, through those that it names; empty where it is none.
+    /// The file of a `-blockdev`, through those that it names; empty if it is none.
     fn file_of(&self, node: &str) -> &str {
         let find = |name: &str| self.host_ends.iter().find(|end| end.properties.value("node-name") == Some(name));
         let mut next = find(node);

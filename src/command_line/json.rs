@@ -24,7 +24,7 @@ const NUMBERS: [&str; 9] = [
     "prealloc-threads",
 ];
 
-/// The members of the object in an argument, those of objects inside with their path as key; `None` where it is not an
+/// The members of the object in an argument, those of objects inside with their path as key; `None` if it is not an
 /// object, or a number is not one.
 pub(super) fn pairs(argument: &Argument<'_>) -> Option<Vec<Pair>> {
     let Ok(Value::Object(members)) = serde_json::from_str(&in_double_quotes(argument.text)) else { return None };

@@ -14,19 +14,19 @@ use crate::xml::Span;
 pub struct Launch {
     /// The program, as it is called.
     pub program: Option<String>,
-    /// The guest's name (`-name`); empty where it has none.
+    /// The guest's name (`-name`); empty if it has none.
     pub name: String,
     /// The arguments.
     pub arguments: Vec<String>,
     /// What QEMU is told by them.
     pub line: CommandLine,
-    /// What stands for all of it in the text: the program, or the first option.
+    /// The word to point at for the whole command line: the program, or the first option.
     pub span: Span,
     /// Arguments in which a shell puts something in the place of a part.
     replaced: Replaced,
     /// Devices that came after the start.
     attached: Vec<Device>,
-    /// What the process that runs it may lock, where there is one with a limit.
+    /// What the process that runs it may lock, if there is one with a limit.
     pub lock_limit: Option<ProcessLimit>,
 }
 
@@ -190,7 +190,7 @@ impl Launch {
         self.attached.push(device);
     }
 
-    /// The target of the program, where it is one without `pc` and `q35`: `aarch64`.
+    /// The target of the program, if it is one without `pc` and `q35`: `aarch64`.
     pub fn other_target(&self) -> Option<&str> {
         let target = self.program.as_deref().and_then(target_of)?;
         (!matches!(target, "x86_64" | "i386")).then_some(target)

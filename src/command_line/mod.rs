@@ -1,8 +1,8 @@
 //! What QEMU is told, as a value: the options that decide the guest-physical memory map, the CPU, and which devices
 //! reach the guest's memory.
 //!
-//! [`crate::libvirt`] writes it from a domain, QEMU's own arguments are read into it, and [`crate::qemu`] builds the guest
-//! from it. How QEMU merges options that are given more than once is settled here.
+//! [`crate::libvirt`] writes it from a domain, QEMU's own arguments are read into it, and [`crate::qemu`] builds the
+//! guest from it. How QEMU merges options that are given more than once is settled here.
 
 use std::collections::HashMap;
 
@@ -48,11 +48,11 @@ pub struct CommandLine {
     pub machine: Machine,
     /// The first `-accel` that QEMU has.
     pub accelerator: Option<Accelerator>,
-    /// `-cpu`; the machine type's default where there is none.
+    /// `-cpu`; the machine type's default if there is none.
     pub cpu: Option<Cpu>,
-    /// `-m`; [`DEFAULT_RAM`] where there is none.
+    /// `-m`; [`DEFAULT_RAM`] if there is none.
     pub memory: Option<Memory>,
-    /// CPU sockets with a CPU in them (`-smp`); 0 where that is not said.
+    /// CPU sockets with a CPU in them (`-smp`); 0 if that is not said.
     pub sockets: u64,
     /// `-object memory-backend-*`, in order.
     pub backends: Vec<MemoryBackend>,
@@ -89,11 +89,11 @@ pub struct NotModelled {
 pub struct Refused {
     /// The option.
     pub option: String,
-    /// Its value; empty where it misses one.
+    /// Its value; empty if it misses one.
     pub value: String,
     /// Where it comes from.
     pub origin: Origin,
-    /// The first QEMU that does not take it; `None` where none does.
+    /// The first QEMU that does not take it; `None` if none does.
     pub from: Option<Version>,
 }
 

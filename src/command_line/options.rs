@@ -64,7 +64,7 @@ impl Properties {
     }
 }
 
-/// A `-device`, or what stands for a device on the host's side: a `-netdev`, a `-blockdev`.
+/// A `-device`, or a device on the host's side: a `-netdev`, a `-blockdev`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// `driver`, or `type` of a `-netdev`.

@@ -11,7 +11,7 @@ pub enum Origin {
     Argument {
         /// Which argument; 0 is the first after the program.
         number: usize,
-        /// The bytes: of the text that it stands in, where it stands in one, and otherwise its own.
+        /// The bytes: of the text that it is in, where it is in one, and otherwise its own.
         span: Span,
     },
 }

@@ -7,9 +7,9 @@ use super::{CommandLine, Device, Origin};
 pub struct Passthrough {
     /// How it is attached.
     pub kind: PassthroughKind,
-    /// A PCI address `0000:41:10.1`, an mdev UUID, or a device path; empty where only libvirt will know it.
+    /// A PCI address `0000:41:10.1`, an mdev UUID, or a device path; empty if only libvirt will know it.
     pub device: String,
-    /// Where it stands.
+    /// Where it is.
     pub origin: Origin,
 }
 
@@ -111,7 +111,7 @@ fn host_end(end: &Device) -> Option<Passthrough> {
     Some(Passthrough { kind: PassthroughKind::VhostVdpa, device: device.unwrap_or_default(), origin: end.origin })
 }
 
-/// A PCI address with its domain, which QEMU takes for 0 where it is left out.
+/// A PCI address with its domain, which QEMU takes for 0 if it is left out.
 fn whole_address(address: &str) -> String {
     if address.matches(':').count() == 1 { format!("0000:{address}") } else { address.to_owned() }
 }

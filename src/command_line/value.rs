@@ -19,7 +19,7 @@ pub(crate) fn number(text: &str) -> Option<u64> {
     digits_only(text, radix)
 }
 
-/// A size in bytes: a number with a unit of 1024, or of `default_unit` bytes where it has none; decimal fractions are
+/// A size in bytes: a number with a unit of 1024, or of `default_unit` bytes if it has none; decimal fractions are
 /// allowed, hexadecimal ones are not (`do_strtosz` in QEMU `util/cutils.c`; before 8.1 it took no `.5G`).
 pub(crate) fn size(text: &str, default_unit: u64) -> Option<u64> {
     let text = text.trim_start_matches(BLANKS);

@@ -12,7 +12,7 @@ pub struct Argument<'a> {
     pub text: &'a str,
     /// Where it comes from as a whole.
     pub origin: Origin,
-    /// The word of a text that it is, where it is one.
+    /// The word of a text that it is, if it is one.
     #[cfg(feature = "cli")]
     word: Option<&'a Word>,
 }
@@ -23,12 +23,12 @@ impl<'a> Argument<'a> {
         Self::new(text, Origin::Argument { number, span: Span::new(0, text.len()) })
     }
 
-    /// The argument that stands in the XML of a domain.
+    /// The argument that is in the XML of a domain.
     pub fn in_xml(text: &'a str, span: Span) -> Self {
         Self::new(text, Origin::Xml(span))
     }
 
-    /// The argument with this number that stands in a text.
+    /// The argument with this number that is in a text.
     #[cfg(feature = "cli")]
     pub fn in_text(number: usize, word: &'a Word) -> Self {
         let origin = Origin::Argument { number, span: word.place(0..word.text.len()) };
@@ -44,8 +44,8 @@ impl<'a> Argument<'a> {
         }
     }
 
-    /// Where `part`, a piece of the text, comes from. XML may have escaped it, so that there the whole is as near as one
-    /// can get.
+    /// Where `part`, a piece of the text, comes from. XML may have escaped it, so that there the whole is as near as
+    /// one can get.
     pub(super) fn origin_of(&self, part: &str) -> Origin {
         match self.origin {
             Origin::Xml(_) => self.origin,
@@ -79,7 +79,7 @@ impl<'a> Argument<'a> {
 /// A `key=value` pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pair {
-    /// The key; empty for what stands alone at the beginning.
+    /// The key; empty for what is alone at the beginning.
     pub key: String,
     /// The value.
     pub value: String,
@@ -87,9 +87,9 @@ pub(super) struct Pair {
     pub origin: Origin,
 }
 
-/// The pairs in an argument. What has no `=` at the beginning is the value of `implied`; elsewhere it is switched on, or
-/// off if it begins with `no` (`opts_do_parse` in QEMU `util/qemu-option.c`, `keyval_do_parse` in `util/keyval.c`). A
-/// comma in a value is doubled.
+/// The pairs in an argument. What has no `=` at the beginning is the value of `implied`; elsewhere it is switched on,
+/// or off if it begins with `no` (`opts_do_parse` in QEMU `util/qemu-option.c`, `keyval_do_parse` in `util/keyval.c`).
+/// A comma in a value is doubled.
 pub(super) fn pairs(argument: &Argument<'_>, implied: &str) -> Vec<Pair> {
     let mut pairs = Vec::new();
     let mut rest = argument.text;

@@ -7,7 +7,7 @@ use crate::xml::Element;
 /// What decides how much memory libvirt lets QEMU lock, beside the size of the guest and its passthrough devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LockedMemory {
-    /// `<memtune><hard_limit>`, in KiB, where it is one.
+    /// `<memtune><hard_limit>`, in KiB, if it is one.
     pub hard_limit: Option<Sourced<u64>>,
     /// Whether there is a `<memoryBacking><locked/>`.
     pub locked: bool,

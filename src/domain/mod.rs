@@ -34,12 +34,12 @@ pub(crate) use read::{pci_hole64_element, root_controller};
 use crate::text::quoted;
 use crate::xml::Span;
 
-/// A value and where it stands in the XML.
+/// A value and where it is in the XML.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sourced<T> {
     /// The value.
     pub value: T,
-    /// Where it stands: the attribute value or the text that says it, or the element that implies it.
+    /// Where it is: the attribute value or the text that says it, or the element that implies it.
     pub span: Span,
 }
 
@@ -47,7 +47,7 @@ pub struct Sourced<T> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Domain {
-    /// `<name>`; empty where there is none.
+    /// `<name>`; empty if there is none.
     pub name: String,
     /// `<uuid>`.
     pub uuid: Option<String>,
@@ -142,11 +142,11 @@ pub struct Domain {
 pub struct HostDevice {
     /// How it is attached.
     pub kind: HostDeviceKind,
-    /// A PCI address `0000:41:10.1`, an mdev UUID, or a device path; empty where only libvirt will know it.
+    /// A PCI address `0000:41:10.1`, an mdev UUID, or a device path; empty if only libvirt will know it.
     pub device: String,
     /// Whether it is a network interface.
     pub network: bool,
-    /// Where it stands.
+    /// Where it is.
     pub span: Span,
 }
 
@@ -170,7 +170,7 @@ pub struct DeviceChange {
     pub name: String,
     /// Its value; `None` takes it away.
     pub value: Option<String>,
-    /// Where it stands.
+    /// Where it is.
     pub span: Span,
 }
 
@@ -185,11 +185,11 @@ pub struct MemoryBacking {
     pub on_demand: Option<Span>,
     /// Whether there is an `<access>`, which makes a file of what would be anonymous memory.
     pub has_access: bool,
-    /// The `<page>` elements of `<hugepages>`, or one of the host's default size where there is none.
+    /// The `<page>` elements of `<hugepages>`, or one of the host's default size if there is none.
     pub huge_pages: Vec<HugePage>,
 }
 
-/// `<memoryBacking><source type>`, where it is not `anonymous`.
+/// `<memoryBacking><source type>`, if it is not `anonymous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemorySource {
     /// `file`.
@@ -203,7 +203,7 @@ pub enum MemorySource {
 pub struct HugePage {
     /// `size`, in KiB; 0 is the host's default.
     pub size_kib: u64,
-    /// `nodeset`: the NUMA cells whose memory it is; `None` stands for all that no other `<page>` names.
+    /// `nodeset`: the NUMA cells whose memory it is; `None` means all that no other `<page>` names.
     pub cells: Option<NodeSet>,
 }
 
@@ -255,7 +255,7 @@ pub struct MemoryDevice {
     pub address: Option<Sourced<u64>>,
     /// `<address type='dimm' slot>`.
     pub slot: Option<Sourced<u32>>,
-    /// `<alias name>`, where it is one that a user may choose: with `ua-` before it.
+    /// `<alias name>`, if it is one that a user may choose: with `ua-` before it.
     pub alias: Option<String>,
     /// The whole element.
     pub span: Span,
@@ -293,9 +293,9 @@ impl MemoryModel {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CpuElement {
-    /// `mode`; `custom` where it is missing.
+    /// `mode`; `custom` if it is missing.
     pub mode: CpuMode,
-    /// `<model>`, where it names one.
+    /// `<model>`, if it names one.
     pub model: Option<Sourced<String>>,
     /// `<model vendor_id>`: becomes QEMU's `vendor=`.
     pub vendor_id: Option<Sourced<String>>,
@@ -370,13 +370,13 @@ pub enum MaxPhysAddrMode {
 pub struct Overrides {
     /// `passthrough='assume'`: evaluate the guest as if it had a passthrough device, because one is hot-plugged later.
     pub assume_passthrough: Option<bool>,
-    /// Why something that stands there is ignored, in one line.
+    /// Why something that is there is ignored, in one line.
     pub broken: Option<Sourced<String>>,
 }
 
 impl Overrides {
-    /// What `passthrough` of `<policy>` says. The guest's owner writes it: what is none of the two words is no reason
-    /// not to look at the guest.
+    /// What `passthrough` of `<policy>` says. The guest's owner writes it: what is none of the two words is not a
+    /// reason not to look at the guest.
     pub fn from_passthrough(value: &str, span: Span) -> Self {
         match value {
             "assume" => Self { assume_passthrough: Some(true), broken: None },

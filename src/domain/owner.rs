@@ -72,13 +72,13 @@ pub struct Ownership {
 /// The longest value that is taken over from `<metadata>`, in bytes: Nova's names have at most 255.
 const LONGEST: usize = 255;
 
-/// The namespaces of elements in `<metadata>`, without the version where there are several, and who writes them. libosinfo's
-/// (virt-manager, GNOME Boxes, Cockpit) name a system and nobody who would write the definition anew.
+/// The namespaces of elements in `<metadata>`, without the version if there are several, and who writes them.
+/// libosinfo's (virt-manager, GNOME Boxes, Cockpit) name a system and nobody who would write the definition anew.
 ///
 /// Sources: `NOVA_NS` in nova 34.0.0 `virt/libvirt/config.py` (1.0 up to 19, 1.1 since); `METADATA_VM_VDSM_URI` and
-/// `METADATA_VM_TUNE_URI` in vdsm fd4b0df2 `lib/vdsm/virt/xmlconstants.py`, which the engine writes as well; `Metadata` in
-/// KubeVirt 1.9 `pkg/virt-launcher/virtwrap/api/schema.go`; `LibVirtDriver::deployment_description_kvm` in OpenNebula
-/// 7.4.0 `src/vmm/LibVirtDriverKVM.cc`, since 5.10.
+/// `METADATA_VM_TUNE_URI` in vdsm fd4b0df2 `lib/vdsm/virt/xmlconstants.py`, which the engine writes as well; `Metadata`
+/// in KubeVirt 1.9 `pkg/virt-launcher/virtwrap/api/schema.go`; `LibVirtDriver::deployment_description_kvm` in
+/// OpenNebula 7.4.0 `src/vmm/LibVirtDriverKVM.cc`, since 5.10.
 const NAMESPACES: [(&str, Owner); 4] = [
     ("http://openstack.org/xmlns/libvirt/nova/", Owner::Nova),
     ("http://ovirt.org/vm/", Owner::Vdsm),
@@ -145,9 +145,9 @@ fn by_system(root: Element<'_>) -> Option<Owner> {
     }
 }
 
-/// Whether a name is one that CloudStack gives: `i-USER-ID-VM` to instances, `r-ID-VM` to routers, `s-ID-VM` and `v-ID-VM`
-/// to its own guests (CloudStack `api/src/main/java/com/cloud/vm/VirtualMachineName.java`). The last part is the
-/// setting `instance.name`; only its default is known here.
+/// Whether a name is one that CloudStack gives: `i-USER-ID-VM` to instances, `r-ID-VM` to routers, `s-ID-VM` and
+/// `v-ID-VM` to its own guests (CloudStack `api/src/main/java/com/cloud/vm/VirtualMachineName.java`). The last part is
+/// the setting `instance.name`; only its default is known here.
 fn is_cloudstack(name: &str) -> bool {
     let parts: Vec<&str> = name.split('-').collect();
     let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());

@@ -12,7 +12,7 @@ const QEMU_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 pub struct HiddenDma {
     /// Who knows whether it does.
     pub unseen: Unseen,
-    /// Where it stands.
+    /// Where it is.
     pub span: Span,
 }
 

@@ -27,7 +27,7 @@ impl std::fmt::Display for PciAddress {
 pub struct PciDevice {
     /// What QEMU calls it, or one that has the same BARs.
     pub driver: &'static str,
-    /// What libvirt calls it, where that is known.
+    /// What libvirt calls it, if that is known.
     pub alias: Option<String>,
     /// Where it is, if the domain says so.
     pub address: Option<PciAddress>,
@@ -35,7 +35,7 @@ pub struct PciDevice {
     pub size: Option<u64>,
     /// Whether each of its queues has a page of its own (`<driver page_per_vq>`).
     pub page_per_queue: bool,
-    /// Where it stands.
+    /// Where it is.
     pub span: Span,
 }
 
@@ -210,7 +210,7 @@ fn controller(kind: &str, model: &str) -> Option<&'static str> {
     }
 }
 
-/// `<size>` of `<shmem>`, in bytes; 4 MiB where it says none (`IVSHMEM` in libvirt `docs/formatdomain.rst`).
+/// `<size>` of `<shmem>`, in bytes; 4 MiB if it says none (`IVSHMEM` in libvirt `docs/formatdomain.rst`).
 fn shared_memory(device: Element<'_>) -> Option<u64> {
     const DEFAULT: u64 = 4 << 20;
     let Some(size) = device.child("size") else { return Some(DEFAULT) };

@@ -1,17 +1,17 @@
 //! A domain as libvirt prints it, of any length, without what is in its `<metadata>`.
 //!
-//! Whoever owns a guest writes there what he likes, and libvirt prints it with every `>` as four bytes and every element
-//! on a line of its own behind up to 60 blanks (`xmlNodeDump` of libxml2, from `virDomainDefFormatInternalSetRootName` in
-//! libvirt's `src/conf/domain_conf.c`): the 4 MiB of a definition become more than anybody should keep or parse, and
-//! nothing but an override of this tool's counts in it.
+//! Whoever owns a guest writes there what he likes, and libvirt prints it with every `>` as four bytes and every
+//! element on a line of its own behind up to 60 blanks (`xmlNodeDump` of libxml2, from
+//! `virDomainDefFormatInternalSetRootName` in libvirt's `src/conf/domain_conf.c`): the 4 MiB of a definition become
+//! more than anybody should keep or parse, and nothing but an override of this tool's counts in it.
 #![allow(clippy::arithmetic_side_effects, reason = "places in a text that is in memory")]
 
 use super::{METADATA_NAMESPACE, Overrides, Sourced};
 use crate::xml::{Location, Span, attribute_value, attributes};
 
-/// The longest domain that is read, in bytes, what is in its `<metadata>` not counted: 32 MiB. A definition has at most 4
-/// MiB (`REMOTE_STRING_MAX` in libvirt's `src/remote/remote_protocol.x`), and no character of it is printed as more than
-/// the six bytes of `&quot;`.
+/// The longest domain that is read, in bytes, what is in its `<metadata>` not counted: 32 MiB. A definition has at most
+/// 4 MiB (`REMOTE_STRING_MAX` in libvirt's `src/remote/remote_protocol.x`), and no character of it is printed as more
+/// than the six bytes of `&quot;`.
 pub const MAX_PRINTED_BYTES: usize = 32 * 1024 * 1024;
 
 /// The longest start tag of which namespaces and overrides are read, in bytes.
@@ -27,8 +27,8 @@ pub struct TooLong;
 
 /// Takes a document in pieces and keeps what is outside of `<metadata>`.
 ///
-/// Nothing is checked but where tags, comments and the like end: what is kept is for [`crate::xml::Document`], and what is
-/// dropped was printed by libxml2.
+/// Nothing is checked but where tags, comments and the like end: what is kept is for [`crate::xml::Document`], and what
+/// is dropped was printed by libxml2.
 #[derive(Debug, Default)]
 pub struct PrintedDomain {
     kept: Vec<u8>,
@@ -182,7 +182,7 @@ impl PrintedDomain {
             State::Section(seen) => State::Section(counted(seen, byte == b']')),
             State::Instruction(_) => State::Instruction(u8::from(byte == b'?')),
         };
-        // With the state before: `<` is no part of the tag, the quote that ends a value is.
+        // With the state before: `<` is not a part of the tag, the quote that ends a value is.
         self.take(&[byte]);
         self.state = state;
     }
@@ -291,7 +291,7 @@ impl PrintedDomain {
         let span = Span::new(0, 0);
         self.overrides = match attribute_value(raw) {
             Ok(value) => Overrides::from_passthrough(&value, span),
-            // libvirt prints references to entities as they were written, and not what they stand for.
+            // libvirt prints references to entities as they were written, and not what they mean.
             Err((_, problem)) => Overrides {
                 assume_passthrough: None,
                 broken: Some(Sourced { value: format!("passthrough: {problem}"), span }),

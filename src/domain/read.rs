@@ -9,13 +9,13 @@ use super::{
 use crate::text::quoted;
 use crate::xml::{Document, Element, Span};
 
-/// Why a well-formed document is no domain that libvirt would define.
+/// Why a well-formed document is not a domain that libvirt would define.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ReadError {
     /// What is wrong, in one line.
     pub message: String,
-    /// Where it stands.
+    /// Where it is.
     pub span: Span,
     /// What the document is instead, where it is libvirt's.
     pub other: Option<OtherDocument>,

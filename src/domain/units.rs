@@ -5,10 +5,10 @@ use crate::text::quoted;
 /// The largest size libvirt accepts, in bytes (`virMemoryMaxValue` in `src/util/virutil.c`: `LLONG_MAX` on 64-bit).
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 
-/// Why a number with a unit is no size.
+/// Why a number with a unit is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
-    /// Not a decimal number that fits 64 bits. libvirt allows white space before it and none behind.
+    /// Not a decimal number that fits 64 bits. libvirt allows white space before it and none after.
     #[error("`{0}` is not a whole number")]
     NotANumber(String),
     /// Not a unit libvirt knows.
@@ -20,7 +20,7 @@ pub enum SizeError {
 }
 
 /// Reads an unsigned number the way libvirt's `virStrToLong_ullp` does: leading white space and a plus sign are
-/// allowed, a minus sign and anything behind the digits are not.
+/// allowed, a minus sign and anything after the digits are not.
 ///
 /// # Errors
 /// [`SizeError::NotANumber`].

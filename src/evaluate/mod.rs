@@ -49,7 +49,7 @@ pub(crate) struct Diagnosis {
     pub findings: Vec<Finding>,
     /// Why its fate is [`Fate::NotApplicable`].
     pub not_applicable: Option<String>,
-    /// What its fate depends on that is not known, a sentence each; empty where it is certain.
+    /// What its fate depends on that is not known, a sentence each; empty if it is certain.
     pub assumptions: Vec<String>,
     /// What QEMU is asked for and builds.
     pub facts: Facts,
@@ -184,8 +184,8 @@ fn foreign(domain: &Domain) -> Option<String> {
     // libvirt refuses a domain without a type, whatever else it is.
     let hypervisor = domain.hypervisor.as_ref().map_or("qemu", |hypervisor| hypervisor.value.as_str());
     if hypervisor == "hyperv" {
-        // `VIR_DOMAIN_VIRT_HYPERV` is QEMU's accelerator mshv since libvirt 11.10; before, and on other drivers, a guest of
-        // Microsoft's hypervisor on Windows.
+        // `VIR_DOMAIN_VIRT_HYPERV` is QEMU's accelerator mshv since libvirt 11.10; before, and on other drivers, a
+        // guest of Microsoft's hypervisor on Windows.
         return Some(
             "a domain of type hyperv, which is QEMU with /dev/mshv since libvirt 11.10; not modelled".to_owned(),
         );
@@ -323,7 +323,7 @@ fn found(subject: Subject<'_>, guest: &Guest<'_>) -> (Vec<Finding>, Vec<String>)
     let mut findings = rules::check(guest);
     let mut assumptions = Vec::new();
     if let Some(missing) = findings.iter().position(|finding| machine_type_not_available::RULE.found(finding)) {
-        // What the machine would build is of no interest where there is none.
+        // What the machine would build is of no interest if there is none.
         findings = vec![findings.swap_remove(missing)];
     }
     if findings.iter().any(|finding| not_modelled::RULE.found(finding)) {

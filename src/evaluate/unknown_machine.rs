@@ -1,5 +1,5 @@
-//! A guest whose machine type is not known: an alias on a host whose QEMU is not known, or a name that may be newer than
-//! this program. It is evaluated as an old and as a new type, and what both say is certain.
+//! A guest whose machine type is not known: an alias on a host whose QEMU is not known, or a name that may be newer
+//! than this program. It is evaluated as an old and as a new type, and what both say is certain.
 
 use std::borrow::Cow;
 
@@ -22,12 +22,12 @@ pub(super) struct Unknown {
     pub alias: bool,
 }
 
-/// The newest type that does not move RAM stands for all of them.
+/// The newest type that does not move RAM represents all of them.
 const OLD: Version = Version::new(7, 0);
 
 pub(super) fn diagnose(question: Question<'_>, unknown: &Unknown) -> Diagnosis {
     let Question { subject, host, .. } = question;
-    // A name that is no alias and not in the list of a host that is known leads nowhere.
+    // A name that is not an alias and not in the list of a host that is known leads nowhere.
     let listed = host.machines.contains(&unknown.name);
     if !unknown.alias && !host.machines.is_empty() && !listed {
         return not_available(subject, unknown);
@@ -88,7 +88,7 @@ pub(super) fn diagnose(question: Question<'_>, unknown: &Unknown) -> Diagnosis {
     diagnosis
 }
 
-/// A guest whose machine type is the alias `name`, which stands for the newest type of its family, because the policy says
+/// A guest whose machine type is the alias `name`, which means the newest type of its family, because the policy says
 /// so: the newest of those that the host's QEMU is known to have, or else that of its version.
 pub(super) fn diagnose_newest(question: Question<'_>, family: Family, name: &str) -> Diagnosis {
     let Question { subject, host, .. } = question;
@@ -149,8 +149,8 @@ fn not_available(subject: Subject<'_>, unknown: &Unknown) -> Diagnosis {
     diagnosis
 }
 
-/// Whether a QEMU to come may have a type of this name. One whose name ends in a version of today or before has no place
-/// among those of tomorrow.
+/// Whether a QEMU to come may have a type of this name. One whose name ends in a version of today or before has no
+/// place among those of tomorrow.
 fn may_be_newer(name: &str) -> bool {
     let version = name.rsplit('-').next().unwrap_or(name);
     let is_number = version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
@@ -235,7 +235,7 @@ mod tests {
                 "pc-q35-8.0",
                 Fate::Pass,
             ),
-            // Where it is known, the policy has no say.
+            // If it is known, the policy has no say.
             ("q35", "[qemu]\nversion = '7.2'\n[qemu.aliases]\nq35 = 'pc-q35-6.2'", "pc-q35-6.2", Fate::Stopped),
             ("pc-q35-zebra", "", "pc-q35-zebra", Fate::Warn),
         ] {

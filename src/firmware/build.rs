@@ -10,7 +10,7 @@ pub struct Build {
     pub kind: FirmwareKind,
     /// Its upstream version: edk2's year and month, or SeaBIOS's number.
     pub version: Version,
-    /// Whether X-PciMmio64Mb is the size of OVMF's window, and not its least size; `None` where that is unknown.
+    /// Whether X-PciMmio64Mb is the size of OVMF's window, and not its least size; `None` if that is unknown.
     pub has_fixed_window: Option<bool>,
 }
 
@@ -31,8 +31,8 @@ const OVMF: [Version; 9] = [
 const SEABIOS: [Version; 3] =
     [Version { major: 1, minor: 16, micro: 2 }, Version { major: 1, minor: 16, micro: 3 }, super::seabios::NEWEST_READ];
 
-/// What the firmware of a guest may be, the likeliest first: the one release where kind and version are known, else every
-/// release whose rules differ. `version` is that of a host profile.
+/// What the firmware of a guest may be, the likeliest first: the one release where kind and version are known, else
+/// every release whose rules differ. `version` is that of a host profile.
 pub fn possible_builds(kind: Option<FirmwareKind>, version: Option<&str>) -> Vec<Build> {
     let of = |kind| move |&version: &Version| Build { kind, version, has_fixed_window: fixed_window(version, "") };
     let ovmf = OVMF.iter().rev().map(of(FirmwareKind::Ovmf));
@@ -66,8 +66,8 @@ fn upstream_version(kind: FirmwareKind, text: &str) -> Option<Version> {
     })
 }
 
-/// Whether a package has 9ac1704af6 of edk2: 2025.05 and later, Debian's 2025.02-2 and later; Ubuntu brought it into older
-/// releases in updates (Launchpad 2101903).
+/// Whether a package has 9ac1704af6 of edk2: 2025.05 and later, Debian's 2025.02-2 and later; Ubuntu brought it into
+/// older releases in updates (Launchpad 2101903).
 fn fixed_window(version: Version, package: &str) -> Option<bool> {
     let revision = package.split_once('-').map_or("", |(_, revision)| revision);
     let digits = revision.find(|c: char| !c.is_ascii_digit()).unwrap_or(revision.len());

@@ -1,6 +1,6 @@
 //! OVMF: the window of `OvmfPkg/Library/PlatformInitLib/MemDetect.c`, the padding of
-//! `OvmfPkg/PciHotPlugInitDxe/PciHotPlugInit.c`, and how `MdeModulePkg/Bus/Pci/PciBusDxe` and `PciHostBridgeDxe` share the
-//! window out; read in edk2-stable202208 to 202605, and measured in 2026.08.
+//! `OvmfPkg/PciHotPlugInitDxe/PciHotPlugInit.c`, and how `MdeModulePkg/Bus/Pci/PciBusDxe` and `PciHostBridgeDxe` share
+//! the window out; read in edk2-stable202208 to 202605, and measured in 2026.08.
 
 use std::collections::BTreeSet;
 
@@ -58,8 +58,8 @@ impl Window {
             // `CoreInitializeGcdServices` (MdeModulePkg/Core/Dxe/Gcd/Gcd.c): nothing exists above the width.
             window.end = window.end.min(space);
         }
-        // `AddMemoryMappedIoSpace` (PciHostBridgeDxe/PciHostBridge.c) ends at the first range that is something else: RAM,
-        // or from bf65d7ee88 (2023.02) on a reserved entry of the e820 table.
+        // `AddMemoryMappedIoSpace` (PciHostBridgeDxe/PciHostBridge.c) ends at the first range that is something else:
+        // RAM, or from bf65d7ee88 (2023.02) on a reserved entry of the e820 table.
         if platform.ram_above_4g_end.is_some_and(|end| window.base <= end) {
             window.end = window.base;
         }
@@ -69,7 +69,7 @@ impl Window {
         window
     }
 
-    /// What of it can be allocated, or all of it where nothing can: it lies in RAM.
+    /// What of it can be allocated, or all of it if nothing can: it lies in RAM.
     fn usable(&self) -> Option<GpaRange> {
         let usable = self.end.saturating_sub(self.base);
         GpaRange::with_size(self.base, if usable > 0 { usable } else { self.size })
@@ -157,8 +157,8 @@ struct Rejected {
     paddings: BTreeSet<usize>,
 }
 
-/// How many functions, BARs and ports are looked at, over all attempts: enough for 100 devices, each behind its port, of
-/// which none finds a place. Which of more are lost, nobody has to know.
+/// How many functions, BARs and ports are looked at, over all attempts: enough for 100 devices, each behind its port,
+/// of which none finds a place. Which of more are lost, nobody has to know.
 const MOST_WORK: usize = 1 << 15;
 
 /// Where OVMF of this version puts the BARs.
@@ -230,9 +230,9 @@ pub(super) fn place_with(build: Build, platform: &Platform, have_io: bool) -> Pl
 /// The first release that does not reserve I/O ports for each hot-plug capable port (27727338b2, `GetResourcePadding`).
 const WITHOUT_IO_PADDING: Version = Version::new(2023, 8);
 
-/// The port that loses its padding, of memory too, as there are not enough I/O ports for all: 40 KiB of q35 and 16 KiB of
-/// i440fx (`PlatformMemMapInitialization`), 4 KiB for each port and for the chipset. Of equal ones it is the last in the
-/// list, the first on the bus.
+/// The port that loses its padding, of memory too, as there are not enough I/O ports for all: 40 KiB of q35 and 16 KiB
+/// of i440fx (`PlatformMemMapInitialization`), 4 KiB for each port and for the chipset. Of equal ones it is the last in
+/// the list, the first on the bus.
 fn io_port(platform: &Platform, have_io: bool, rejected: &Rejected) -> Option<usize> {
     let most = match platform.family {
         Family::Q35 => 9,

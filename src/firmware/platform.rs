@@ -14,17 +14,18 @@ pub struct Platform {
     pub long_mode: bool,
     /// Whether it has 1 GiB pages (`pdpe1gb`, CPUID 0x80000001 EDX, bit 26).
     pub gb_pages: bool,
-    /// QEMU's `guest-phys-bits` where it is not 0 (CPUID 0x80000008 EAX, bits 23:16).
+    /// QEMU's `guest-phys-bits` if it is not 0 (CPUID 0x80000008 EAX, bits 23:16).
     pub guest_phys_bits: Option<u32>,
     /// Which chipset.
     pub family: Family,
     /// Last byte of RAM below 4 GiB.
     pub ram_below_4g_end: u64,
-    /// Last byte of RAM above 4 GiB, where there is some; memory devices are not RAM of this kind.
+    /// Last byte of RAM above 4 GiB, if there is some; memory devices are not RAM of this kind.
     pub ram_above_4g_end: Option<u64>,
-    /// First byte after the window for memory devices, where there is one (fw_cfg `etc/reserved-memory-end`).
+    /// First byte after the window for memory devices, if there is one (fw_cfg `etc/reserved-memory-end`).
     pub reserved_memory_end: Option<u64>,
-    /// Whether the e820 table has the HyperTransport range as reserved (QEMU `hw/i386/pc.c`, `pc_memory_init`, from 7.1).
+    /// Whether the e820 table has the HyperTransport range as reserved (QEMU `hw/i386/pc.c`, `pc_memory_init`, from
+    /// 7.1).
     pub ht_entry: bool,
     /// fw_cfg `opt/ovmf/X-PciMmio64Mb`, MiB.
     pub x_pci_mmio64_mb: Option<u64>,
@@ -88,8 +89,8 @@ pub struct Placement {
     pub window: Option<GpaRange>,
     /// The first byte of each BAR, by its id; `None` of one that the guest does not reach.
     pub addresses: Vec<Option<u64>>,
-    /// Whether that is what firmware does, but for addresses below 4 GiB: where they are there depends on 32-bit BARs, and
-    /// those are estimates.
+    /// Whether that is what firmware does, but for addresses below 4 GiB: where they are there depends on 32-bit BARs,
+    /// and those are estimates.
     pub exact: bool,
 }
 
@@ -124,8 +125,8 @@ impl Platform {
 }
 
 impl Vendor {
-    /// Whether firmware believes this width. QEMU says 40 bits by default, whatever the host has, so that firmware takes
-    /// 41 and more, and of less only what real processors of that vendor have (edk2
+    /// Whether firmware believes this width. QEMU says 40 bits by default, whatever the host has, so that firmware
+    /// takes 41 and more, and of less only what real processors of that vendor have (edk2
     /// `OvmfPkg/Library/PlatformInitLib/MemDetect.c`, `PlatformAddressWidthFromCpuid`, from 2022.11; SeaBIOS
     /// `src/fw/paravirt.c`, `physbits`, from 1.16.3).
     pub(super) fn is_believed(self, phys_bits: u32) -> bool {

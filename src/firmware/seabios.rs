@@ -18,7 +18,8 @@ const LOW_END: u64 = 0xfec0_0000;
 const OTHER_BARS: u64 = 1 << 28;
 /// First address after the HyperTransport range.
 const HT_END: u64 = 1 << 40;
-/// No guest reaches an address from here on: the architecture has 52 bits. A BAR that SeaBIOS puts below 0 wraps to one.
+/// No guest reaches an address from here on: the architecture has 52 bits. A BAR that SeaBIOS puts below 0 wraps to
+/// one.
 const BEYOND: u64 = 1 << 52;
 
 /// `pci_mem64_top` and `pci_pad_mem64` of `pci_setup`.
@@ -205,7 +206,7 @@ fn add_window(buses: &mut [Bus<'_>], bus: usize, version: Version, above: Above4
     }
 }
 
-/// `pci_bios_init_root_regions_mem`: where both regions begin below 4 GiB; `None` where they do not fit. The 32-bit BARs
+/// `pci_bios_init_root_regions_mem`: where both regions begin below 4 GiB; `None` if they do not fit. The 32-bit BARs
 /// take `others` bytes.
 fn low_bases(regions: &[Region; 2], platform: &Platform, others: u64) -> Option<[u64; 2]> {
     let start = match platform.family {

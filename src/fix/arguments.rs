@@ -1,4 +1,4 @@
-//! From changes to edits of QEMU's arguments, in whatever option and spelling each of them stands.
+//! From changes to edits of QEMU's arguments, in whatever option and spelling each of them is.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -34,7 +34,7 @@ type Memory<'a> = Vec<(MemoryDeviceKind, &'a Device)>;
 
 /// The edits that these changes take.
 pub(crate) fn edits(launch: &Launch, changes: &[Change]) -> Vec<ArgumentEdit> {
-    // Each part then comes from bytes of its argument, whatever the text is that the arguments stand in.
+    // Each part then comes from bytes of its argument, whatever the text is that the arguments are in.
     let launch = launch.with_arguments(launch.arguments.clone());
     let devices = launch.line.devices.iter();
     let memory: Memory<'_> = devices.filter_map(|device| Some((MemoryDeviceKind::of(device)?, device))).collect();
@@ -252,7 +252,7 @@ impl ToldPart<'_> {
         }
     }
 
-    /// Sets an address, in hexadecimal where it is.
+    /// Sets an address, in hexadecimal if it is.
     fn set_address(&self, key: &str, address: u64) -> Option<ArgumentEdit> {
         let value = self.value(key)?;
         let hexadecimal = self.argument.get(value.clone())?.starts_with("0x");

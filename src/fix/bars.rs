@@ -12,8 +12,8 @@ use crate::policy::{PhysBitsPolicy, Policy};
 use crate::qemu::cpu::{AMD, DEFAULT_PHYS_BITS};
 use crate::rules;
 
-/// The windows that OVMF can be told of, as powers of two in MiB: its default of 32 GiB to the most that it takes, 16 TiB
-/// (edk2 `OvmfPkg/Library/PlatformInitLib/MemDetect.c`, `PlatformGetFirstNonAddress`).
+/// The windows that OVMF can be told of, as powers of two in MiB: its default of 32 GiB to the most that it takes, 16
+/// TiB (edk2 `OvmfPkg/Library/PlatformInitLib/MemDetect.c`, `PlatformGetFirstNonAddress`).
 const WINDOWS_MIB: std::ops::RangeInclusive<u32> = 15..=24;
 
 /// phys-bits of a host of which they are unknown.
@@ -69,7 +69,7 @@ fn has_spare_port(diagnosis: &Diagnosis) -> bool {
 }
 
 impl FixSearch<'_> {
-    /// Makes room in a guest that `changes` make start, or that stands still for its BARs only. Without a change of the
+    /// Makes room in a guest that `changes` make start, or that is stopped for its BARs only. Without a change of the
     /// CPU's width it is none that a start takes.
     pub(super) fn make_room_too(&mut self, changes: &[Change], after: &Diagnosis) -> Option<Fix> {
         let widens = changes.iter().any(Change::is_width);
@@ -79,9 +79,9 @@ impl FixSearch<'_> {
         None
     }
 
-    /// The width of addresses, in place of that among `changes`, with which no BAR is in trouble, or as few as can be with
-    /// all firmware that it may be; where that is not enough, with a 64-bit PCI hole for which QEMU moves RAM, and SeaBIOS
-    /// up to 1.16.2 the BARs with it.
+    /// The width of addresses, in place of that among `changes`, with which no BAR is in trouble, or as few as can be
+    /// with all firmware that it may be; if that is not enough, with a 64-bit PCI hole for which QEMU moves RAM, and
+    /// SeaBIOS up to 1.16.2 the BARs with it.
     pub(super) fn make_room(&mut self, changes: &[Change], before: &Diagnosis) -> Option<Fix> {
         if self.policy.phys_bits == PhysBitsPolicy::Never {
             self.note(
@@ -151,7 +151,8 @@ impl FixSearch<'_> {
         best.map(|(_, _, changes, after)| (changes, after))
     }
 
-    /// Says which window OVMF could be told of: the smallest with the fewest phys-bits, those that the guest has or `bits`.
+    /// Says which window OVMF could be told of: the smallest with the fewest phys-bits, those that the guest has or
+    /// `bits`.
     fn advise_window(&mut self, before: &Diagnosis, bits: &[u32]) {
         let mut possible = before.facts.mmio64.iter().flat_map(|mmio64| &mmio64.possible);
         if !possible.any(|possible| possible.kind == FirmwareKind::Ovmf) {
@@ -214,8 +215,9 @@ fn follows_ram(diagnosis: &Diagnosis) -> bool {
     kinds == [FirmwareKind::SeaBios]
 }
 
-/// The least 64-bit PCI hole in whole GiB, in bytes, for which QEMU moves RAM above 1 TiB; `None` where none does, or where
-/// it is not known that BARs follow RAM. QEMU moves it if the map, hole included, reaches 1012 GiB (`pc_memory_init` of `hw/i386/pc.c`).
+/// The least 64-bit PCI hole in whole GiB, in bytes, for which QEMU moves RAM above 1 TiB; `None` if none does, or
+/// where it is not known that BARs follow RAM. QEMU moves it if the map, hole included, reaches 1012 GiB
+/// (`pc_memory_init` of `hw/i386/pc.c`).
 fn hole_that_moves_ram(before: &Diagnosis) -> Option<u64> {
     let facts = &before.facts;
     let layout = facts.layout.as_ref().filter(|layout| !layout.relocated)?;

@@ -32,7 +32,7 @@ pub(super) struct Fixed {
     pub device: usize,
     /// The address.
     pub address: u64,
-    /// Whether QEMU finds a place for it where there is no address.
+    /// Whether QEMU finds a place for it if there is no address.
     pub can_move: bool,
 }
 
@@ -207,7 +207,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// What becomes of it with an AMD CPU, and how it would get that; `None` where it has the machine's default CPU.
+    /// What becomes of it with an AMD CPU, and how it would get that; `None` if it has the machine's default CPU.
     pub fn with_amd_cpu(&self) -> Option<(String, Diagnosis)> {
         const MODEL: &str = "EPYC";
         let other = || format!("with an AMD CPU model such as {MODEL}");
@@ -256,7 +256,7 @@ fn apply(change: &Change, domain: &mut Domain) {
         #[cfg(feature = "cli")]
         Change::PassHostBitsUpTo(limit) => set_width(domain, MaxPhysAddrMode::Passthrough, None, Some(*limit)),
         Change::PciHole64(kib) => {
-            // The root controller that the rewrite writes where there is none.
+            // The root controller that the rewrite writes if there is none.
             domain.pcie |= rewrite::root_is_pcie(domain.machine.as_ref().map(|machine| machine.value.as_str()));
             let span = domain.pci_hole64.map_or(domain.span, |hole| hole.span);
             domain.pci_hole64 = Some(Sourced { value: *kib, span });

@@ -117,7 +117,7 @@ fn width_edits(document: &Document<'_>, mode: &str, values: [Option<u32>; 2]) ->
     if let Some(cpu) = cpu {
         return vec![edit::insert_first_child(document, cpu, &markup)];
     }
-    // libvirt writes <cpu> behind <features>, and that behind <os>.
+    // libvirt writes <cpu> after <features>, and that after <os>.
     let sibling = ["features", "os", "vcpu", "memory"].iter().find_map(|name| root.child(name));
     let lines = [(0, "<cpu>"), (1, markup.as_str()), (0, "</cpu>")];
     sibling.map(|sibling| edit::insert_after(document, sibling, &lines)).into_iter().collect()
@@ -143,7 +143,7 @@ fn hole_edits(document: &Document<'_>, kib: u64) -> Vec<Edit> {
     edits
 }
 
-/// A size for the root controller that has none; libvirt makes that controller where there is none.
+/// A size for the root controller that has none; libvirt makes that controller if there is none.
 fn new_hole_edits(document: &Document<'_>, kib: u64) -> Vec<Edit> {
     let Some(devices) = document.root().child("devices") else { return Vec::new() };
     let markup = match kib.checked_div(1 << 20).filter(|_| kib.is_multiple_of(1 << 20)) {
@@ -163,7 +163,7 @@ fn new_hole_edits(document: &Document<'_>, kib: u64) -> Vec<Edit> {
     vec![edit::insert_first_child(document, devices, &format!("{start}{markup}{end}"))]
 }
 
-/// Whether the root bus of this machine type is PCI Express, where the domain does not say so itself.
+/// Whether the root bus of this machine type is PCI Express, if the domain does not say so itself.
 pub(super) fn root_is_pcie(machine: Option<&str>) -> bool {
     machine.is_some_and(|machine| machine.contains("q35"))
 }

@@ -8,7 +8,7 @@ pub struct FirmwareFile {
     /// What it is.
     pub kind: FirmwareKind,
     /// Its version as its makers or a distribution's package write it (`1.16.3-debian-1.16.3-2`,
-    /// `2022.11-6+deb12u2`), where it is known.
+    /// `2022.11-6+deb12u2`), if it is known.
     pub version: Option<String>,
 }
 

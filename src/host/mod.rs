@@ -66,13 +66,13 @@ pub struct Host {
     pub kvm: Option<bool>,
     /// QEMU version.
     pub qemu: Option<Version>,
-    /// The machine types this QEMU has, aliases not among them; empty where unknown.
+    /// The machine types this QEMU has, aliases not among them; empty if unknown.
     pub machines: Vec<String>,
     /// What the aliases mean: `q35` is `pc-q35-7.2`.
     pub aliases: BTreeMap<String, String>,
-    /// Those of [`Self::machines`] that QEMU deprecates; `None` where that is unknown.
+    /// Those of [`Self::machines`] that QEMU deprecates; `None` if that is unknown.
     pub deprecated: Option<Vec<String>>,
-    /// The CPU models this QEMU has; empty where unknown. A profile has none.
+    /// The CPU models this QEMU has; empty if unknown. A profile has none.
     #[cfg(feature = "cli")]
     pub cpu_models: Vec<String>,
     /// libvirt version.
@@ -105,9 +105,9 @@ impl Host {
         bars.map(Vec::as_slice)
     }
 
-    /// The machine type that `requested` stands for.
+    /// The machine type that `requested` means.
     ///
-    /// A versioned type stands for itself, whatever an alias of its name says: QEMU has no such alias, and one in a file
+    /// A versioned type means itself, whatever an alias of its name says: QEMU has no such alias, and one in a file
     /// would pass an old type off as a new one.
     pub fn canonical_machine<'a>(&'a self, requested: &'a str) -> &'a str {
         if is_versioned(requested) {
@@ -116,8 +116,8 @@ impl Host {
         self.aliases.get(without_revision(requested)).map_or(requested, String::as_str)
     }
 
-    /// Whether this host's QEMU deprecates a machine type. Where nobody has listed those that it does, the upstream rule
-    /// decides; types of distributions follow none.
+    /// Whether this host's QEMU deprecates a machine type. Where nobody has listed those that it does, the upstream
+    /// rule decides; types of distributions follow none.
     pub fn deprecates(&self, machine: &MachineType) -> bool {
         match &self.deprecated {
             Some(listed) => listed.contains(&machine.name),
@@ -134,13 +134,13 @@ pub struct Emulator {
     pub path: Option<String>,
     /// Its version.
     pub version: Option<Version>,
-    /// The machine types it has, aliases not among them; empty where unknown.
+    /// The machine types it has, aliases not among them; empty if unknown.
     pub machines: Vec<String>,
     /// What the aliases mean.
     pub aliases: BTreeMap<String, String>,
-    /// Those of [`Self::machines`] that it deprecates; `None` where that is unknown.
+    /// Those of [`Self::machines`] that it deprecates; `None` if that is unknown.
     pub deprecated: Option<Vec<String>>,
-    /// The CPU models it has, sorted; empty where unknown. A profile has none.
+    /// The CPU models it has, sorted; empty if unknown. A profile has none.
     #[cfg(feature = "cli")]
     pub cpu_models: Vec<String>,
 }
@@ -151,7 +151,7 @@ pub struct Emulator {
 pub struct Profile {
     /// What holds for every guest.
     pub host: Host,
-    /// The QEMU of guests that name none; where it has no path, also of those whose `<emulator>` is not in
+    /// The QEMU of guests that name none; if it has no path, also of those whose `<emulator>` is not in
     /// [`Self::emulators`].
     pub qemu: Option<Emulator>,
     /// The QEMUs of guests that name one, each with its path.

@@ -15,7 +15,7 @@ pub struct PciBar {
     pub bits64: bool,
 }
 
-/// The smallest memory BAR, in bytes: the low four bits of the register are no part of the address (PCI Local Bus
+/// The smallest memory BAR, in bytes: the low four bits of the register are not part of the address (PCI Local Bus
 /// Specification 3.0, section 6.2.5.1).
 const SMALLEST: u64 = 16;
 

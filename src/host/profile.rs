@@ -17,7 +17,7 @@ use crate::xml::Location;
 pub struct Builtin {
     /// The name for `--host`.
     pub name: &'static str,
-    /// What host it stands for.
+    /// Which host it describes.
     pub summary: &'static str,
     text: &'static str,
 }
@@ -47,11 +47,11 @@ pub fn builtin(name: &str) -> Option<Host> {
     Host::from_profile(found.text).ok()
 }
 
-/// Why a text is no host profile, and where.
+/// Why a text is not a host profile, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{location}: {message}")]
 pub struct ProfileError {
-    /// Where it stands.
+    /// Where it is.
     pub location: Location,
     /// What is wrong, in one line.
     pub message: String,

@@ -38,7 +38,7 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// What a verdict takes for true where the fact is missing.
+    /// What a verdict takes for true if the fact is missing.
     pub fn assumption(self) -> &'static str {
         match self {
             Self::CpuVendor => {
@@ -73,7 +73,7 @@ pub enum FactOrigin {
     Missing {
         /// Why, in a sentence.
         why: String,
-        /// How to get at it, in a sentence; empty where there is no way.
+        /// How to get at it, in a sentence; empty if there is no way.
         remedy: String,
     },
 }

@@ -1,6 +1,6 @@
-//! What a host does not accept as the target of a DMA mapping: the ranges that its IOMMU reserves, and what lies above the
-//! addresses that it translates. Both are the same for VFIO: it maps what lies inside the IOMMU's aperture and outside
-//! every reserved region (`vfio_iommu_type1_attach_group` and `vfio_iommu_iova_dma_valid` in Linux
+//! What a host does not accept as the target of a DMA mapping: the ranges that its IOMMU reserves, and what lies above
+//! the addresses that it translates. Both are the same for VFIO: it maps what lies inside the IOMMU's aperture and
+//! outside every reserved region (`vfio_iommu_type1_attach_group` and `vfio_iommu_iova_dma_valid` in Linux
 //! `drivers/vfio/vfio_iommu_type1.c`), and iommufd does the same (`iopt_table_add_domain` and
 //! `iopt_table_enforce_dev_resv_regions` in `drivers/iommu/iommufd/io_pagetable.c`).
 
@@ -13,8 +13,8 @@ use crate::version::Version;
 pub(crate) const FIRST_KERNEL_TO_REFUSE_RESERVED: Version = Version::new(5, 4);
 
 /// The first kernel whose VFIO knows the width of an Intel IOMMU (commit c062db039f40, `domain_update_iommu_cap` in
-/// `drivers/iommu/intel/iommu.c`), and answers -EINVAL. Before, the IOMMU's driver refuses the mapping itself with -EFAULT
-/// ("iommu width (39) is not sufficient for the mapped address", `intel_iommu_map`).
+/// `drivers/iommu/intel/iommu.c`), and answers -EINVAL. Before, the IOMMU's driver refuses the mapping itself with
+/// -EFAULT ("iommu width (39) is not sufficient for the mapped address", `intel_iommu_map`).
 pub(crate) const FIRST_KERNEL_TO_KNOW_WIDTHS: Version = Version::new(5, 11);
 
 /// A range of IOVAs that the host does not map.
@@ -42,7 +42,7 @@ impl Unmappable {
         Some(Self { range: GpaRange { start, end: u64::MAX }, why: Why::Width(bits) })
     }
 
-    /// The reserved range, where it is one.
+    /// The reserved range, if it is one.
     pub fn reserved(self) -> Option<Reserved> {
         match self.why {
             Why::Reserved(kind) => Some(Reserved { range: self.range, kind }),
@@ -72,8 +72,8 @@ impl Host {
         !self.reserved.is_empty() || self.iommu == Some(super::Iommu::None)
     }
 
-    /// What VFIO does not map for all of `devices`, PCI addresses, in one container; for a device that is not known if there
-    /// are none. Sorted, without doubles; of several widths the smallest.
+    /// What VFIO does not map for all of `devices`, PCI addresses, in one container; for a device that is not known if
+    /// there are none. Sorted, without doubles; of several widths the smallest.
     pub fn unmappable<'d>(&self, devices: impl IntoIterator<Item = &'d str>) -> Vec<Unmappable> {
         let mut devices = devices.into_iter().peekable();
         let (mut reserved, mut bits) = (Vec::new(), None);

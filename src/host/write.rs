@@ -11,7 +11,7 @@ use crate::address::AMD_HT_START;
 use crate::text;
 use crate::version::Version;
 
-/// Columns that no line goes beyond, where what stands in it can be broken.
+/// Columns that no line goes beyond, where what is in it can be broken.
 const COLUMNS: usize = 80;
 
 /// The column of comments beside a value.
@@ -30,16 +30,16 @@ pub enum ProfileLine {
     Comment(String),
     /// The same, about a fact that is missing.
     Missing(String),
-    /// A table such as `[cpu]`, and what stands behind it.
+    /// A table such as `[cpu]`, and its comment.
     Table(String, Option<String>),
-    /// A key, its value and what stands behind it.
+    /// A key, its value and its comment.
     Entry(String, String, Option<String>),
     /// A further line of a value.
     More(String),
 }
 
 impl ProfileLine {
-    /// What stands before the comment, padded where there is one; and the comment.
+    /// What is before the comment, padded if there is one; and the comment.
     pub fn parts(&self) -> (String, Option<&str>) {
         let (text, note) = match self {
             Self::Blank => (String::new(), None),
@@ -63,8 +63,8 @@ impl fmt::Display for ProfileLine {
 }
 
 impl Described {
-    /// The host profile, line by line. It is TOML that [`super::Profile::from_toml`] reads, and a guest gets the same verdict
-    /// with what is read as on the host itself.
+    /// The host profile, line by line. It is TOML that [`super::Profile::from_toml`] reads, and a guest gets the same
+    /// verdict with what is read as on the host itself.
     pub fn lines(&self) -> Vec<ProfileLine> {
         let mut page = ProfileText { described: self, lines: Vec::new() };
         page.comment(
@@ -332,7 +332,7 @@ impl ProfileText<'_> {
                 self.emulator(&qemu, source.as_deref());
             }
             None => {
-                // Not an empty table: it would stand for the emulators that are not known, too.
+                // Not an empty table: it would mean the emulators that are not known, too.
                 self.lines.push(ProfileLine::Blank);
                 let what = match self.described.profile.emulators.is_empty() {
                     true => "[qemu] is missing:",

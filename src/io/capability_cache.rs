@@ -26,7 +26,7 @@ pub struct CachedQemu {
 }
 
 impl CachedQemu {
-    /// Reads one cache file; `None` where it is none, or of another architecture's QEMU.
+    /// Reads one cache file; `None` if it is none, or of another architecture's QEMU.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let document = Document::parse(bytes).ok()?;
         let root = document.root();
@@ -47,10 +47,10 @@ impl CachedQemu {
         Some(qemu)
     }
 
-    /// What [`Self::parse`] gives but for the CPU models, read by lines: of a file as libvirt writes it, one element a line, up to the last
-    /// machine type of its first accelerator. QEMU has the same machine types with each, and `virQEMUCapsFormatAccel`
-    /// writes the list again for each. `None` if the file is not as libvirt writes it, or of another architecture's
-    /// QEMU.
+    /// What [`Self::parse`] gives but for the CPU models, read by lines: of a file as libvirt writes it, one element a
+    /// line, up to the last machine type of its first accelerator. QEMU has the same machine types with each, and
+    /// `virQEMUCapsFormatAccel` writes the list again for each. `None` if the file is not as libvirt writes it, or of
+    /// another architecture's QEMU.
     pub fn skim(text: &str) -> Option<Self> {
         let inside = text.strip_prefix("<qemuCaps>\n")?.trim_ascii_end().strip_suffix("</qemuCaps>")?;
         let mut machines = Machines::default();
@@ -109,8 +109,8 @@ impl CachedQemu {
     }
 }
 
-/// The CPU models, which libvirt lists for each accelerator (`virQEMUCapsFormatCPUModels`): QEMU has the same with each,
-/// and `usable` tells of the host.
+/// The CPU models, which libvirt lists for each accelerator (`virQEMUCapsFormatCPUModels`): QEMU has the same with
+/// each, and `usable` tells of the host.
 #[cfg(feature = "cli")]
 fn cpu_models(root: Element<'_>) -> Vec<String> {
     let named = root.children_named("cpu").filter_map(|cpu| cpu.value("name"));
@@ -139,7 +139,7 @@ impl Machines {
     }
 }
 
-/// What to sort names by, so that 2.10 comes behind 2.9: what stands before each number, and the number.
+/// What to sort names by, so that 2.10 comes after 2.9: what is before each number, and the number.
 fn numbers(name: &str) -> Vec<(&str, u64)> {
     let mut parts = Vec::new();
     let mut rest = name;
@@ -153,7 +153,7 @@ fn numbers(name: &str) -> Vec<(&str, u64)> {
     parts
 }
 
-/// The QEMU at `emulator`, the last probed one where the cache has several; `None` where it has none or cannot be read.
+/// The QEMU at `emulator`, the last probed one if the cache has several; `None` if it has none or cannot be read.
 ///
 /// Only what libvirt can have written counts, see [`open_found`]. Of the files of other binaries only the beginning is
 /// read, where libvirt writes the path.
@@ -164,7 +164,7 @@ pub fn read_one(folder: &Path, emulator: &str) -> Option<CachedQemu> {
 
 /// Reads a cache file if it is of this binary.
 fn read_if_of(path: &Path, emulator: &str) -> Option<CachedQemu> {
-    /// Bytes within which the path stands (`virQEMUCapsFormatCache` writes it first).
+    /// Bytes within which the path is (`virQEMUCapsFormatCache` writes it first).
     const BEGINNING: usize = 4096;
     let mut file = open_found(path).ok()?;
     let expected = file.metadata().ok()?.len().min(MAX_BYTES as u64);

@@ -153,7 +153,7 @@ fn nothing_in(folder: &str) -> String {
     format!("There is nothing in /{folder}.")
 }
 
-/// Where each file's version came from stands beside it; this is about all of them.
+/// Where each file's version came from is beside it; this is about all of them.
 #[cfg(feature = "cli")]
 fn firmware_origin(firmwares: &[FirmwareFile]) -> FactOrigin {
     if firmwares.is_empty() {
@@ -199,7 +199,7 @@ fn iommu_origin(root: &Path) -> FactOrigin {
     }
 }
 
-/// Why the QEMU of guests that name none is not known, where it is not.
+/// Why the QEMU of guests that name none is not known, if it is not.
 fn cache_trouble(caches: &io::Result<Vec<(PathBuf, CachedQemu)>>) -> FactOrigin {
     const LOOK: &str = "`virsh -c qemu:///system capabilities` makes libvirt look and write it down.";
     match caches {
@@ -303,7 +303,7 @@ fn cpu() -> (Option<String>, Option<u32>) {
 }
 
 /// The kind of IOMMU, by the names that drivers register in `/sys/class/iommu`: `ivhd0` (`drivers/iommu/amd/init.c`),
-/// `dmar0` (`drivers/iommu/intel/dmar.c`). `None` where there is no sysfs to look at.
+/// `dmar0` (`drivers/iommu/intel/dmar.c`). `None` if there is no sysfs to look at.
 fn iommu(root: &Path) -> Option<Iommu> {
     let known = drivers(&root.join(IOMMU_CLASS)).find_map(|name| {
         let kinds = [("ivhd", Iommu::Amd), ("dmar", Iommu::Intel)];

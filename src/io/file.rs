@@ -80,7 +80,7 @@ fn irregular(kind: FileType) -> io::Error {
     io::Error::other(format!("{what}, not a regular file"))
 }
 
-/// The user of this process, who owns its folder in `/proc` (proc_pid(5)); `None` where there is none to ask.
+/// The user of this process, who owns its folder in `/proc` (proc_pid(5)); `None` if there is none to ask.
 pub fn user() -> Option<u32> {
     std::fs::metadata("/proc/self").ok().map(|folder| folder.uid())
 }
@@ -97,7 +97,7 @@ pub fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The text of a small file of the kernel's, without white space around it; `None` where it cannot be read.
+/// The text of a small file of the kernel's, without white space around it; `None` if it cannot be read.
 pub(super) fn read_word(path: &Path) -> Option<String> {
     // sysfs is full of links; what they lead to is a file.
     let bytes = read_limited(open_regular(path, 0).ok()?, 64 * 1024).ok()?;

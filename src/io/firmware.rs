@@ -26,7 +26,7 @@ const OVMF_PACKAGES: [&str; 3] = ["ovmf", "pve-edk2-firmware-ovmf", "pve-edk2-fi
 const MAX_STATUS: usize = 64 << 20;
 
 /// What the names of builds have in them that behave in another way: those for confidential guests and for Cloud
-/// Hypervisor. Variables of firmware are no firmware.
+/// Hypervisor. Variables of firmware are not firmware.
 const OTHER_BUILDS: [&str; 5] = ["amdsev", "inteltdx", "cloudhv", "_vars", "aavmf"];
 
 /// A file, and where its version came from.
@@ -62,7 +62,7 @@ fn seabios(root: &Path) -> Vec<Installed> {
     };
     let default: Vec<_> = files.iter().filter(|(file, ..)| *file == SEABIOS_FILES[0]).collect();
     let (versions, paths): (Vec<_>, Vec<_>) = default.iter().map(|(_, path, version)| (version, path.as_str())).unzip();
-    // Which QEMU takes which is unknown where there are several.
+    // Which QEMU takes which is unknown if there are several.
     let same = versions.first().copied().filter(|first| versions.iter().all(|version| version == first)).cloned();
     let of_none = same.flatten().map(|version| file(None, Some(version), paths.join(", ")));
     let named = files.into_iter().map(|(_, path, version)| file(Some(path.clone()), version, path));

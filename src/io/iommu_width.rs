@@ -1,9 +1,9 @@
 //! How many bits an IOVA may have, as far as the kernel shows it.
 //!
-//! Source: Linux `drivers/iommu/intel/iommu.c` (`cap_show`, `__iommu_calculate_agaw`, `prepare_domain_attach_device` and
-//! since 6.12 `paging_domain_alloc`, whose `gaw` becomes the end of the aperture), Intel VT-d specification 4.1, section
-//! 11.4.2 (capability register). A domain of first-stage tables has one bit less; the kernel does not show which it will
-//! be.
+//! Source: Linux `drivers/iommu/intel/iommu.c` (`cap_show`, `__iommu_calculate_agaw`, `prepare_domain_attach_device`
+//! and since 6.12 `paging_domain_alloc`, whose `gaw` becomes the end of the aperture), Intel VT-d specification 4.1,
+//! section 11.4.2 (capability register). A domain of first-stage tables has one bit less; the kernel does not show
+//! which it will be.
 
 #[cfg(feature = "cli")]
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::file::read_word;
 
-/// The width of the page tables that the bits of SAGAW stand for, the lowest first: 2 to 5 levels.
+/// The width of the page tables that the bits of SAGAW mean, the lowest first: 2 to 5 levels.
 const TABLE_WIDTHS: [u32; 4] = [30, 39, 48, 57];
 
 /// The width of the widest of these units of VT-d (`dmar0`); `None` unless all tell.
@@ -55,8 +55,8 @@ fn width(capability: u64) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Registers as `dmesg` shows them: `DMAR: dmar0: reg_base_addr fed90000 ver 1:0 cap 1c0000c40660462 ecap 19e2ff0505e`;
-    /// the last one translates by first-stage tables only.
+    /// Registers as `dmesg` shows them: `DMAR: dmar0: reg_base_addr fed90000 ver 1:0 cap 1c0000c40660462 ecap
+    /// 19e2ff0505e`; the last one translates by first-stage tables only.
     #[test]
     fn the_register_tells_the_width() {
         for (capability, bits) in [

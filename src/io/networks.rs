@@ -21,7 +21,7 @@ pub fn beside(domain: &Path) -> Networks {
     read_all(&folder, |path| read_limited(open_regular(path, libc::O_NOFOLLOW).ok()?, MAX_BYTES).ok())
 }
 
-/// Files that are no networks are passed over.
+/// Files that are not networks are passed over.
 fn read_all(folder: &Path, read: impl Fn(&Path) -> Option<Vec<u8>>) -> Networks {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     files

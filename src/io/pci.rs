@@ -21,8 +21,8 @@ const PREFETCHABLE: u64 = 0x2000;
 /// `IORESOURCE_MEM_64`.
 const BITS64: u64 = 0x10_0000;
 
-/// The class of bridges, the first byte of the class code; vfio-pci passes none on (`vfio_pci_core_register_device` takes
-/// headers of type 0 only).
+/// The class of bridges, the first byte of the class code; vfio-pci passes none on (`vfio_pci_core_register_device`
+/// takes headers of type 0 only).
 const BRIDGE: &str = "0x06";
 
 /// The line of a function's `resource` that has the BARs 0 of its virtual functions (`PCI_IOV_RESOURCES` of Linux
@@ -44,9 +44,10 @@ pub fn functions(root: &Path) -> BTreeMap<String, Vec<PciBar>> {
     functions.collect()
 }
 
-/// The memory BARs of the function at `address`, as sysfs spells it; `None` if nothing tells.
+/// The memory BARs of the function at `address`, as sysfs spells it; `None` if it is unknown.
 ///
-/// A virtual function has its own in sysfs. If it does not, its physical function has the sizes for all that it can have.
+/// A virtual function has its own in sysfs. If it does not, its physical function has the sizes for all that it can
+/// have.
 pub fn function(root: &Path, address: &str) -> Option<Vec<PciBar>> {
     let is_address = !address.is_empty() && !address.contains('/');
     let folder = is_address.then(|| root.join(DEVICES).join(address))?;
@@ -62,8 +63,8 @@ pub fn function(root: &Path, address: &str) -> Option<Vec<PciBar>> {
     }
 }
 
-/// The memory BARs in six lines of `resource`, each with its own for this many functions; `None` if the lines are not as
-/// the kernel writes them.
+/// The memory BARs in six lines of `resource`, each with its own for this many functions; `None` if the lines are not
+/// as the kernel writes them.
 fn bars(resource: &str, first: usize, functions: u64) -> Option<Vec<PciBar>> {
     let mut bars = Vec::new();
     for (index, line) in (0..BARS).zip(resource.lines().skip(first)) {
@@ -89,7 +90,8 @@ mod tests {
 
     const NONE: &str = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n";
 
-    /// The lines of `resource` of an A30, its virtual functions' BARs after the ROM's, and of a network card's function.
+    /// The lines of `resource` of an A30, its virtual functions' BARs after the ROM's, and of a network card's
+    /// function.
     fn a30() -> String {
         let own = "0x00000000b1000000 0x00000000b1ffffff 0x0000000000040200\n\
              0x0000382800000000 0x0000382fffffffff 0x000000000014220c\n";

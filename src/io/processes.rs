@@ -20,8 +20,8 @@ pub struct Processes {
 /// (`bprm_stack_limits` in Linux `fs/exec.c`).
 const MAX_ARGUMENTS: usize = 6 << 20;
 
-/// The QEMU processes that `/proc` below `root` shows, whatever user, PID or mount namespace they are in. A process that
-/// ends meanwhile is not among them.
+/// The QEMU processes that `/proc` below `root` shows, whatever user, PID or mount namespace they are in. A process
+/// that ends meanwhile is not among them.
 ///
 /// # Errors
 /// There is no procfs.
@@ -131,7 +131,7 @@ fn devices(root: &Path, folder: &Path) -> io::Result<Vec<OpenDevice>> {
     Ok(devices)
 }
 
-/// What an open file stands for: a VFIO group, a VFIO device of iommufd (Linux `drivers/vfio/device_cdev.c`), or a vDPA
+/// What an open file means: a VFIO group, a VFIO device of iommufd (Linux `drivers/vfio/device_cdev.c`), or a vDPA
 /// device (`drivers/vhost/vdpa.c`).
 fn devices_of(root: &Path, target: &str) -> Vec<OpenDevice> {
     if let Some(device) = target.strip_prefix("/dev/vfio/devices/") {

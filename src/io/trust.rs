@@ -1,4 +1,5 @@
-//! Whether only root can change a file: those who can change a program that root runs, or a file that it obeys, are root.
+//! Whether only root can change a file: those who can change a program that root runs, or a file that it obeys, are
+//! root.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,7 +15,7 @@ const STICKY: u32 = 0o1000;
 /// The first of what leads to `path` that others than root can change: the file, a folder above it, a link on the way
 /// to it; `None` if all of it is root's.
 ///
-/// `root` is the folder that is `/` to these files. Where it is not that of this process, its owner counts as root.
+/// `root` is the folder that is `/` to these files. If it is not that of this process, its owner counts as root.
 ///
 /// # Errors
 /// `path` leads nowhere, or cannot be followed.

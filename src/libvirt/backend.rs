@@ -59,7 +59,7 @@ pub(super) fn memory(
         (index, backend(domain, format!("ram-node{index}"), size, &backing))
     });
     let nodes: Vec<(u32, MemoryBackend)> = nodes.collect();
-    // Old machine types take sizes in place of backends, and get them unless a backend says more than a size does.
+    // Old machine types take sizes in place of backends, and get them unless a backend sets more than a size.
     let plain = nodes.iter().all(|(_, backend)| backend.kind == BackendKind::Ram) && !domain.has_memory_nodes;
     if plain && machine.is_some_and(|machine| machine.version <= LAST_WITH_SIZED_NODES) {
         let sized = |(index, backend): &(u32, MemoryBackend)| NumaNode {

@@ -35,7 +35,7 @@ pub(super) struct Circumstances<'a> {
 }
 
 impl Circumstances<'_> {
-    /// Whether QEMU has a CPU model; `None` where that is unknown.
+    /// Whether QEMU has a CPU model; `None` if that is unknown.
     fn qemu_has(&self, model: &str) -> Option<bool> {
         #[cfg(feature = "cli")]
         if !self.host.cpu_models.is_empty() {

@@ -35,8 +35,8 @@ pub enum LockLimit {
     Inherited,
 }
 
-/// What the host's libvirt sets for a domain; `None` where its memory is refused. A libvirt of unknown version is taken for
-/// a new one.
+/// What the host's libvirt sets for a domain; `None` if its memory is refused. A libvirt of unknown version is taken
+/// for a new one.
 pub fn limit(domain: &Domain, host: &Host) -> Option<LockLimit> {
     let locked = &domain.locked_memory;
     if let Some(limit) = locked.hard_limit {

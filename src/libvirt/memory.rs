@@ -46,7 +46,7 @@ pub(super) struct Sizes {
     pub devices: Vec<u64>,
 }
 
-/// The sizes when the guest is started (not on incoming migration or restore, where nothing is aligned).
+/// The sizes when the guest is started (not on incoming migration or restore, which align nothing).
 pub(super) fn sizes(domain: &Domain, host: &Host) -> Result<Sizes, Refusal> {
     let slots = domain.slots.map_or(0, |slots| slots.value);
     let maximum = domain.max_memory.filter(|maximum| maximum.value > 0);
@@ -57,7 +57,7 @@ pub(super) fn sizes(domain: &Domain, host: &Host) -> Result<Sizes, Refusal> {
     let cells_kib =
         domain.numa_cells.iter().try_fold(0u64, |sum, cell| sum.checked_add(cell.value)).ok_or_else(overflow)?;
 
-    // The cells decide where there are any; `<memory>` is then overwritten.
+    // The cells decide if there are any; `<memory>` is then overwritten.
     let (initial_kib, span) = if cells_kib > 0 {
         (cells_kib, domain.numa_cells[0].span)
     } else {

@@ -36,7 +36,7 @@ const DEFAULT_MACHINE: &str = "pc";
 pub struct Refusal {
     /// What libvirt objects to, in one line.
     pub message: String,
-    /// Where it stands.
+    /// Where it is.
     pub span: Span,
 }
 
@@ -54,8 +54,8 @@ pub struct Written {
     pub refusals: Vec<Refusal>,
 }
 
-/// What the host's libvirt writes for a domain, with the raw QEMU arguments that the domain adds. One whose version is not
-/// known is taken for a new one, and refuses nothing that another might take.
+/// What the host's libvirt writes for a domain, with the raw QEMU arguments that the domain adds. One whose version is
+/// not known is taken for a new one, and refuses nothing that another might take.
 pub fn write(domain: &Domain, host: &Host) -> Written {
     let libvirt = host.libvirt;
     let machine = machine(domain, host);
@@ -101,13 +101,13 @@ pub fn write(domain: &Domain, host: &Host) -> Written {
     Written { line, refusals }
 }
 
-/// RAM, memory devices and a GiB for each slot, in bytes, below which a guest is small: with the largest default PCI hole,
-/// 32 GiB, its map ends far below the 512 GiB from which `mmio64` looks at guests without large devices.
+/// RAM, memory devices and a GiB for each slot, in bytes, below which a guest is small: with the largest default PCI
+/// hole, 32 GiB, its map ends far below the 512 GiB from which `mmio64` looks at guests without large devices.
 #[cfg(feature = "cli")]
 const LARGE: u64 = 256 * GIB;
 
-/// Whether it can matter where the 64-bit BARs are: most domains are small and have no device whose BAR could be large, and
-/// their addresses are not worth the time. What raw arguments and overrides change is not known here, so that they count.
+/// Whether it can matter where the 64-bit BARs are: most domains are small and have no device whose BAR could be large,
+/// and their addresses are not worth the time. What raw arguments and overrides change is unknown, so that they count.
 #[cfg(feature = "cli")]
 fn has_bars_that_count(domain: &Domain, memory: Option<&Memory>) -> bool {
     let is_small = memory.is_some_and(|memory| {
@@ -183,7 +183,7 @@ pub fn passthrough(domain: &Domain) -> Vec<Passthrough> {
     line.passthrough()
 }
 
-/// libvirt puts them behind everything else (`qemuBuildCommandLine` in libvirt `src/qemu/qemu_command.c`).
+/// libvirt puts them after everything else (`qemuBuildCommandLine` in libvirt `src/qemu/qemu_command.c`).
 fn raw_arguments(domain: &Domain) -> impl Iterator<Item = Argument<'_>> {
     domain.raw_args.iter().map(|argument| Argument::in_xml(&argument.value, argument.span))
 }
@@ -207,7 +207,7 @@ fn pci_hole64(domain: &Domain) -> Option<Global> {
 }
 
 /// `qemuBuildIOMMUCommandLine` of libvirt `src/qemu/qemu_command.c`: the device of `<iommu>`. It is none of those in
-/// [`CommandLine::devices`], where it has no BAR that counts.
+/// [`CommandLine::devices`], if it has no BAR that counts.
 #[cfg(feature = "cli")]
 pub(crate) fn virtual_iommu(domain: &Domain) -> Option<Device> {
     let iommu = domain.iommu.as_ref()?;

@@ -12,8 +12,8 @@ const LIBVIRTS: [Version; 3] = [Version::new(9, 0), Version::new(11, 3), Version
 /// The QEMU versions the table is made of.
 const QEMUS: [Version; 3] = [Version::new(7, 2), Version::new(10, 0), Version::new(11, 1)];
 
-/// A model without its version, and the highest version of it for each libvirt and each QEMU: 0 where there is only the
-/// model itself, -1 where there is not even that.
+/// A model without its version, and the highest version of it for each libvirt and each QEMU: 0 if there is only the
+/// model itself, -1 if there is not even that.
 #[rustfmt::skip]
 const MODELS: [(&str, [i8; 3], [i8; 3]); 68] = [
     ("486", [0, 1, 1], [1, 1, 1]),
@@ -86,12 +86,12 @@ const MODELS: [(&str, [i8; 3], [i8; 3]); 68] = [
     ("qemu64", [0, 1, 1], [1, 1, 1]),
 ];
 
-/// Whether a libvirt knows a model; `None` where nothing is known about that version.
+/// Whether a libvirt knows a model; `None` if nothing is known about that version.
 pub(super) fn libvirt_knows(model: &str, libvirt: Version) -> Option<bool> {
     at(model, libvirt, &LIBVIRTS, |row| &row.1)
 }
 
-/// Whether a QEMU has a model; `None` where nothing is known about that version.
+/// Whether a QEMU has a model; `None` if nothing is known about that version.
 pub(super) fn qemu_has(model: &str, qemu: Version) -> Option<bool> {
     at(model, qemu, &QEMUS, |row| &row.2)
 }
@@ -134,7 +134,7 @@ fn is_model(model: &str) -> bool {
     MODELS.iter().any(|row| row.0 == base)
 }
 
-/// The model and its version, 0 where it names none.
+/// The model and its version, 0 if it names none.
 fn split(model: &str) -> (&str, i8) {
     let parts = model.rsplit_once("-v").and_then(|(base, number)| Some((base, number.parse::<i8>().ok()?)));
     parts.filter(|&(_, number)| number > 0).unwrap_or((model, 0))

@@ -163,7 +163,7 @@ fn size(bits: u8) -> u64 {
     1_u64.checked_shl(bits.into()).unwrap_or(u64::MAX)
 }
 
-/// A place in a text, with what stands around it.
+/// A place in a text, with what is around it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spot<'a> {
     /// The line, or what of it is near.
@@ -180,7 +180,7 @@ impl<'a> Spot<'a> {
         find(self.line, words.as_bytes()).is_some()
     }
 
-    /// What stands after `words`, from the place on.
+    /// What is after `words`, from the place on.
     pub fn after(&self, words: &str) -> Option<&'a [u8]> {
         let at = find(self.rest, words.as_bytes())?;
         self.rest.get(at.checked_add(words.len())?..)
@@ -314,8 +314,8 @@ fn region(spot: &Spot<'_>) -> Option<String> {
     (!name.is_empty()).then(|| text::quoted(&name))
 }
 
-/// What memory of this name is. QEMU calls RAM `pc.ram` or after its backend, libvirt the backends of cells `ram-node0` and
-/// those of plugged memory `memdimm0`, and a BAR has `BAR` in its name (hw/vfio/region.c, vfio_region_mmap).
+/// What memory of this name is. QEMU calls RAM `pc.ram` or after its backend, libvirt the backends of cells `ram-node0`
+/// and those of plugged memory `memdimm0`, and a BAR has `BAR` in its name (hw/vfio/region.c, vfio_region_mmap).
 fn named(name: &str, range: Option<GpaRange>) -> MappedMemory {
     let plugged = ["memdimm", "memnvdimm", "memvirtiomem", "memvirtiopmem"];
     if name.contains("BAR") {
@@ -329,7 +329,7 @@ fn named(name: &str, range: Option<GpaRange>) -> MappedMemory {
     }
 }
 
-/// What lies at these addresses, where nothing names it: RAM begins at few addresses, and a BAR is as large as a power of
+/// What lies at these addresses, if nothing names it: RAM begins at few addresses, and a BAR is as large as a power of
 /// two and lies at a multiple of that.
 fn shape(range: GpaRange) -> Option<MappedMemory> {
     if starts_as_ram(range) {

@@ -10,7 +10,7 @@ pub mod table;
 pub use printed::{Printed, from_pages, quoted_line};
 pub use sighting::{LogReader, Sighting, from_fragment};
 
-/// What is behind a text, the most telling first; `None` where no message is known.
+/// The causes of a text, the most telling first; `None` if no message is known.
 pub fn sample_cause(text: &str) -> Option<cause::Cause> {
     let mut reader = LogReader::default();
     reader.read(text.as_bytes());

@@ -5,8 +5,8 @@ const BLOCK: usize = 3;
 /// Slots of the tables: as many as [`slot`] tells apart.
 const SLOTS: usize = 1 << 15;
 
-/// Texts to search for, after Wu and Manber ("A Fast Algorithm for Multi-Pattern Searching", 1994): a table says how far
-/// the search may go on after the three bytes it has just seen, which is mostly by the length of the shortest text.
+/// Texts to search for, after Wu and Manber ("A Fast Algorithm for Multi-Pattern Searching", 1994): a table says how
+/// far the search may go on after the three bytes it has just seen, which is mostly by the length of the shortest text.
 #[derive(Debug)]
 pub(super) struct Needles {
     needles: Vec<&'static [u8]>,
@@ -14,7 +14,7 @@ pub(super) struct Needles {
     shortest: usize,
     /// For the last three bytes of a window of that length: by how much it may be moved on.
     shifts: Vec<u8>,
-    /// Where that is nothing: the texts that begin with such a window.
+    /// If that is nothing: the texts that begin with such a window.
     candidates: Vec<Vec<u16>>,
 }
 

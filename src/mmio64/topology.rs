@@ -1,5 +1,5 @@
-//! From what QEMU is told and what is known of the host: the guest's PCI tree with its 64-bit BARs, what firmware may find
-//! there, and where each firmware puts the BARs then.
+//! From what QEMU is told and what is known of the host: the guest's PCI tree with its 64-bit BARs, what firmware may
+//! find there, and where each firmware puts the BARs then.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -33,8 +33,8 @@ pub struct Mmio64Input<'a> {
     pub layout: &'a Layout,
 }
 
-/// The least RAM, in bytes, with which a guest without a passthrough device may lose BARs: they do not get lost in a map
-/// that ends below 768 GiB (`src/firmware`), and 512 GiB are well below.
+/// The least RAM, in bytes, with which a guest without a passthrough device may lose BARs: they do not get lost in a
+/// map that ends below 768 GiB (`src/firmware`), and 512 GiB are well below.
 const LARGE: u64 = 512 << 30;
 
 /// The least BAR, in bytes, that may not be placed in a guest that is not large.
@@ -66,8 +66,8 @@ const CONTROLLER_BAR: u64 = 16 << 10;
 /// What a BAR of unknown size is taken for, in bytes: a page.
 const UNKNOWN_BAR: u64 = 4096;
 
-/// The models of QEMU without pages of 1 GiB, by how their names begin (`query-cpu-model-expansion` of QEMU 7.2, 10.0 and
-/// 11.1: `pdpe1gb`).
+/// The models of QEMU without pages of 1 GiB, by how their names begin (`query-cpu-model-expansion` of QEMU 7.2, 10.0
+/// and 11.1: `pdpe1gb`).
 const WITHOUT_GB_PAGES: [&str; 22] = [
     "486",
     "Broadwell",
@@ -103,8 +103,8 @@ const GUEST_PHYS_BITS_KERNEL: Version = Version::new(6, 10);
 const FOUR_LEVELS: u32 = 48;
 
 impl Mmio64 {
-    /// The 64-bit BARs of a guest, and where each firmware that it may have puts them; `None` for a guest that has small
-    /// emulated ones only, of which no firmware loses one.
+    /// The 64-bit BARs of a guest, and where each firmware that it may have puts them; `None` for a guest that has
+    /// small emulated ones only, of which no firmware loses one.
     pub fn of(input: Mmio64Input<'_>) -> Option<Self> {
         let Mmio64Input { line, host, .. } = input;
         // Most guests are small and have nothing that could be large.
@@ -132,7 +132,7 @@ impl Mmio64 {
         (matters || all.loses_some(input.layout)).then_some(all)
     }
 
-    /// Whether some firmware puts a BAR nowhere, or where there is memory.
+    /// Whether some firmware puts a BAR nowhere, or into memory.
     fn loses_some(&self, layout: &Layout) -> bool {
         let in_memory = |place: GpaRange| layout.ram().chain(layout.device_memory).any(|memory| memory.overlaps(place));
         let mut places = self.possible.iter().flat_map(|possible| self.placed(possible));
@@ -140,7 +140,8 @@ impl Mmio64 {
     }
 }
 
-/// Whether a device can be one whose BARs matter in a small guest: a passthrough device, or one whose memory has any size.
+/// Whether a device can be one whose BARs matter in a small guest: a passthrough device, or one whose memory has any
+/// size.
 fn may_be_large(device: &Device) -> bool {
     ["memdev", "size", "membar", "hostmem"].iter().any(|size| device.properties.get(size).is_some())
         || Passthrough::of(device).is_some()
@@ -287,8 +288,8 @@ struct TreeBus<'a> {
 }
 
 impl TreeBus<'_> {
-    /// Whether firmware finds all that is on it: in a slot without function 0 it looks no further (`PciScanBus` of edk2's
-    /// `PciEnumeratorSupport.c`, `pci_next` of SeaBIOS's `src/hw/pci.c`).
+    /// Whether firmware finds all that is on it: in a slot without function 0 it looks no further (`PciScanBus` of
+    /// edk2's `PciEnumeratorSupport.c`, `pci_next` of SeaBIOS's `src/hw/pci.c`).
     fn is_found(&self) -> bool {
         let has_first = |slot| self.functions.contains_key(&(slot, 0)) || self.without_bars.contains(&slot);
         self.functions.keys().all(|&(slot, function)| function == 0 || has_first(slot))
@@ -470,8 +471,9 @@ impl<'a> Reader<'a> {
         TreeBar { bar, size, prefetchable }
     }
 
-    /// Whether a device can be plugged into a bridge, as far as firmware sees: a slot of PCI Express unless it is switched
-    /// off, an SHPC otherwise (QEMU `hw/pci-bridge/pcie_root_port.c`, `pci_bridge_dev.c`, `pcie_pci_bridge.c`).
+    /// Whether a device can be plugged into a bridge, as far as firmware sees: a slot of PCI Express unless it is
+    /// switched off, an SHPC otherwise (QEMU `hw/pci-bridge/pcie_root_port.c`, `pci_bridge_dev.c`,
+    /// `pcie_pci_bridge.c`).
     fn takes_hotplug(&mut self, device: &Device) -> bool {
         let switch = |name: &str| device.properties.value(name).and_then(boolean).unwrap_or(true);
         let driver = device.driver.as_ref();

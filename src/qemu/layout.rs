@@ -9,7 +9,7 @@ use crate::address::{ABOVE_4G_START, AMD_HT_START, GIB, GpaRange, last_address, 
 use crate::machine::{Family, MachineType};
 use crate::version::Version;
 
-/// Where RAM above 4 GiB starts when it moves (`AMD_ABOVE_1TB_START` in QEMU `hw/i386/pc.c`): the address behind the
+/// Where RAM above 4 GiB starts when it moves (`AMD_ABOVE_1TB_START` in QEMU `hw/i386/pc.c`): the address after the
 /// HyperTransport range.
 pub const AMD_ABOVE_1TB_START: u64 = 0x100_0000_0000;
 
@@ -37,13 +37,13 @@ pub struct LayoutInput<'a> {
     pub phys_bits: u32,
     /// `-m size`, bytes.
     pub ram: u64,
-    /// `-m maxmem`, bytes; the same as `ram` where it is not given.
+    /// `-m maxmem`, bytes; the same as `ram` if it is not given.
     pub maxmem: u64,
     /// `-m slots`.
     pub slots: u64,
-    /// `pci-hole64-size`, bytes, where it is given.
+    /// `pci-hole64-size`, bytes, if it is given.
     pub pci_hole64_size: Option<u64>,
-    /// `max-ram-below-4g`, bytes, where it is given.
+    /// `max-ram-below-4g`, bytes, if it is given.
     pub max_ram_below_4g: Option<u64>,
 }
 
@@ -115,8 +115,8 @@ impl Layout {
         })
     }
 
-    /// The largest `-m maxmem` in bytes with which RAM would stay below 1 TiB, with `slots` slots and `ram` bytes of RAM;
-    /// `None` where RAM has not moved, or where it moves without any room for memory devices.
+    /// The largest `-m maxmem` in bytes with which RAM would stay below 1 TiB, with `slots` slots and `ram` bytes of
+    /// RAM; `None` if RAM has not moved, or where it moves without any room for memory devices.
     pub fn maxmem_that_stays(&self, ram: u64, slots: u64) -> Option<u64> {
         let above = self.ram_above_4g.filter(|_| self.relocated)?.size()?;
         let end = round_up(ABOVE_4G_START.checked_add(above)?, GIB)?;

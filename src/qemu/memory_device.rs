@@ -178,7 +178,8 @@ pub struct Plugged {
     pub origin: Origin,
 }
 
-/// Plugs the memory devices of `line` into `window` of a machine of type `machine`, of which they may take `total` bytes.
+/// Plugs the memory devices of `line` into `window` of a machine of type `machine`, of which they may take `total`
+/// bytes.
 ///
 /// # Errors
 /// The index in [`CommandLine::devices`] of the first one QEMU refuses, and why.
@@ -276,7 +277,7 @@ fn request(
         MemoryDeviceKind::Dimm | MemoryDeviceKind::Nvdimm | MemoryDeviceKind::VirtioPmem => of_backend,
     };
     let size = match kind {
-        // The label lies behind the memory, which is rounded down (QEMU `nvdimm_prepare_memory_region`).
+        // The label lies after the memory, which is rounded down (QEMU `nvdimm_prepare_memory_region`).
         MemoryDeviceKind::Nvdimm => {
             let label = told("label-size").and_then(Property::size).unwrap_or(0);
             match round_down(size.saturating_sub(label), of_backend) {

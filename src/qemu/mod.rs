@@ -43,7 +43,7 @@ pub struct Built {
     pub ram: u64,
     /// `pci-hole64-size`, bytes, where it is told one.
     pub pci_hole64_size: Option<Told<u64>>,
-    /// The map; `None` where QEMU refuses before there is one.
+    /// The map; `None` if QEMU refuses before there is one.
     pub layout: Option<Result<Layout, LayoutError>>,
     /// The memory devices in the order QEMU plugs them; or the index in [`CommandLine::devices`] of the one it refuses.
     pub plugged: Result<Vec<Plugged>, (usize, PlacementError)>,
@@ -112,7 +112,8 @@ const PAGE: u64 = 4096;
 /// The first QEMU that does not split RAM among nodes without memory (`docs/about/removed-features.rst`).
 const WITHOUT_IMPLICIT_NODES: Version = Version::new(5, 2);
 
-/// The last machine type that takes `-numa node,mem=` (`numa_mem_supported` in QEMU `hw/i386/pc_q35.c` and `pc_piix.c`).
+/// The last machine type that takes `-numa node,mem=` (`numa_mem_supported` in QEMU `hw/i386/pc_q35.c` and
+/// `pc_piix.c`).
 const LAST_WITH_NODE_SIZES: Version = Version::new(5, 0);
 
 /// Why QEMU refuses the sizes in `-m` (`machine_set_mem` and `machine_run_board_init` in QEMU `hw/core/machine.c`,

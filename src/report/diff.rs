@@ -2,7 +2,7 @@
 
 use similar::TextDiff;
 
-/// The unified diff, with three lines of context, that makes `after` of `before`; empty where they are equal. `patch -p1`
+/// The unified diff, with three lines of context, that makes `after` of `before`; empty if they are equal. `patch -p1`
 /// and `git apply` take it.
 pub fn unified_diff(name: &str, before: &str, after: &str) -> String {
     // Only a line feed ends a line for patch; the library would count a lone carriage return as well.

@@ -67,7 +67,7 @@ struct BarFacts {
 /// A fact with where it came from, or why there is none.
 #[derive(Debug, Serialize)]
 struct Known<T> {
-    /// `null` where it is not known.
+    /// `null` if it is not known.
     value: Option<T>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<String>,
@@ -80,7 +80,7 @@ struct Missing {
     why: String,
     /// What a verdict takes for true.
     assumption: &'static str,
-    /// How to get at the fact; empty where there is no way.
+    /// How to get at the fact; empty if there is no way.
     remedy: String,
 }
 
@@ -120,7 +120,7 @@ struct QemuFacts {
     version: Option<String>,
     machines: Vec<String>,
     aliases: BTreeMap<String, String>,
-    /// Null where it is not known which are.
+    /// Null if it is not known which are.
     deprecated: Option<Vec<String>>,
 }
 

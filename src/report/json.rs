@@ -77,7 +77,8 @@ pub struct Report<'a> {
     pub policy: Option<&'a str>,
     /// How many files in folders were passed over, because they are XML of libvirt's and not domains.
     pub passed_over: usize,
-    /// The guests in the order they were given; of several hosts, each once for each of its hosts, in the order of these.
+    /// The guests in the order they were given; of several hosts, each once for each of its hosts, in the order of
+    /// these.
     pub guests: Vec<GuestReport>,
 }
 
@@ -89,7 +90,7 @@ pub fn schema() -> serde_json::Value {
 /// A host that guests are evaluated for.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct HostReport<'a> {
-    /// What `guests` call it; only where there are several.
+    /// What `guests` call it; only if there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<&'a str>,
     /// Where the facts come from: this host, a file, or a built-in profile.
@@ -104,9 +105,9 @@ pub struct HostReport<'a> {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "HostCpu")]
 pub struct HostCpuReport<'a> {
-    /// CPUID vendor, for example `AuthenticAMD`; null where it is not known.
+    /// CPUID vendor, for example `AuthenticAMD`; null if it is not known.
     pub vendor: Option<&'a str>,
-    /// Physical address bits; null where they are not known.
+    /// Physical address bits; null if they are not known.
     pub phys_bits: Option<u32>,
 }
 
@@ -138,9 +139,9 @@ impl<'a> HostReport<'a> {
 pub struct GuestReport {
     /// Where the XML or the command line comes from: a path, `-` for standard input, or the libvirt and the guest.
     source: String,
-    /// `<name>`, or that of `-name`; null where the input is no guest.
+    /// `<name>`, or that of `-name`; null if the input is not a guest.
     name: Option<String>,
-    /// The host that it was evaluated for, as `hosts` names it; only where there are several, and not of an input that
+    /// The host that it was evaluated for, as `hosts` names it; only if there are several, and not of an input that
     /// could not be evaluated for any.
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<String>,
@@ -150,8 +151,8 @@ pub struct GuestReport {
     /// The process that runs it, with `--running`.
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<ProcessReport>,
-    /// Who writes the definition or the command line anew at each start, so that a rewrite of it is lost: `nova`, `vdsm`
-    /// (oVirt), `kubevirt`, `cloudstack`, `opennebula`, `proxmox`. There may come more.
+    /// Who writes the definition or the command line anew at each start, so that a rewrite of it is lost: `nova`,
+    /// `vdsm` (oVirt), `kubevirt`, `cloudstack`, `opennebula`, `proxmox`. There may come more.
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<&'static str>,
     #[serde(flatten)]
@@ -188,55 +189,55 @@ struct Details {
     machine: MachineReport,
     cpu: CpuReport,
     memory: MemoryReport,
-    /// The memory map that QEMU builds, or would build if it did not refuse; null where there is none, or where it
+    /// The memory map that QEMU builds, or would build if it did not refuse; null if there is none, or where it
     /// depends on what is not known.
     layout: Option<LayoutReport>,
     /// The passthrough devices.
     passthrough: Vec<PassthroughReport>,
-    /// What the verdict depends on that is not known, a sentence each; empty where it is certain.
+    /// What the verdict depends on that is not known, a sentence each; empty if it is certain.
     assumptions: Vec<String>,
     /// What the rules found.
     findings: Vec<FindingReport>,
-    /// The rewrite that helps; null unless the verdict is `fixable`, or `warn` with a warning that `fix --warnings` does
-    /// away with.
+    /// The rewrite that helps; null unless the verdict is `fixable`, or `warn` with a warning that `fix --warnings`
+    /// does away with.
     fix: Option<FixReport>,
-    /// Why nothing helps, a sentence for each rewrite that was tried; empty unless the verdict is `blocked`, or `warn` with a
-    /// warning that another rewrite may do away with.
+    /// Why nothing helps, a sentence for each rewrite that was tried; empty unless the verdict is `blocked`, or `warn`
+    /// with a warning that another rewrite may do away with.
     tried: Vec<String>,
 }
 
 /// The machine type.
 #[derive(Debug, Serialize, JsonSchema)]
 struct MachineReport {
-    /// As the guest has it; null where it has none.
+    /// As the guest has it; null if it has none.
     requested: Option<String>,
-    /// With aliases resolved; null where that is not known.
+    /// With aliases resolved; null if that is not known.
     canonical: Option<String>,
     /// The chipset.
     family: Option<Family>,
-    /// Whether QEMU moves RAM out of the HyperTransport range; null where the type is not known.
+    /// Whether QEMU moves RAM out of the HyperTransport range; null if the type is not known.
     enforces_amd_1tb_hole: Option<bool>,
 }
 
 /// The vCPU.
 #[derive(Debug, Serialize, JsonSchema)]
 struct CpuReport {
-    /// CPUID vendor; null where it is not known.
+    /// CPUID vendor; null if it is not known.
     vendor: Option<String>,
-    /// Physical address bits; null where QEMU makes no CPU.
+    /// Physical address bits; null if QEMU makes no CPU.
     phys_bits: Option<u32>,
 }
 
 /// What is passed to `-m`.
 #[derive(Debug, Serialize, JsonSchema)]
 struct MemoryReport {
-    /// The initial memory, bytes; null where libvirt refuses the domain.
+    /// The initial memory, bytes; null if libvirt refuses the domain.
     ram: Option<u64>,
-    /// `maxmem`, bytes; null where it is not given.
+    /// `maxmem`, bytes; null if it is not given.
     maxmem: Option<u64>,
     /// Slots for memory devices.
     slots: u32,
-    /// `pci-hole64-size`, bytes; null where it is not given.
+    /// `pci-hole64-size`, bytes; null if it is not given.
     pci_hole64_size: Option<u64>,
 }
 
@@ -265,7 +266,7 @@ struct BarReport {
     index: u8,
     /// Bytes, a power of two.
     size: u64,
-    /// The first address; null where firmware gives it none.
+    /// The first address; null if firmware gives it none.
     address: Option<u64>,
     /// Whether all firmware that it may be puts it there; otherwise the likeliest does.
     certain: bool,
@@ -316,7 +317,7 @@ struct FindingReport {
     severity: Severity,
     /// What is wrong, and why, in one line.
     message: String,
-    /// The addresses it is about; null where it is about none.
+    /// The addresses it is about; null if it is about none.
     range: Option<GpaRange>,
     location: LocationReport,
 }
@@ -345,8 +346,8 @@ struct FixReport {
     changes: Vec<String>,
     /// What changes for the guest, a sentence each.
     consequences: Vec<&'static str>,
-    /// What to do so that it lasts, a command or a sentence each, in the words of the guest's owner or of `--advice`; first
-    /// for this guest, then for those that are made later.
+    /// What to do so that it lasts, a command or a sentence each, in the words of the guest's owner or of `--advice`;
+    /// first for this guest, then for those that are made later.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     advice: Vec<String>,
     /// The change of the XML or of the command line as a unified diff; of a command line that is one line or

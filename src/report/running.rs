@@ -17,9 +17,9 @@ use crate::verdict::Evaluation;
 pub struct ProcessReport {
     /// Its number.
     pub pid: u32,
-    /// How many bytes it may lock (`RLIMIT_MEMLOCK`): a number, or `unlimited`; null where that is unknown.
+    /// How many bytes it may lock (`RLIMIT_MEMLOCK`): a number, or `unlimited`; null if that is unknown.
     pub locked_memory_limit: Option<LockedMemoryLimit>,
-    /// The VFIO and vDPA devices that it has open; null where only root can see them.
+    /// The VFIO and vDPA devices that it has open; null if only root can see them.
     pub open_devices: Option<Vec<String>>,
     /// What there is to say of it because it runs, a sentence each.
     pub notes: Vec<String>,

@@ -1,5 +1,5 @@
-//! The log that `--format sarif` prints: Static Analysis Results Interchange Format, version 2.1.0 (OASIS). Of its object
-//! model only what code scanning services and editors show.
+//! The log that `--format sarif` prints: Static Analysis Results Interchange Format, version 2.1.0 (OASIS). Of its
+//! object model only what code scanning services and editors show.
 
 use serde::Serialize;
 
@@ -145,7 +145,7 @@ struct ArtifactLocation {
     uri: String,
 }
 
-/// Lines and columns count from 1; the end column is the one behind the last character.
+/// Lines and columns count from 1; the end column is the one after the last character.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct TextRegion {
@@ -187,8 +187,8 @@ pub struct LogBuilder {
 }
 
 impl LogBuilder {
-    /// Adds a guest that was evaluated; `source` is the path of what it was read from, `words` whose words its fix is told
-    /// in, if not in libvirt's.
+    /// Adds a guest that was evaluated; `source` is the path of what it was read from, `words` whose words its fix is
+    /// told in, if not in libvirt's.
     pub fn guest(&mut self, source: &str, guest: GuestSource<'_>, evaluation: &Evaluation, words: Option<Owner>) {
         let places = Places::of(guest.text());
         let whole_fix = evaluation.any_fix().map(|fix| sarif_fix(source, guest, &places, fix));
@@ -403,8 +403,8 @@ fn sarif_fix(source: &str, guest: GuestSource<'_>, places: &Places<'_>, fix: &Fi
     }
 }
 
-/// The same edits in the order of the text, with those that touch made one: whoever applies them need not care for their
-/// order.
+/// The same edits in the order of the text, with those that touch made one: whoever applies them need not care for
+/// their order.
 fn disjoint(mut edits: Vec<Edit>) -> Vec<Edit> {
     edits.sort_by_key(|edit| edit.span);
     let mut joined: Vec<Edit> = Vec::with_capacity(edits.len());

@@ -28,7 +28,7 @@ impl<'a> GuestSource<'a> {
         }
     }
 
-    /// The domain, where it is one.
+    /// The domain, if it is one.
     pub fn domain(self) -> Option<&'a Domain> {
         self.subject().domain()
     }
@@ -49,7 +49,7 @@ impl<'a> GuestSource<'a> {
         }
     }
 
-    /// The guest's name; empty where it has none.
+    /// The guest's name; empty if it has none.
     pub fn name(self) -> &'a str {
         self.subject().name()
     }
@@ -94,8 +94,8 @@ impl<'a> GuestSource<'a> {
         edit::apply(self.text(), &self.edits(fix)?)
     }
 
-    /// The text for a program that reads it, with a fix made if there is one; of a log, what it is the log of: the command
-    /// line of the last start.
+    /// The text for a program that reads it, with a fix made if there is one; of a log, what it is the log of: the
+    /// command line of the last start.
     ///
     /// # Errors
     /// As [`Self::edits`].

@@ -51,7 +51,7 @@ pub(super) fn trouble<'m>(mmio64: &'m Mmio64, hits: impl Fn(&'m Possible) -> Vec
 }
 
 impl Trouble<'_> {
-    /// A sentence about what is in trouble: `one` of one, `more` of several, `may` where it is not certain.
+    /// A sentence about what is in trouble: `one` of one, `more` of several, `may` if it is not certain.
     pub fn title(&self, one: &str, more: &str, may: &str) -> String {
         let first = self.hits.first().map_or("", |hit| hit.name.as_str());
         let others = self.hits.len().saturating_sub(1);

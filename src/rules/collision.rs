@@ -82,14 +82,15 @@ fn consequence(guest: &Guest<'_>, unmappable: Unmappable) -> String {
     }
 }
 
-/// Whether the kernel is known to map what the IOMMU reserves, so that DMA to it gets lost instead of refused. What an IOMMU
-/// cannot address, its driver has always refused.
+/// Whether the kernel is known to map what the IOMMU reserves, so that DMA to it gets lost instead of refused. What an
+/// IOMMU cannot address, its driver has always refused.
 fn is_lost(guest: &Guest<'_>, unmappable: Unmappable) -> bool {
     let old = guest.setting.host.kernel.is_some_and(|kernel| kernel < FIRST_KERNEL_TO_REFUSE_RESERVED);
     old && unmappable.reserved().is_some()
 }
 
-/// A collision of `what` with something that the host does not map, with its cause and the places that have to do with it.
+/// A collision of `what` with something that the host does not map, with its cause and the places that have to do with
+/// it.
 pub(super) fn finding(
     guest: &Guest<'_>,
     rule: &'static str,
@@ -109,7 +110,7 @@ pub(super) fn finding(
     labelled(guest, unmappable, finding)
 }
 
-/// That memory which is hot-plugged later can land where the host does not map it; `None` where there is no room for any.
+/// That memory which is hot-plugged later can land if the host does not map it; `None` if there is no room for any.
 pub(super) fn in_window(
     guest: &Guest<'_>,
     rule: &'static str,
@@ -157,7 +158,7 @@ fn is_covered(range: GpaRange, plugged: impl Iterator<Item = GpaRange>) -> bool 
     false
 }
 
-/// Why the memory is where it collides; `None` where QEMU had no choice.
+/// Why the memory is where it collides; `None` if QEMU had no choice.
 pub(super) fn cause(guest: &Guest<'_>, unmappable: Unmappable) -> Option<String> {
     let layout = guest.layout()?;
     match (unmappable.why, layout.relocated) {
@@ -166,7 +167,7 @@ pub(super) fn cause(guest: &Guest<'_>, unmappable: Unmappable) -> Option<String>
         (Why::Reserved(_), false) => {}
     }
     let (machine, cpu) = (guest.setting.machine, guest.cpu()?);
-    // A version that is only assumed is no cause.
+    // A version that is only assumed is not a cause.
     if guest.setting.host.qemu.is_some_and(|qemu| qemu < FIRST_RELOCATING_QEMU) {
         Some(format!("QEMU {} never moves RAM out of the way, 7.1 is the first that does", guest.setting.qemu))
     } else if !machine.enforces_amd_1tb_hole {

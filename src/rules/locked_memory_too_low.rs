@@ -51,7 +51,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 
 /// A limit for locked memory.
 struct Limit<'a> {
-    /// Bytes, where they are known.
+    /// Bytes, if they are known.
     bytes: Option<u64>,
     /// Whether what VFIO maps may be more.
     vfio_exempt: bool,

@@ -21,7 +21,7 @@ pub(crate) const RULE: Rule = Rule {
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let (host, machine) = (guest.setting.host, guest.setting.machine);
-    // The list of a host that is known decides. Where there is none, no upstream type is newer than its QEMU, and none is
+    // The list of a host that is known decides. If there is none, no upstream type is newer than its QEMU, and none is
     // there that has been removed.
     let release = |version: Version| (version.major, version.minor);
     let unlisted = || {

@@ -41,7 +41,7 @@ struct ElementData<'a> {
     start_tag: Span,
     whole: Span,
     attributes: std::ops::Range<usize>,
-    /// Index behind the last descendant, so that children are found by jumping from sibling to sibling.
+    /// Index after the last descendant, so that children are found by jumping from sibling to sibling.
     subtree_end: usize,
 }
 
@@ -71,7 +71,7 @@ pub struct Element<'d> {
 pub struct Attribute<'d> {
     /// The value, references resolved.
     pub value: &'d str,
-    /// Where the value stands, without its quotes.
+    /// Where the value is, without its quotes.
     pub span: Span,
 }
 
@@ -133,12 +133,12 @@ impl<'d> Element<'d> {
         self.data().namespace.map(|index| &*self.document.namespaces[index])
     }
 
-    /// Where the start tag stands, `<` and `>` included.
+    /// Where the start tag is, `<` and `>` included.
     pub fn start_tag(&self) -> Span {
         self.data().start_tag
     }
 
-    /// Where the whole element stands.
+    /// Where the whole element is.
     pub fn span(&self) -> Span {
         self.data().whole
     }
@@ -171,7 +171,7 @@ impl<'d> Element<'d> {
         path.iter().try_fold(*self, |element, name| element.child(name))
     }
 
-    /// The attribute called `name` (prefix included, where it has one).
+    /// The attribute called `name` (prefix included, if it has one).
     pub fn attribute(&self, name: &str) -> Option<Attribute<'d>> {
         let attributes = &self.document.attributes[self.data().attributes.clone()];
         attributes.iter().find(|a| a.name == name).map(|a| Attribute { value: &a.value, span: a.span })
@@ -187,7 +187,7 @@ impl<'d> Element<'d> {
         self.text_with_span().0
     }
 
-    /// Where the text stands; of an element without text, its start tag.
+    /// Where the text is; of an element without text, its start tag.
     pub fn text_span(&self) -> Span {
         self.text_with_span().1
     }
@@ -272,7 +272,8 @@ impl<'a> Scopes<'a> {
 
 impl<'a> TreeBuilder<'a> {
     fn new(source: &'a str, body: &'a str, mark_len: usize, max_nodes: usize) -> Self {
-        // About what a domain has, so that hardly any has to be copied while it grows; a limit, as input may be anything.
+        // About what a domain has, so that hardly any has to be copied while it grows; a limit, as input may be
+        // anything.
         let room = (body.len() / 32).min(1024);
         let document = Document {
             source,

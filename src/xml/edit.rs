@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::{Document, Element, Span};
 
-/// A span and what stands there instead. An empty span inserts.
+/// A span and what is there instead. An empty span inserts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {
     /// What is replaced.
@@ -51,7 +51,7 @@ pub fn set_attribute(document: &Document<'_>, element: Element<'_>, name: &str, 
     Edit { span: Span::new(at, at), text: format!(" {name}={quote}{value}{quote}") }
 }
 
-/// Removes an attribute and the white space before it; `None` where it is not there.
+/// Removes an attribute and the white space before it; `None` if it is not there.
 pub fn remove_attribute(document: &Document<'_>, element: Element<'_>, name: &str) -> Option<Edit> {
     let value = element.attribute(name)?.span;
     let before_value = &document.source()[element.start_tag().start..value.start];
@@ -85,7 +85,7 @@ pub fn insert_first_child(document: &Document<'_>, parent: Element<'_>, markup: 
     Edit { span: Span::new(tag.end, tag.end), text: format!("{inner}{markup}{outer}") }
 }
 
-/// Adds `markup`, whose lines are indented by `indent_unit` below the first, behind `sibling`, on lines of its own where
+/// Adds `markup`, whose lines are indented by `indent_unit` below the first, after `sibling`, on lines of its own where
 /// the file does so.
 pub fn insert_after(document: &Document<'_>, sibling: Element<'_>, lines: &[(usize, &str)]) -> Edit {
     let source = document.source();
@@ -118,7 +118,7 @@ fn remarks(rest: &str) -> usize {
     }
 }
 
-/// Where the text of an element stands, to be replaced as a whole: everything between its tags, where it is not just
+/// Where the text of an element is, to be replaced as a whole: everything between its tags, if it is not just
 /// characters.
 pub fn value_span(document: &Document<'_>, element: Element<'_>) -> Span {
     let (source, text) = (document.source(), element.text_span());
@@ -133,14 +133,14 @@ pub fn value_span(document: &Document<'_>, element: Element<'_>) -> Span {
     Span::new(element.start_tag().end.min(end), end)
 }
 
-/// Where another attribute of `element` goes: behind the last one, or behind the name.
+/// Where another attribute of `element` goes: after the last one, or after the name.
 fn end_of_attributes(document: &Document<'_>, element: Element<'_>) -> usize {
     let tag = element.start_tag();
     let markup = &document.source()[tag.start..tag.end];
     tag.start + markup.trim_end_matches('>').trim_end_matches('/').trim_end().len()
 }
 
-/// The quote that the element's attributes stand in, or that of the file's first attribute; single, as libvirt writes.
+/// The quote that the element's attributes are in, or that of the file's first attribute; single, as libvirt writes.
 fn quote_of(document: &Document<'_>, element: Element<'_>) -> char {
     let of = |element: Element<'_>| {
         let tag = element.start_tag();
@@ -155,7 +155,7 @@ fn white_space_before(source: &str, at: usize) -> &str {
     &before[before.trim_end_matches([' ', '\t', '\r', '\n']).len()..]
 }
 
-/// The last line break before `at` and the indent behind it, where nothing else stands between.
+/// The last line break before `at` and the indent after it, if nothing else is in between.
 fn line_break_before(source: &str, at: usize) -> Option<&str> {
     let space = white_space_before(source, at);
     let newline = space.rfind('\n')?;
@@ -163,7 +163,7 @@ fn line_break_before(source: &str, at: usize) -> Option<&str> {
     Some(&space[start..])
 }
 
-/// How much deeper the file indents a child than its parent; two spaces where it does not show.
+/// How much deeper the file indents a child than its parent; two spaces if it does not show.
 fn indent_unit<'d>(document: &'d Document<'_>) -> Cow<'d, str> {
     let source = document.source();
     let root = document.root();

@@ -5,7 +5,7 @@
 pub struct Span {
     /// Offset of the first byte.
     pub start: usize,
-    /// Offset behind the last byte.
+    /// Offset after the last byte.
     pub end: usize,
 }
 
@@ -29,7 +29,7 @@ pub struct Location {
 impl Location {
     /// The place of byte `offset` in `text`.
     ///
-    /// An offset behind the end gives the end; one inside a character gives that character. Bytes that are not UTF-8
+    /// An offset after the end gives the end; one inside a character gives that character. Bytes that are not UTF-8
     /// count one column each, so that the place of an encoding error can be named too.
     pub fn of(text: &[u8], offset: usize) -> Self {
         let before = &text[..offset.min(text.len())];

@@ -90,7 +90,7 @@ fn is_name_char(c: char) -> bool {
     is_name_start(c) || matches!(c, '-' | '.' | '0'..='9' | '\u{b7}' | '\u{300}'..='\u{36f}' | '\u{203f}'..='\u{2040}')
 }
 
-/// Whether `name` can name an element or attribute. Colons may stand anywhere: libxml2 only warns of odd ones.
+/// Whether `name` can name an element or attribute. Colons may be anywhere: libxml2 only warns of odd ones.
 pub(super) fn is_name(name: &str) -> bool {
     /// libxml2's `XML_MAX_NAME_LENGTH`, in bytes.
     const LONGEST_NAME: usize = 50_000;
@@ -105,9 +105,9 @@ pub(super) fn is_name(name: &str) -> bool {
 
 /// One attribute of a start tag, as ranges of the tag's inside.
 pub(crate) struct RawAttribute {
-    /// Where the name stands.
+    /// Where the name is.
     pub name: Range<usize>,
-    /// Where the value stands, without its quotes.
+    /// Where the value is, without its quotes.
     pub value: Range<usize>,
 }
 
@@ -165,7 +165,7 @@ pub(crate) fn attributes(inside: &str, mut at: usize) -> Result<Vec<RawAttribute
     }
 }
 
-/// The character that `&name;` stands for.
+/// The character that `&name;` means.
 ///
 /// # Errors
 /// What is wrong with it. There is no DTD, so only the five predefined entities and character references exist.
@@ -189,7 +189,7 @@ pub(super) fn entity(name: &str) -> Result<char, Cow<'static, str>> {
     code.and_then(char::from_u32).filter(|&c| is_xml_char(c)).ok_or_else(|| "not a valid character reference".into())
 }
 
-/// The text that a well-formed text with references stands for.
+/// The text that a well-formed text with references means.
 pub(super) fn text_value(raw: &str) -> Cow<'_, str> {
     let mut value = String::with_capacity(raw.len());
     let mut rest = raw;

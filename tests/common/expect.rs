@@ -57,7 +57,7 @@ fn started(diffs: &mut Differences, at: (&str, &str), cell: &Value, guest: &Valu
 }
 
 /// The measured memory devices as kind, start and end in the order of their addresses. The end is
-/// left out where the size measured is not the size of the region (virtio-mem reports what is
+/// left out if the size measured is not the size of the region (virtio-mem reports what is
 /// plugged at the moment).
 fn plugged(devices: &Value) -> Value {
     let rows = devices.as_array().map(Vec::as_slice).unwrap_or_default();

@@ -72,11 +72,11 @@ pub fn note(text: &str) {
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
-/// libvirt's own test domains, `NAME.xml`, with libvirt's command lines for the newest QEMU beside them, `NAME.args`; or
-/// `None` after saying why they are missing.
+/// libvirt's own test domains, `NAME.xml`, with libvirt's command lines for the newest QEMU beside them, `NAME.args`;
+/// or `None` after saying why they are missing.
 ///
-/// They are no part of this project. `$IOVA_PREFLIGHT_SHARED/corpus` has them, or Debian's source package of libvirt, from
-/// which they are taken once.
+/// They are not part of this project. `$IOVA_PREFLIGHT_SHARED/corpus` has them, or Debian's source package of libvirt,
+/// from which they are taken once.
 pub fn corpus() -> Option<PathBuf> {
     static CORPUS: LazyLock<Result<PathBuf, String>> = LazyLock::new(find_corpus);
     CORPUS.as_ref().map_err(|why| skip(&format!("libvirt's own test domains: {why}"))).ok().cloned()
@@ -105,7 +105,7 @@ pub fn work_dir(name: &str) -> PathBuf {
     dir
 }
 
-/// The commands that the help of `program` names and the commands of these, as words behind the program's name; the
+/// The commands that the help of `program` names and the commands of these, as words after the program's name; the
 /// program itself, without any, is the last.
 pub fn commands(program: &str) -> Vec<Vec<String>> {
     commands_below(program, Vec::new())
@@ -332,7 +332,7 @@ pub fn every_host() -> Vec<PathBuf> {
     hosts
 }
 
-/// Files that are no domains, each in its own way, and one that is not there, in a folder of this test.
+/// Files that are not domains, each in its own way, and one that is not there, in a folder of this test.
 pub fn broken_inputs(folder: &Path) -> Vec<PathBuf> {
     let contents: [(&str, &[u8]); 6] = [
         ("empty.xml", b""),

@@ -11,7 +11,7 @@ pub struct Validators {
 }
 
 impl Validators {
-    /// Installs them where they are not yet; `None` after saying that they are missing.
+    /// Installs them if they are not yet; `None` after saying that they are missing.
     pub fn install() -> Option<Self> {
         Self::of("requirements")
     }
@@ -58,7 +58,8 @@ impl Validators {
         }
     }
 
-    /// Fails if a file is not in Prometheus' exposition format, or, if its linter is there, not what its conventions ask for.
+    /// Fails if a file is not in Prometheus' exposition format, or, if its linter is there, not what its conventions
+    /// ask for.
     pub fn assert_metrics(&self, path: &Path) {
         let program = "import sys; from prometheus_client.parser import text_string_to_metric_families as parse; \
                        print(*(family.name for family in parse(open(sys.argv[1]).read())))";

@@ -21,7 +21,7 @@ pub fn assert_matches(world: &World, guest: &str, prediction: &Value) {
         let answer = world.monitor(guest, &format!("qom-get /machine/q35 {name}"));
         answer.trim().parse::<u64>().unwrap_or_else(|_| panic!("{name}: {answer}"))
     };
-    // QEMU says the first address behind it.
+    // QEMU says the first address after it.
     let hole = (property("pci-hole64-start"), property("pci-hole64-end") - 1);
     assert_eq!(pair(&layout["pci_hole64"]), Some(hole), "{prediction:#}");
 }

@@ -251,7 +251,7 @@ fn whoever_writes_it_back_each_time_is_not_fought_forever() {
     assert_eq!((redefined, gives_up), (10, 1), "{said:#?}");
 }
 
-/// Undefining a guest and defining it again is no way to fill the disk with what was replaced.
+/// Undefining a guest and defining it again is not a way to fill the disk with what was replaced.
 #[test]
 fn a_budget_survives_undefine() {
     /// Rewrites in quick succession.
@@ -327,8 +327,8 @@ fn what_is_kept_is_bounded() {
     }
 }
 
-/// Names and UUIDs that change, definitions as large as libvirt takes them, a service that is killed and started again, and
-/// a folder with pipes and links in it: neither files nor memory grow without limit, and it works on.
+/// Names and UUIDs that change, definitions as large as libvirt takes them, a service that is killed and started again,
+/// and a folder with pipes and links in it: neither files nor memory grow without limit, and it works on.
 #[test]
 fn no_attack_takes_more_than_its_room() {
     /// Of `ROOM` in `watch/service.rs`.

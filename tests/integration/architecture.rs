@@ -10,8 +10,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The modules in the block below the line `heading` of docs/development.md, lowest first, each with its rank. What is on
-/// one line of it follows in the order of that line, but is of one rank where there is a bar between.
+/// The modules in the block below the line `heading` of docs/development.md, lowest first, each with its rank. What is
+/// on one line of it follows in the order of that line, but is of one rank if there is a bar between.
 fn order(heading: &str) -> Vec<(String, usize)> {
     let text = std::fs::read_to_string(root().join("docs/development.md")).expect("docs/development.md");
     let (_, below) = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no line {heading:?}"));
@@ -91,7 +91,7 @@ fn arrows(text: &str, depth: usize) -> Vec<Arrow> {
     for (index, line) in text.split_inclusive('\n').enumerate() {
         let begin = offset;
         offset += line.len();
-        // What a comment links to is no dependency.
+        // What a comment links to is not a dependency.
         let code = line.split("//").next().unwrap_or_default();
         for keyword in ["crate::", "super::"] {
             let mut at = 0;

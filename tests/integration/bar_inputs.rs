@@ -92,7 +92,7 @@ impl Row<'_> {
         Profile::from_toml(&text).expect("a profile")
     }
 
-    /// As libvirt has it once it is defined; `None` where its XML has no words for the CPU.
+    /// As libvirt has it once it is defined; `None` if its XML has no words for the CPU.
     fn domain(&self) -> Option<String> {
         let (model, bits) = self.cpu.split_once(",phys-bits=")?;
         bits.parse::<u32>().ok()?;
@@ -260,8 +260,8 @@ fn command_lines_have_their_bars_where_they_were_measured() {
     assert_same(&differences, rows.len());
 }
 
-/// What is said of a guest with these devices, and with a profile in which every function from 0000:40:00.0 on has a BAR
-/// of 64 GiB.
+/// What is said of a guest with these devices, and with a profile in which every function from 0000:40:00.0 on has a
+/// BAR of 64 GiB.
 fn said_of(devices: &str) -> Option<Mmio64> {
     said_with("pc-q35-7.2", "kind = 'seabios'\nversion = '1.16.3'", "", devices)
 }
@@ -327,7 +327,8 @@ fn nothing_is_certain_of_a_slot_without_its_first_function() {
     assert!(!certain(""));
 }
 
-/// SeaBIOS 1.16.3 puts every 64-bit BAR above 4 GiB: a guest of 4 GiB has it at 768 GiB, as with a BAR of any other device.
+/// SeaBIOS 1.16.3 puts every 64-bit BAR above 4 GiB: a guest of 4 GiB has it at 768 GiB, as with a BAR of any other
+/// device.
 #[test]
 fn a_small_guest_is_looked_at_for_shared_memory_alone() {
     assert_eq!(said_of(""), None);
@@ -363,8 +364,8 @@ fn devices_of_shared_memory_have_names_of_their_own() {
     assert_eq!(names, ["shmem0", "ua-mine", "shmem2"]);
 }
 
-/// Measured: with 15 ports SeaBIOS 1.16.2, 1.16.3 and 1.17.0 stop at "PCI: out of I/O address space", with 14 they do not,
-/// and with 15 of other machine types neither.
+/// Measured: with 15 ports SeaBIOS 1.16.2, 1.16.3 and 1.17.0 stop at "PCI: out of I/O address space", with 14 they do
+/// not, and with 15 of other machine types neither.
 #[test]
 fn nothing_is_certain_of_ports_that_seabios_has_no_io_ports_for() {
     let certain = |machine: &str, count: usize| {
@@ -381,8 +382,8 @@ fn nothing_is_certain_of_ports_that_seabios_has_no_io_ports_for() {
     assert!(certain("pc-q35-6.2", 15));
 }
 
-/// Measured with OVMF of Debian 13 and two BARs of 64 GiB: of its window of 128 GiB an empty port takes a part, unless it
-/// does not say that devices can be plugged into it.
+/// Measured with OVMF of Debian 13 and two BARs of 64 GiB: of its window of 128 GiB an empty port takes a part, unless
+/// it does not say that devices can be plugged into it.
 #[test]
 fn ports_of_6_1_do_not_say_that_they_take_devices() {
     let devices: String = (1..=3).map(|index| controller("pcie-root-port", index, 0, index + 3)).collect();
@@ -414,8 +415,8 @@ fn nothing_is_certain_of_guests_that_two_devices_share_a_place_in() {
     assert_eq!(said_of(&(ports + &crowd)), None);
 }
 
-/// With 39 bits, which the IOMMU has, OVMF does not believe an AMD CPU, and its window of 32 GiB is too small: the guest
-/// would lose a device that now only other devices do not reach.
+/// With 39 bits, which the IOMMU has, OVMF does not believe an AMD CPU, and its window of 32 GiB is too small: the
+/// guest would lose a device that now only other devices do not reach.
 #[test]
 fn no_fix_loses_a_bar() {
     let rows = rows();
@@ -443,8 +444,8 @@ fn seconds_taken() -> f64 {
     ticks.sum::<f64>() / 100.0
 }
 
-/// Machine type, QEMU and firmware are unknown, so that many combinations are looked at; no width and no window that the
-/// host allows holds 64 BARs of 128 GiB.
+/// Machine type, QEMU and firmware are unknown, so that many combinations are looked at; no width and no window that
+/// the host allows holds 64 BARs of 128 GiB.
 #[test]
 fn a_fix_for_many_large_bars_is_not_searched_for_long() {
     const BARS: usize = 64;

@@ -41,7 +41,7 @@ fn run(folder: &Path, script: &str) -> Option<i32> {
     output.status.code()
 }
 
-/// One repository for each exit status: all well, findings, and a file that is no domain beside findings.
+/// One repository for each exit status: all well, findings, and a file that is not a domain beside findings.
 fn repositories(name: &str) -> [(i32, PathBuf); 3] {
     let good = samples_folder().join("last-that-fits-978g.xml");
     let broken = work_dir(&format!("{name}-broken")).join("broken.xml");

@@ -1,5 +1,5 @@
-//! libvirt's own test domains: what `libvirt` writes for each, against the command line that libvirt itself writes, read
-//! as QEMU reads it. All is compared that `qemu` reads.
+//! libvirt's own test domains: what `libvirt` writes for each, against the command line that libvirt itself writes,
+//! read as QEMU reads it. All is compared that `qemu` reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -73,7 +73,7 @@ fn libvirt_writes_what_libvirt_writes() {
     note(&format!("command lines: {facts} facts of {pairs} pairs match"));
 }
 
-/// What is written for a domain of QEMU on x86, where it is one.
+/// What is written for a domain of QEMU on x86, if it is one.
 fn written(path: &Path) -> Option<(Domain, CommandLine)> {
     let xml = std::fs::read(path).expect("read a domain");
     let document = Document::parse(&xml).ok()?;

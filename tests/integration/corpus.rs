@@ -166,8 +166,8 @@ impl CommandLine {
     }
 }
 
-/// The bits that a `-cpu` which speaks of them gives the guest. `host` and `max` take the host's
-/// bits under KVM whatever number stands there, unless that is switched off.
+/// The bits that a `-cpu` with an option for them gives the guest. `host` and `max` take the host's
+/// bits under KVM whatever number is there, unless that is switched off.
 fn effective_bits(cpu: &str, kvm: bool) -> Option<u64> {
     let mut words = cpu.split(',');
     let model = words.next().unwrap_or_default();

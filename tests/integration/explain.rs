@@ -153,7 +153,7 @@ fn texts(program: &[u8]) -> impl Iterator<Item = String> {
         .map(|run| String::from_utf8_lossy(run).into_owned())
 }
 
-/// Whether printf makes `text` of `format`: what stands between the conversions is in the text, in order, from its start to
+/// Whether printf makes `text` of `format`: what is between the conversions is in the text, in order, from its start to
 /// its end, and is most of it.
 fn makes(format: &str, text: &str) -> bool {
     let mut pieces = format.split('%');

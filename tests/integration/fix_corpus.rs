@@ -1,5 +1,5 @@
 //! `fix` over libvirt's own test domains, as they are and as large guests of old machine types:
-//! where there is nothing to do not a byte changes, and elsewhere only what has to.
+//! if there is nothing to do not a byte changes, and elsewhere only what has to.
 
 use crate::common::{Differences, corpus, evaluated, note, skip, work_dir, xml_files};
 use serde_json::Value;

@@ -147,7 +147,7 @@ fn a_foreign_hook_is_never_touched() {
     assert_eq!(root.target(LINK).as_deref(), Some(Path::new("/usr/bin/other")));
 }
 
-/// What stands around a chain: the script, our program, and the hook that was there before.
+/// What is around a chain: the script, our program, and the hook that was there before.
 struct Chain {
     root: Root,
     script: String,
@@ -312,8 +312,8 @@ fn a_chain_that_can_start_no_process_stops_nothing() {
     }
 }
 
-/// The program that is started is the shell, and it needs memory and a descriptor before its first line: libvirt takes how
-/// it ends then for a refusal, and no script can change that.
+/// The program that is started is the shell, and it needs memory and a descriptor before its first line: libvirt takes
+/// how it ends then for a refusal, and no script can change that.
 #[test]
 fn a_shell_that_cannot_start_refuses_the_guest() {
     let chain = Chain::shipped(Root::new("chain-limits"));

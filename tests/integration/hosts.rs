@@ -106,7 +106,7 @@ fn documents_follow_the_schema() {
     validators.assert_valid(&Schema::File(&schema), &documents);
 }
 
-/// One host is no list, however it is named.
+/// One host is not a list, however it is named.
 #[test]
 fn one_host_stays_as_it_is() {
     let folder = fleet("one", 1);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_iova-preflight");
 
-/// A folder of guests: the samples in many copies, and between them what is no guest.
+/// A folder of guests: the samples in many copies, and between them what is not a guest.
 fn fleet(name: &str, copies: usize) -> PathBuf {
     let folder = crate::common::work_dir(name);
     let samples = crate::common::xml_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("xml-samples"));
@@ -111,7 +111,7 @@ fn standard_input_is_read_once() {
     assert_eq!(complaint, "-: standard input can be read only once\n");
 }
 
-/// Where both streams go to one place, what is wrong with an input stands between the guests around it.
+/// If both streams go to one place, an input's error is printed between the guests around it.
 #[test]
 fn complaints_come_in_their_place() {
     let line = format!(

@@ -1,5 +1,5 @@
-//! `map`: every sample is drawn, within the width there is, with the addresses that `check` computes and the differential
-//! tests hold against QEMU; and the SVG is one for programs that are not ours.
+//! `map`: every sample is drawn, within the width there is, with the addresses that `check` computes and the
+//! differential tests hold against QEMU; and the SVG is one for programs that are not ours.
 
 use crate::common::{evaluated, generated, samples, skip, work_dir};
 use serde_json::Value;
@@ -55,7 +55,7 @@ fn no_line_is_wider_than_the_terminal() {
     }
 }
 
-/// The starts of what `check` computed stand on the axis, in hexadecimal as there is room for it.
+/// The starts of what `check` computed are on the axis, in hexadecimal as there is room for it.
 #[test]
 fn the_axis_has_the_addresses_of_the_layout() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iova-preflight"));

@@ -16,7 +16,7 @@ fn ours(arguments: &[&str]) -> Output {
     output
 }
 
-/// Whether a program is installed; says so where it is not.
+/// Whether a program is installed; says so if it is not.
 fn is_there(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()));

@@ -147,7 +147,7 @@ fn the_policy_may_be_a_link_where_all_of_it_is_roots() {
     chown(target.parent().expect("a folder"), Some(0), None).expect("an owner");
     assert_eq!(json(&machine, &[])["policy"], POLICY);
 
-    // Where there is no policy, nobody can change it, whatever the folder.
+    // If there is no policy, nobody can change it, whatever the folder.
     let folder = path.parent().expect("a folder");
     std::fs::remove_file(&path).expect("removed");
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).expect("a mode");

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The profile that counts where the record names no other.
+/// The profile that counts if the record names no other.
 const DEFAULT_HOST: &str = "amd-epyc";
 
 const VERDICTS: [&str; 5] = ["pass", "warn", "fixable", "blocked", "not-applicable"];
@@ -81,8 +81,8 @@ fn every_verdict_and_every_rule_occurs() {
     // libvirt refuses a domain with more bits than the host has.
     let shown = |rule: &&str| !["refused-by-qemu", "bar-above-host-width"].contains(rule);
     for rule in RULES.iter().map(|rule| rule.id).filter(shown) {
-        // Which types there are only a host whose QEMU is known can say, where BARs lie one that knows their sizes, and what
-        // an IOMMU cannot address one that knows its width.
+        // Which types there are only a host whose QEMU is known can say, where BARs lie one that knows their sizes, and
+        // what an IOMMU cannot address one that knows its width.
         let known = ["machine-type-not-available", "ram-above-iommu-width", "viommu-above-iommu-width"];
         let elsewhere = known.contains(&rule) || rule.starts_with("bar-");
         let found = if elsewhere { &anywhere } else { &by_default };
@@ -128,7 +128,8 @@ fn that_bar_sizes_are_unknown_is_said_to_those_who_ask() {
     assert!(!check("xml-samples/hosts/debian-12-epyc.toml"));
 }
 
-/// The fix of a warning is made only for those who ask for it; where devices have to reach one another, it is no warning.
+/// The fix of a warning is made only for those who ask for it; where devices have to reach one another, it is not a
+/// warning.
 #[test]
 fn a_warning_is_fixed_where_somebody_asks_for_it() {
     let policy = work_dir("peer-to-peer").join("policy.toml");

@@ -124,7 +124,7 @@ fn check() {
     }
 }
 
-/// Guests on several hosts: a column for each where there is room.
+/// Guests on several hosts: a column for each if there is room.
 #[test]
 fn check_for_several_hosts() {
     let guests = [

@@ -1,4 +1,4 @@
-//! Terminals, pipes and what is closed: colour only where it is wanted, lines that fit, and no complaint where nobody
+//! Terminals, pipes and what is closed: colour only if it is wanted, lines that fit, and no complaint where nobody
 //! reads on.
 
 use crate::common::with_default_policy;
@@ -119,7 +119,7 @@ fn who_asks_for_colour_gets_it_anywhere() {
 }
 
 /// Lines that are not broken: those of the XML with what is said of them, what names a file, commands, those of an
-/// orchestrator too, and, in the /// narrowest terminals, the title of a finding behind the name of its rule.
+/// orchestrator too, and, in the narrowest terminals, the title of a finding after the name of its rule.
 fn may_be_long(line: &str, columns: u32) -> bool {
     let excerpt = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
     let title = ["error[", "warning["].iter().any(|start| line.starts_with(start));
@@ -192,7 +192,8 @@ fn a_full_disk_is_an_error() {
     }
 }
 
-/// An adapter that somebody calls by hand says how it is called; one that an orchestrator calls says nothing of the kind.
+/// An adapter that somebody calls by hand says how it is called; one that an orchestrator calls says nothing of the
+/// kind.
 #[test]
 fn an_adapter_without_arguments_explains_itself_in_a_terminal() {
     for name in ["vdsm", "kubevirt", "cloudstack", "opennebula", "proxmox"] {

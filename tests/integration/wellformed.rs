@@ -411,7 +411,7 @@ fn table(differences: BTreeMap<String, Vec<String>>) -> String {
     text
 }
 
-/// The files that `xmllint` refuses, and its first reason; `None` where there is no `xmllint`.
+/// The files that `xmllint` refuses, and its first reason; `None` if there is no `xmllint`.
 fn refused_by_xmllint(files: &[&Path]) -> Option<BTreeMap<PathBuf, String>> {
     let mut refused = BTreeMap::new();
     for batch in files.chunks(BATCH) {

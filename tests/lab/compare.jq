@@ -61,7 +61,7 @@ def verdict:
   (reduce (.findings[]? | .rule) as $rule ([]; if index($rule) then . else . + [$rule] end)) as $rules
   | .verdict + if $rules == [] then "" else ": " + ($rules | join(", ")) end;
 
-# A verdict without where in the XML things stand.
+# A verdict without places in the XML.
 def essence: {
     verdict, cpu, memory, layout, passthrough, machine: .machine.canonical, changes: .fix.changes,
     findings: [.findings[]? | {rule, severity, range}]

@@ -1,8 +1,8 @@
 //! The process as libvirt starts it, with whatever limits, signals and descriptors it has, and the one way out of it:
 //! an exit status of 0 or 1, if there is any.
 //!
-//! What fails where nothing can be returned (a signal, a passed time limit, no memory) ends here: the log names the guest,
-//! and the status is what the policy says, or what was decided already.
+//! What fails where nothing can be returned (a signal, a passed time limit, no memory) ends here: the log names the
+//! guest, and the status is what the policy says, or what was decided already.
 
 #![allow(unsafe_code)]
 
@@ -69,7 +69,7 @@ pub(crate) fn decided(blocked: bool) {
     set_clock(LAST_WORDS);
 }
 
-/// Ends the process with the status libvirt understands: no destructor or handler stands between the decision and
+/// Ends the process with the status libvirt understands: no destructor or handler runs between the decision and
 /// libvirt.
 pub(crate) fn exit(blocked: bool) -> ! {
     // SAFETY: `_exit` has no preconditions.

@@ -1,9 +1,9 @@
-//! Words of messages that people type where they do not paste the whole line.
+//! Words of messages that people type if they do not paste the whole line.
 
 use super::super::clue::error_in;
 use super::*;
 
-/// What a word means whatever stands beside it.
+/// What a word means, whatever is next to it.
 macro_rules! word {
     ($words:literal, $speaker:ident, $cause:ident) => {
         Wording { words: $words, with: &[], by: Speaker::$speaker, forms: &[$words], source: "", read: says!($cause) }

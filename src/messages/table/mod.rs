@@ -37,7 +37,7 @@ impl Speaker {
 pub struct Wording {
     /// The words that are searched for.
     pub words: &'static str,
-    /// Words of which one has to be on the same line; empty where none has to.
+    /// Words of which one has to be on the same line; empty if none has to.
     pub with: &'static [&'static str],
     /// Who prints it.
     pub by: Speaker,
@@ -129,7 +129,7 @@ pub fn wordings() -> impl Iterator<Item = &'static Wording> {
     [qemu::WORDINGS, libvirt::WORDINGS, kernel::WORDINGS, cloud_hypervisor::WORDINGS].into_iter().flatten()
 }
 
-/// Words of messages that people type where they do not paste the whole line.
+/// Words of messages that people type if they do not paste the whole line.
 pub(super) fn fragments() -> impl Iterator<Item = &'static Wording> {
     fragment::FRAGMENTS.iter()
 }

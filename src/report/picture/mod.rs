@@ -25,11 +25,11 @@ pub enum Kind {
     Low,
     /// The 64-bit PCI hole.
     PciHole,
-    /// The window that firmware has for 64-bit BARs, where there is none.
+    /// Firmware's window for 64-bit BARs, if there are no BARs.
     BarWindow,
     /// A 64-bit BAR.
     Bar,
-    /// The region for memory devices, where none is plugged.
+    /// The region for memory devices, if none is plugged.
     Window,
     /// A plugged memory device.
     Device,
@@ -59,7 +59,7 @@ impl Kind {
         Self::Unused,
     ];
 
-    /// What a legend says; `None` where every block says it itself.
+    /// What a legend says; `None` if every block says it itself.
     fn legend(self) -> Option<&'static str> {
         match self {
             Self::Ram => Some("RAM"),
@@ -83,7 +83,7 @@ pub struct Area {
     pub range: GpaRange,
     /// What it is.
     pub kind: Kind,
-    /// What it is and how large, in a few words; nothing behind the end of the map.
+    /// What it is and how large, in a few words; nothing after the end of the map.
     pub label: String,
 }
 
@@ -96,7 +96,7 @@ pub struct Column {
     pub facts: String,
     /// What lies where, from address 0 on, without gaps.
     pub blocks: Vec<Area>,
-    /// phys-bits of the vCPU, and the first address that they do not reach; `None` where they reach all of the map.
+    /// phys-bits of the vCPU, and the first address that they do not reach; `None` if they reach all of the map.
     pub limit: Option<(u32, u64)>,
 }
 
@@ -148,7 +148,7 @@ impl Picture {
         Kind::ALL.into_iter().filter(move |&kind| occurs(kind)).filter_map(|kind| Some((kind, kind.legend()?)))
     }
 
-    /// The address behind the last one; `None` where that is the end of the 64-bit space.
+    /// The address after the last one; `None` if that is the end of the 64-bit space.
     fn end(&self) -> Option<u64> {
         self.intervals.last()?.range.end.checked_add(1)
     }
@@ -216,7 +216,7 @@ impl<'f> Map<'f> {
             let memory: Vec<GpaRange> = layout.ram().chain(layout.device_memory).collect();
             parts.extend(bars(mmio64, likeliest, &memory).into_iter().map(|(range, name)| (range, Kind::Bar, name)));
         }
-        // What is reserved below 4 GiB, the MSI window first of all, matters only where there is RAM.
+        // What is reserved below 4 GiB, the MSI window first of all, matters only if there is RAM.
         let matters = |unmappable: &&Unmappable| {
             unmappable.range.start >= ABOVE_4G_START || layout.ram().any(|ram| ram.overlaps(unmappable.range))
         };
@@ -306,7 +306,7 @@ impl<'f> Map<'f> {
         let part = parts.clone().max_by_key(|(_, kind, _)| *kind);
         let reserved = self.reserved.iter().find(|reserved| contains(reserved.range));
         match (part, reserved) {
-            // Where there is no BAR, firmware may know that there must not be one.
+            // If there is no BAR, firmware may know that there must not be one.
             (Some(_), Some(reserved)) if parts.all(|(_, kind, _)| *kind == Kind::BarWindow) => {
                 (Kind::Reserved, reserved_name(*reserved))
             }
@@ -330,8 +330,8 @@ fn reserved_name(unmappable: Unmappable) -> String {
     }
 }
 
-/// The 64-bit BARs, and what the likeliest firmware makes of them; `None` where there is nothing of interest: neither a BAR
-/// that is large or a passthrough device's, nor certainty about the window of one whose BARs are unknown.
+/// The 64-bit BARs, and what the likeliest firmware makes of them; `None` if there is nothing of interest: neither a
+/// BAR that is large or a passthrough device's, nor certainty about the window of one whose BARs are unknown.
 fn likeliest(facts: &Facts) -> Option<(&Mmio64, &Possible)> {
     let mmio64 = facts.mmio64.as_ref()?;
     let of_interest =
@@ -344,8 +344,8 @@ fn is_of_interest(bar: &Bar) -> bool {
     bar.passed || bar.size >= GIB
 }
 
-/// The BARs that have an address above 4 GiB; of small ones of emulated devices only those in `memory`. Small ones that lie close together are one range, as are all where there
-/// are too many to be told apart.
+/// The BARs that have an address above 4 GiB; of small ones of emulated devices only those in `memory`. Small ones that
+/// lie close together are one range, as are all where there are too many to be told apart.
 fn bars(mmio64: &Mmio64, possible: &Possible, memory: &[GpaRange]) -> Vec<(GpaRange, String)> {
     /// More would make the picture a list.
     const MOST: usize = 16;
@@ -375,7 +375,7 @@ fn bars(mmio64: &Mmio64, possible: &Possible, memory: &[GpaRange]) -> Vec<(GpaRa
     merged.into_iter().map(|(range, bar, count)| (range, name(bar, count))).collect()
 }
 
-/// Plugged memory devices, neighbours of one kind in one; where there are too many to be told apart, one range from the
+/// Plugged memory devices, neighbours of one kind in one; if there are too many to be told apart, one range from the
 /// first to the last.
 fn devices(facts: &Facts) -> Vec<(GpaRange, String)> {
     /// More would make the picture a list.

@@ -16,7 +16,7 @@ const BAR: usize = 8;
 /// Columns of the terminal from which on there is room for addresses in hexadecimal, as other tools print them.
 const WITH_HEX: usize = 110;
 
-/// Columns of the terminal below which maps stand below one another: less leaves no room for labels.
+/// Columns of the terminal below which maps are below one another: less leaves no room for labels.
 const SIDE_BY_SIDE: usize = 72;
 
 impl Kind {
@@ -48,7 +48,7 @@ impl Kind {
     }
 }
 
-/// The picture, `width` columns wide, with escape sequences for colour, which the caller strips where they are not
+/// The picture, `width` columns wide, with escape sequences for colour, which the caller strips if they are not
 /// wanted.
 pub fn text(picture: &Picture, width: usize) -> String {
     let mut page = String::new();
@@ -148,7 +148,7 @@ fn draw(page: &mut String, picture: &Picture, width: usize) {
     }
 }
 
-/// What stands in one row of one column.
+/// What is in one row of one column.
 struct Cell {
     bar: String,
     bar_style: Style,

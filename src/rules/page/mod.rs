@@ -68,16 +68,16 @@ impl Program {
     }
 }
 
-/// A heading and what stands below it.
+/// A heading and what is below it.
 #[derive(Debug)]
 pub struct Section {
     /// The heading.
     pub title: &'static str,
-    /// What stands below.
+    /// What is below.
     pub content: Content,
 }
 
-/// What stands below a heading.
+/// What is below a heading.
 #[derive(Debug)]
 pub enum Content {
     /// Text and code.

@@ -287,7 +287,7 @@ fn status_fails_where_vdsm_cannot_see_the_hook() {
     }
 }
 
-/// Proxmox VE 9: `exec_hookscript` dies where the script is not there, so that the VM does not start.
+/// Proxmox VE 9: `exec_hookscript` dies if the script is not there, so that the VM does not start.
 #[test]
 fn a_hookscript_that_vms_name_is_not_removed() {
     let hook = "var/lib/vz/snippets/iova-preflight";

@@ -133,7 +133,7 @@ fn the_program_reads_and_prints_the_domain() {
     assert_ended(&filter(&fine()), &fine(), "", 0);
     assert_ended(&filter(&fixable()), &fixed(), "", 0);
     assert_ended(&filter("<domain"), "<domain", "", 0);
-    // A guest's own XML is no way around the check.
+    // A guest's own XML is not a way around the check.
     let crammed =
         |xml: String| xml.replace("</domain>", &format!("<metadata>{}</metadata></domain>", "<a/>".repeat(100_000)));
     assert_ended(&filter(&crammed(fixable())), &crammed(fixed()), "", 0);

@@ -82,8 +82,8 @@ fn a_vm_passes_or_is_stopped_with_qm_set() {
     }
 }
 
-/// With hotplug, the window for memory reaches to 4 TiB: a DIMM that is there from the start may lie in the range, and one
-/// that comes later is no reason to stop the guest.
+/// With hotplug, the window for memory reaches to 4 TiB: a DIMM that is there from the start may lie in the range, and
+/// one that comes later is not a reason to stop the guest.
 #[test]
 fn the_hotplug_window_is_seen() {
     let Some((host, _)) = node("proxmox-hotplug") else { return };

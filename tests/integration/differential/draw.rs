@@ -88,7 +88,7 @@ pub fn element(rng: &mut Rng, name: &str, attributes: &str, bytes: u64) -> Strin
     format!("<{name}{attributes}{unit}>{number}</{name}>")
 }
 
-/// Moves a size a little across the threshold it stands at.
+/// Moves a size a little across the threshold it is at.
 pub fn nudged(rng: &mut Rng, bytes: u64) -> u64 {
     let step = *rng.pick(&[0, 0, 1, KIB, 512 * KIB, MIB, 2 * MIB, 128 * MIB, GIB]);
     let step = if rng.percent(15) { rng.below(2 * MIB) } else { step };

@@ -71,7 +71,7 @@ fn random_domains_match_debian_sid() {
     match_stack("sid");
 }
 
-/// The root of a stack: this machine's, or the tree of a Debian release, which is made where there is none.
+/// The root of a stack: this machine's, or the tree of a Debian release, which is made if there is none.
 fn tree(stack: &str) -> Result<PathBuf, String> {
     if stack == "machine" {
         return Ok(PathBuf::from("/"));

@@ -200,7 +200,7 @@ impl Oracle {
     }
 }
 
-/// The versioned machine types of `-M help` with the aliases, and what the aliases stand for.
+/// The versioned machine types of `-M help` with the aliases, and what the aliases mean.
 fn machines(help: &str) -> Result<(Vec<String>, String, String), String> {
     let mut names = vec!["pc".to_owned(), "q35".to_owned()];
     let first = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
@@ -220,7 +220,7 @@ impl Drop for Oracle {
     }
 }
 
-/// The names in `-cpu help`: lines of the model, before QEMU 10 behind the word x86.
+/// The names in `-cpu help`: lines of the model, before QEMU 10 after the word x86.
 fn cpu_models(help: &str) -> Vec<&str> {
     let lines = help.lines().skip_while(|line| !line.starts_with("Available CPUs")).skip(1);
     let lines = lines.take_while(|line| !line.trim().is_empty());

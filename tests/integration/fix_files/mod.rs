@@ -19,7 +19,7 @@ const NEW_TYPE: &str = "<type arch='x86_64' machine='pc-q35-7.1'>hvm</type>";
 const HOSTDEV: &str = "<hostdev mode='subsystem' type='pci' managed='yes'><source>\
                        <address domain='0x0000' bus='0x41' slot='0x10' function='0x1'/></source></hostdev>";
 
-/// A guest with a passthrough device: its RAM, and what stands in `<os>`, in front of `<devices>`
+/// A guest with a passthrough device: its RAM, and what is in `<os>`, in front of `<devices>`
 /// and in there.
 fn guest(gib: u64, os: &str, before_devices: &str, devices: &str) -> String {
     format!(

@@ -98,7 +98,7 @@ fn the_cpu_is_found_as_libvirt_finds_it_and_written_as_the_file_is() {
     const BITS: &str = "<maxphysaddr mode='emulate' bits='42'/>";
     let inside = |open: &str, rest: &str| format!("  {open}\n    {BITS}\n{rest}  </cpu>\n");
     let cases = [
-        // Missing: behind <features>, or else behind <os>, and a comment stays with what it stands behind.
+        // Missing: after <features>, or else after <os>, and a comment stays with what it follows.
         (String::new(), inside("<cpu>", "")),
         (
             "  <features><acpi/></features>\n".to_owned(),
@@ -225,8 +225,8 @@ fn a_size_in_pieces_is_replaced_whole() {
     }
 }
 
-/// The window begins at the next GiB behind RAM: 1202 GiB, or 1 TiB + 1198 GiB once RAM has moved.
-/// The device stands 12 GiB into it, and has to do so afterwards.
+/// The window begins at the next GiB after RAM: 1202 GiB, or 1 TiB + 1198 GiB once RAM has moved.
+/// The device is 12 GiB into it, and has to be there afterwards.
 #[test]
 fn a_memory_device_keeps_its_place_in_the_window() {
     let made = |machine: &str, cpu: &str, base: &str| {

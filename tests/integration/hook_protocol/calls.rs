@@ -86,7 +86,7 @@ fn names_cannot_do_anything_to_a_terminal() {
     }
 }
 
-/// Inputs that are no domain, each with the reason that is logged.
+/// Inputs that are not a domain, each with the reason that is logged.
 fn garbage() -> Vec<(&'static str, Vec<u8>)> {
     let filled = |start: &str, byte: u8| {
         let mut bytes = start.as_bytes().to_vec();

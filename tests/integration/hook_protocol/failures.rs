@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
-/// What nobody reads is not waited for, and what was decided stands.
+/// The hook does not wait for a reader, and the decision holds.
 #[test]
 fn a_blocked_standard_error_changes_nothing() {
     let Some((place, set_policy)) = Place::own("blocked-stderr") else { return };
@@ -84,7 +84,8 @@ fn whatever_is_short_ends_in_a_decision_or_in_a_line() {
         "--as=4194304",
         "--data=1000000",
         "--stack=65536",
-        // The kernel begins the stack up to 8 KiB lower, at random: what is nearer to what the hook needs fails at times.
+        // The kernel begins the stack up to 8 KiB lower, at random: what is nearer to what the hook needs fails at
+        // times.
         "--stack=49152",
         "--nofile=4",
         "--nofile=3",

@@ -39,8 +39,8 @@ fn a_domain_cut_off_anywhere_is_named_with_its_place() {
     assert!(run.stdout.contains("9999.xml (db-1)"), "the whole domain is not evaluated:\n{}", run.stdout);
 }
 
-/// Where the parser has to point to in a domain that is cut off: to the markup or the reference that is cut, otherwise to
-/// the element that is left open, and where there is none to the end.
+/// Where the parser has to point to in a domain that is cut off: to the markup or the reference that is cut, otherwise
+/// to the element that is left open, and to the end if there is none.
 fn place_of_cut(text: &str) -> String {
     let mut open = Vec::new();
     let mut at = 0;

@@ -34,8 +34,8 @@ struct CallInput {
     place: OnceLock<Place>,
 }
 
-/// Answers a call of the orchestrator `name`. Whatever goes wrong is a failure of the adapter's own, and the policy says
-/// what that leads to.
+/// Answers a call of the orchestrator `name`. Whatever goes wrong is a failure of the adapter's own, and the policy
+/// says what that leads to.
 pub(crate) fn answer(name: &str, arguments: &[OsString]) -> ExitCode {
     if arguments.is_empty() && is_typed() {
         return help(name).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
@@ -108,8 +108,8 @@ fn print(text: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// The operator's policy; the default one if there is none. One that this user may not read could say anything, `off` too:
-/// that is a failure.
+/// The operator's policy; the default one if there is none. One that this user may not read could say anything, `off`
+/// too: that is a failure.
 fn operators_policy() -> Result<Policy, BrokenPolicy> {
     let broken = |problem, on_internal_error| Err(BrokenPolicy { problem, on_internal_error });
     let bytes = match policy::read_operators(Path::new("/")) {
@@ -195,7 +195,8 @@ fn from_file(seen: &CallInput) -> Result<Vec<u8>, String> {
     Ok(read)
 }
 
-/// Whatever a guest's `<metadata>` holds, it is no way around the check: no more nodes fit into the bytes than these.
+/// Whatever a guest's `<metadata>` holds, it is not a way around the check: no more nodes fit into the bytes than
+/// these.
 const LIMITS: Limits = Limits { bytes: MAX_BYTES, nodes: MAX_BYTES / 4 };
 
 fn look_at_xml(protocol: &Protocol, xml: &[u8], policy: &Policy) -> Result<AdapterOutcome, String> {

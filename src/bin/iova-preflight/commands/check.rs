@@ -96,7 +96,7 @@ struct CheckRun<'a> {
     progress: Progress,
     outcome: Outcome,
     folders: Folders,
-    /// Whether what is no error is said on standard error.
+    /// Whether what is not an error is said on standard error.
     warns: bool,
 }
 
@@ -106,8 +106,8 @@ impl<'a> CheckRun<'a> {
         Self { how, progress, outcome: Outcome::Clean, folders: Folders::default(), warns: true }
     }
 
-    /// Evaluates every input of a batch and hands what `view` makes of it on each host to `done`, in order, or its name and
-    /// what is wrong with it.
+    /// Evaluates every input of a batch and hands what `view` makes of it on each host to `done`, in order, or its name
+    /// and what is wrong with it.
     fn each<T: Send>(
         &mut self,
         sources: &[HostSource],

@@ -44,7 +44,7 @@ fn json(out: &mut impl Write, document: &impl Serialize) -> Result<()> {
     Ok(())
 }
 
-/// A line of the profile: what is for people only stands back, tables stand out.
+/// A line of the profile: comments are dimmed, tables are emphasised.
 fn print(out: &mut impl Write, line: &ProfileLine) -> Result<()> {
     let (text, note) = line.parts();
     match line {

@@ -81,7 +81,7 @@ fn page(command: &Command, program: &Command) -> Result<Vec<u8>> {
     Ok(page)
 }
 
-/// What stands below the options in the help: the exit status in the section where readers look for it.
+/// What is below the options in the help: the exit status in the section where readers look for it.
 fn after_help(text: &str, roff: &mut Roff) {
     const EXIT_STATUS: &str = "Exit status: ";
     let (status, notes): (Vec<&str>, Vec<&str>) =

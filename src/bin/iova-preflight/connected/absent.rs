@@ -10,7 +10,7 @@ use crate::input::Batch;
 /// Where the package iova-preflight-libvirt has its program.
 const CONNECTED: &str = "/usr/libexec/iova-preflight/iova-preflight";
 
-/// Becomes the program that can talk to libvirt, with the same arguments. Where that is missing, gives the error that
+/// Becomes the program that can talk to libvirt, with the same arguments. If that is missing, gives the error that
 /// says so of `what`.
 pub(crate) fn become_connected(what: &str) -> anyhow::Error {
     use std::os::unix::process::CommandExt;

@@ -29,7 +29,7 @@ pub(crate) fn libvirt_version(root: &Path) -> Option<Version> {
     asked.filter(|_| root == Path::new("/")).or_else(cached)
 }
 
-/// What to do so that a running daemon runs the hook; `None` where there is nothing to do.
+/// What to do so that a running daemon runs the hook; `None` if there is nothing to do.
 ///
 /// A daemon looks for hooks when it starts or is reloaded, and remembers only whether there are any (libvirt
 /// `src/util/virhook.c`). Whether it was reloaded since cannot be seen from outside.

@@ -33,7 +33,7 @@ impl HookPlace {
     }
 }
 
-/// What stands at the place of the link.
+/// What is at the place of the link.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Present {
     /// Nothing.

@@ -32,8 +32,8 @@ pub(crate) struct HostSource {
     here: Option<OnceLock<Vec<FirmwareFile>>>,
 }
 
-/// The least memory, in bytes, with which firmware may lose BARs of a guest without a passthrough device: it takes those
-/// of a map that ends beyond 768 GiB, or that may grow so far.
+/// The least memory, in bytes, with which firmware may lose BARs of a guest without a passthrough device: it takes
+/// those of a map that ends beyond 768 GiB, or that may grow so far.
 const LARGE: u64 = 512 << 30;
 
 impl HostSource {
@@ -73,8 +73,8 @@ impl HostSource {
         Ok(Self { name, label, notice, profile: host.into(), here: Some(OnceLock::new()) })
     }
 
-    /// The host in every profile of `wanted`, a folder being all that are in it; this host if nothing is wanted. Each is
-    /// there once, and no two have the same label.
+    /// The host in every profile of `wanted`, a folder being all that are in it; this host if nothing is wanted. Each
+    /// is there once, and no two have the same label.
     ///
     /// # Errors
     /// A profile cannot be read, or a folder holds none.
@@ -111,7 +111,7 @@ impl HostSource {
     fn in_profile(wanted: &Path) -> Result<Self> {
         let name = wanted.display().to_string();
         if let Some(mut host) = builtin(wanted) {
-            // It stands for a kind of host, and the guests may well be those of this one.
+            // It describes a kind of host, and the guests may well belong to this one.
             host.networks = networks::defined(Path::new("/"));
             let notice = format!("host: built-in profile {name}");
             return Ok(Self { notice, label: name.clone(), name, profile: host.into(), here: None });

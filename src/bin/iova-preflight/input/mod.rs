@@ -55,7 +55,7 @@ pub(crate) enum Input {
 }
 
 impl Input {
-    /// What the paths on the command line stand for, in their order; the files of a folder sorted by name.
+    /// What the paths on the command line mean, in their order; the files of a folder sorted by name.
     pub fn expand(paths: &[PathBuf]) -> Vec<Self> {
         let mut inputs = Vec::new();
         for path in paths {
@@ -81,7 +81,7 @@ impl Input {
         inputs
     }
 
-    /// What one path on the command line stands for; a folder is none.
+    /// What one path on the command line means; a folder is none.
     pub fn one(path: &Path) -> Self {
         if path.as_os_str() == "-" { Self::Stdin } else { Self::File(path.to_owned()) }
     }
@@ -98,7 +98,7 @@ impl Input {
         }
     }
 
-    /// The file, where it is one.
+    /// The file, if it is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(path) | Self::Found { path, .. } | Self::Open { path, .. } => Some(path),
@@ -106,7 +106,7 @@ impl Input {
         }
     }
 
-    /// The folder it was found in, where it was not named itself.
+    /// The folder it was found in, if it was not named itself.
     pub fn folder(&self) -> Option<Arc<Path>> {
         match self {
             Self::Found { folder, .. } => Some(folder.clone()),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// A line on standard error that is written again and again, and gone at the end.
 pub(crate) struct Progress {
-    /// When the next line is due; `None` where nobody watches.
+    /// When the next line is due; `None` if nobody watches.
     due: Option<Instant>,
     total: usize,
     done: usize,
@@ -19,7 +19,7 @@ const FIRST: Duration = Duration::from_millis(500);
 /// Between two lines.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// To the first column, and nothing behind it.
+/// To the first column, and nothing after it.
 const ERASE: &[u8] = b"\r\x1b[K";
 
 impl Progress {

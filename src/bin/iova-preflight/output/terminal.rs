@@ -1,12 +1,12 @@
 //! The terminal that output goes to.
 
-/// Columns of what is no terminal: a pipe or a file has enough for every line.
+/// Columns of what is not a terminal: a pipe or a file has enough for every line.
 const WIDE: usize = 140;
 
 /// Columns below which nothing can be laid out any more; the terminal then wraps.
 const NARROWEST: usize = 40;
 
-/// The columns that standard output has, or as many as anybody needs where it is no terminal.
+/// The columns that standard output has, or as many as anybody needs if it is not a terminal.
 pub(crate) fn columns() -> usize {
     known_columns().unwrap_or(WIDE)
 }

@@ -1,7 +1,7 @@
 //! Which guest is looked at when, and whether it may be rewritten. Pure: the time comes in, decisions go out.
 //!
-//! A guest is looked at when it was defined. That a guest was rewritten by this program is no reason to leave out the
-//! next look at it; what is decided then depends on its definition alone, so that nothing is missed and nothing is
+//! A guest is looked at when it was defined. That a guest was rewritten by this program is not a reason to leave out
+//! the next look at it; what is decided then depends on its definition alone, so that nothing is missed and nothing is
 //! done twice.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,8 +31,8 @@ const BURST: u32 = 10;
 /// How long it takes until a guest gets one more.
 const REFILL: Duration = Duration::from_secs(300);
 
-/// How many guests are remembered that have no definition any more and were rewritten lately. libvirt defines fewer than
-/// that in the time after which they are forgotten, unless somebody fills the agenda on purpose.
+/// How many guests are remembered that have no definition any more and were rewritten lately. libvirt defines fewer
+/// than that in the time after which they are forgotten, unless somebody fills the agenda on purpose.
 const REMEMBERED: usize = 10_000;
 
 /// A text in a few bytes.
@@ -73,8 +73,8 @@ pub(super) enum Permission {
 /// What is remembered of a guest.
 #[derive(Debug)]
 struct Entry {
-    /// Whether it has a definition. Otherwise only its budget counts: whoever undefines a guest and defines it again does
-    /// not get a new one.
+    /// Whether it has a definition. Otherwise only its budget counts: whoever undefines a guest and defines it again
+    /// does not get a new one.
     is_there: bool,
     /// When it is looked at.
     due: Option<Instant>,
@@ -304,8 +304,8 @@ impl Agenda {
         std::mem::replace(&mut guest.said, text) != text
     }
 
-    /// Whether it has to be said that an override in a guest is ignored, and why: not where that was the last such thing
-    /// said of it. None if nothing is ignored; after that it is news again.
+    /// Whether it has to be said that an override in a guest is ignored, and why: not where that was the last such
+    /// thing said of it. None if nothing is ignored; after that it is news again.
     pub fn is_newly_ignored(&mut self, uuid: &str, why: Option<&str>) -> bool {
         let Some(guest) = self.guests.get_mut(uuid) else { return false };
         let why = why.map(Fingerprint::of);

@@ -1,4 +1,5 @@
-//! The service manager: sd_notify(3), `WATCHDOG_USEC` of sd_watchdog_enabled(3), and the signals it ends a service with.
+//! The service manager: sd_notify(3), `WATCHDOG_USEC` of sd_watchdog_enabled(3), and the signals it ends a service
+//! with.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use crate::connected::live::events;
 
-/// How long the event loop may stand still until it counts as dead.
+/// How long the event loop may be stuck before it counts as dead.
 const LOOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Tells the service manager, if there is one, how things are.

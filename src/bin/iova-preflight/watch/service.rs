@@ -29,11 +29,11 @@ use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
 use crate::outcome::Outcome;
 
-/// How often every guest is looked at without a reason: a device that is added to a definition is no event.
+/// How often every guest is looked at without a reason: a device that is added to a definition is not an event.
 const ROUND: Duration = Duration::from_secs(600);
 
-/// How much is kept of what was replaced: every guest of a large host, several times. Whoever may define guests could fill
-/// the disk otherwise.
+/// How much is kept of what was replaced: every guest of a large host, several times. Whoever may define guests could
+/// fill the disk otherwise.
 const ROOM: Room = Room { files: 4096, bytes: 256 * 1024 * 1024 };
 
 /// A wait that is shorter than this is part of the work.
@@ -116,7 +116,7 @@ impl Service<'_> {
                 complained.clone_from(&why);
             }
             self.manager.status(format!("waiting for {}: {why}", self.args.connect));
-            // A libvirt that comes later is no reason to fail.
+            // A libvirt that comes later is not a reason to fail.
             self.manager.ready();
             let wait = backoff.after(connected.elapsed());
             if self.rest(wait) {
@@ -246,7 +246,7 @@ impl Service<'_> {
         }
     }
 
-    /// Evaluates a guest, and rewrites it where that is wanted.
+    /// Evaluates a guest, and rewrites it if that is wanted.
     fn look(&mut self, session: &Session, source: &HostSource, uuid: &str) -> Result<()> {
         let Some(mut definition) = session.definition(uuid)? else {
             self.agenda.gone(uuid, Instant::now());
@@ -324,7 +324,7 @@ impl Service<'_> {
             self.agenda.left_alone(case.uuid, reason);
             self.say(case.uuid, Priority::Warning, &helps);
         } else if let Some(assumption) = evaluation.assumptions.first().or(fix.assumption.as_ref()) {
-            // A person can know what is not known here.
+            // A person can know what is unknown.
             self.agenda.left_alone(case.uuid, LeftAlone::UnknownFact);
             let line = format!("{helps}; it is not rewritten unasked, because that {assumption}");
             self.say(case.uuid, Priority::Warning, &line);

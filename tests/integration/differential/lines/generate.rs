@@ -199,7 +199,7 @@ fn accelerator(rng: &mut Rng, draft: &mut Draft) {
     }
 }
 
-/// QEMU passes over those that it does not have, and refuses to start where there is no other.
+/// QEMU passes over those that it does not have, and refuses to start if there is no other.
 fn accelerators_that_are_not_there(rng: &mut Rng, draft: &mut Draft, kind: &str) {
     draft.has.insert("accelerators that are not there");
     let none = rng.text(&["nosuch", "hvf", "KVM", "tcg:kvm"]).to_owned();
@@ -548,8 +548,8 @@ fn beside(rng: &mut Rng, draft: &mut Draft) {
     }
 }
 
-/// Something that QEMU does not take. Left out is what takes a list of all that a QEMU has: options, devices, models and
-/// features of CPUs.
+/// Something that QEMU does not take. Left out is what takes a list of all that a QEMU has: options, devices, models
+/// and features of CPUs.
 fn mistake(rng: &mut Rng, draft: &mut Draft) {
     const MISTAKES: &[(&str, &str)] = &[
         ("m", "4Q"),

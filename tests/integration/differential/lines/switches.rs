@@ -47,7 +47,7 @@ fn options_take_a_value_where_every_qemu_does() {
     note(&format!("switches: {compared} options of {qemus} QEMUs"));
 }
 
-/// Whether QEMU takes the word after an option for its value; `None` where it lacks the option. It reads all words before
+/// Whether QEMU takes the word after an option for its value; `None` if it lacks the option. It reads all words before
 /// it does anything, and ends at the first that it does not know.
 fn has_value(tree: &Path, name: &str) -> Option<bool> {
     let option = format!("-{name}");

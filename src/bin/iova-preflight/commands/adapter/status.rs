@@ -96,7 +96,7 @@ pub(super) fn run(name: &str, scripts: &[&Script], root: &Path, out: &mut impl W
         }
         Some(Err(error)) => checks.line(Grade::Fail, &format!("{error:#}"))?,
     }
-    // The image of a sidecar is no host, and the front-end of OpenNebula runs no guests.
+    // The image of a sidecar is not a host, and the front-end of OpenNebula runs no guests.
     let is_host = !["kubevirt", "opennebula"].contains(&name);
     if is_host && !detect_for_any_guest(root).profile.host.knows_reserved() {
         let text = "no IOMMU is at work on this host: guests are stopped only if QEMU or libvirt would refuse them";
@@ -105,8 +105,8 @@ pub(super) fn run(name: &str, scripts: &[&Script], root: &Path, out: &mut impl W
     Ok(if checks.failed { Outcome::Stopped } else { Outcome::Clean })
 }
 
-/// Whether VDSM may list this folder and go through it, or read and run this script: it is user 36 (`useradd` in oVirt's
-/// `vdsm.spec.in`) of the group kvm, which is 36, too (`uidgid` in Red Hat's package setup).
+/// Whether VDSM may list this folder and go through it, or read and run this script: it is user 36 (`useradd` in
+/// oVirt's `vdsm.spec.in`) of the group kvm, which is 36, too (`uidgid` in Red Hat's package setup).
 fn vdsm_may_run(path: &Path) -> bool {
     const VDSM: u32 = 36;
     path.metadata().is_ok_and(|metadata| {

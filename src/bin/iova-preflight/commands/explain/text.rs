@@ -98,7 +98,7 @@ struct Remarks<'a> {
 pub(super) fn explain_log(format: ExplainFormat) -> Result<Outcome> {
     let mut reader = LogReader::default();
     let mut piece = vec![0; PIECE];
-    // What was pasted whole, and is no log of weeks.
+    // What was pasted whole, and is not a log of weeks.
     let mut short = Vec::new();
     let mut input = io::stdin().lock();
     loop {

@@ -46,7 +46,7 @@ impl<'d> Mark<'d> {
     }
 }
 
-/// The lines of the source that the labels of a finding stand on, as few as show them: the renderer looks at all it is
+/// The lines of the source that the labels of a finding are on, as few as show them: the renderer looks at all it is
 /// given.
 pub(super) fn excerpts<'d>(guest: GuestSource<'d>, path: &str, finding: &'d Finding) -> Vec<Element<'d>> {
     /// Lines this far apart are shown in pieces of their own, in bytes.
@@ -94,7 +94,7 @@ pub(super) fn excerpts<'d>(guest: GuestSource<'d>, path: &str, finding: &'d Find
 /// Source lines as they are printed: what a terminal would act on is replaced.
 struct Shown<'d> {
     text: Cow<'d, str>,
-    /// For each character, the offsets behind it in the source and in the text; empty where both are the same.
+    /// For each character, the offsets behind it in the source and in the text; empty if both are the same.
     shifts: Vec<(usize, usize)>,
 }
 

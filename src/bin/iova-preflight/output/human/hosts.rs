@@ -391,7 +391,7 @@ fn alone(text: &mut String, row: &GuestRow, guest: &str, columns: usize) {
     }
 }
 
-/// A line below a guest: a word that stands out, and what it is about.
+/// A line below a guest: a highlighted word, and what it is about.
 fn said(text: &mut String, (word, style): (&str, Style), about: &str, columns: usize) {
     let lines = wrapped(&format!("{word} {}", printable(about)), columns - INDENT);
     for (nth, line) in lines.iter().enumerate() {

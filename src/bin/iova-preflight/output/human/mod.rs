@@ -111,8 +111,8 @@ impl<W: Write + RawStream> Printer<W> {
         self.screen.print(&text)
     }
 
-    /// The guests that need attention, how many there are of each kind, unless there is only one, and `remarks` about the
-    /// inputs, a line each.
+    /// The guests that need attention, how many there are of each kind, unless there is only one, and `remarks` about
+    /// the inputs, a line each.
     pub fn summary(&mut self, remarks: &[String]) -> Result<()> {
         let total: usize = self.counts.by_verdict.iter().sum::<usize>() + self.counts.unreadable;
         if total >= 2 {
@@ -160,14 +160,14 @@ impl<W: Write + RawStream> Printer<W> {
     }
 }
 
-/// How many there are of each kind, in lines that fit, behind `title`; kinds that there are none of are left out.
+/// How many there are of each kind, in lines that fit, after `title`; kinds that there are none of are left out.
 fn counted(title: &str, counts: impl IntoIterator<Item = (&'static str, Style, usize)>, columns: usize) -> String {
     let (mut text, mut line) = (title.to_owned(), title.width());
     let mut comma = "";
     for (name, style, count) in counts.into_iter().filter(|(_, _, count)| *count > 0) {
         let part = format!("{count} {name}");
         text += comma;
-        // The comma behind it, too.
+        // The comma after it, too.
         if line + part.len() + 2 > columns {
             text += "\n ";
             line = 0;

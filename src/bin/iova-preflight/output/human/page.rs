@@ -154,7 +154,7 @@ impl PageStyle {
         if is_command(text) { titled(title, &printable(text)) } else { self.line(title, text) }
     }
 
-    /// A sentence in lines that fit behind `indent` columns.
+    /// A sentence in lines that fit after `indent` columns.
     fn broken(&self, text: &str, indent: usize) -> String {
         let text = printable(text);
         /// With less room, a broken sentence is harder to read than one that the terminal breaks.
@@ -164,7 +164,7 @@ impl PageStyle {
         let room = room.filter(|&room| room >= longest.max(LEAST));
         let Some(room) = room else { return text.into_owned() };
         let lines = match text.contains(BAR) {
-            // What stands between bars stays together.
+            // What is between bars stays together.
             true => text::filled(text.replace(BAR, " |\n").split('\n'), room),
             false => text::wrapped(&text, room),
         };

@@ -17,13 +17,13 @@ use crate::input::evaluator::Evaluated;
 /// How many guests are shown, at most.
 pub(super) const MOST: usize = 50;
 
-/// What the urgencies of rows stand for, by number.
+/// What the urgencies of rows mean, by number.
 const URGENCIES: [&str; 4] = ["warn", "unreadable", "fixable", "blocked"];
 
 /// Between columns.
 pub(super) const GAP: usize = 2;
 
-/// The least room for what to do beside the other columns; where there is less, it gets a line of its own.
+/// The least room for what to do beside the other columns; if there is less, it gets a line of its own.
 const LEAST_ADVICE: usize = 24;
 
 /// What the table says of one guest.
@@ -104,7 +104,7 @@ pub(super) fn short(change: &str) -> String {
     parts.map_or_else(|| change.to_owned(), |(what, to)| format!("{what} {to}"))
 }
 
-/// The rules that speak of something this bad, each once.
+/// The rules that are about something this bad, each once.
 pub(super) fn rules(findings: &[Finding], severity: Severity) -> String {
     let mut names: Vec<&str> = Vec::new();
     for finding in findings.iter().filter(|finding| finding.severity >= severity) {
@@ -237,12 +237,12 @@ struct Columns {
     verdict: usize,
     middle: [usize; 3],
     advice: usize,
-    /// Whether what to do stands below the other columns, not beside them.
+    /// Whether what to do is below the other columns, not beside them.
     below: bool,
 }
 
 impl Columns {
-    /// As wide as what stands in the columns, but no wider than what a glance takes in; `None` where there is no room.
+    /// As wide as what is in the columns, but no wider than what a glance takes in; `None` if there is no room.
     fn new(cells: &[Cells], columns: usize) -> Option<Self> {
         const LEAST: [usize; 3] = [12, 12, 8];
         const MOST: [usize; 3] = [36, 24, 24];
@@ -293,8 +293,8 @@ impl Columns {
     }
 }
 
-/// Keeps the [`MOST`] urgent of `rows`, sorted, and hands the others to `left_out`. Those that are equally urgent stay in the
-/// order they came in.
+/// Keeps the [`MOST`] urgent of `rows`, sorted, and hands the others to `left_out`. Those that are equally urgent stay
+/// in the order they came in.
 pub(super) fn keep_worst<T, U: Ord>(rows: &mut Vec<T>, urgency: impl Fn(&T) -> U, left_out: impl FnMut(T)) {
     rows.sort_by_key(|row| Reverse(urgency(row)));
     rows.drain(MOST.min(rows.len())..).for_each(left_out);
@@ -306,7 +306,7 @@ pub(super) fn end(text: &mut String, line: &str) {
     text.push('\n');
 }
 
-/// Each guest in lines of its own, where there is no room for columns.
+/// Each guest in lines of its own, if there is no room for columns.
 fn stacked(cells: &[Cells], columns: usize) -> String {
     const INDENT: usize = 4;
     let mut text = String::new();

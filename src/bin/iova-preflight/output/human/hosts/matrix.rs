@@ -1,4 +1,4 @@
-//! A column for each host, where there is room.
+//! A column for each host, if there is room.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use super::GuestRow;
 const GUEST: &str = "guest";
 const RUNS_ON: &str = "runs on";
 
-/// The widths of the columns, and what stands above them.
+/// The widths of the columns, and what is above them.
 pub(super) struct Matrix<'h> {
     guest: usize,
     hosts: Vec<(&'h str, HostHead)>,
@@ -30,19 +30,19 @@ struct HostHead {
 }
 
 impl<'h> Matrix<'h> {
-    /// The widest that fits; `None` where there is no room for so many hosts.
+    /// The widest that fits; `None` if there is no room for so many hosts.
     pub fn new<'r>(
         rows: impl Iterator<Item = (&'r GuestRow, &'r str)>,
         hosts: &[&'h str],
         columns: usize,
     ) -> Option<Self> {
-        /// How wide the columns of hosts may be, how much of the guests' names is kept, and whether the hosts that run a
-        /// guest are named, in the order of preference.
+        /// How wide the columns of hosts may be, how much of the guests' names is kept, and whether the hosts that run
+        /// a guest are named, in the order of preference.
         const TRIES: [(usize, usize, bool); 6] =
             [(usize::MAX, 24, true), (12, 20, true), (10, 16, true), (8, 16, true), (12, 16, false), (8, 16, false)];
         /// Longer names of guests are cut.
         const MOST: usize = 36;
-        /// Hosts that run a guest are named below one another where there is less room for them.
+        /// Hosts that run a guest are named below one another if there is less room for them.
         const NAMES: usize = 16;
         let (mut guest, mut runs_on, mut counts, mut cells) =
             (GUEST.len(), RUNS_ON.len(), RUNS_ON.len(), vec![0; hosts.len()]);
@@ -81,7 +81,7 @@ impl<'h> Matrix<'h> {
             let is_last = line + 1 == lines;
             let mut shown = format!("{:1$}", if is_last { GUEST } else { "" }, self.guest);
             for (_, HostHead { width, head }) in &self.hosts {
-                // What is short stands at the bottom.
+                // What is short is at the bottom.
                 let part = (line + head.len()).checked_sub(lines).map_or("", |nth| head[nth].as_str());
                 let padding = width - part.width();
                 let _ = write!(shown, "{:GAP$}{part}{:padding$}", "", "");
@@ -124,7 +124,7 @@ fn cell(verdict: Verdict) -> &'static str {
 }
 
 impl HostHead {
-    /// At most `widest` columns and at least `least`, for what stands below.
+    /// At most `widest` columns and at least `least`, for what is below.
     fn new(host: &str, widest: usize, least: usize) -> Self {
         let head = broken(host, widest);
         let width = head.iter().map(|part| part.width()).max().unwrap_or(0).max(least);
@@ -132,7 +132,7 @@ impl HostHead {
     }
 }
 
-/// A name in lines, broken behind what joins its parts where it is too long, and elsewhere only where that does not help.
+/// A name in lines, broken after what joins its parts where it is too long, and elsewhere only if that does not help.
 fn broken(name: &str, widest: usize) -> Vec<String> {
     let (mut lines, mut line) = (Vec::new(), String::new());
     for part in name.split_inclusive(['-', '.', '_', '/', ':', ' ']) {
