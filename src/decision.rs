@@ -96,7 +96,7 @@ pub fn is_out_of_reach(domain: &Domain, policy: &Policy) -> bool {
 
 /// Whether the memory map ends before the HyperTransport range and the end of 40 address bits.
 pub(crate) fn is_small(domain: &Domain) -> bool {
-    // A raw argument may make any machine of it.
+    // A raw argument may change the machine in any way.
     if !domain.raw_args.is_empty() || !domain.device_changes.is_empty() {
         return false;
     }
@@ -135,7 +135,7 @@ pub fn decide(operation: Operation, domain: &Domain, host: &Host, policy: &Polic
     let evaluation = evaluate(domain, host, policy);
     let name = &shortened(&domain.name);
     let stopping: Vec<&Finding> = evaluation.findings.iter().filter(|finding| rules::stops(finding)).collect();
-    // Of two reasons, that the devices cannot reach the memory matters more than that QEMU wants more bits.
+    // If both apply, memory that devices cannot reach matters more than missing address bits.
     let worst = stopping.iter().find(|finding| rules::is_collision(finding)).or(stopping.first());
     let Some(worst) = worst else {
         let log = warning(operation, name, &evaluation).or_else(|| uncertain(operation, name, domain, &evaluation));
@@ -180,7 +180,7 @@ fn advice(operation: Operation, name: &str, evaluation: &Evaluation) -> String {
     }
 }
 
-/// Something latent is logged once, where the XML is final.
+/// Something latent is logged once, when the XML is final.
 fn warning(operation: Operation, name: &str, evaluation: &Evaluation) -> Option<String> {
     if operation == Operation::Prepare || evaluation.verdict == Verdict::NotApplicable {
         return None;
@@ -199,7 +199,7 @@ fn uncertain(operation: Operation, name: &str, domain: &Domain, evaluation: &Eva
     Some(printable(&line).into_owned())
 }
 
-/// A name as long as anybody can read; a line goes to the terminal and to several logs.
+/// The name, cut to a readable length; the line goes to the terminal and to several logs.
 pub(crate) fn shortened(name: &str) -> String {
     /// Characters; twice what OpenStack and Kubernetes make of a name.
     const LONGEST: usize = 200;

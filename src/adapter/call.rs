@@ -16,9 +16,9 @@ pub enum AdapterCall {
     File,
     /// The command line of the guest with this number.
     Number(String),
-    /// Nothing that an adapter decides about; the caller wants this on standard output.
+    /// No decision is asked for; the caller expects this text on standard output.
     Elsewhere(Vec<u8>),
-    /// Not as the orchestrator calls.
+    /// Not a call that the orchestrator makes.
     Broken(String),
 }
 
@@ -46,7 +46,7 @@ pub fn read_call(name: &str, arguments: &[OsString]) -> Option<(&'static Protoco
     })
 }
 
-/// What a call calls the guest, where an argument is that: OpenNebula's third, Proxmox VE's first.
+/// The guest's name in a call that has it as an argument: OpenNebula's third, Proxmox VE's first.
 pub fn vm_in(name: &str, arguments: &[OsString]) -> Option<String> {
     match (name, arguments) {
         ("opennebula", [_, _, vm, ..]) | ("proxmox", [vm, ..]) => Some(vm.to_string_lossy().into_owned()),
@@ -67,7 +67,7 @@ fn kubevirt(arguments: &[OsString]) -> AdapterCall {
 }
 
 /// A build that calls `sanitizeBashCommandArgument` of `LibvirtKvmAgentHook.java` would escape what a shell acts on:
-/// whoever guessed what was meant might hand back something else.
+/// undoing that would be a guess, which could change the domain.
 fn cloudstack(xml: Vec<u8>) -> AdapterCall {
     match xml.starts_with(b"\\<") {
         true => AdapterCall::Broken("the domain XML is escaped for a shell".to_owned()),

@@ -1,8 +1,8 @@
 //! What orchestrators are told about a guest that they start, in the protocol of each one's hook, without any I/O.
 //!
-//! What becomes of a guest is decided in one way for all of them: it passes as it is, is rewritten, or is stopped; a
-//! failure of the adapter's own lets it pass unless the policy says otherwise. Protocols differ in how that is said
-//! ([`Protocol`], [`Reply`]).
+//! One decision is made for all of them: a guest passes unchanged, is rewritten, or is stopped; a failure of the
+//! adapter itself lets it pass unless the policy says otherwise. Protocols differ in how that is said ([`Protocol`],
+//! [`Reply`]).
 
 mod call;
 mod protocol;
@@ -31,7 +31,7 @@ pub enum AdapterDecision {
     Rewrite(String),
     /// It is stopped.
     Stop(Reason),
-    /// Whether it should start could not be found out, for this reason.
+    /// The check itself failed, for this reason.
     Failure(String),
 }
 
@@ -40,20 +40,20 @@ pub enum AdapterDecision {
 pub struct Reason {
     /// The guest, and in one line what goes wrong, why, and what to do.
     pub line: String,
-    /// The same without why, for where little room is.
+    /// The same without the cause, where space is short.
     pub brief: String,
     /// The guest's name.
     pub name: String,
 }
 
-/// A decision, and what the system log is told with it.
+/// A decision, and what is logged with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterOutcome {
     /// The decision.
     pub decision: AdapterDecision,
     /// Lines for the system log. Each names the guest.
     pub log: Vec<(Level, String)>,
-    /// What the call calls the guest, for a failure that comes before its name is known.
+    /// The guest's name in the call, for a failure before the domain's name is read.
     pub vm: Option<String>,
 }
 
@@ -63,12 +63,12 @@ impl AdapterOutcome {
         Self { decision: AdapterDecision::Pass, log: Vec::new(), vm: None }
     }
 
-    /// A failure of the adapter's own.
+    /// A failure of the adapter itself.
     pub fn failure(problem: impl Into<String>) -> Self {
         Self { decision: AdapterDecision::Failure(problem.into()), log: Vec::new(), vm: None }
     }
 
-    /// The same of the guest that the call calls so.
+    /// The same, for the guest with this name in the call.
     pub fn of_vm(self, vm: Option<&str>) -> Self {
         Self { vm: vm.filter(|vm| !vm.is_empty()).map(shortened), ..self }
     }
@@ -78,7 +78,7 @@ impl AdapterOutcome {
     }
 }
 
-/// Decides about a guest. One that is uncertain to fail starts as it is: what is unknown may be known elsewhere.
+/// Decides about a guest. It starts unchanged unless it is certain to fail: another check may know more.
 pub fn decide(protocol: &Protocol, guest: GuestSource<'_>, host: &Host, policy: &Policy) -> AdapterOutcome {
     let uuid = guest.domain().and_then(|domain| domain.uuid.as_deref());
     if policy.mode == Mode::Off || is_exempt(policy, guest.name(), uuid) {
@@ -119,7 +119,7 @@ fn stopped(
     policy: &Policy,
 ) -> AdapterOutcome {
     let errors = || evaluation.findings.iter().filter(|finding| finding.severity == Severity::Error);
-    // Of two reasons, that the devices cannot reach the memory matters more than that QEMU wants more bits.
+    // If both apply, memory that devices cannot reach matters more than missing address bits.
     let certain = || errors().filter(|finding| rules::stops(finding) || rules::by_policy(finding));
     let worst = certain().find(|finding| rules::is_collision(finding)).or_else(|| certain().next());
     let Some(shown) = worst.or_else(|| errors().next()) else { return passed(guest, name, evaluation) };
@@ -176,7 +176,7 @@ impl Reason {
         }
     }
 
-    /// What is said of a failure of the adapter's own.
+    /// The message for a failure of the adapter itself.
     fn of_failure(problem: &str, vm: Option<&str>, choice: OnInternalError) -> Self {
         let guest = vm.map_or_else(|| "the guest".to_owned(), |vm| format!("VM {vm}"));
         let end = match choice {

@@ -1,4 +1,4 @@
-//! How each orchestrator is told.
+//! How a decision is handed to each orchestrator.
 
 use super::{AdapterDecision, AdapterOutcome, Reason};
 use crate::decision::Level;
@@ -27,18 +27,18 @@ pub struct Protocol {
     pub returns: Returns,
     /// The exit status that stops a guest.
     pub stop: u8,
-    /// The exit status of a failure of the adapter's own. If it is not 0, the caller goes on with what it has.
+    /// The exit status if the adapter itself fails. If it is not 0, the caller goes on with what it has.
     pub failure: u8,
     /// The most bytes that the caller takes from standard output.
     pub most: Option<usize>,
     /// Whether a guest can be stopped with a domain that libvirt refuses, too.
     pub takes_refusal: bool,
-    /// Whether standard error is a log of its own, the only one there is, so that a failure is told there with status
-    /// 0.
+    /// Whether standard error is the only log, so that a failure is reported there with status 0.
     pub stderr_is_log: bool,
-    /// How long, in milliseconds, the last words take to be read: whoever exits earlier may lose them.
+    /// How long to wait, in milliseconds, before exiting: the caller may lose lines that were written just before the
+    /// exit.
     pub linger: u64,
-    /// After how many seconds it is a failure that there is no decision: well before the caller loses its patience.
+    /// The time limit for a decision in seconds: well below that of the caller.
     pub patience: u64,
 }
 
@@ -105,8 +105,8 @@ pub const OPENNEBULA: Protocol = Protocol {
 };
 
 /// Proxmox VE 9, phase `pre-start` of a hookscript (`vm_start_nolock` in `QemuServer.pm`): any status but 0 stops the
-/// guest, whose configuration is read already. `qm showcmd` may have to activate the guest's volumes, which takes its
-/// time.
+/// guest, whose configuration was already read. `qm showcmd` may have to activate the guest's volumes, which can take
+/// long.
 pub const PROXMOX: Protocol = Protocol {
     owner: Owner::Proxmox,
     returns: Returns::Nothing,
@@ -134,7 +134,7 @@ pub struct Reply {
     pub log: Vec<(Level, String)>,
 }
 
-/// The exit status if a guest cannot be handed back that was never read whole.
+/// The exit status if the guest cannot be handed back because its input was never read completely.
 const UNREAD: u8 = 2;
 
 /// Bytes of a reason that libvirt still quotes whole: its messages are cut at 1,024 (`VIR_ERROR_MAX_LENGTH` in
@@ -142,7 +142,7 @@ const UNREAD: u8 = 2;
 const MOST_QUOTED: usize = 900;
 
 impl Protocol {
-    /// What the caller gets that handed over `input`, as far as that could be read.
+    /// The reply to a caller. `input` is what it passed, `None` if that could not be read.
     pub fn reply(&self, input: Option<&[u8]>, outcome: AdapterOutcome, policy: &Policy) -> Reply {
         let AdapterOutcome { decision, mut log, vm } = outcome;
         let mut reply = match decision {
@@ -174,7 +174,7 @@ impl Protocol {
     fn unchanged(&self, input: Option<&[u8]>) -> Reply {
         match (self.returns, input) {
             (Returns::Printed, Some(input)) => self.printed(input.to_vec()),
-            // Whoever expects something would take nothing for the domain.
+            // An empty output would be taken for the domain.
             (Returns::Printed, None) => Reply { status: UNREAD, ..Reply::silent() },
             (Returns::Edited | Returns::Nothing, _) => Reply::silent(),
         }
@@ -199,7 +199,7 @@ impl Protocol {
         }
     }
 
-    /// The caller goes on with what it has, and logs why.
+    /// The caller continues with the original, and logs why.
     fn declined(&self, why: &str) -> Reply {
         Reply { stderr: Some(line(why)), status: self.failure, ..Reply::silent() }
     }
@@ -213,7 +213,7 @@ impl Protocol {
 }
 
 impl Reply {
-    /// Status 0 and not a word.
+    /// Status 0 without output.
     pub fn silent() -> Self {
         Self { stdout: Vec::new(), file: None, stderr: None, status: 0, log: Vec::new() }
     }

@@ -54,7 +54,7 @@ struct Wanted<'a> {
     width: Option<Width>,
     /// Bytes.
     hole: Option<u64>,
-    /// What no owner has a setting for.
+    /// A change for which no owner has a setting.
     others: Vec<String>,
 }
 
@@ -115,7 +115,7 @@ pub fn place(owner: Owner) -> &'static str {
 }
 
 /// What to do in `owner` about a guest that does not start, in one line: the steps of its fix, or why there is none and
-/// where the guest is changed. Of what was tried, the last says most: what comes before it was not enough.
+/// where the guest is changed. Of the reasons, the last is reported: the attempts before it were not enough.
 pub fn remedy(owner: Owner, subject: Subject<'_>, evaluation: &Evaluation) -> String {
     match &evaluation.fix {
         Some(fix) => advise(owner, subject, fix).steps.join("; "),
@@ -126,7 +126,7 @@ pub fn remedy(owner: Owner, subject: Subject<'_>, evaluation: &Evaluation) -> St
     }
 }
 
-/// That an owner has no setting for something, if there is something.
+/// A sentence that the owner has no setting for `what`; `None` if that is empty.
 fn no_setting(owner: Owner, what: &str) -> Option<String> {
     (!what.is_empty()).then(|| format!("{} has no setting for this: {what}", owner.title()))
 }

@@ -76,7 +76,7 @@ pub(super) fn advise(subject: Subject<'_>, fix: &Fix) -> Advice {
         let settings: Vec<String> = width.iter().map(|setting| format!("hw:maxphysaddr_{setting}")).collect();
         later.push(format!("openstack --os-compute-api-version 2.85 flavor set{} {flavor}", options(&settings)));
     }
-    // What has no UUID is not made yet.
+    // Without a UUID, the instance does not exist yet.
     if domain.is_some_and(|domain| domain.uuid.is_none()) {
         steps.retain(|step| !step.starts_with("nova-manage"));
         steps.extend(later);

@@ -1,7 +1,7 @@
 //! A call of QEMU in a text: the program and its arguments, each with the place of all its bytes. The text is one of
 //! shell words, libvirt's log of a guest, or NUL-separated as in `/proc/PID/cmdline`.
 //!
-//! What the arguments mean is for [`crate::command_line`] to say.
+//! [`crate::command_line`] interprets the arguments.
 
 mod options;
 mod program;
@@ -19,7 +19,7 @@ pub use write::quoted;
 /// it, a NUL and a pointer for each argument included: `bprm_stack_limits` in Linux `fs/exec.c`).
 pub const MAX_ARGUMENT_BYTES: usize = 2 << 20;
 
-/// What is said of more than that.
+/// The error for more than that.
 const TOO_LONG: &str = "more than 2 MiB of arguments, which Linux passes to no program";
 
 /// A call of QEMU in a text.
@@ -62,10 +62,10 @@ pub struct CallError {
 /// What is wrong, and the offset of the byte.
 type Wrong = (usize, String);
 
-/// What is said of a text of blanks.
+/// The error for blank text.
 const EMPTY: &str = "empty: no domain XML and no QEMU command line";
 
-/// What is said of a text that is nothing known.
+/// The error for text that is neither.
 const NEITHER: &str = "neither domain XML nor a QEMU command line";
 
 /// Whether the text is XML: its first character after blanks and a byte order mark is `<`. UTF-16 can only be XML.

@@ -259,7 +259,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// `>file`, `2>&1`, `&>file`, `<file`: no word of the command.
+    /// `>file`, `2>&1`, `&>file`, `<file`: not a word of the command.
     fn redirection(&mut self) -> Result<(), Wrong> {
         // The number before it belongs to it.
         let number = |word: &Word| !word.text.is_empty() && word.text.bytes().all(|byte| byte.is_ascii_digit());

@@ -17,7 +17,8 @@ pub struct Word {
     runs: Vec<Stretch>,
 }
 
-/// Bytes of a word that come from one place. Where they are as many there, each is its own; otherwise they are one.
+/// Bytes of a word that come from one place. If the place has as many bytes, they correspond one by one; otherwise only
+/// as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stretch {
     /// The first of them in the word.
@@ -51,7 +52,7 @@ impl Word {
         let at = self.text.len();
         self.text.push_str(text);
         self.span.end = from.end;
-        // What goes on where the last one ended is of one piece with it.
+        // Bytes that continue the previous piece are merged with it.
         if let Some(last) = self.runs.last_mut()
             && last.from.end == from.start
             && last.length == last.from.end.saturating_sub(last.from.start)

@@ -1,11 +1,11 @@
-//! New text in a call, quoted as what is around it.
+//! New text in a call, quoted like the text around it.
 
 use std::ops::Range;
 
 use super::{Call, Form, Word};
 use crate::xml::Span;
 
-/// What is around a byte of a shell word.
+/// The quoting around a byte of a shell word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Quote {
     None,
@@ -64,7 +64,7 @@ impl Call<'_> {
         Some((Span::new(at, at), if first { format!("{after}{text}") } else { format!("{text}{after}") }))
     }
 
-    /// What is around a place in a word, and whether it is the same around all of it.
+    /// The quoting at a place in a word, and whether all of the place has it.
     fn quote_around(&self, word: &Word, place: Span) -> (Quote, bool) {
         let text = self.source.get(word.span.start..place.end).unwrap_or_default();
         let inside = place.start.saturating_sub(word.span.start);

@@ -29,7 +29,7 @@ pub enum Model {
     HostModel,
 }
 
-/// What the CPU is told in all, by `-cpu` and by `-global`.
+/// All CPU properties, from `-cpu` and from `-global`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuOptions {
     /// The model.
@@ -67,7 +67,7 @@ const VENDOR_LENGTH: usize = 12;
 const BASE_CLASSES: [&str; 3] = ["x86_64-cpu", "i386-cpu", "cpu"];
 
 impl CpuOptions {
-    /// A model of which nothing else is asked.
+    /// A model without further properties.
     pub const fn plain(model: Model) -> Self {
         Self {
             model,
@@ -81,7 +81,8 @@ impl CpuOptions {
         }
     }
 
-    /// Sets a property; `None` if QEMU does not take the value. What does not count here is taken whatever it is.
+    /// Sets a property; `None` if QEMU does not take the value. Properties that do not matter here are accepted with
+    /// any value.
     fn set(&mut self, name: &str, value: &str) -> Option<()> {
         let bits = |text: &str| number(text).and_then(|bits| u32::try_from(bits).ok());
         match name {
@@ -115,7 +116,7 @@ pub(super) fn is_cpu_class(class: &str) -> bool {
 }
 
 impl CommandLine {
-    /// What the CPU is told in all. The properties of `-cpu` are registered as globals after those of `-global`
+    /// All CPU properties. Those of `-cpu` are registered as globals after those of `-global`
     /// (`x86_cpu_parse_featurestr` in QEMU `target/i386/cpu.c`), so that they win.
     pub fn cpu_options(&self) -> CpuOptions {
         let default = || default_model(self.target);
@@ -127,13 +128,13 @@ impl CommandLine {
         options
     }
 
-    /// What is said of a property of the CPU, where something is.
+    /// The value given to a CPU property, if any.
     pub fn cpu_property(&self, name: &str) -> Option<&Property> {
         let model = self.cpu.as_ref().map(|cpu| &cpu.model);
         self.cpu_properties(model).filter(|property| property.name == name).last()
     }
 
-    /// What is said of the CPU, which is of this model, in the order QEMU hears it.
+    /// What is said of the CPU, which has this model, in the order QEMU applies it.
     fn cpu_properties<'a>(&'a self, model: Option<&'a Model>) -> impl Iterator<Item = &'a Property> {
         let is_its = move |class: &str| model.is_some_and(|model| model.has_class(class, self.target));
         let about = move |global: &&Global| is_base_class(&global.driver) || is_its(&global.driver);

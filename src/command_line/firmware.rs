@@ -12,16 +12,16 @@ pub struct FirmwareOptions {
     pub flash: Option<Told<String>>,
     /// `pflash0=` of `-machine`: the node that is the first flash.
     pub flash_node: Option<Told<String>>,
-    /// What asks for UEFI in a file that libvirt chooses.
+    /// The place that requests UEFI in a file that libvirt chooses.
     pub uefi: Option<Origin>,
-    /// What makes the guest a confidential one, whose firmware is another build.
+    /// The place that makes the guest confidential, which takes another build of the firmware.
     pub confidential: Option<Origin>,
     /// `opt/ovmf/X-PciMmio64Mb`, MiB.
     pub pci_mmio64_mb: Option<Told<u64>>,
     /// Another option of fw_cfg that changes where BARs are: `opt/org.seabios/pci64`, `opt/org.tianocore/PagingLevel`,
     /// or the one above from a file.
     pub not_modelled: Option<Origin>,
-    /// How many flashes were told of without a number.
+    /// How many flashes were given without a number.
     flashes: u64,
 }
 
@@ -40,14 +40,14 @@ pub enum Firmware<'a> {
     Confidential,
 }
 
-/// Blocks of `-blockdev` that lead from one to the other; QEMU's own are two.
+/// The longest chain of `-blockdev` nodes that is followed; a flash needs two.
 const MOST_NODES: usize = 8;
 
 /// The name under which OVMF looks for the size of its window, in MiB (edk2
 /// `OvmfPkg/Library/PlatformInitLib/MemDetect.c`, `PlatformGetFirstNonAddress`).
 pub(crate) const PCI_MMIO64_MB: &str = "opt/ovmf/X-PciMmio64Mb";
 
-/// What else firmware looks for: SeaBIOS 1.17 (`src/fw/pciinit.c`) and edk2 2024.11 (`MemDetect.c`).
+/// Other entries that firmware reads: SeaBIOS 1.17 (`src/fw/pciinit.c`) and edk2 2024.11 (`MemDetect.c`).
 const OTHERS: [&str; 2] = ["opt/org.seabios/pci64", "opt/org.tianocore/PagingLevel"];
 
 impl FirmwareOptions {

@@ -35,20 +35,20 @@ pub struct Launch {
 pub struct ProcessLimit {
     /// Bytes.
     pub bytes: u64,
-    /// Whether what VFIO maps may be more.
+    /// Whether VFIO may map more than that.
     pub vfio_exempt: bool,
 }
 
 /// Arguments in which a shell puts something that is not known in the place of a part.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Replaced {
-    /// All of them.
+    /// All such arguments.
     all: HashSet<String>,
-    /// Those where it may count.
+    /// Those where it may matter.
     counting: Vec<NotModelled>,
 }
 
-/// Options whose value counts nowhere, whatever a shell puts in it (`qemu-options.hx` of QEMU 2.12 to 11.1).
+/// Options whose value does not matter, whatever a shell puts in it (`qemu-options.hx` of QEMU 2.12 to 11.1).
 const WITHOUT_EFFECT: [&str; 47] = [
     "D",
     "L",
@@ -132,7 +132,7 @@ impl Launch {
         if line.accelerator.is_some() && line.machine.accelerator.is_some() {
             line.refused.extend(second_accelerator(arguments));
         }
-        // Of what a shell puts in, nobody knows whether QEMU takes it.
+        // Whether QEMU accepts a value that a shell puts in is unknown.
         line.refused.retain(|refused| !replaced.all.contains(&refused.value));
         if line.accelerator.is_none() && line.machine.accelerator.is_none() {
             line.accelerator = program.and_then(default_accelerator);
@@ -157,7 +157,7 @@ impl Launch {
         Self::read_as(call, call.program.as_ref().map(|word| word.text.as_str()))
     }
 
-    /// The same, if `program` is what really runs.
+    /// The same, with `program` as the program that really runs.
     pub fn read_as(call: &Call<'_>, program: Option<&str>) -> Self {
         let arguments = call.arguments.iter().enumerate().map(|(number, word)| Argument::in_text(number, word));
         Self::new(program, call.span(), arguments)
@@ -262,8 +262,8 @@ fn replaced_by_a_shell(arguments: &[Argument<'_>]) -> Replaced {
     replaced
 }
 
-/// Whether what is not known in the value of an option may count: of a device or back end that is not memory, the kind
-/// alone.
+/// Whether an unknown part of an option's value may matter: of a device or back end that is not memory, only the kind
+/// does.
 fn counts(option: &str, value: &str) -> bool {
     let kind = value.split(',').next().unwrap_or_default();
     let kind = kind.strip_prefix("driver=").or_else(|| kind.strip_prefix("type=")).unwrap_or(kind);

@@ -52,7 +52,7 @@ pub struct CommandLine {
     pub cpu: Option<Cpu>,
     /// `-m`; [`DEFAULT_RAM`] if there is none.
     pub memory: Option<Memory>,
-    /// CPU sockets with a CPU in them (`-smp`); 0 if that is not said.
+    /// CPU sockets with a CPU in them (`-smp`); 0 if not given.
     pub sockets: u64,
     /// `-object memory-backend-*`, in order.
     pub backends: Vec<MemoryBackend>,
@@ -113,7 +113,7 @@ pub enum QemuTarget {
     I386,
 }
 
-/// RAM of a machine that is not told how much, in bytes (`default_ram_size` in QEMU `hw/core/machine.c`).
+/// RAM of a machine without `-m`, in bytes (`default_ram_size` in QEMU `hw/core/machine.c`).
 pub const DEFAULT_RAM: u64 = 128 << 20;
 
 /// `-machine`.

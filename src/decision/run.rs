@@ -1,4 +1,4 @@
-//! One run of the hook, from how it is called to what it says, with everything around it left open.
+//! One run of the hook, from its call to its output, without the machine around it.
 
 use super::{Decision, Operation, decide, is_exempt, is_out_of_reach, shortened};
 use crate::domain::{self, Domain, MAX_PRINTED_BYTES, PrintedDomain, TooLong};
@@ -11,7 +11,7 @@ use crate::xml::{Document, Limits};
 /// keeps (`<tag id='1'/>`) are a million elements, attributes and texts: no definition is too large to be checked.
 const LIMITS: Limits = Limits { bytes: MAX_PRINTED_BYTES, nodes: 1 << 20 };
 
-/// What is around the hook. Each part is asked for at most once, when it is needed, in this order.
+/// The hook's environment. Each part is used at most once, when it is needed, in this order.
 pub trait Outside {
     /// The operator's policy.
     ///
@@ -19,7 +19,7 @@ pub trait Outside {
     /// It cannot be read.
     fn policy(&mut self) -> Result<Policy, BrokenPolicy>;
 
-    /// Told before anything else can fail: what a failure leads to from now on.
+    /// Called before anything else can fail: what a failure leads to from now on.
     fn on_internal_error(&mut self, choice: OnInternalError);
 
     /// Hands over the domain XML in pieces, until it ends or one of them is too much.
@@ -44,7 +44,7 @@ pub struct BrokenPolicy {
 /// Why there is no domain XML.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum XmlProblem {
-    /// It did not come.
+    /// It could not be read.
     #[error("standard input: {0}")]
     Input(String),
     /// There is too much of it.
@@ -55,13 +55,13 @@ pub enum XmlProblem {
 /// How important a line of the log is: a priority of RFC 3164.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// A failure of the hook's own.
+    /// A failure of the hook itself.
     Error = 3,
     /// Something about a guest.
     Warning = 4,
 }
 
-/// What comes of a run.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookOutcome {
     /// Whether the guest is stopped.
@@ -77,7 +77,7 @@ impl HookOutcome {
         Self { blocked: false, message: None, log: Vec::new() }
     }
 
-    /// What comes of a failure of the hook's own.
+    /// The result if the hook itself fails.
     pub fn of_failure(name: &str, problem: &str, choice: OnInternalError) -> Self {
         let guest = printable(&shortened(name)).into_owned();
         let (problem, blocked) = (printable(problem), choice == OnInternalError::Block);

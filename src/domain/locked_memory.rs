@@ -1,10 +1,10 @@
-//! What a domain says of memory that is locked.
+//! A domain's settings for locked memory.
 
 use super::Sourced;
 use super::read::{Result, memory_size};
 use crate::xml::Element;
 
-/// What decides how much memory libvirt lets QEMU lock, beside the size of the guest and its passthrough devices.
+/// What decides how much memory libvirt lets QEMU lock, apart from the size of the guest and its passthrough devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LockedMemory {
     /// `<memtune><hard_limit>`, in KiB, if it is one.

@@ -1,4 +1,4 @@
-//! What a libvirt domain XML says about memory, CPU and devices, with the place of every word.
+//! What a libvirt domain XML says about memory, CPU and devices, with the place of every value.
 //!
 //! Only what decides the guest-physical memory map is read. Nothing is interpreted here: see `libvirt` for
 //! what libvirt makes of it and `qemu` for what QEMU builds then.
@@ -71,7 +71,7 @@ pub struct Domain {
     pub slots: Option<Sourced<u32>>,
     /// `<cpu><numa>`, whether or not there is a cell in it.
     pub numa: Option<Span>,
-    /// Whether something more than its size is said of the memory of a NUMA cell: by `<numatune><memnode>` or by
+    /// Whether a NUMA cell has more memory settings than its size: by `<numatune><memnode>` or by
     /// `<numa><interconnects>`.
     pub has_memory_nodes: bool,
     /// The `<cell id>` of each NUMA cell in document order.
@@ -82,7 +82,7 @@ pub struct Domain {
     pub cells_with_access: Vec<bool>,
     /// `<memoryBacking>`.
     pub backing: MemoryBacking,
-    /// What it says of memory that is locked.
+    /// Its settings for locked memory.
     #[cfg(feature = "cli")]
     pub locked_memory: LockedMemory,
     /// `<memory model=…>` devices in document order.
@@ -120,9 +120,9 @@ pub struct Domain {
     pub acpi: bool,
     /// Devices whose DMA the host's IOMMU translates, without those that raw QEMU arguments add.
     pub passthrough: Vec<HostDevice>,
-    /// Devices that may reach guest memory through the host's IOMMU, which the XML does not tell.
+    /// Devices that may reach guest memory through the host's IOMMU, although the XML does not show it.
     pub hidden_dma: Vec<HiddenDma>,
-    /// Whether the guest is one of Windows, by the Hyper-V enlightenments it gets or by what its metadata says.
+    /// Whether the guest runs Windows, by its Hyper-V enlightenments or its metadata.
     pub windows: bool,
     /// The options in `<qemu:commandline>`, in order.
     pub raw_args: Vec<Sourced<String>>,
@@ -375,8 +375,8 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// What `passthrough` of `<policy>` says. The guest's owner writes it: what is none of the two words is not a
-    /// reason not to look at the guest.
+    /// `passthrough` of `<policy>`. The guest's owner writes it: any other word must not keep the guest from being
+    /// checked.
     pub fn from_passthrough(value: &str, span: Span) -> Self {
         match value {
             "assume" => Self { assume_passthrough: Some(true), broken: None },

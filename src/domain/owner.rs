@@ -49,7 +49,7 @@ impl Owner {
         }
     }
 
-    /// The one that a machine type as QEMU is told tells of: only QEMU as Proxmox builds it takes a revision
+    /// The owner that a machine type on QEMU's command line shows: only QEMU as Proxmox builds it takes a revision
     /// (`get_vm_machine` in qemu-server 9.2.6 `src/PVE/QemuServer/Machine.pm`).
     pub fn of_machine(name: &str) -> Option<Self> {
         (without_revision(name) != name).then_some(Self::Proxmox)

@@ -68,12 +68,12 @@ const CONTROLLERS: u8 = 3;
 const FUNCTIONS_OF_NETWORKS: u8 = 5;
 const BALLOONS: u8 = 7;
 
-/// What a domain says of PCI buses beside its controllers.
+/// What a domain says of PCI buses, apart from its controllers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PciDevices {
     /// The devices, in the order in which libvirt gives them addresses.
     pub listed: Vec<PciDevice>,
-    /// Before which of them a USB controller would come, if there is none, and it is not said that there is to be none.
+    /// Before which of them a USB controller would come, if there is none and the domain does not rule it out.
     pub without_usb: Option<usize>,
     /// The same for a memory balloon.
     pub without_balloon: Option<usize>,
@@ -81,7 +81,7 @@ pub struct PciDevices {
     pub given_twice: Option<(PciAddress, Span)>,
 }
 
-/// What is said under `<devices>`.
+/// What `<devices>` says.
 pub(super) fn pci_devices(devices: Option<Element<'_>>) -> PciDevices {
     let Some(devices) = devices else {
         return PciDevices { without_usb: Some(0), without_balloon: Some(0), ..PciDevices::default() };

@@ -1,9 +1,9 @@
 //! A domain as libvirt prints it, of any length, without what is in its `<metadata>`.
 //!
-//! Whoever owns a guest writes there what he likes, and libvirt prints it with every `>` as four bytes and every
-//! element on a line of its own behind up to 60 blanks (`xmlNodeDump` of libxml2, from
-//! `virDomainDefFormatInternalSetRootName` in libvirt's `src/conf/domain_conf.c`): the 4 MiB of a definition become
-//! more than anybody should keep or parse, and nothing but an override of this tool's counts in it.
+//! A guest's owner may write anything there, and libvirt prints it with every `>` as four bytes and every element on a
+//! line of its own, indented by up to 60 blanks (`xmlNodeDump` of libxml2, from `virDomainDefFormatInternalSetRootName`
+//! in libvirt's `src/conf/domain_conf.c`): the 4 MiB of a definition become more than anybody should keep or parse, and
+//! nothing but an override of this tool's counts in it.
 #![allow(clippy::arithmetic_side_effects, reason = "places in a text that is in memory")]
 
 use super::{METADATA_NAMESPACE, Overrides, Sourced};
@@ -360,7 +360,7 @@ mod tests {
             kept("<domain><title>&lt;metadata></title></domain>"),
             "<domain><title>&lt;metadata></title></domain>"
         );
-        // What does not end is not a document any more.
+        // Without its end it is not a document.
         assert_eq!(kept("<domain><metadata><a></metadata></domain>"), "<domain>");
     }
 

@@ -165,7 +165,7 @@ fn kib(element: Element<'_>, number: &str, number_span: Span) -> Result<u64> {
 }
 
 /// The CPUs there are from the start over those of a socket (`qemuBuildSmpCommandLine` in libvirt
-/// `src/qemu/qemu_command.c`, `smbios_get_tables` in QEMU `hw/smbios/smbios.c`); what is no number libvirt refuses.
+/// `src/qemu/qemu_command.c`, `smbios_get_tables` in QEMU `hw/smbios/smbios.c`); libvirt refuses anything but a number.
 fn sockets(root: Element<'_>) -> u64 {
     let number = |text: &str| parse_number(text).ok().filter(|&number| number > 0);
     let vcpu = root.child("vcpu");
@@ -217,7 +217,7 @@ fn huge_pages(backing: Element<'_>) -> Result<Vec<HugePage>> {
     Ok(if pages.is_empty() { vec![HugePage { size_kib: 0, cells: None }] } else { pages })
 }
 
-/// What is no number is left out: libvirt refuses it, and nothing about memory depends on it.
+/// Anything but a number is left out: libvirt refuses it, and nothing about memory depends on it.
 fn node_set(text: &str) -> NodeSet {
     let part = |part: &str| {
         let part = part.trim();

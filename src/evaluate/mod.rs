@@ -40,7 +40,7 @@ pub(crate) enum Fate {
     Stopped,
 }
 
-/// What is wrong with a guest, without a thought of what could be done about it.
+/// What is wrong with a guest, apart from how it can be fixed.
 #[derive(Debug, Clone)]
 pub(crate) struct Diagnosis {
     /// What becomes of it.
@@ -179,7 +179,7 @@ fn with_pool_functions<'a>(domain: &'a Domain, host: &Host) -> Cow<'a, Domain> {
     Cow::Owned(domain)
 }
 
-/// Why a domain is none of this tool's business.
+/// Why a domain is not applicable.
 fn foreign(domain: &Domain) -> Option<String> {
     // libvirt refuses a domain without a type, whatever else it is.
     let hypervisor = domain.hypervisor.as_ref().map_or("qemu", |hypervisor| hypervisor.value.as_str());
@@ -207,7 +207,7 @@ fn not_applicable(reason: String) -> Diagnosis {
     Diagnosis { not_applicable: Some(reason), ..nothing_known(Fate::NotApplicable) }
 }
 
-/// A diagnosis that says nothing but the fate.
+/// A diagnosis without findings.
 fn nothing_known(fate: Fate) -> Diagnosis {
     Diagnosis {
         fate,
@@ -275,7 +275,7 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
         let sentence = "depends on an IOMMU, and this host has none at work: a PCI device cannot be passed through";
         diagnosis.assumptions.push(sentence.to_owned());
     }
-    // Whatever it reserves, what QEMU refuses and what the IOMMU cannot address stay so.
+    // Reserved ranges change neither what QEMU refuses nor what the IOMMU can address.
     let certain = |finding: &Finding| finding.severity == Severity::Error && !rules::is_in_reserved(finding);
     let refused = diagnosis.findings.iter().any(certain);
     if !host.knows_reserved() && !refused {
@@ -306,7 +306,7 @@ fn run(question: Question<'_>, setting: Setting<'_>) -> Diagnosis {
 /// Whether a guest is stopped once every fact is settled.
 fn would_stop(question: Question<'_>, setting: Setting<'_>) -> bool {
     let Question { subject, line, refusals, policy, .. } = question;
-    // Where BARs are takes longer than all the rest, and hardly ever stops a guest.
+    // Placing BARs takes longer than all the rest, and hardly ever stops a guest.
     #[cfg(feature = "cli")]
     let guest = match policy.peer_to_peer {
         PeerToPeer::Required => Guest::new(subject, line, refusals, setting, policy),
@@ -323,7 +323,7 @@ fn found(subject: Subject<'_>, guest: &Guest<'_>) -> (Vec<Finding>, Vec<String>)
     let mut findings = rules::check(guest);
     let mut assumptions = Vec::new();
     if let Some(missing) = findings.iter().position(|finding| machine_type_not_available::RULE.found(finding)) {
-        // What the machine would build is of no interest if there is none.
+        // Findings about a machine that does not exist help nobody.
         findings = vec![findings.swap_remove(missing)];
     }
     if findings.iter().any(|finding| not_modelled::RULE.found(finding)) {

@@ -58,7 +58,7 @@ pub(super) fn diagnose(question: Question<'_>, unknown: &Unknown) -> Diagnosis {
 
     let same_map = new.facts.layout == old.facts.layout;
     let same_fate = new.stops() == old.stops();
-    // A name that nobody knows may lead nowhere.
+    // An unknown name may not exist at all.
     let harmless = unknown.alias && new.fate == old.fate;
     let mut diagnosis = what_both_say(&old, &new);
     diagnosis.facts.phys_bits_needed = new.facts.phys_bits_needed.max(old.facts.phys_bits_needed);

@@ -1,6 +1,6 @@
 //! Where guest firmware puts 64-bit BARs: OVMF (edk2 2022.08 to 2026.08) and SeaBIOS (1.16.2 to 1.17.0).
 //!
-//! Neither says so anywhere but in its source; each module names the function, the file and the version that it follows.
+//! Only their sources say so: each module names the function, the file and the version that it follows.
 
 mod build;
 mod ovmf;

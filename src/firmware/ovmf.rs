@@ -97,7 +97,7 @@ fn believed_bits(version: Version, platform: &Platform) -> Option<u32> {
         return None;
     }
     let mut bits = platform.phys_bits;
-    // 603ad2d6ae (2024.08): whoever sets GuestPhysBits means it.
+    // 603ad2d6ae (2024.08): GuestPhysBits is believed if it is set.
     let guest = platform.guest_phys_bits.filter(|_| version >= Version::new(2024, 8));
     if guest.is_none() && !platform.vendor.is_believed(bits) {
         return None;
@@ -158,7 +158,7 @@ struct Rejected {
 }
 
 /// How many functions, BARs and ports are looked at, over all attempts: enough for 100 devices, each behind its port,
-/// of which none finds a place. Which of more are lost, nobody has to know.
+/// of which none fits. Beyond that, which ones are lost does not matter.
 const MOST_WORK: usize = 1 << 15;
 
 /// Where OVMF of this version puts the BARs.

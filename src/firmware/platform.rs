@@ -1,4 +1,4 @@
-//! [`Platform`]: what decides the placement beside the firmware, and [`Placement`], what comes out.
+//! [`Platform`], which with the firmware decides the placement, and [`Placement`], the result.
 
 use crate::address::GpaRange;
 use crate::machine::Family;

@@ -8,13 +8,13 @@ use crate::version::Version;
 
 pub(super) const NEWEST_READ: Version = Version::new(1, 17);
 
-/// RegionContent SeaBIOS gives a BAR at least (`PCI_DEVICE_MEM_MIN`).
+/// The least that SeaBIOS gives a BAR (`PCI_DEVICE_MEM_MIN`).
 const SMALLEST_BAR: u64 = 1 << 12;
-/// RegionContent it aligns the windows of bridges to (`PCI_BRIDGE_MEM_MIN`).
+/// What it aligns the windows of bridges to (`PCI_BRIDGE_MEM_MIN`).
 const SMALLEST_WINDOW: u64 = 1 << 21;
 /// The end of its window below 4 GiB (`BUILD_PCIMEM_END`, `src/config.h`).
 const LOW_END: u64 = 0xfec0_0000;
-/// More than the 32-bit BARs of a guest take: where even they change nothing, all 64-bit BARs fit below 4 GiB.
+/// More than the 32-bit BARs of a guest take: if all 64-bit BARs fit below 4 GiB next to that many, they always do.
 const OTHER_BARS: u64 = 1 << 28;
 /// First address after the HyperTransport range.
 const HT_END: u64 = 1 << 40;
@@ -84,7 +84,7 @@ const MEM: usize = 0;
 const PREF: usize = 1;
 
 impl Region {
-    /// `pci_region_create_entry`: largest alignment first, then size; equal ones in the order that they came.
+    /// `pci_region_create_entry`: largest alignment first, then size; equal ones in order of arrival.
     fn insert(&mut self, entry: RegionEntry) {
         let smaller = |other: &RegionEntry| (other.align, other.size) < (entry.align, entry.size);
         let at = self.entries.iter().position(smaller).unwrap_or(self.entries.len());
@@ -130,7 +130,7 @@ pub(super) fn place(version: Version, platform: &Platform) -> Placement {
         }
         _ => {
             let up = [root.regions[MEM].take_up(), root.regions[PREF].take_up()];
-            // RegionContent does not fit below 4 GiB even so makes SeaBIOS panic.
+            // SeaBIOS panics if the rest does not fit below 4 GiB either.
             (up, low_bases(&root.regions, platform, 0).unwrap_or_default(), false)
         }
     };
@@ -172,7 +172,7 @@ fn add_bus<'a>(buses: &mut Vec<Bus<'a>>, bus: usize, nodes: &'a [Node]) {
     }
 }
 
-/// RegionContent a bridge asks for on the bus before it: the second half of `pci_bios_check_devices`.
+/// What a bridge requests on its parent bus: the second half of `pci_bios_check_devices`.
 fn add_window(buses: &mut [Bus<'_>], bus: usize, version: Version, above: Above4G) {
     let Some((Bus { bridge: Some((port, parent)), regions }, parents)) =
         buses.get_mut(..=bus).and_then(<[_]>::split_last_mut)

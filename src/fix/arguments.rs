@@ -252,14 +252,14 @@ impl ToldPart<'_> {
         }
     }
 
-    /// Sets an address, in hexadecimal if it is.
+    /// Sets an address, in hexadecimal if the old one is.
     fn set_address(&self, key: &str, address: u64) -> Option<ArgumentEdit> {
         let value = self.value(key)?;
         let hexadecimal = self.argument.get(value.clone())?.starts_with("0x");
         self.edit(value, &if hexadecimal { format!("{address:#x}") } else { address.to_string() })
     }
 
-    /// Takes a part away, with its comma. What cannot be taken away becomes 0, which is none.
+    /// Removes a part with its comma. A part that cannot be removed becomes 0, which means none.
     fn remove(&self, key: &str) -> Option<ArgumentEdit> {
         let part = match self.option {
             "global" | "set" => return self.set(key, "0"),

@@ -216,7 +216,7 @@ fn follows_ram(diagnosis: &Diagnosis) -> bool {
 }
 
 /// The least 64-bit PCI hole in whole GiB, in bytes, for which QEMU moves RAM above 1 TiB; `None` if none does, or
-/// where it is not known that BARs follow RAM. QEMU moves it if the map, hole included, reaches 1012 GiB
+/// if it is not known that BARs follow RAM. QEMU moves it if the map, hole included, reaches 1012 GiB
 /// (`pc_memory_init` of `hw/i386/pc.c`).
 fn hole_that_moves_ram(before: &Diagnosis) -> Option<u64> {
     let facts = &before.facts;

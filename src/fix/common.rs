@@ -48,7 +48,7 @@ pub(crate) fn plan_for_all(subject: Subject<'_>, hosts: &[NamedHost<'_>], policy
             Err(tried) => reasons.extend(tried.into_iter().map(|sentence| (*name, sentence))),
         }
     }
-    // What no rewrite helps on one host, none helps on all.
+    // A guest that cannot be fixed for one host cannot be fixed for all.
     if !reasons.is_empty() {
         return Err(by_sentence(reasons));
     }

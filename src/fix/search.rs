@@ -55,11 +55,11 @@ pub(super) fn is_relocated(evaluation: &Diagnosis) -> bool {
     evaluation.facts.layout.as_ref().is_some_and(|layout| layout.relocated)
 }
 
-/// Whether firmware puts BARs where they are lost, unless the guest has [`BITS_THAT_CLEAR_THE_WINDOW`]: with 40 bits the
-/// window for them is the top eighth of the address space, 896–1024 GiB. A machine type of 7.1 or newer reserves 1012–1024
-/// GiB there for an AMD CPU, and the firmware then takes the eighth below, 768–896 GiB, without a look at RAM
-/// (`pciinit.c` of SeaBIOS 1.16.3 to 1.17.0, `MemDetect.c` of edk2 since 2023.02). Measured with RAM up to 768, 800 and 960
-/// GiB: BARs lie in RAM with SeaBIOS, and have no address with OVMF.
+/// Whether firmware puts BARs where they are lost, unless the guest has [`BITS_THAT_CLEAR_THE_WINDOW`]: with 40 bits
+/// the window for them is the top eighth of the address space, 896–1024 GiB. A machine type of 7.1 or newer reserves
+/// 1012–1024 GiB there for an AMD CPU, and the firmware then takes the eighth below, 768–896 GiB, without a look at RAM
+/// (`pciinit.c` of SeaBIOS 1.16.3 to 1.17.0, `MemDetect.c` of edk2 since 2023.02). Measured with RAM up to 768, 800 and
+/// 960 GiB: BARs lie in RAM with SeaBIOS, and have no address with OVMF.
 fn loses_bars(evaluation: &Diagnosis) -> bool {
     /// Where that window begins.
     const WINDOW_START: u64 = 768 << 30;
@@ -139,7 +139,7 @@ impl<'a> FixSearch<'a> {
         self.widen_to(needed, "", changes)
     }
 
-    /// Adds at least `needed` phys-bits to `changes`; `reason` says what for, where it is not the size of the map.
+    /// Adds at least `needed` phys-bits to `changes`; `reason` says what for, if it is not the size of the map.
     fn widen_to(&mut self, needed: u32, reason: &str, mut changes: Vec<Change>) -> Option<Fix> {
         let obstacle = match (self.draft.fixed_width(), self.host.phys_bits) {
             _ if self.policy.phys_bits == PhysBitsPolicy::Never => {
@@ -243,7 +243,7 @@ impl<'a> FixSearch<'a> {
         }
         let targets = match self.allowed_types(name) {
             Ok(targets) => targets,
-            // Of a type that is not there, it does not matter what others do with RAM.
+            // For a type that does not exist, it does not matter how others place RAM.
             Err(_) if missing => {
                 self.note("choose one of the machine types that the host's QEMU has".to_owned());
                 return None;
@@ -276,7 +276,8 @@ impl<'a> FixSearch<'a> {
         self.accept(changes.clone(), &moved).or_else(|| self.widen(changes, &moved))
     }
 
-    /// The newer machine types that move RAM and may take the place of `current`; with those of QEMU for one of Proxmox's.
+    /// The newer machine types that move RAM and may take the place of `current`; with those of QEMU for one of
+    /// Proxmox's.
     fn newer_types(&self, current: &MachineType) -> Vec<MachineType> {
         let upstream = MachineType { flavor: Flavor::Upstream, ..current.clone() };
         let like = if self.is_revised(current) { &upstream } else { current };
@@ -339,7 +340,7 @@ impl<'a> FixSearch<'a> {
         newest.is_some_and(|newest| !refuses_memory(&self.draft.with(&[upgrade(name, &newest)])))
     }
 
-    /// Says what would help and is not for a program to decide.
+    /// Names fixes that only the operator can decide on.
     fn advise(&mut self, broken: &Diagnosis) {
         if broken.findings.iter().any(|finding| memory_backend_refused::RULE.found(finding)) {
             self.note("choose the memory's size, page size, NUMA cells or dynamicMemslots yourself".to_owned());
@@ -391,7 +392,7 @@ impl<'a> FixSearch<'a> {
         }
     }
 
-    /// Says how much memory the IOMMU can address, where the guest has more.
+    /// Says how much memory the IOMMU can address, if the guest has more.
     fn advise_less_memory(&mut self, broken: &Diagnosis) {
         let too_wide = |finding: &Finding| {
             finding.severity == Severity::Error && rules::ram_above_iommu_width::RULE.found(finding)

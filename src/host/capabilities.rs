@@ -1,4 +1,4 @@
-//! The facts about a host in libvirt's capabilities XML (`virConnectGetCapabilities`), for hosts that are only reached
+//! The facts about a host in libvirt's capabilities XML (`virConnectGetCapabilities`), for hosts that are reached only
 //! through libvirt.
 
 use super::{Host, Iommu};

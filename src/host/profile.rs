@@ -22,7 +22,7 @@ pub struct Builtin {
     text: &'static str,
 }
 
-/// The built-in profiles. They say what follows from the CPU, and leave QEMU and libvirt unknown.
+/// The built-in profiles. They hold what follows from the CPU, and leave QEMU and libvirt unknown.
 pub const BUILTIN: [Builtin; 3] = [
     Builtin {
         name: "amd-epyc",

@@ -1,4 +1,4 @@
-//! Where the facts about a host came from, and what follows where one is missing.
+//! Where the facts about a host came from, and what follows if one is missing.
 
 use std::collections::BTreeMap;
 
@@ -69,11 +69,11 @@ impl Fact {
 pub enum FactOrigin {
     /// A file or an instruction of the CPU.
     Found(String),
-    /// Nowhere.
+    /// The fact is unknown.
     Missing {
         /// Why, in a sentence.
         why: String,
-        /// How to get at it, in a sentence; empty if there is no way.
+        /// How to make it known, in a sentence; empty if there is no way.
         remedy: String,
     },
 }

@@ -51,7 +51,7 @@ fn a_size_that_ends_with_a_hexadecimal_letter_is_bytes() {
     }
 }
 
-/// Expected values: `info kvm` of QEMU 7.2.22, 10.0.13 and 11.1.3; `None` where they end.
+/// Expected values: `info kvm` of QEMU 7.2.22, 10.0.13 and 11.1.3; `None` if QEMU exits.
 #[test]
 fn the_first_accelerator_that_qemu_has_counts() {
     use Accelerator::{Kvm, Tcg};

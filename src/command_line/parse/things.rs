@@ -19,7 +19,7 @@ impl CommandLine {
         self.backend_of(kind, &pairs).map_or(Reading::Refused, |()| Reading::Taken)
     }
 
-    /// A memory backend; `None` where QEMU does not take it.
+    /// A memory backend; `None` if QEMU does not take it.
     fn backend_of(&mut self, kind: BackendKind, pairs: &[Pair]) -> Option<()> {
         let bytes = last(pairs, "size")?;
         let size = Told { value: size(&bytes.value, 1)?, origin: bytes.origin };

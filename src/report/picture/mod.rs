@@ -345,7 +345,7 @@ fn is_of_interest(bar: &Bar) -> bool {
 }
 
 /// The BARs that have an address above 4 GiB; of small ones of emulated devices only those in `memory`. Small ones that
-/// lie close together are one range, as are all where there are too many to be told apart.
+/// lie close together are one range, as are all if there are too many to be told apart.
 fn bars(mmio64: &Mmio64, possible: &Possible, memory: &[GpaRange]) -> Vec<(GpaRange, String)> {
     /// More would make the picture a list.
     const MOST: usize = 16;
