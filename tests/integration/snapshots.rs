@@ -358,14 +358,16 @@ fn mistakes_of_usage() {
     }
 }
 
-/// The help of every command, each in a file of its own.
+/// The help of every command, in two lengths, each in a file of its own.
 #[test]
 fn help() {
     for command in common::commands(PROGRAM) {
-        let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
-        let run = Run { columns: Some(100), ..Run::new(&arguments) };
-        let name = [&["help".to_owned()], &command[..]].concat().join("-");
-        assert_data_eq!(run.transcript(), snapshot(&format!("{name}.txt")));
+        for (option, columns, begins) in [("--help", 100, "help"), ("-h", 80, "h")] {
+            let arguments: Vec<&str> = command.iter().map(String::as_str).chain([option]).collect();
+            let run = Run { columns: Some(columns), ..Run::new(&arguments) };
+            let name = [&[begins.to_owned()], &command[..]].concat().join("-");
+            assert_data_eq!(run.transcript(), snapshot(&format!("help/{name}.txt")));
+        }
     }
 }
 

@@ -203,3 +203,25 @@ fn an_adapter_without_arguments_explains_itself_in_a_terminal() {
     let output = command(&["adapter", "kubevirt"]).output().expect("runs");
     assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
 }
+
+/// `-h` is read in a terminal of 80 columns, and `--help` has the details.
+#[test]
+fn short_help_has_one_line_for_each_command_and_option() {
+    for command in crate::common::commands(PROGRAM) {
+        let output = Command::new(PROGRAM).args(&command).arg("-h").env("COLUMNS", "80").output().expect("runs");
+        let help = text(&output.stdout);
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "{command:?}: {line}");
+            // What goes on in a second line is indented as far as the column of descriptions.
+            let indent = line.len() - line.trim_start().len();
+            assert!(indent < 10, "{command:?}: not one line: {line}");
+        }
+        let (_, commands) = help.split_once("\nCommands:\n").unwrap_or_default();
+        for line in commands.lines().take_while(|line| !line.is_empty()) {
+            let (name, summary) = line.trim_start().split_once("  ").expect("a summary");
+            let summary = summary.trim_start();
+            assert!(!summary.is_empty() && summary.chars().count() <= 60, "{command:?}: {name}: {summary}");
+            assert!(!["completions", "man"].contains(&name), "{command:?}: {name} is for packages");
+        }
+    }
+}

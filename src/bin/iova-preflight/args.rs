@@ -1,130 +1,198 @@
 //! The command line.
 
+mod adapter;
+
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use iova_preflight::domain::Owner;
 use iova_preflight::rules::RULES;
 
-/// Tells, before QEMU starts, whether a PCI-passthrough guest collides with the HyperTransport range that AMD hosts
-/// reserve below 1 TiB
+pub(crate) use self::adapter::{AdapterArgs, AdapterCommand};
+
+/// Headings of options in the help, in the order in which the commands use them.
+const INPUT: &str = "Input";
+const EVALUATION: &str = "Evaluation";
+const OUTPUT: &str = "Output";
+const FILES: &str = "Files";
+const LIBVIRT: &str = "Guests of a libvirt";
+const GLOBAL: &str = "Global options";
+
+/// Find and fix guests that VFIO refuses to start because of their memory map
+///
+/// Computes the guest-physical memory map that QEMU builds for a libvirt domain or a QEMU command line, and compares it
+/// with what the host's IOMMU accepts. AMD hosts, for example, reserve 1012-1024 GiB for HyperTransport: a guest with PCI
+/// passthrough and RAM there does not start.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, disable_help_flag = true, disable_version_flag = true, args = flags())]
 pub(crate) struct Cli {
-    /// When to colour the output
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    /// Use colours: auto, always or never
+    ///
+    /// With auto, output is coloured if it goes to a terminal and NO_COLOR is not set.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    #[arg(help_heading = GLOBAL)]
     pub color: Color,
 
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// What clap would add by itself, below the heading of the other option that every command has.
+fn flags() -> [Arg; 2] {
+    [
+        Arg::new("help")
+            .short('h')
+            .long("help")
+            .action(ArgAction::Help)
+            .global(true)
+            .help_heading(GLOBAL)
+            .help("Print this summary; --help prints the details")
+            .long_help("Print this help; -h prints a summary"),
+        Arg::new("version")
+            .short('V')
+            .long("version")
+            .action(ArgAction::Version)
+            .help_heading(GLOBAL)
+            .help("Print the version"),
+    ]
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Evaluate guests: domain XML or QEMU command lines
-    #[command(after_help = CHECK_HELP)]
+    /// Check domain XML, QEMU command lines or running guests
+    #[command(after_help = CHECK_STATUS, after_long_help = CHECK_HELP)]
     #[command(mut_arg("paths", |paths| paths.required_unless_present("running")))]
     Check(CheckArgs),
-    /// Rewrite a guest so that it starts, and touch nothing else
-    #[command(after_help = FIX_HELP)]
+    /// Rewrite guests so that they start
+    ///
+    /// Changes only what keeps a guest from starting; everything else stays byte for byte as it is.
+    #[command(after_help = FIX_STATUS, after_long_help = FIX_HELP)]
     Fix(FixArgs),
-    /// Draw the memory map of a guest: RAM, PCI hole, what the host reserves, what collides, and the same after the fix
-    #[command(after_help = MAP_HELP)]
+    /// Draw the memory map of a guest, before and after a fix
+    ///
+    /// Shows RAM, device memory, the PCI hole, BARs, what the host reserves, and what collides.
+    #[command(after_long_help = MAP_HELP)]
     Map(MapArgs),
-    /// Say what a rule, an error message or a log means
-    #[command(after_help = EXPLAIN_HELP)]
+    /// Explain a rule, an error message or a log
+    #[command(after_long_help = EXPLAIN_HELP)]
     Explain(ExplainArgs),
-    /// Put the libvirt hook in place, take it away, or see whether libvirt will run it
+    /// Install or remove the libvirt hook, or show its status
     Hook(HookArgs),
-    /// Speak the hook protocol of an orchestrator, or put its hook in place
+    /// Run, install or remove the hook of an orchestrator
     Adapter(AdapterArgs),
-    /// Evaluate every guest of a libvirt when it is defined, as a service, and rewrite it where the policy says so
-    #[command(after_help = WATCH_HELP)]
+    /// Check guests as they are defined, and fix them if allowed
+    ///
+    /// A service: it evaluates all guests of a libvirt when it starts, and then each guest whenever it is defined.
+    #[command(after_long_help = WATCH_HELP)]
     Watch(WatchArgs),
-    /// Print what is known of this host and how, as a profile that --host reads on another machine
-    #[command(after_help = HOST_HELP)]
+    /// Print the facts about this host as a profile for --host
+    #[command(after_long_help = HOST_HELP)]
     Host(HostArgs),
-    /// Print a completion script for a shell (for packages)
+    /// Print a completion script for a shell
+    #[command(hide = true)]
     Completions {
         /// The shell
         shell: Shell,
     },
-    /// Print the manual page, or write it and a page for each command into a folder (for packages)
+    /// Print the manual page, or write all pages into a folder
+    #[command(hide = true)]
     Man {
-        /// The folder, made where it is missing
+        /// The folder for a page of each command; created if it does not exist
         #[arg(value_name = "DIR")]
         folder: Option<PathBuf>,
     },
 }
 
+const CHECK_STATUS: &str = "\
+Exit status: 0 all guests may start; 1 some are fixable or blocked; 2 error";
+
 const CHECK_HELP: &str = "\
-Exit status: 0 every guest may start; 1 at least one is `blocked` or `fixable`; 2 at least one input could not be \
-evaluated. 2 wins over 1, and every other input is still evaluated.";
+Exit status: 0 every guest may start; 1 at least one guest is `fixable` or `blocked`; 2 at least one input could not be \
+evaluated. 2 takes precedence over 1; every other input is still evaluated.";
+
+const FIX_STATUS: &str = "\
+Exit status: 0 all guests may start; 1 some still do not; 2 error";
 
 const FIX_HELP: &str = "\
-With -, the domain or command line goes to standard output: rewritten, or byte for byte as it came if there is nothing \
-to fix. Of a `blocked` guest, and of what is neither, nothing is printed, so that a pipe into `virsh define` defines \
+With -, the domain or command line is printed on standard output: rewritten, or byte for byte as it was read if there is \
+nothing to fix. Nothing is printed for a `blocked` guest or for an unreadable input, so that `… | virsh define` defines \
 nothing.
 
-Exit status: 0 every guest may start, as it is or as it was rewritten; 1 at least one is `blocked`, or `fixable` and was \
+Exit status: 0 every guest may start, as it was or rewritten; 1 at least one guest is `blocked`, or `fixable` and was \
 not rewritten; 2 at least one input could not be evaluated or written.";
 
 const EXPLAIN_HELP: &str = "\
-One word of letters and hyphens is a rule, and anything else is a text: an error message of QEMU, libvirt or the kernel, \
-pasted with quotes or without. Options come first, or last. A log is read from standard input: \
+A single word of letters and hyphens is the name of a rule. Anything else is text: an error message of QEMU, libvirt or \
+the kernel, with or without quotes. Options go before or after the text. To read a log from standard input: \
 `iova-preflight explain - < /var/log/libvirt/qemu/NAME.log`.
 
-Exit status: 0 the rule, or a message in the text, is known; 1 no message in the text is known; 2 there is no such rule, \
+Exit status: 0 the rule, or a message in the text, is known; 1 no message in the text is known; 2 no rule has that name, \
 or the log could not be read.";
 
 const WATCH_HELP: &str = "\
-At its start it evaluates every guest that is defined, then each when it is defined anew. What would not start is said on \
-standard error, with priorities where that leads to the journal. With `rewrite = true` under `[watch]` in the policy, \
-it redefines what can be fixed, as `fix --connect --domain` does, but for guests of Nova, oVirt, KubeVirt, CloudStack and \
-OpenNebula, which write the definition anew at each start: of those it says where to change them, unless the policy says \
-`owned = \"rewrite\"`. Guests without a definition are left to the hook.
+Guests that would not start are reported on standard error, with priorities if that is the journal. With \
+`rewrite = true` under `[watch]` in the policy, guests that can be fixed are redefined as by `fix --connect --domain`. \
+Guests of Nova, oVirt, KubeVirt, CloudStack and OpenNebula, which regenerate the definition at each start, are left \
+alone, and the report says where to change them; `owned = \"rewrite\"` in the policy redefines them too. Transient guests \
+are left to the hook.
 
-With --metrics, it replaces a file, readable for everybody, whenever it has nothing more to do. What is in there, and \
-rules that raise alerts, are in docs/monitoring.md of the sources. A file that cannot be written is said on standard error \
-and stops nothing.
+With --metrics, the file is replaced whenever all pending guests are done, and is readable for everyone. For the \
+metrics and sample alert rules, see docs/monitoring.md in the sources. If the file cannot be written, that is reported on \
+standard error and nothing else changes.
 
-It goes on until it is asked to end, with SIGTERM or SIGINT; it reconnects when libvirt goes away.";
+The service runs until SIGTERM or SIGINT; it reconnects when libvirt goes away.";
 
 const MAP_HELP: &str = "\
-Exit status: 0 a map was printed, whatever the findings; 2 there is none, or the input could not be read.";
+Exit status: 0 a map was printed, whatever the findings; 2 there is no map, or the input could not be read.";
 
 /// What `check` and `fix` both take.
 #[derive(Debug, Args)]
 pub(crate) struct CommonArgs {
-    /// Files with domain XML or a QEMU command line, folders (every *.xml in them, recursively), or - for standard input
+    /// Files (domain XML or QEMU command line), folders, or - for stdin
+    ///
+    /// A file is domain XML if it begins with <, otherwise a QEMU command line. In a folder, every *.xml is read,
+    /// recursively.
     #[arg(required_unless_present = "connect", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
 
-    /// Read the input as this [default: XML if it begins with <, otherwise a command line]
-    #[arg(long, value_name = "KIND", conflicts_with = "connect")]
+    /// Read input as xml or argv (QEMU command line)
+    ///
+    /// By default, an input that begins with < is XML, and anything else a command line: shell words, libvirt's log, or
+    /// NUL-separated as in /proc/PID/cmdline.
+    #[arg(long, value_name = "KIND", conflicts_with = "connect", help_heading = INPUT, hide_possible_values = true)]
     pub input: Option<InputKind>,
 
-    /// Evaluate for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon. Given
-    /// several times, or a folder (every *.toml in it), for each of these hosts; a fix is then one for all. Without it, for
-    /// this host if it has an IOMMU at work, otherwise for amd-epyc
-    #[arg(long, value_name = "FILE|FOLDER|NAME")]
+    /// Host profile: a file, folder or name; repeatable
+    ///
+    /// A profile is a TOML file (`iova-preflight host` prints one), a folder stands for every *.toml in it, and the built-in
+    /// profiles are amd-epyc, amd-turin-ht-ignore and intel-xeon. With several profiles, each guest is evaluated for each
+    /// of these hosts, and a fix is one that all of them accept. Default: this host if its IOMMU is on, otherwise
+    /// amd-epyc.
+    #[arg(long, value_name = "PROFILE", help_heading = EVALUATION)]
     pub host: Vec<PathBuf>,
 
-    /// Read what a fix may do, and which guests count as passthrough guests, from this policy; `none` is the default
-    /// policy [default: /etc/iova-preflight/policy.toml, if it is there]
-    #[arg(long, value_name = "FILE|none")]
+    /// Policy file, or none for the built-in defaults
+    ///
+    /// The policy says what a fix may change, and which guests count as passthrough guests. Default:
+    /// /etc/iova-preflight/policy.toml if it exists.
+    #[arg(long, value_name = "FILE", help_heading = EVALUATION)]
     pub policy: Option<PathBuf>,
 
-    /// Phrase fixes for this orchestrator [default: the one that regenerates the guest's definition at each start, as its
-    /// <metadata> tells; otherwise libvirt]
-    #[arg(long, value_name = "NAME", value_parser = Words::parser())]
+    /// Phrase fixes for nova, kubevirt, proxmox, …
+    ///
+    /// One of libvirt, nova, vdsm (oVirt), kubevirt, cloudstack, opennebula and proxmox. Default: the orchestrator that
+    /// the guest's <metadata> names, if it regenerates the definition at each start; otherwise libvirt.
+    #[arg(long, value_name = "NAME", value_parser = Words::parser(), help_heading = EVALUATION)]
+    #[arg(hide_possible_values = true)]
     pub advice: Option<Words>,
 
-    /// Suppress all output except errors; the exit status tells the verdict
-    #[arg(short, long)]
+    /// Suppress all output except errors
+    ///
+    /// The exit status tells the verdict.
+    #[arg(short, long, help_heading = OUTPUT)]
     pub quiet: bool,
 }
 
@@ -147,34 +215,44 @@ pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub common: CommonArgs,
 
-    /// Evaluate the defined and running guests of this libvirt instead, for example qemu:///system; several at once
-    #[arg(long, value_name = "URI", conflicts_with = "paths")]
+    /// Check the guests of this libvirt; repeatable
+    ///
+    /// For example qemu:///system. All its guests are evaluated, running or not.
+    #[arg(long, value_name = "URI", conflicts_with = "paths", help_heading = INPUT)]
     pub connect: Vec<String>,
 
-    /// Only the guest of this name
-    #[arg(long, value_name = "NAME", requires = "connect", conflicts_with = "paths")]
+    /// Check only the guest with this name
+    #[arg(long, value_name = "NAME", requires = "connect", conflicts_with = "paths", help_heading = INPUT)]
     pub domain: Option<String>,
 
-    /// Give up a libvirt that has not told of all its guests after this many seconds; the others are evaluated
-    #[arg(long, value_name = "SECONDS", requires = "connect", default_value = "60")]
+    /// How long to wait for each libvirt
+    ///
+    /// A libvirt that has not listed all its guests after so many seconds is reported and skipped; the others are evaluated.
+    #[arg(long, value_name = "SEC", requires = "connect", default_value = "60", help_heading = INPUT)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub connect_timeout: u64,
 
-    /// Evaluate every QEMU that runs on this host instead, whoever started it: whether it would start again, with the
-    /// devices it has by now. Root sees all of them
-    #[arg(long, conflicts_with_all = ["paths", "connect", "domain", "input"])]
+    /// Check the QEMU processes of this host
+    ///
+    /// Would each of them start again, with the devices it has now? It does not matter what started them. Only root sees
+    /// all of them.
+    #[arg(long, conflicts_with_all = ["paths", "connect", "domain", "input"], help_heading = INPUT)]
     pub running: bool,
 
-    /// Print the memory map of every guest, and what is merely good to know
-    #[arg(short, long, conflicts_with = "quiet")]
+    /// Print the memory map and notes of every guest
+    #[arg(short, long, conflicts_with = "quiet", help_heading = OUTPUT)]
     pub verbose: bool,
 
-    /// Evaluate this many guests at once [default: as many as there are processors]
+    /// Guests to evaluate at once [default: one per CPU]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(help_heading = EVALUATION)]
     pub jobs: Option<u16>,
 
-    /// How to print verdicts
-    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    /// Format: human, json, jsonl or sarif
+    ///
+    /// json is one document. jsonl is one JSON document per guest, each on a line, printed as guests are evaluated. sarif
+    /// is SARIF 2.1.0, for code scanning services and editors.
+    #[arg(long, value_name = "FORMAT", default_value = "human", help_heading = OUTPUT, hide_possible_values = true)]
     pub format: Format,
 }
 
@@ -183,38 +261,49 @@ pub(crate) struct FixArgs {
     #[command(flatten)]
     pub common: CommonArgs,
 
-    /// Print what would change, and write nothing; the default for files
-    #[arg(long, conflicts_with = "in_place")]
+    /// Print the changes and write nothing (the default)
+    #[arg(long, conflicts_with = "in_place", help_heading = FILES)]
     pub diff: bool,
 
-    /// Fix warnings about BARs, too, of guests that start as they are
-    #[arg(long)]
+    /// Also fix warnings about BARs
+    ///
+    /// By default, guests that start are left alone.
+    #[arg(long, help_heading = EVALUATION)]
     pub warnings: bool,
 
-    /// Rewrite the files; each is replaced in one step and keeps mode, owner, access control list and label
-    #[arg(short, long)]
+    /// Rewrite the files
+    ///
+    /// Each file is replaced atomically and keeps its mode, owner, access control list and SELinux label.
+    #[arg(short, long, help_heading = FILES)]
     pub in_place: bool,
 
-    /// Redefine a guest of this libvirt instead, for example qemu:///system
+    /// Redefine a guest of this libvirt
+    ///
+    /// For example qemu:///system. The persistent definition changes; a running guest has to be shut down and started
+    /// again.
     #[arg(long, value_name = "URI", conflicts_with_all = ["paths", "in_place"], requires = "domain")]
+    #[arg(help_heading = LIBVIRT)]
     pub connect: Option<String>,
 
-    /// The guest to redefine
-    #[arg(long, value_name = "NAME", requires = "connect", conflicts_with = "paths")]
+    /// The name of the guest
+    #[arg(long, value_name = "NAME", requires = "connect", conflicts_with = "paths", help_heading = LIBVIRT)]
     pub domain: Option<String>,
 
-    /// Show what would change, and redefine nothing
-    #[arg(long, requires = "connect", conflicts_with = "paths")]
+    /// Print the changes and redefine nothing
+    #[arg(long, requires = "connect", conflicts_with = "paths", help_heading = LIBVIRT)]
     pub dry_run: bool,
 
-    /// Redefine even a guest whose managed save image or snapshots will no longer restore, or whose definition is written
-    /// anew at each start
-    #[arg(long, requires = "connect", conflicts_with = "paths")]
+    /// Redefine even if saved states break
+    ///
+    /// Redefine a guest although its managed save image or snapshots can no longer be restored, or although its
+    /// orchestrator regenerates the definition at each start.
+    #[arg(long, requires = "connect", conflicts_with = "paths", help_heading = LIBVIRT)]
     pub force: bool,
 
-    /// Where the replaced definition is kept [default: /var/lib/iova-preflight for root, otherwise below
-    /// ~/.local/state]
-    #[arg(long, value_name = "DIR", requires = "connect", conflicts_with = "paths")]
+    /// Folder for the previous definition
+    ///
+    /// Default: /var/lib/iova-preflight for root, otherwise a folder in ~/.local/state.
+    #[arg(long, value_name = "DIR", requires = "connect", conflicts_with = "paths", help_heading = LIBVIRT)]
     pub backup: Option<PathBuf>,
 }
 
@@ -225,20 +314,28 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "URI", default_value = "qemu:///system")]
     pub connect: String,
 
-    /// Evaluate for the host in this profile: a TOML file or a built-in name. Without it, for the host libvirt runs on
-    #[arg(long, value_name = "FILE|NAME")]
+    /// Host profile: a file or name
+    ///
+    /// A TOML file (`iova-preflight host` prints one), or the name of a built-in profile. Default: the host that libvirt
+    /// runs on.
+    #[arg(long, value_name = "PROFILE")]
     pub host: Option<PathBuf>,
 
-    /// Read what is allowed from this policy; `none` is the default policy [default: /etc/iova-preflight/policy.toml, if
-    /// it is there]
-    #[arg(long, value_name = "FILE|none")]
+    /// Policy file, or none for the built-in defaults
+    ///
+    /// Default: /etc/iova-preflight/policy.toml if it exists.
+    #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
 
-    /// Where replaced definitions are kept [default: /var/lib/iova-preflight for root, otherwise below ~/.local/state]
+    /// Folder for previous definitions
+    ///
+    /// Default: /var/lib/iova-preflight for root, otherwise a folder in ~/.local/state.
     #[arg(long, value_name = "DIR")]
     pub backup: Option<PathBuf>,
 
-    /// Write metrics for the textfile collector of Prometheus' node exporter to this file, whose name ends in .prom
+    /// Write metrics for Prometheus to this .prom file
+    ///
+    /// For the textfile collector of Prometheus' node exporter, which reads files whose names end in .prom.
     #[arg(long, value_name = "FILE", value_parser = metrics_file)]
     pub metrics: Option<PathBuf>,
 }
@@ -250,149 +347,36 @@ fn metrics_file(text: &str) -> Result<PathBuf, &'static str> {
     is_read.then_some(path).ok_or("the node exporter only reads files whose names end in .prom")
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct AdapterArgs {
-    #[command(subcommand)]
-    pub orchestrator: Orchestrator,
-}
-
-const VDSM_HELP: &str = "\
-As a before_vm_start hook it edits the file that _hook_domxml names. A VM with the custom property iova_preflight=off is \
-left alone.
-
-Exit status: 0 the VM starts, as it is or as it was rewritten; 2 it is stopped, and standard error says why.";
-
-const KUBEVIRT_HELP: &str = "\
-Called as onDefineDomain --vmi JSON --domain XML, it prints the domain, rewritten or as it came.
-
-Exit status: 0 the domain was printed; 1 the VM is stopped, and standard error says why.";
-
-const CLOUDSTACK_HELP: &str = "\
-The domain comes on standard input, or as the second of two arguments, and is printed, rewritten or as it came.
-
-Exit status: 0 the domain was printed; 1 the VM should be stopped, and 2 the adapter failed: CloudStack uses its own XML \
-then, and logs standard error.";
-
-const OPENNEBULA_HELP: &str = "\
-In front of vmm/kvm/deploy, it reads the domain from standard input and prints it, rewritten or as it came.
-
-Exit status: 0 the domain was printed; 1 the VM is stopped, and standard error says why; 2 the domain could not be read.";
-
-const PROXMOX_HELP: &str = "\
-As a hookscript, called with VMID pre-start, it evaluates what `qm showcmd VMID` prints.
-
-Exit status: 0 the VM starts; 1 it is stopped, and standard error says why and what to do.";
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Orchestrator {
-    /// oVirt: the hook before_vm_start of VDSM
-    #[command(after_help = VDSM_HELP)]
-    Vdsm(OrchestratorArgs),
-    /// KubeVirt: the hook onDefineDomain of a sidecar
-    #[command(after_help = KUBEVIRT_HELP)]
-    Kubevirt(OrchestratorArgs),
-    /// CloudStack: the XML transformer of the KVM agent
-    #[command(after_help = CLOUDSTACK_HELP)]
-    #[command(mut_subcommand("install", |install| install.mut_arg("shell", |shell| shell.hide(false))))]
-    Cloudstack(OrchestratorArgs),
-    /// OpenNebula: in front of vmm/kvm/deploy
-    #[command(after_help = OPENNEBULA_HELP)]
-    Opennebula(OrchestratorArgs),
-    /// Proxmox VE: a hookscript
-    #[command(after_help = PROXMOX_HELP)]
-    Proxmox(OrchestratorArgs),
-}
-
-impl Orchestrator {
-    /// The name of the command, and what it is asked for.
-    pub fn parts(&self) -> (&'static str, &OrchestratorArgs) {
-        match self {
-            Self::Vdsm(args) => ("vdsm", args),
-            Self::Kubevirt(args) => ("kubevirt", args),
-            Self::Cloudstack(args) => ("cloudstack", args),
-            Self::Opennebula(args) => ("opennebula", args),
-            Self::Proxmox(args) => ("proxmox", args),
-        }
-    }
-}
-
-impl AdapterArgs {
-    /// The orchestrator that calls, and with what; `None` if somebody else does.
-    pub fn call(&self) -> Option<(&'static str, &[OsString])> {
-        let (name, args) = self.orchestrator.parts();
-        args.command.is_none().then_some((name, &args.call))
-    }
-}
-
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
-pub(crate) struct OrchestratorArgs {
-    #[command(subcommand)]
-    pub command: Option<AdapterCommand>,
-
-    /// What the orchestrator calls with
-    #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub call: Vec<OsString>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum AdapterCommand {
-    /// Put the hook in place; what is not ours is left alone
-    Install {
-        #[command(flatten)]
-        at: AdapterRoot,
-
-        /// The program that the hook runs; this one, or below another root /usr/bin/iova-preflight
-        #[arg(long, value_name = "PATH")]
-        program: Option<PathBuf>,
-
-        /// The shell script instead of the Groovy script: for agents without Groovy, and domains of up to 65,000 bytes
-        #[arg(long, hide = true)]
-        shell: bool,
-    },
-    /// Remove the hook
-    Uninstall {
-        #[command(flatten)]
-        at: AdapterRoot,
-    },
-    /// Say whether the hook is in place; the exit status is 1 if it is not
-    Status {
-        #[command(flatten)]
-        at: AdapterRoot,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AdapterRoot {
-    /// Work on the system below this folder
-    #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
-    pub root: PathBuf,
-}
-
 const HOOK_HELP: &str = "\
-The program that libvirt runs is another one, iova-preflight-hook; nobody else has to call it.";
+libvirt runs another program, iova-preflight-hook; you do not have to call it yourself.";
 
 #[derive(Debug, Args)]
 pub(crate) struct MapArgs {
-    /// A file with domain XML or a QEMU command line, or - for standard input
+    /// A file (domain XML or QEMU command line), or - for stdin
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 
-    /// Read the input as this [default: XML if it begins with <, otherwise a command line]
-    #[arg(long, value_name = "KIND")]
+    /// Read input as xml or argv (QEMU command line)
+    ///
+    /// By default, an input that begins with < is XML, and anything else a command line.
+    #[arg(long, value_name = "KIND", hide_possible_values = true)]
     pub input: Option<InputKind>,
 
-    /// Draw it for the host in this profile: a TOML file, or one of amd-epyc, amd-turin-ht-ignore, intel-xeon
-    #[arg(long, value_name = "FILE|NAME")]
+    /// Host profile: a file or name
+    ///
+    /// A TOML file (`iova-preflight host` prints one), or one of amd-epyc, amd-turin-ht-ignore and intel-xeon. Default:
+    /// this host if its IOMMU is on, otherwise amd-epyc.
+    #[arg(long, value_name = "PROFILE")]
     pub host: Option<PathBuf>,
 
-    /// Read what a fix may do from this policy; `none` is the default policy [default:
-    /// /etc/iova-preflight/policy.toml, if it is there]
-    #[arg(long, value_name = "FILE|none")]
+    /// Policy file, or none for the built-in defaults
+    ///
+    /// The policy says what a fix may change. Default: /etc/iova-preflight/policy.toml if it exists.
+    #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
 
-    /// How to draw it
-    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    /// Format: human (for a terminal) or svg
+    #[arg(long, value_name = "FORMAT", default_value = "human", hide_possible_values = true)]
     pub format: MapFormat,
 }
 
@@ -401,7 +385,7 @@ pub(crate) struct MapArgs {
 pub(crate) enum InputKind {
     /// libvirt domain XML
     Xml,
-    /// A QEMU command line: words of a shell, libvirt's log, or NUL-separated
+    /// A QEMU command line: shell words, libvirt's log, or NUL-separated
     Argv,
 }
 
@@ -414,9 +398,9 @@ pub(crate) enum MapFormat {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = HOOK_HELP)]
+#[command(after_long_help = HOOK_HELP)]
 pub(crate) struct HookArgs {
-    /// Work on the system below this folder, as packages do
+    /// Work on the system in this folder instead of /
     #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
 
@@ -426,30 +410,37 @@ pub(crate) struct HookArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum HookCommand {
-    /// Link the hook into libvirt's hook folder; hooks of others are left alone
+    /// Link the hook into libvirt's hook folder
+    ///
+    /// Other hooks are left alone.
     Install {
-        /// The hook program; the one beside this program, or else in /usr/bin
+        /// The hook program to link to
+        ///
+        /// Default: iova-preflight-hook in the folder of this program, or else in /usr/bin.
         #[arg(long, value_name = "PATH")]
         program: Option<PathBuf>,
 
-        /// Link even a program that others than root can change, or that is not linked statically
+        /// Link even a program that is not safe as a hook
+        ///
+        /// That is a program that users other than root can change, or that is not statically linked.
         #[arg(long)]
         force: bool,
     },
     /// Remove the link
     Uninstall,
-    /// Say whether libvirt will run the hook; the exit status is 1 if it will not
+    /// Say whether libvirt will run the hook (exit status 1: no)
     Status,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// How to print what a text means
-    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    /// Format: human or json
+    #[arg(long, value_name = "FORMAT", default_value = "human", hide_possible_values = true)]
     pub format: ExplainFormat,
 
-    /// A rule, as findings name it; a text, in one argument or several; or - for a log on standard input. Without it, the
-    /// rules are listed
+    /// A rule, an error message, or - for a log on stdin
+    ///
+    /// Without an argument, all rules are listed.
     #[arg(value_name = "RULE|TEXT|-", value_parser = RuleOrText, hide_possible_values = true)]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub text: Vec<OsString>,
@@ -487,9 +478,9 @@ pub(crate) enum ExplainFormat {
 }
 
 const HOST_HELP: &str = "\
-What is printed is a host profile: facts and, as comments, where each came from, and what follows where one is missing. \
-`iova-preflight host > epyc.toml` keeps it, `iova-preflight check --host epyc.toml` evaluates for it on any machine. As \
-root more is known: QEMU's machine types are in a folder that others cannot read.";
+The output is a host profile in TOML. Its comments say where each fact was found, and what an unknown fact means for the \
+verdicts. `iova-preflight host > epyc.toml` saves it; `iova-preflight check --host epyc.toml` uses it on any machine. Run \
+it as root: QEMU's machine types are in a folder that other users cannot read.";
 
 #[derive(Debug, Args)]
 pub(crate) struct HostArgs {
@@ -497,8 +488,8 @@ pub(crate) struct HostArgs {
     #[arg(long)]
     pub list: bool,
 
-    /// How to print what is known
-    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    /// Format: human (TOML) or json
+    #[arg(long, value_name = "FORMAT", default_value = "human", hide_possible_values = true)]
     pub format: HostFormat,
 }
 
@@ -516,7 +507,7 @@ pub(crate) enum Format {
     Human,
     /// One JSON document
     Json,
-    /// A JSON document for each guest, one on a line, written as they come
+    /// One JSON document per guest, each on a line
     Jsonl,
     /// SARIF 2.1.0, for code scanning services and editors
     Sarif,

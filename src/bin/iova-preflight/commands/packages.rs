@@ -68,7 +68,7 @@ fn page(command: &Command, program: &Command) -> Result<Vec<u8>> {
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
-    man.render_options_section(&mut page)?;
+    options(&man, &mut page)?;
     if visible(command).next().is_some() {
         man.render_subcommands_section(&mut page)?;
     }
@@ -79,6 +79,14 @@ fn page(command: &Command, program: &Command) -> Result<Vec<u8>> {
     see_also(command, program, &mut rest);
     rest.to_writer(&mut page)?;
     Ok(page)
+}
+
+/// The options in one section, with a part for each heading that the help has: the generator makes them sections.
+fn options(man: &Man, page: &mut Vec<u8>) -> Result<()> {
+    let mut sections = Vec::new();
+    man.render_options_section(&mut sections)?;
+    let parts = String::from_utf8(sections)?.replace(".SH OPTIONS\n", "").replace(".SH ", ".SS ");
+    Ok(write!(page, ".SH OPTIONS\n{parts}")?)
 }
 
 /// What is below the options in the help: the exit status in the section where readers look for it.
