@@ -1,5 +1,4 @@
-//! Where a guest's 64-bit BARs may be once its firmware has run: what each firmware that is possible makes of them,
-//! side by side.
+//! Where a guest's 64-bit BARs may be once its firmware has run: the places that each possible firmware gives them.
 
 mod topology;
 
@@ -59,7 +58,7 @@ pub struct Possible {
     pub window: Option<GpaRange>,
     /// The address of each of [`Mmio64::bars`]; `None` of one that has none.
     pub addresses: Vec<Option<u64>>,
-    /// Whether that is what it does, and not only likely: the model is exact for this guest.
+    /// Whether the addresses are certain: the model is exact for this guest.
     pub exact: bool,
     /// Whether every BAR has an address, and still has one if the guest gets one more hot-plug port.
     pub has_spare_port: bool,

@@ -22,7 +22,7 @@ pub(crate) const FIRST_KERNEL_TO_KNOW_WIDTHS: Version = Version::new(5, 11);
 pub struct Unmappable {
     /// The range.
     pub range: GpaRange,
-    /// Why it does not.
+    /// The reason.
     pub why: Why,
 }
 
@@ -50,7 +50,7 @@ impl Unmappable {
         }
     }
 
-    /// The address bits of the IOMMU, where it is what lies above them.
+    /// The address bits of the IOMMU, if the range lies above them.
     pub fn width(self) -> Option<u32> {
         match self.why {
             Why::Width(bits) => Some(bits),
@@ -66,8 +66,8 @@ impl From<Reserved> for Unmappable {
 }
 
 impl Host {
-    /// Whether it is known what the IOMMU reserves. One that is at work reserves at least the MSI window
-    /// (`drivers/iommu/amd/iommu.c`, `drivers/iommu/intel/iommu.c`); kernels before 4.11 do not tell.
+    /// Whether the IOMMU's reserved regions are known. An active one reserves at least the MSI window
+    /// (`drivers/iommu/amd/iommu.c`, `drivers/iommu/intel/iommu.c`); kernels before 4.11 do not show it.
     pub fn knows_reserved(&self) -> bool {
         !self.reserved.is_empty() || self.iommu == Some(super::Iommu::None)
     }
@@ -94,7 +94,7 @@ impl Host {
         self.iommu_bits_by_device.get(device).copied().or(self.iommu_bits)
     }
 
-    /// The ranges in which VFIO maps nothing for `device`, a PCI address.
+    /// The ranges that VFIO does not map for `device`, a PCI address.
     ///
     /// Those of the device's own group where the host knows it; otherwise those of every group but the `direct` ones,
     /// which belong to one device each. `direct-relaxable` ranges are mapped (`vfio_iommu_resv_exclude` in
@@ -106,7 +106,7 @@ impl Host {
         }
     }
 
-    /// The ranges in which VFIO maps nothing for a device that is not known.
+    /// The ranges that VFIO does not map for an unknown device.
     pub(crate) fn reserved_for_any(&self) -> Vec<Reserved> {
         self.reserved.iter().filter(|r| matches!(r.kind, ReservedKind::Reserved | ReservedKind::Msi)).copied().collect()
     }

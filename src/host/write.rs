@@ -1,5 +1,5 @@
-//! A host as the text of a profile that people read, too: each fact with where it came from, and for each that is
-//! missing, what follows and how to get at it.
+//! A host as the text of a profile, for people too: each fact with its source, and for each missing one, what follows
+//! and how to make it known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,10 +11,10 @@ use crate::address::AMD_HT_START;
 use crate::text;
 use crate::version::Version;
 
-/// Columns that no line goes beyond, where what is in it can be broken.
+/// The widest line in columns, unless it cannot be broken.
 const COLUMNS: usize = 80;
 
-/// The column of comments beside a value.
+/// The column of comments after a value.
 const NOTE_COLUMN: usize = 32;
 
 /// The first kernel that leaves the HyperTransport range out where the IOMMU can (commit 94a9921e2c25,
@@ -86,7 +86,7 @@ impl Described {
     }
 }
 
-/// Devices for which something else counts than for one that is not known.
+/// The devices whose ranges or address bits differ from those of an unknown device.
 struct OwnGroup {
     devices: Vec<String>,
     reserved: Vec<Reserved>,
@@ -112,9 +112,9 @@ impl ProfileText<'_> {
         self.lines.push(ProfileLine::Table(name.to_owned(), note.map(|note| text::printable(note).into_owned())));
     }
 
-    /// A key with where its value came from, beside it or, where that is too long, above it.
+    /// A key with the source of its value, after it or, if that is too long, above it.
     fn entry(&mut self, key: &str, value: String, note: Option<String>) {
-        // Paths come from elsewhere, and a line break in one would end the comment.
+        // A line break in a path would end the comment.
         let note = note.map(|note| text::printable(&note).into_owned());
         let line = ProfileLine::Entry(key.to_owned(), value, note);
         match line {
@@ -133,7 +133,7 @@ impl ProfileText<'_> {
         }
     }
 
-    /// Says that a fact is missing, why, what follows, and how to get at it.
+    /// Says that a fact is missing, why, what follows, and how to make it known.
     fn missing(&mut self, fact: Fact, what: &str) {
         let (why, remedy) = match self.described.origin(fact) {
             Some(FactOrigin::Missing { why, remedy }) => (why.as_str(), remedy.as_str()),
@@ -260,7 +260,7 @@ impl ProfileText<'_> {
         }
     }
 
-    /// The devices for which something else counts than for one that is not known, by these ranges and address bits.
+    /// The devices with these ranges and address bits, where they differ from those of an unknown device.
     fn groups_of_their_own(&self) -> Vec<OwnGroup> {
         let host = self.host();
         let everywhere = host.reserved_for_any();
@@ -374,7 +374,7 @@ impl ProfileText<'_> {
             }
             self.entry("kind", string(kind.key()), None);
             if let Some(version) = version {
-                // Files of SeaBIOS have it in them.
+                // SeaBIOS files contain their version.
                 let source = described.firmwares.get(number).filter(|&source| Some(source) != path.as_ref());
                 self.entry("version", string(version), source.cloned());
             }
@@ -421,7 +421,7 @@ impl ProfileText<'_> {
         }
     }
 
-    /// A list, as many to a line as there is room for.
+    /// A list, with as many items on a line as fit.
     fn list(&mut self, key: &str, items: impl Iterator<Item = String>) {
         const INDENT: &str = "    ";
         let items: Vec<String> = items.collect();
@@ -470,7 +470,7 @@ fn line_length(key: &str, value: &str, note: &str) -> usize {
     line.to_string().chars().count()
 }
 
-/// A basic string of TOML, in which nothing is left that a terminal would act on.
+/// A basic string of TOML, with everything escaped that a terminal would act on.
 fn string(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {

@@ -14,7 +14,7 @@ use crate::version::Version;
 use crate::xml::Element;
 use crate::xml::{Document, MAX_BYTES};
 
-/// What the cache says of one QEMU binary.
+/// What the cache holds about one QEMU binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedQemu {
     /// Path of the binary, version and machine types.
@@ -139,7 +139,7 @@ impl Machines {
     }
 }
 
-/// What to sort names by, so that 2.10 comes after 2.9: what is before each number, and the number.
+/// The sort key of names, so that 2.10 comes after 2.9: the text before each number, and the number.
 fn numbers(name: &str) -> Vec<(&str, u64)> {
     let mut parts = Vec::new();
     let mut rest = name;
@@ -155,8 +155,8 @@ fn numbers(name: &str) -> Vec<(&str, u64)> {
 
 /// The QEMU at `emulator`, the last probed one if the cache has several; `None` if it has none or cannot be read.
 ///
-/// Only what libvirt can have written counts, see [`open_found`]. Of the files of other binaries only the beginning is
-/// read, where libvirt writes the path.
+/// Only files that libvirt can have written are used, see [`open_found`]. Of the files of other binaries only the
+/// beginning is read, which has the path.
 pub fn read_one(folder: &Path, emulator: &str) -> Option<CachedQemu> {
     let files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).filter(|path| is_xml(path));
     files.filter_map(|path| read_if_of(&path, emulator)).max_by_key(|qemu| qemu.probed)
@@ -179,7 +179,7 @@ fn read_if_of(path: &Path, emulator: &str) -> Option<CachedQemu> {
 }
 
 /// Every QEMU in the cache folder `folder` with its file, the last probed one of each binary, sorted by path of the
-/// binary. Files that are none are passed over, and so is what libvirt cannot have written, see
+/// binary. Other files are skipped, and so are files that libvirt cannot have written, see
 /// [`super::file::open_found`].
 ///
 /// # Errors

@@ -40,11 +40,12 @@ const KVM: &str = "dev/kvm";
 #[cfg(feature = "cli")]
 const HOSTNAME: &str = "proc/sys/kernel/hostname";
 
-/// What the kernel says of memory (proc_meminfo(5)).
+/// The kernel's memory figures (proc_meminfo(5)).
 #[cfg(feature = "cli")]
 const MEMINFO: &str = "proc/meminfo";
 
-/// Looks at the host whose root folder is `root` (`/`, or a copy in a test). What cannot be read stays unknown.
+/// Detects the facts of the host whose root folder is `root` (`/`, or a copy in a test). What cannot be read stays
+/// unknown.
 #[cfg(feature = "cli")]
 pub fn detect(root: &Path) -> Described {
     let mut described = detect_for_any_guest(root);
@@ -153,7 +154,7 @@ fn nothing_in(folder: &str) -> String {
     format!("There is nothing in /{folder}.")
 }
 
-/// Where each file's version came from is beside it; this is about all of them.
+/// The source of each file's version is kept with it; this is about all of them.
 #[cfg(feature = "cli")]
 fn firmware_origin(firmwares: &[FirmwareFile]) -> FactOrigin {
     if firmwares.is_empty() {
@@ -285,7 +286,7 @@ fn cpu() -> (Option<String>, Option<u32>) {
     (vendor, bits)
 }
 
-/// Whether there are pages of 1 GiB, by the same means.
+/// Whether there are pages of 1 GiB, from CPUID too.
 #[cfg(all(feature = "cli", target_arch = "x86_64"))]
 fn gb_pages() -> Option<bool> {
     let features = raw_cpuid::CpuId::new().get_extended_processor_and_feature_identifiers();
@@ -322,7 +323,7 @@ fn drivers(class: &Path) -> impl Iterator<Item = String> {
 struct Groups {
     /// How many there are.
     count: usize,
-    /// How many tell what they reserve.
+    /// How many of them show what they reserve.
     readable: usize,
     /// What any of them reserves, sorted.
     reserved: Vec<Reserved>,

@@ -15,8 +15,8 @@ pub fn read_limited(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads at most `limit` bytes and one more of the file at `path`, which somebody named: links are followed, and a pipe
-/// is waited for.
+/// Reads at most `limit` bytes and one more of the file at `path`, which the user named: it follows links and waits for
+/// a pipe.
 ///
 /// # Errors
 /// Those of opening and reading.
@@ -32,8 +32,8 @@ pub fn read_found(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     read_open(open_found(path)?, limit)
 }
 
-/// Opens a file that nobody named, but that was found in a folder whose contents are relied on. Whatever somebody put
-/// there, this neither blocks nor leads elsewhere.
+/// Opens a file that was not named by the user but found in a trusted folder. Whatever is there, this neither blocks
+/// nor follows a link.
 ///
 /// # Errors
 /// It cannot be opened, is not a regular file, or belongs to neither root nor the user of this process.
@@ -51,13 +51,13 @@ pub fn open_found(path: &Path) -> io::Result<File> {
 /// # Errors
 /// It cannot be opened, or is not a regular file.
 pub fn open_regular(path: &Path, flags: i32) -> io::Result<File> {
-    // Opening a pipe waits for somebody who writes to it; O_NONBLOCK means nothing to a regular file.
+    // Opening a pipe waits for a writer; O_NONBLOCK has no effect on a regular file.
     let opened = OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) if flags & libc::O_NOFOLLOW != 0 => {
             io::Error::other("a symbolic link, which is not followed")
         }
-        // What open(2) says of a socket.
+        // open(2) fails so for a socket.
         Some(libc::ENXIO) => io::Error::other("not a regular file"),
         _ => error,
     })?;

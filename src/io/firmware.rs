@@ -1,5 +1,5 @@
-//! The firmware for guests that a host has: SeaBIOS, whose files carry their version, and OVMF, of which the package
-//! database knows it.
+//! The firmware for guests that a host has: SeaBIOS, whose files carry their version, and OVMF, whose version is in the
+//! package database.
 
 use std::path::Path;
 
@@ -25,8 +25,8 @@ const OVMF_PACKAGES: [&str; 3] = ["ovmf", "pve-edk2-firmware-ovmf", "pve-edk2-fi
 /// The largest list that is read, in bytes. One of 5000 packages has 5 MB.
 const MAX_STATUS: usize = 64 << 20;
 
-/// What the names of builds have in them that behave in another way: those for confidential guests and for Cloud
-/// Hypervisor. Variables of firmware are not firmware.
+/// Parts of the names of builds that behave differently: those for confidential guests and for Cloud Hypervisor. Files
+/// of variables are not firmware.
 const OTHER_BUILDS: [&str; 5] = ["amdsev", "inteltdx", "cloudhv", "_vars", "aavmf"];
 
 /// A file, and where its version came from.
@@ -62,7 +62,7 @@ fn seabios(root: &Path) -> Vec<Installed> {
     };
     let default: Vec<_> = files.iter().filter(|(file, ..)| *file == SEABIOS_FILES[0]).collect();
     let (versions, paths): (Vec<_>, Vec<_>) = default.iter().map(|(_, path, version)| (version, path.as_str())).unzip();
-    // Which QEMU takes which is unknown if there are several.
+    // With several of them, it is unknown which one QEMU loads.
     let same = versions.first().copied().filter(|first| versions.iter().all(|version| version == first)).cloned();
     let of_none = same.flatten().map(|version| file(None, Some(version), paths.join(", ")));
     let named = files.into_iter().map(|(_, path, version)| file(Some(path.clone()), version, path));

@@ -32,7 +32,7 @@ const VIRTUAL_FUNCTIONS: usize = 7;
 /// The number of BARs of a function.
 const BARS: u8 = 6;
 
-/// The memory BARs of every function that can be passed on. What does not tell is left out.
+/// The memory BARs of every function that can be passed on. Functions that do not show them are left out.
 pub fn functions(root: &Path) -> BTreeMap<String, Vec<PciBar>> {
     let entries = std::fs::read_dir(root.join(DEVICES)).into_iter().flatten().flatten();
     let functions = entries.filter_map(|entry| {

@@ -13,7 +13,7 @@ pub const PATH: &str = "/etc/iova-preflight/policy.toml";
 /// The longest policy that is read, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// Why there is no policy to be had from a file. Without the file's name, which the caller knows.
+/// Why a file gives no policy. Without the file's name, which the caller knows.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyFileError {
     /// The file cannot be read.
@@ -63,7 +63,7 @@ pub fn parse(bytes: &[u8]) -> Result<Policy, PolicyFileError> {
     Ok(Policy::from_toml(text)?)
 }
 
-/// The policy in a file that somebody named.
+/// The policy in a file that the user named.
 ///
 /// # Errors
 /// The file cannot be read, or is not a policy.

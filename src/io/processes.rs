@@ -27,7 +27,7 @@ const MAX_ARGUMENTS: usize = 6 << 20;
 /// There is no procfs.
 pub fn qemu_processes(root: &Path) -> io::Result<Processes> {
     let proc = root.join("proc");
-    // A folder without processes is none of the kernel's.
+    // A folder without processes is not procfs.
     fs::metadata(proc.join("self"))?;
     // The first process is always there, unless it is hidden.
     let hidden = fs::metadata(proc.join("1")).is_err();
@@ -65,7 +65,7 @@ fn look(root: &Path, folder: &Path, pid: u32) -> io::Result<Option<QemuProcess>>
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
         Err(error) => return Err(error),
     };
-    // The number may be another process's by now.
+    // The PID may belong to another process by now.
     let same = start_time(&read(&folder.join("stat"))?) == started;
     Ok(same.then_some(QemuProcess {
         pid,
@@ -113,12 +113,12 @@ fn may_lock(status: &[u8], uid_map: &[u8]) -> Option<bool> {
     let status = std::str::from_utf8(status).ok()?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     let has = u64::from_str_radix(effective.trim(), 16).ok()? & CAP_IPC_LOCK != 0;
-    // All users are themselves.
+    // The identity mapping: the initial user namespace.
     let outside = uid_map.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     Some(has && outside.eq([&b"0"[..], b"0", b"4294967295"]))
 }
 
-/// The passthrough devices among the open files of a process.
+/// The passthrough devices that a process has open.
 fn devices(root: &Path, folder: &Path) -> io::Result<Vec<OpenDevice>> {
     let mut devices = Vec::new();
     for entry in fs::read_dir(folder)? {

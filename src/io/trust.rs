@@ -1,5 +1,5 @@
-//! Whether only root can change a file: those who can change a program that root runs, or a file that it obeys, are
-//! root.
+//! Whether only root can change a file: whoever can change a program that root runs, or a file that it obeys, can
+//! become root.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,8 +12,8 @@ const MAX_LINKS: usize = 40;
 /// `S_ISVTX`: in such a folder, only the owner of a file can put another in its place.
 const STICKY: u32 = 0o1000;
 
-/// The first of what leads to `path` that others than root can change: the file, a folder above it, a link on the way
-/// to it; `None` if all of it is root's.
+/// The first part of `path` that users other than root can change: the file, a folder above it, or a link on the way;
+/// `None` if only root can change it.
 ///
 /// `root` is the folder that is `/` to these files. If it is not that of this process, its owner counts as root.
 ///
@@ -31,7 +31,7 @@ pub fn changeable_by_others(root: &Path, path: &Path) -> io::Result<Option<PathB
     let mut here = root.to_owned();
     let mut below = 0_usize;
     let mut links = 0;
-    // What is still to be walked, the next last.
+    // The parts left to walk, the next one last.
     let mut ahead: Vec<OsString> = parts(path);
     while let Some(part) = ahead.pop() {
         match Path::new(&part).components().next() {
@@ -48,7 +48,7 @@ pub fn changeable_by_others(root: &Path, path: &Path) -> io::Result<Option<PathB
                     if links > MAX_LINKS {
                         return Err(io::Error::from_raw_os_error(libc::ELOOP));
                     }
-                    // The mode of a link says nothing.
+                    // The mode of a link has no meaning.
                     if metadata.uid() != owner {
                         return Ok(Some(next));
                     }
@@ -107,7 +107,7 @@ mod tests {
             assert_eq!(found("/opt/relative").as_ref(), Some(changed));
             mode(changed, back);
         }
-        // As /tmp is: others can put files there, and none in the place of another's.
+        // Like /tmp: others can add files, but not replace those of another user.
         mode(&bin, 0o1777);
         assert_eq!(found("/usr/bin/program"), None);
         mode(&opt, 0o777);

@@ -25,7 +25,7 @@ const BITS_OPTIONAL_SINCE: Version = Version::new(9, 2);
 /// The first libvirt with `<maxphysaddr>`; older ones drop it silently.
 pub(crate) const MAXPHYSADDR_SINCE: Version = Version::new(8, 7);
 
-/// What decides the CPU beside `<cpu>`.
+/// What decides the CPU apart from `<cpu>`.
 pub(super) struct Circumstances<'a> {
     pub accelerator: Accelerator,
     pub target: QemuTarget,
@@ -65,7 +65,7 @@ pub(super) fn cpu(cpu: Option<&CpuElement>, circumstances: &Circumstances<'_>, s
         if properties.get(&feature.name).is_some() {
             return refuse(feature.span, format!("CPU feature {} is given twice", feature.name));
         }
-        // What libvirt leaves to the host is on: every host that runs KVM has these three.
+        // Features that libvirt leaves to the host are on: every host that runs KVM has these three.
         let value = if feature.enabled.unwrap_or(true) { "on" } else { "off" };
         properties.set(feature.name.clone(), value, Origin::Xml(feature.span));
     }
@@ -130,7 +130,7 @@ fn model(cpu: &CpuElement, circumstances: &Circumstances<'_>) -> Result<Model, R
     Ok(Model::Named(models::replacement(name).to_owned()))
 }
 
-/// A model that gives way to the host's CPU is compared with it before, unless `check` says otherwise (the default is
+/// A model that the host's CPU replaces is compared with it first, unless `check` says otherwise (the default is
 /// partial; none for a custom model without KVM: `qemuDomainDefCPUPostParse` in `src/qemu/qemu_postparse.c`).
 fn compared(cpu: &CpuElement, circumstances: &Circumstances<'_>) -> Result<(), Refusal> {
     let by_default = cpu.mode == CpuMode::HostModel || circumstances.accelerator == Accelerator::Kvm;

@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::version::Version;
 use crate::xml::Span;
 
-/// What libvirt adds to the guest's memory, in bytes, once whatever the number of devices.
+/// What libvirt adds to the guest's memory, in bytes: once, regardless of the number of devices.
 pub const MARGIN: u64 = 1 << 30;
 
 /// The first libvirt that counts vDPA devices (`NEWS.rst`, v7.2.0).
@@ -31,7 +31,7 @@ pub enum LockLimit {
     Unlimited,
     /// What libvirt computes.
     Computed(u64),
-    /// That of libvirt itself: it sets none for this guest.
+    /// libvirt's own limit: it sets none for this guest.
     Inherited,
 }
 
@@ -48,8 +48,8 @@ pub fn limit(domain: &Domain, host: &Host) -> Option<LockLimit> {
     computed(domain, host).map(|bytes| bytes.map_or(LockLimit::Inherited, LockLimit::Computed))
 }
 
-/// What it computes for a domain without `<hard_limit>` and `<locked/>`, in bytes; nothing for one without devices that
-/// count.
+/// What it computes for a domain without `<hard_limit>` and `<locked/>`, in bytes; 0 for one without devices that lock
+/// memory.
 pub fn computed(domain: &Domain, host: &Host) -> Option<Option<u64>> {
     let sizes = memory::sizes(domain, host).ok()?;
     let total = sizes.devices.iter().try_fold(sizes.memory.size.value, |sum, &size| sum.checked_add(size))?;

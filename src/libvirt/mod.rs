@@ -49,13 +49,13 @@ fn refuse<T>(span: Span, message: impl Into<String>) -> Result<T, Refusal> {
 pub struct Written {
     /// The command line; without the parts that libvirt refuses to write.
     pub line: CommandLine,
-    /// What libvirt refuses. Asking for more physical address bits than the host has is not among it: that is a finding
+    /// What libvirt refuses. Requesting more physical address bits than the host has is not included: that is a finding
     /// of its own.
     pub refusals: Vec<Refusal>,
 }
 
-/// What the host's libvirt writes for a domain, with the raw QEMU arguments that the domain adds. One whose version is
-/// not known is taken for a new one, and refuses nothing that another might take.
+/// What the host's libvirt writes for a domain, with the raw QEMU arguments that the domain adds. A libvirt of unknown
+/// version is treated as a new one that refuses only what every version refuses.
 pub fn write(domain: &Domain, host: &Host) -> Written {
     let libvirt = host.libvirt;
     let machine = machine(domain, host);
@@ -106,8 +106,8 @@ pub fn write(domain: &Domain, host: &Host) -> Written {
 #[cfg(feature = "cli")]
 const LARGE: u64 = 256 * GIB;
 
-/// Whether it can matter where the 64-bit BARs are: most domains are small and have no device whose BAR could be large,
-/// and their addresses are not worth the time. What raw arguments and overrides change is unknown, so that they count.
+/// Whether the places of 64-bit BARs can matter: most domains are small and have no device whose BAR could be large, so
+/// computing them would waste time. What raw arguments and overrides change is unknown, so they count as large.
 #[cfg(feature = "cli")]
 fn has_bars_that_count(domain: &Domain, memory: Option<&Memory>) -> bool {
     let is_small = memory.is_some_and(|memory| {

@@ -1,4 +1,4 @@
-//! The CPU models that libvirt knows and that QEMU has, where libvirt's capability cache does not tell the latter.
+//! The CPU models that libvirt knows and that QEMU has, for hosts whose capability cache does not list the latter.
 //!
 //! Sources: `virsh cpu-models x86_64` of libvirt 9.0.0, 11.3.0 and 12.8.0; `-cpu help` of QEMU 7.2.22, 10.0.13 and
 //! 11.1.3; what libvirt makes of a model that QEMU lacks (`virCPUx86Translate` in libvirt `src/cpu/cpu_x86.c`) by
@@ -96,8 +96,8 @@ pub(super) fn qemu_has(model: &str, qemu: Version) -> Option<bool> {
     at(model, qemu, &QEMUS, |row| &row.2)
 }
 
-/// What libvirt passes in place of a model that QEMU lacks. Of those that are not here the vendor decides, and what
-/// libvirt takes has the same one and long mode, too.
+/// What libvirt passes in place of a model that QEMU lacks. For models that are not listed, only the vendor matters:
+/// libvirt's replacement has the same vendor, and long mode too.
 pub(super) fn replacement(model: &str) -> &str {
     match model {
         "cpu64-rhel5" => "Opteron_G1",
@@ -115,7 +115,7 @@ fn at(model: &str, version: Version, measured: &[Version; 3], column: fn(&Row) -
     if let Some(index) = measured.iter().position(|&known| known == release) {
         return Some(has(index));
     }
-    // Of a version between two that say the same it is known, and of an older one that it lacks what came later.
+    // Between two versions that agree the answer is known, and an older version lacks what came later.
     match measured.iter().position(|&known| known > release) {
         Some(0) => (!has(0) && (has(1) || has(2) || !is_model(model))).then_some(false),
         Some(newer) => (has(newer) == has(newer.saturating_sub(1))).then(|| has(newer)),

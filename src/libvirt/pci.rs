@@ -14,14 +14,14 @@ use crate::xml::Span;
 /// The first slot of the root bus that is given away: before it are the chip set and the primary video adapter.
 const FIRST_SLOT: u32 = 2;
 
-/// More devices than this no guest has: QEMU has 256 buses.
+/// More devices than any guest has: QEMU has 256 buses.
 const MOST_DEVICES: usize = 4096;
 
 /// Slots of a bus, and functions of a slot.
 const SLOTS: u32 = 32;
 const FUNCTIONS: u32 = 8;
 
-/// Writes the ports and bridges of a domain, and every device with BARs that may count.
+/// Writes the ports and bridges of a domain, and every device with BARs that may matter.
 pub(super) fn write(domain: &Domain, family: Family, line: &mut CommandLine) {
     if domain.controllers.len().saturating_add(domain.pci.listed.len()) > MOST_DEVICES {
         return;
@@ -37,7 +37,7 @@ pub(super) fn write(domain: &Domain, family: Family, line: &mut CommandLine) {
     let without_usb = domain.pci.without_usb.filter(|_| family == Family::Q35);
     let missing = [(without_usb, &xhci), (domain.pci.without_balloon, &balloon)];
     let mut devices: Vec<&PciDevice> = domain.pci.listed.iter().collect();
-    // From the end, so that the places hold.
+    // From the end, so that indices stay valid.
     for (at, device) in missing.into_iter().rev() {
         if let Some(at) = at.filter(|&at| at <= devices.len()) {
             devices.insert(at, device);
@@ -51,7 +51,7 @@ pub(super) fn write(domain: &Domain, family: Family, line: &mut CommandLine) {
         let index = written.get(&Origin::Xml(device.span)).copied();
         place(device, index, &buses.name(address.bus), address, line);
     }
-    // QEMU has a bus only after the port is there.
+    // QEMU has the bus only once the port exists.
     let others = std::mem::take(&mut line.devices);
     line.devices = buses.bridges;
     line.devices.extend(others);
@@ -89,7 +89,7 @@ struct Buses {
     bridges: Vec<Device>,
     /// The indices of controllers.
     indices: BTreeSet<u32>,
-    /// None below this is free.
+    /// No index below this is free.
     next_index: u32,
     /// The addresses that are taken, and the buses that they are on.
     taken: BTreeSet<PciAddress>,
@@ -179,7 +179,7 @@ impl Buses {
         index
     }
 
-    /// Makes the bus for devices that are not PCI Express; libvirt does before any device has an address.
+    /// Makes the bus for devices that are not PCI Express; libvirt makes it before any device has an address.
     fn make_conventional(&mut self, span: Span) {
         if self.family == Family::Q35 {
             // It comes with a port, and takes the first one that is free.

@@ -1,4 +1,5 @@
-//! What libvirt refuses beside memory and CPU: controllers, NUMA cells, virtual IOMMUs, firmware and launch security.
+//! What libvirt refuses apart from memory and CPU: controllers, NUMA cells, virtual IOMMUs, firmware and launch
+//! security.
 //!
 //! Sources: libvirt 9.0, 11.3 and 12.8, named at each. A rule that came or went with a version is left out where the
 //! version is not known.
@@ -141,7 +142,7 @@ fn pci_controller(controller: &Controller, domain: &Domain, root: &str) -> Resul
     } else if index == Some(0) {
         return refuse(span, format!("the PCI controller with index 0 is the root, {root}"));
     }
-    // Without PCI Express there is no slot for what needs one (`virDomainPCIAddressSetGrow` in
+    // Without PCI Express there is no slot for devices that need it (`virDomainPCIAddressSetGrow` in
     // `src/conf/domain_addr.c`).
     let express = matches!(
         named,
@@ -300,7 +301,7 @@ mod tests {
             assert_eq!(refused(&[(device, here), (rng, "bus='1' slot='0' function='1'")]), [""; 0], "{device}");
         }
         assert_eq!(refused(&[(rng, here), (rng, "bus='1'")]), twice);
-        // What is not there has no address, and an address of zeros is none.
+        // Absent devices have no address, and an address of zeros counts as none.
         assert_eq!(refused(&[("<memballoon model='none'></memballoon>", here), (rng, here)]), [""; 0]);
         assert_eq!(refused(&[("<controller type='usb' model='none'></controller>", here), (rng, here)]), [""; 0]);
         assert_eq!(refused(&[(rng, "bus='0' slot='0'"), (rng, "bus='0' slot='0'")]), [""; 0]);

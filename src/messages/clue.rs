@@ -124,7 +124,7 @@ impl Clue {
         }
     }
 
-    /// What about the addresses is not accepted.
+    /// Why the addresses are not accepted.
     fn refused(&self, range: GpaRange) -> Option<(&'static str, String)> {
         if self.error != Some(-22) {
             return None;
@@ -166,9 +166,9 @@ fn size(bits: u8) -> u64 {
 /// A place in a text, with what is around it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spot<'a> {
-    /// The line, or what of it is near.
+    /// The line, or the part of it that is near.
     pub line: &'a [u8],
-    /// Where in the line the words are that were found.
+    /// Where in the line the found words are.
     pub at: usize,
     /// From there on, also beyond the end of the line: people paste text that was wrapped.
     pub rest: &'a [u8],
@@ -232,7 +232,7 @@ pub(super) fn error_in(line: &[u8]) -> Option<i32> {
     by_words.map(|(number, _)| *number).or_else(by_number)
 }
 
-/// How far behind a message the words of its error are searched for.
+/// How far after a message its error is searched for, in bytes.
 const ERROR_WITHIN: usize = 300;
 
 /// The first place of `words` in `text`.
@@ -275,7 +275,7 @@ fn digits(text: &[u8], radix: u32) -> Option<(u64, &[u8])> {
     Some((value, rest))
 }
 
-/// What a line says of a call with the arguments (container, IOVA, size, address) and an error number:
+/// What a line says about a call with the arguments (container, IOVA, size, address) and an error number:
 /// `vfio_dma_map(0x55…, 0x100000000, 0x11280000000, 0x7e…) = -22 (Invalid argument)`.
 pub(super) fn call(spot: &Spot<'_>) -> Option<Clue> {
     let arguments = spot.after("(")?;
@@ -329,8 +329,8 @@ fn named(name: &str, range: Option<GpaRange>) -> MappedMemory {
     }
 }
 
-/// What lies at these addresses, if nothing names it: RAM begins at few addresses, and a BAR is as large as a power of
-/// two and lies at a multiple of that.
+/// What lies at these addresses, if the message does not name it: RAM begins at few addresses, and a BAR is as large as
+/// a power of two and lies at a multiple of that.
 fn shape(range: GpaRange) -> Option<MappedMemory> {
     if starts_as_ram(range) {
         return Some(MappedMemory::Ram);

@@ -1,4 +1,4 @@
-//! Messages of QEMU, libvirt and the kernel: which are known, what their numbers say, and what is behind them.
+//! Messages of QEMU, libvirt and the kernel: which are known, what their numbers say, and what causes them.
 
 pub mod cause;
 pub mod clue;

@@ -1,4 +1,4 @@
-//! What programs print according to the pages of the rules: for texts in which no message of the table is.
+//! Messages that the pages of rules quote: for texts without a message of the table.
 
 use crate::rules::page::ErrorText;
 use crate::rules::{RULES, Rule};
@@ -15,7 +15,7 @@ pub struct Printed {
     pub error: &'static ErrorText,
 }
 
-/// What is shown of a text: the line that says most, cut and printable.
+/// The line of a text to show: the one with most of a message, cut and made printable.
 pub fn quoted_line(text: &str) -> String {
     /// Characters.
     const LONGEST: usize = 400;
@@ -61,7 +61,7 @@ fn pieces(message: &str) -> Vec<String> {
     let changes = |word: &str| word.starts_with(['\'', '"']) || word.bytes().any(|byte| byte.is_ascii_digit());
     let words: Vec<&str> = words(message).collect();
     let parts = words.split(|word| changes(word)).filter(|part| !part.is_empty());
-    // What libvirt puts before every error of QEMU's says nothing.
+    // libvirt puts this before every error of QEMU, so it identifies nothing.
     let parts = parts.map(|part| part.join(" ").to_lowercase());
     parts.filter(|part| !part.contains("connecting to monitor") && !part.contains("closed the monitor")).collect()
 }

@@ -11,7 +11,7 @@ use crate::text;
 const AROUND: usize = 2 << 10;
 /// How much is searched at once, in bytes.
 const PIECE: usize = 128 << 10;
-/// How many messages that say different things are kept; a log of a guest with all of its BARs refused has a few dozen.
+/// How many different messages are kept; a log of a guest with all of its BARs refused has a few dozen.
 const MOST: usize = 256;
 /// How long a quote may be, in characters.
 const LONGEST_QUOTE: usize = 400;
@@ -19,7 +19,7 @@ const LONGEST_QUOTE: usize = 400;
 /// A message that was found, and how often.
 #[derive(Debug, Clone)]
 pub struct Sighting {
-    /// What is behind it.
+    /// Its cause.
     pub cause: Cause,
     /// Which message it is.
     pub wording: &'static Wording,
@@ -35,7 +35,7 @@ pub struct Sighting {
 }
 
 impl Sighting {
-    /// What it says in numbers, in words; of KVM's memory slots without what the IOMMU reserves, which KVM does not know.
+    /// Its numbers in words; for KVM's memory slots without the IOMMU's reserved ranges, which KVM does not know.
     pub fn told(&self) -> Vec<(&'static str, String)> {
         let is_slot = matches!(self.cause, Cause::SlotAboveHostWidth | Cause::SlotTooLarge | Cause::SlotRefused);
         let mut told = self.clue.told();
@@ -75,21 +75,21 @@ struct Occurrence {
     end: usize,
 }
 
-/// What may be left out beside something else.
+/// What may be left out next to another message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Likeness {
-    /// It says something by itself.
+    /// It is complete by itself.
     Own,
     /// A mapping, with addresses.
     Mapping,
     /// The error of a mapping, or what became of one.
     MappingError,
-    /// Said in other words beside it.
+    /// Another message says the same.
     Echo,
 }
 
-/// A log that is read piece by piece. Memory is bounded: a text without line ends, one that is all messages and one that is
-/// none are alike.
+/// A log that is read piece by piece. Memory is bounded, whether the text has no line ends, is full of messages or has
+/// none.
 #[derive(Debug)]
 pub struct LogReader {
     wordings: Vec<&'static Wording>,
@@ -116,7 +116,7 @@ impl Default for LogReader {
     }
 }
 
-/// What is behind a text that has no message as a whole but words of one, as people type them.
+/// The causes of a text that has no whole message but words of one, as people type them.
 pub fn from_fragment(text: &[u8]) -> Vec<Sighting> {
     let mut reader = LogReader::of(fragments());
     reader.read(text);
@@ -302,7 +302,7 @@ impl LogReader {
 /// The line as people can read it, around the place `at`.
 fn quote(line: &[u8], at: usize) -> String {
     let line = line.trim_ascii_end();
-    // A line as long as that is a record of a log with much around the message.
+    // A line of that length is a log record with much text around the message.
     let start = if line.len() > LONGEST_QUOTE { at.saturating_sub(LONGEST_QUOTE / 2) } else { 0 };
     let cut = String::from_utf8_lossy(line.get(start..).unwrap_or_default());
     let mut shown: String = cut.trim_start().chars().take(LONGEST_QUOTE).collect();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What there is to say about each.
+/// Their answers.
 pub(super) static ANSWERS: &[Answer] = &[
     Answer {
         cause: Cause::GroupNotViable,

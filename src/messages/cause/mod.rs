@@ -1,4 +1,4 @@
-//! What is behind a message, and what to do about it.
+//! The causes of messages, and what to do about them.
 
 mod device;
 mod memory;
@@ -6,7 +6,7 @@ mod memory;
 use crate::rules::page::Block;
 use Block::{Shell, Text, Xml};
 
-/// What is behind a message, in the order in which answers are printed.
+/// The causes of messages, in the order in which answers are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each is described by its answer")]
 pub enum Cause {
@@ -73,7 +73,7 @@ pub enum Cause {
     QemuExited,
 }
 
-/// All there is to say about a cause.
+/// The answer for a cause.
 #[derive(Debug)]
 pub struct Answer {
     /// The cause.
@@ -95,7 +95,7 @@ pub struct Answer {
 }
 
 impl Cause {
-    /// What there is to say about it.
+    /// Its answer.
     ///
     /// # Panics
     /// Never: a test looks every cause up.
@@ -112,7 +112,7 @@ const FIX: Block = Shell(
     "iova-preflight check --connect qemu:///system --domain NAME           # what collides\n\
      iova-preflight fix --connect qemu:///system --domain NAME --dry-run   # what would change",
 );
-/// What a BAR's warning needs: `fix` alone leaves a guest as it is that starts.
+/// The command for a warning about a BAR: `fix` alone does not change a guest that starts.
 const FIX_BARS: Block = Shell(
     "iova-preflight check --connect qemu:///system --domain NAME                      # where BARs go\n\
      iova-preflight fix --warnings --connect qemu:///system --domain NAME --dry-run   # what would change",
@@ -136,10 +136,10 @@ const NOT_MEMLOCK: &str = "the locked-memory limit: that is -12 (Cannot allocate
 const NOT_PINNING: &str = "memory that cannot be pinned: that is -14 (Bad address)";
 /// -22 means something else.
 const NOT_ADDRESS: &str = "an address that the IOMMU does not accept: that is -22 (Invalid argument)";
-/// Of what comes before anything is mapped.
+/// For failures before anything is mapped.
 const NOT_MAPPING: &str = "an address, a width or a memory limit: QEMU has not mapped any memory yet";
 
-/// What there is to say about each cause, in their order.
+/// The answer for each cause, in the order of [`Cause`].
 pub fn answers() -> impl Iterator<Item = &'static Answer> {
     memory::ANSWERS.iter().chain(device::ANSWERS)
 }

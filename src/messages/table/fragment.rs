@@ -10,7 +10,7 @@ macro_rules! word {
     };
 }
 
-/// What the name of a function or of a request means that maps memory: that depends on the error beside it.
+/// The meaning of a function or request that maps memory depends on the error printed with it.
 macro_rules! maps {
     ($words:literal, $iommufd:literal) => {
         Wording {

@@ -62,7 +62,7 @@ pub(super) enum Meaning {
     WasBar,
     /// QEMU ends because of the mapping before: it was not that of a BAR.
     WasFatal,
-    /// Something that is said in other words beside it.
+    /// Another message says the same.
     Echo(Cause),
 }
 
@@ -73,7 +73,7 @@ macro_rules! says {
     };
 }
 
-/// What a message means whose error tells.
+/// What a message means, by its error.
 macro_rules! says_with_error {
     ($cause:ident) => {
         |spot| {
@@ -83,7 +83,7 @@ macro_rules! says_with_error {
     };
 }
 
-/// What is behind the failed mapping of `range`.
+/// The cause of a failed mapping of `range`.
 pub(super) fn cause_of_mapping(clue: &Clue) -> Cause {
     let bar = clue.memory == Some(MappedMemory::Bar);
     match (clue.error, clue.range) {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What is said of the number of bits.
+/// The meaning of a message about the number of bits.
 const PHYS_BITS: &str = "x86_cpu_realizefn, target/i386/cpu.c (QEMU 7.2 to 10.0); target/i386/host-cpu.c";
 
 fn mapping(spot: &Spot<'_>) -> Option<Meaning> {
