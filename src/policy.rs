@@ -20,7 +20,7 @@ pub struct Policy {
     pub machine_upgrade: MachineUpgrade,
     /// How a rewrite may give a guest more phys-bits.
     pub phys_bits: PhysBitsPolicy,
-    /// What the hook and the adapters do when they fail themselves.
+    /// What the hook and the adapters do if they fail themselves.
     pub on_internal_error: OnInternalError,
     /// Names or UUIDs of guests that the hook, the adapters and the watch service leave alone.
     pub exempt: Vec<String>,
@@ -30,7 +30,7 @@ pub struct Policy {
     pub peer_to_peer: PeerToPeer,
     /// What an alias such as `q35` means where the host's QEMU is not known.
     pub alias: AliasPolicy,
-    /// What becomes of definitions that an orchestrator writes anew at each start.
+    /// What happens to definitions that an orchestrator regenerates at each start.
     pub owned: OwnedPolicy,
     /// The adapters of orchestrators.
     pub adapter: AdapterPolicy,
@@ -47,7 +47,7 @@ pub enum Mode {
     Enforce,
     /// Log it and let it start.
     Warn,
-    /// Do not look.
+    /// Do not check it.
     Off,
 }
 
@@ -55,10 +55,10 @@ pub enum Mode {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PassthroughPolicy {
-    /// Those with a VFIO or vDPA device.
+    /// Guests with a VFIO or vDPA device.
     #[default]
     Present,
-    /// All: a device may be hot-plugged.
+    /// All guests: a device may be hot-plugged.
     Assume,
 }
 
@@ -129,12 +129,12 @@ impl TryFrom<String> for MachineUpgrade {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PhysBitsPolicy {
-    /// The fewest bits that do.
+    /// The fewest bits that are enough.
     #[default]
     Minimum,
     /// The host's.
     Host,
-    /// Leave them.
+    /// Leave them as they are.
     Never,
 }
 
@@ -198,7 +198,7 @@ impl PeerToPeer {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AliasPolicy {
-    /// Nobody knows: an old type or a new one.
+    /// It is unknown: an old type or a new one.
     #[default]
     Unknown,
     /// The newest type of its family that the host's QEMU may have.
@@ -321,7 +321,7 @@ impl Policy {
         }
     }
 
-    /// What a guest's overrides ask for and do not get, in one line; `None` if there is nothing.
+    /// The overrides of a guest that the policy ignores, in one line; `None` if there are none.
     pub fn refused_override(&self, overrides: &Overrides) -> Option<String> {
         if let Some(broken) = &overrides.broken {
             return Some(format!("its <metadata> is ignored: {}", broken.value));
@@ -447,7 +447,7 @@ mod tests {
             message("machine_upgrade = 'pc-q35-7.0'").starts_with("machine_upgrade: machine type pc-q35-7.0 does not")
         );
         assert!(message("watch = { rewrite = 1 }").starts_with("watch: invalid type"));
-        // What names it already, and what is not about a value.
+        // Errors that name the key already, and errors that are not about a value.
         assert!(message("modes = 'x'").starts_with("unknown field `modes`"));
         assert!(!message("exempt = [\n  1,\n]").contains("exempt:"));
     }

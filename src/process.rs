@@ -1,4 +1,4 @@
-//! A QEMU that runs, as the host's kernel shows it.
+//! A running QEMU, as the host's kernel shows it.
 
 use crate::command_line::ProcessLimit;
 
@@ -13,16 +13,16 @@ pub struct QemuProcess {
     pub program: Option<String>,
     /// How much memory it may lock, `RLIMIT_MEMLOCK`; `None` if that is unknown.
     pub lockable: Option<Lockable>,
-    /// Whether that limit is none for what VFIO maps: it has CAP_IPC_LOCK where the kernel wants it, outside of user
-    /// namespaces; `None` if that is unknown.
+    /// Whether that limit does not apply to VFIO: the process has CAP_IPC_LOCK outside of user namespaces, where the
+    /// kernel looks for it; `None` if that is unknown.
     pub locks_without_limit: Option<bool>,
     /// The passthrough devices that it has open, sorted; `None` if only root or the user of the process can see them.
     pub devices: Option<Vec<OpenDevice>>,
 }
 
 impl QemuProcess {
-    /// Its limit for locked memory, if it has one. A process of which it is unknown whether it holds for VFIO is taken
-    /// for one that it does not hold for.
+    /// Its limit for locked memory, if it has one. If it is unknown whether the limit applies to VFIO, it is taken not
+    /// to.
     pub fn lock_limit(&self) -> Option<ProcessLimit> {
         match self.lockable? {
             Lockable::Bytes(bytes) => {
@@ -36,9 +36,9 @@ impl QemuProcess {
 /// How much memory a process may lock. VFIO's type 1 counts what is mapped for DMA against it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lockable {
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(u64),
-    /// All of it.
+    /// Unlimited.
     Unlimited,
 }
 

@@ -43,7 +43,7 @@ impl Verdict {
     }
 }
 
-/// All there is to say about a guest.
+/// The result for a guest.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Evaluation {
@@ -61,11 +61,11 @@ pub struct Evaluation {
     pub hypotheses: Vec<(String, Facts)>,
     /// The rewrite that helps, where the verdict is [`Verdict::Fixable`].
     pub fix: Option<Fix>,
-    /// The rewrite that does away with a warning, where the verdict is [`Verdict::Warn`]: nobody has to make it.
+    /// The rewrite that removes a warning, if the verdict is [`Verdict::Warn`]: making it is optional.
     #[cfg(feature = "cli")]
     pub warning_fix: Option<Fix>,
-    /// Why nothing helps, a sentence for each rewrite that was tried, where it is [`Verdict::Blocked`], or where a
-    /// warning is one of those that a rewrite may do away with.
+    /// Why nothing helps, a sentence for each rewrite that was tried, where it is [`Verdict::Blocked`], or if there is
+    /// a warning that a rewrite may remove.
     pub tried: Vec<String>,
 }
 
@@ -116,9 +116,9 @@ pub fn evaluate<'a>(subject: impl Into<Subject<'a>>, host: &Host, policy: &Polic
     }
 }
 
-/// Evaluates a guest for several hosts, each with what it is called: the worst that becomes of it on one of them, and
-/// the one fix after which it starts on all. If there is none, [`Evaluation::tried`] says which host is in the way.
-/// Without hosts, it is evaluated for one of which nothing is known.
+/// Evaluates a guest for several hosts, each with its name: the worst verdict on any of them, and the one fix after
+/// which it starts on all. If there is none, [`Evaluation::tried`] says which host is in the way. Without hosts, it is
+/// evaluated for one about which nothing is known.
 #[cfg(feature = "cli")]
 pub fn evaluate_for_all<'a>(subject: impl Into<Subject<'a>>, hosts: &[(&str, &Host)], policy: &Policy) -> Evaluation {
     let subject = subject.into();
@@ -164,7 +164,7 @@ mod tests {
     const VGPU: &str =
         "<hostdev type='mdev'><source><address uuid='c2177883-f1bb-47f0-914d-32a22e3a8804'/></source></hostdev>";
 
-    /// A host without a word on its QEMU may not have the type that a fix needs; that the guest is stopped without the
+    /// A host whose QEMU is unknown may not have the type that a fix needs; that the guest is stopped without the
     /// fix is certain all the same.
     #[test]
     fn a_fix_that_needs_an_unknown_qemu_says_so() {
@@ -178,8 +178,8 @@ mod tests {
         assert_eq!(evaluation.fix.map(|fix| fix.assumption), Some(None));
     }
 
-    /// libvirt's cache tells which CPU models QEMU has, of any version; otherwise a table does, of those that were
-    /// asked.
+    /// libvirt's cache lists the CPU models of any QEMU; without it, a table lists those of the versions it was made
+    /// from.
     #[cfg(feature = "cli")]
     #[test]
     fn the_cache_tells_which_cpu_models_qemu_has() {
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    /// Only what would start depends on it; what QEMU refuses is refused anywhere.
+    /// It matters only for guests that would start; what QEMU refuses is refused anywhere.
     #[test]
     fn a_device_needs_an_iommu() {
         let host = Host { iommu: Some(Iommu::None), ..Host::default() };
@@ -219,13 +219,13 @@ mod tests {
         };
         assert!(says(&host, "pc-q35-7.2", CARD));
         assert!(!says(&host, "pc-q35-7.2", VGPU) && !says(&host, "pc-q35-7.2", ""));
-        // 3 TiB need 42 bits, and 42 do not do.
+        // 3 TiB need 42 bits, and 42 are not enough.
         let large =
             format!("{CARD}<controller type='pci' model='pcie-root'><pcihole64 unit='TiB'>3</pcihole64></controller>");
         let known = Host { cpu_vendor: Some(AMD.to_owned()), phys_bits: Some(48), ..host.clone() };
         let stopped = evaluated(&known, "pc-q35-7.2", &large);
         assert!(stopped.verdict.stops() && stopped.assumptions.is_empty(), "{stopped:?}");
-        // An IOMMU of a kind that is unknown, and that tells what it reserves.
+        // An IOMMU of a kind that is unknown, and that shows what it reserves.
         let other = Host { reserved: builtin("amd-epyc").expect("built in").reserved, ..host };
         assert!(!says(&other, "pc-q35-7.2", CARD));
         assert!(evaluated(&other, "pc-q35-6.2", CARD).verdict.stops());

@@ -3,7 +3,7 @@
 use crate::command_line::{Accelerator, CpuOptions, Model, QemuTarget};
 use crate::version::Version;
 
-/// phys-bits of a 64-bit CPU for which nobody asked otherwise (`TCG_PHYS_ADDR_BITS` in QEMU `target/i386/cpu.h`).
+/// phys-bits of a 64-bit CPU unless something else is requested (`TCG_PHYS_ADDR_BITS` in QEMU `target/i386/cpu.h`).
 pub const DEFAULT_PHYS_BITS: u32 = 40;
 
 /// The most phys-bits there can be (`TARGET_PHYS_ADDR_SPACE_BITS` in QEMU `target/i386/cpu-param.h`).
@@ -18,7 +18,7 @@ pub const MIN_PHYS_BITS: u32 = 32;
 /// The vendor that QEMU takes for AMD (`IS_AMD_CPU` in QEMU `target/i386/cpu.h`); Hygon is not.
 pub const AMD: &str = "AuthenticAMD";
 
-/// What is known of the host CPU.
+/// What is known about the host CPU.
 #[derive(Debug, Clone, Copy)]
 pub struct HostCpu<'a> {
     /// CPUID vendor.
@@ -115,7 +115,7 @@ pub fn has_long_mode(name: &str) -> bool {
 
 /// The CPUID vendor QEMU's definition of a named model has.
 fn model_vendor(name: &str) -> Option<&'static str> {
-    // It has nothing at all.
+    // It has no features at all.
     if name == "base" {
         return Some("");
     }
@@ -164,7 +164,7 @@ impl Vcpu {
             Model::Named(name) => without_long_mode(name),
             _ => None,
         };
-        // Of a 32-bit QEMU no CPU has long mode (`x86_cpu_get_supported_feature_word`).
+        // No CPU of a 32-bit QEMU has long mode (`x86_cpu_get_supported_feature_word`).
         let long_mode = target == QemuTarget::X86_64 && options.lm.unwrap_or(named.is_none());
         if !long_mode {
             if options.phys_bits != 0 {
@@ -190,7 +190,7 @@ impl Vcpu {
         } else {
             options.phys_bits
         };
-        // Where the upper limit is gone, KVM's code still has it, and with 64 and more the sums of QEMU overflow.
+        // Even without QEMU's upper limit KVM's code has it, and with 64 or more QEMU's sums overflow.
         let most = if kvm || qemu < WITHOUT_UPPER_LIMIT { MAX_PHYS_BITS } else { 63 };
         if !(MIN_PHYS_BITS..=most).contains(&phys_bits) {
             return Err(CpuRefusal::OutOfRange(phys_bits));

@@ -83,7 +83,7 @@ pub fn refused(line: &CommandLine, machine: &MachineType, qemu: Version) -> Opti
     backends.or_else(|| {
         let is_virtio_mem = |device: &&Device| MemoryDeviceKind::of(device) == Some(MemoryDeviceKind::VirtioMem);
         let mut devices = line.devices.iter().filter(is_virtio_mem).peekable();
-        // Hardly any guest has one.
+        // Few guests have one.
         devices.peek()?;
         let by_id = line.backends_by_id();
         devices.find_map(|device| {
@@ -102,7 +102,7 @@ pub fn too_large(line: &CommandLine, layout: &Layout, plugged: &[Plugged]) -> Op
     let by_id = if line.nodes.is_empty() { HashMap::new() } else { line.backends_by_id() };
     let nodes = line.nodes.iter().filter_map(|node| match &node.memory {
         NodeMemory::Backend(id) => by_id.get(id.as_str()).map(|backend| (backend.size.value, backend.size.origin)),
-        // Sizes only share RAM out, which is one piece then.
+        // Sizes only divide RAM, which is one piece then.
         NodeMemory::Size(_) | NodeMemory::None => None,
     });
     let mut pieces: Vec<(u64, Origin)> = nodes.collect();

@@ -223,7 +223,7 @@ pub fn plug(
 struct Slots {
     all: u64,
     taken: HashSet<u64>,
-    /// All below it are taken.
+    /// All slots below it are taken.
     first_free: u64,
 }
 

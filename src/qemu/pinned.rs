@@ -4,8 +4,8 @@
 //! (`vfio_pin_pages_remote` in Linux `drivers/vfio/vfio_iommu_type1.c`); what a mediated device pins as it needs it counts as
 //! well (`vfio_iommu_type1_pin_pages`). Huge pages count, a device's own BARs do not. A process with CAP_IPC_LOCK has no
 //! limit. vhost-vdpa adds to `pinned_vm` instead, for each device, and knows no exemption (`vhost_vdpa_pa_map` in
-//! `drivers/vhost/vdpa.c`), so that the two do not add up; devices in software pin nothing. iommufd counts as type 1 does, and
-//! without libvirt for all processes of a user together (`iopt_alloc_pages` in `drivers/iommu/iommufd/pages.c`).
+//! `drivers/vhost/vdpa.c`), so that the two do not add up; software devices pin nothing. iommufd counts as type 1 does,
+//! and without libvirt for all processes of a user together (`iopt_alloc_pages` in `drivers/iommu/iommufd/pages.c`).
 //!
 //! QEMU has one container for all devices in one address space: one for all without a virtual IOMMU, one for each device
 //! with one (`pci_device_iommu_address_space` in `hw/pci/pci.c`). While the guest has not turned its IOMMU on, all memory is
@@ -27,16 +27,16 @@ pub struct Pinned {
     pub vdpa: u64,
 }
 
-/// What VFIO locks beside memory, in bytes, at most: ROMs are mapped, too, 256 KiB of firmware and a few of devices. With a
-/// limit of exactly the RAM a guest starts on Linux 6.1, and on 6.12 the mapping of SeaBIOS at 0xfffc0000 fails (measured
-/// with QEMU 7.2 on both).
+/// The most that VFIO locks besides memory, in bytes: ROMs are mapped, too, 256 KiB of firmware and a few of devices.
+/// With a limit of exactly the RAM a guest starts on Linux 6.1, and on 6.12 the mapping of SeaBIOS at 0xfffc0000 fails
+/// (measured with QEMU 7.2 on both).
 pub const ROMS: u64 = 1 << 20;
 
 /// The virtual IOMMUs that QEMU has for x86.
 const VIRTUAL_IOMMUS: [&str; 4] = ["intel-iommu", "amd-iommu", "virtio-iommu-pci", "virtio-iommu"];
 
-/// What is pinned for the guest of `line` with that much RAM; `nvme_disks` are those that QEMU drives itself beside what is
-/// in `line`, and `virtual_iommu` tells whether there is one that is not in it.
+/// What is pinned for the guest of `line` with that much RAM; `nvme_disks` counts those that QEMU drives itself and
+/// that are not in `line`; `virtual_iommu` is whether there is one that is not in it.
 pub fn pinned(line: &CommandLine, ram: u64, plugged: &[Plugged], nvme_disks: u64, virtual_iommu: bool) -> Pinned {
     let devices = line.passthrough();
     let number = |kind: PassthroughKind| {
@@ -58,7 +58,8 @@ pub fn pinned(line: &CommandLine, ram: u64, plugged: &[Plugged], nvme_disks: u64
     let fixed = fixed.fold(ram, u64::saturating_add);
     let other = line.devices.iter().filter_map(|device| shared_memory(device, line));
     let most = plugged.iter().filter_map(|device| device.range.size()).chain(other).fold(ram, u64::saturating_add);
-    // Of memory that is encrypted, only what the guest shares is mapped, and of hidden memory only what it shows.
+    // Of encrypted memory, only what the guest shares is mapped, and with a virtio-iommu that hides memory, only what
+    // the guest reveals.
     let certain = pci > 0 && line.firmware.confidential.is_none() && !hides_memory_at_start(line);
     Pinned {
         at_start: if certain { fixed } else { 0 },

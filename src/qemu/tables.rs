@@ -1,4 +1,4 @@
-//! The tables that QEMU makes of the memory map for firmware, and when it gives up on them.
+//! The tables that QEMU makes of the memory map for firmware, and when it cannot make them.
 //!
 //! Sources: QEMU 7.2 to 11.1, `hw/smbios/smbios.c`, `include/hw/firmware/smbios.h`, `acpi_get_pci_holes`
 //! (`hw/i386/acpi-build.c`), `q35_host_get_pci_hole64_end` (`hw/pci-host/q35.c`) and its like in
@@ -52,7 +52,7 @@ pub enum TableError {
     SmbiosHandles,
 }
 
-/// What QEMU gives up on, if it does.
+/// The table that QEMU cannot make, if any.
 pub fn refused(
     line: &CommandLine,
     machine: &MachineType,

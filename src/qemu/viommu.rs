@@ -1,4 +1,4 @@
-//! The virtual IOMMU of a guest, as far as passthrough devices have to do with it.
+//! The virtual IOMMU of a guest, as far as it concerns passthrough devices.
 //!
 //! Sources: QEMU 7.2 and 10.0 `hw/i386/intel_iommu.c`, `hw/i386/amd_iommu.c`, `hw/virtio/virtio-iommu.c`.
 
@@ -15,14 +15,15 @@ use crate::version::Version;
 /// The drivers of virtio-iommu: its own name, and those of the kinds of PCI device (`virtio_pci_types_register`).
 const VIRTIO: [&str; 3] = ["virtio-iommu-pci", "virtio-iommu-pci-non-transitional", "virtio-iommu-device"];
 
-/// Whether no device gets at the guest's memory until the guest says so: a virtio-iommu with `boot-bypass=off`
-/// (`virtio_iommu_device_bypassed`). In front of every other one, and by default of this one too, devices see all of memory
+/// Whether no device can access the guest's memory until the guest allows it: a virtio-iommu with `boot-bypass=off`
+/// (`virtio_iommu_device_bypassed`). With every other one, and by default with this one too, devices see all of memory
 /// until the guest translates (`vtd_switch_address_space`), so that VFIO maps it at start.
 pub(crate) fn hides_memory_at_start(line: &CommandLine) -> bool {
     if may_be_bypassed(line) {
         return false;
     }
-    // A device that is made before it never gets behind it; what is given as JSON is made last (`qemu_create_cli_devices`).
+    // A device that is created before it bypasses it; devices given as JSON are created last
+    // (`qemu_create_cli_devices`).
     let (first, last): (Vec<_>, Vec<_>) = line.devices.iter().partition(|device| device.settable);
     let made = first.into_iter().chain(last);
     let mut devices = made
@@ -33,7 +34,7 @@ pub(crate) fn hides_memory_at_start(line: &CommandLine) -> bool {
     devices.any(|device| device.properties.value("boot-bypass").map_or_else(globally, off))
 }
 
-/// The drivers of root buses beside the first (`hw/pci-bridge/pci_expander_bridge.c`).
+/// The drivers of further root buses (`hw/pci-bridge/pci_expander_bridge.c`).
 const EXPANDERS: [&str; 3] = ["pxb", "pxb-pcie", "pxb-cxl"];
 
 /// Whether devices of a root bus see all of the guest's memory whatever its virtual IOMMU does: those of the first one, or

@@ -5,7 +5,7 @@ use similar::TextDiff;
 /// The unified diff, with three lines of context, that makes `after` of `before`; empty if they are equal. `patch -p1`
 /// and `git apply` take it.
 pub fn unified_diff(name: &str, before: &str, after: &str) -> String {
-    // Only a line feed ends a line for patch; the library would count a lone carriage return as well.
+    // For patch only a line feed ends a line; the library would also count a lone carriage return.
     let (before, after): (Vec<&str>, Vec<&str>) =
         (before.split_inclusive('\n').collect(), after.split_inclusive('\n').collect());
     TextDiff::configure()

@@ -22,8 +22,8 @@ use crate::xml::Location;
 /// The version of this document's form.
 pub const VERSION: u32 = 1;
 
-/// A document as indented JSON, in which everything is escaped that a terminal would act on or not show: control
-/// characters above those that JSON itself escapes, text direction marks. It reads as the same document.
+/// A document as indented JSON, with everything escaped that a terminal would act on or not show: control characters
+/// that JSON itself does not escape, text direction marks. It reads as the same document.
 ///
 /// # Errors
 /// The document cannot be serialized.
@@ -47,7 +47,7 @@ fn harmless(plain: String) -> String {
     }
     let mut text = String::with_capacity(plain.len());
     for c in plain.chars() {
-        // Outside of strings there is none.
+        // There are none outside of strings.
         if acts(c) {
             let mut units = [0; 2];
             text.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
@@ -134,7 +134,7 @@ impl<'a> HostReport<'a> {
     }
 }
 
-/// A guest, or an input that is none.
+/// A guest, or an input that could not be evaluated.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct GuestReport {
     /// Where the XML or the command line comes from: a path, `-` for standard input, or the libvirt and the guest.
@@ -152,7 +152,7 @@ pub struct GuestReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<ProcessReport>,
     /// Who writes the definition or the command line anew at each start, so that a rewrite of it is lost: `nova`,
-    /// `vdsm` (oVirt), `kubevirt`, `cloudstack`, `opennebula`, `proxmox`. There may come more.
+    /// `vdsm` (oVirt), `kubevirt`, `cloudstack`, `opennebula`, `proxmox`. More may be added.
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<&'static str>,
     #[serde(flatten)]
@@ -179,7 +179,7 @@ enum VerdictReport {
     Warn(Box<Details>),
     /// Would not start or would fail a DMA mapping, and a rewrite helps.
     Fixable(Box<Details>),
-    /// Would not start or would fail a DMA mapping, and no rewrite that the policy allows helps.
+    /// Would not start or would fail a DMA mapping, and no rewrite that the policy allows fixes it.
     Blocked(Box<Details>),
 }
 
@@ -199,10 +199,10 @@ struct Details {
     /// What the rules found.
     findings: Vec<FindingReport>,
     /// The rewrite that helps; null unless the verdict is `fixable`, or `warn` with a warning that `fix --warnings`
-    /// does away with.
+    /// removes.
     fix: Option<FixReport>,
     /// Why nothing helps, a sentence for each rewrite that was tried; empty unless the verdict is `blocked`, or `warn`
-    /// with a warning that another rewrite may do away with.
+    /// with a warning that another rewrite may remove.
     tried: Vec<String>,
 }
 
@@ -311,7 +311,7 @@ struct PassthroughReport {
 /// What a rule found.
 #[derive(Debug, Serialize, JsonSchema)]
 struct FindingReport {
-    /// The rule's name, the same for ever; `iova-preflight explain RULE` says what it means. There may come more.
+    /// The rule's name, the same for ever; for its meaning, run `iova-preflight explain RULE`. More may be added.
     #[schemars(regex(pattern = "^[a-z0-9]+(-[a-z0-9]+)+$"))]
     rule: &'static str,
     severity: Severity,

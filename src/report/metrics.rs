@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::verdict::Verdict;
 
-/// Why a guest is not rewritten, although a rewrite would help or although nobody knows whether one would.
+/// Why a guest is not rewritten although a rewrite would help, or might.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeftAlone {
     /// `exempt` in the policy names it; it is not evaluated.
@@ -20,7 +20,7 @@ pub enum LeftAlone {
     Policy,
     /// Whether the rewrite helps depends on a fact that is unknown.
     UnknownFact,
-    /// It was rewritten so often that somebody must be writing the old definition back.
+    /// It was rewritten so often that something must be restoring the old definition.
     Repeated,
     /// The rewrite failed or would lose saved state.
     Failed,
@@ -42,7 +42,7 @@ impl LeftAlone {
     }
 }
 
-/// How many guests there are of each kind. What is missing in a map is 0.
+/// How many guests there are of each kind. A kind missing in a map counts 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Those that have a definition, whether or not they were evaluated yet.
@@ -62,10 +62,10 @@ impl Tally {
     }
 }
 
-/// What the service has to tell at one moment.
+/// The state of the service at one moment.
 #[derive(Debug, Clone)]
 pub struct WatchMetrics<'a> {
-    /// The libvirt that is watched; it tells apart what several services write.
+    /// The watched libvirt, which tells the metrics of several services apart.
     pub uri: &'a str,
     /// Whether there is a connection to it.
     pub is_connected: bool,
@@ -79,8 +79,8 @@ pub struct WatchMetrics<'a> {
 }
 
 impl WatchMetrics<'_> {
-    /// The metrics as the content of a file for the node exporter's textfile collector. Every label value is there from
-    /// the beginning, with 0: an alert cannot compare with what is missing.
+    /// The metrics as the content of a file for the node exporter's textfile collector. Every label value is present
+    /// from the start, as 0: an alert cannot compare with a missing one.
     pub fn to_text(&self) -> String {
         let mut text = Text { text: String::new(), uri: escaped(self.uri) };
         let version = format!("version=\"{}\"", escaped(env!("CARGO_PKG_VERSION")));

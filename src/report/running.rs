@@ -1,4 +1,4 @@
-//! What is said of a guest that runs.
+//! What is reported about a running guest.
 
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ pub struct ProcessReport {
     pub locked_memory_limit: Option<LockedMemoryLimit>,
     /// The VFIO and vDPA devices that it has open; null if only root can see them.
     pub open_devices: Option<Vec<String>>,
-    /// What there is to say of it because it runs, a sentence each.
+    /// Remarks about the running process, a sentence each.
     pub notes: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ pub struct ProcessReport {
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum LockedMemoryLimit {
-    /// So many.
+    /// A number of bytes.
     Bytes(u64),
     /// `unlimited`.
     Word(Unlimited),

@@ -195,7 +195,7 @@ impl LogBuilder {
         for (index, finding) in evaluation.findings.iter().enumerate() {
             let same = evaluation.findings[..index].iter().filter(|other| other.rule == finding.rule).count();
             let guest_rule = format!("{}/{}/{same}", guest.name(), finding.rule);
-            // It fixes the guest as a whole, whichever of its errors one looks at.
+            // Every error of the guest gets the fix: it fixes the guest as a whole.
             let fixes = whole_fix.iter().filter(|_| is_fixed(finding, evaluation)).cloned().collect();
             self.results.push(SarifResult {
                 rule_id: finding.rule,
@@ -257,7 +257,7 @@ impl LogBuilder {
             rules: rules(repository),
         };
         let invocation = Invocation {
-            // Of what could not be had at all there is no notification.
+            // There is no notification for an input that could not be read.
             execution_successful: exit_code < 2,
             exit_code,
             tool_execution_notifications: self.notifications,
@@ -337,7 +337,7 @@ fn is_fixed(finding: &Finding, evaluation: &Evaluation) -> bool {
     }
 }
 
-/// What is wrong, why, and what helps: services show no more than this text beside the line.
+/// What is wrong, why, and what helps: services show only this text next to the line.
 fn said_of(finding: &Finding, guest: GuestSource<'_>, evaluation: &Evaluation, words: Option<Owner>) -> Message {
     let mut text = finding.message();
     if is_fixed(finding, evaluation) {
@@ -403,8 +403,7 @@ fn sarif_fix(source: &str, guest: GuestSource<'_>, places: &Places<'_>, fix: &Fi
     }
 }
 
-/// The same edits in the order of the text, with those that touch made one: whoever applies them need not care for
-/// their order.
+/// The same edits in the order of the text, with adjacent ones joined, so that they can be applied in any order.
 fn disjoint(mut edits: Vec<Edit>) -> Vec<Edit> {
     edits.sort_by_key(|edit| edit.span);
     let mut joined: Vec<Edit> = Vec::with_capacity(edits.len());
@@ -435,7 +434,7 @@ fn uri(path: &str) -> String {
             }
         }
     }
-    // The folder one is in has no name of its own.
+    // The current folder has no name.
     if uri.is_empty() { "./".to_owned() } else { uri }
 }
 

@@ -67,7 +67,7 @@ impl<'a> GuestSource<'a> {
         }
     }
 
-    /// What there is to say of the text itself.
+    /// A remark about the text itself.
     pub fn remark(self) -> Option<String> {
         match self {
             Self::Xml(..) => None,
@@ -94,8 +94,8 @@ impl<'a> GuestSource<'a> {
         edit::apply(self.text(), &self.edits(fix)?)
     }
 
-    /// The text for a program that reads it, with a fix made if there is one; of a log, what it is the log of: the
-    /// command line of the last start.
+    /// The text for a program that reads it, with the fix made if there is one; for a log, the command line of the last
+    /// start.
     ///
     /// # Errors
     /// As [`Self::edits`].

@@ -47,7 +47,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
             findings.push(Finding { range: common, ..finding });
             continue;
         }
-        // Of sizes that are unknown there is no more to say than how much is too much.
+        // If sizes are unknown, the finding can only say how much is too much.
         let device = mmio64.unsized_devices.iter().find(|device| {
             let of = |kind| guest.passthrough.iter().any(|it| it.kind == kind && it.origin == device.origin);
             of(PassthroughKind::VfioPci)

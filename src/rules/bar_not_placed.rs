@@ -26,7 +26,7 @@ const SMALL: u64 = GIB;
 pub(super) fn hits(guest: &Guest<'_>, mmio64: &Mmio64, possible: &Possible) -> Vec<Hit> {
     let lost = mmio64.placed(possible).filter(|(bar, place)| place.is_none() && bar.size >= SMALL);
     let mut hits: Vec<Hit> = lost.map(|(bar, place)| Hit::bar(bar, place)).collect();
-    // Where a window lies in RAM, OVMF has none at all.
+    // If its window lies in RAM, OVMF has none at all.
     if possible.kind == FirmwareKind::Ovmf
         && possible.window.is_some_and(|window| bars::in_memory(guest, window).is_some())
     {

@@ -40,7 +40,7 @@ pub(super) fn severity(guest: &Guest<'_>) -> Severity {
     }
 }
 
-/// What comes of it.
+/// The consequence.
 fn consequence(guest: &Guest<'_>, unmappable: Unmappable) -> String {
     let kernel = guest.setting.host.kernel;
     let devices = &guest.passthrough;
@@ -190,7 +190,7 @@ pub(super) fn cause(guest: &Guest<'_>, unmappable: Unmappable) -> Option<String>
 pub(super) fn labelled(guest: &Guest<'_>, unmappable: Unmappable, mut finding: Finding) -> Finding {
     let machine = guest.setting.machine;
     if unmappable.reserved().is_none() {
-        // Whether QEMU moves RAM is no matter of it.
+        // It does not depend on whether QEMU moves RAM.
     } else if !machine.enforces_amd_1tb_hole {
         if let Some(kind) = guest.line.machine.kind.as_ref().filter(|kind| kind.origin.span() != guest.whole()) {
             finding = finding.with_label(kind.origin.span(), "does not move RAM above 1 TiB");
@@ -200,7 +200,7 @@ pub(super) fn labelled(guest: &Guest<'_>, unmappable: Unmappable, mut finding: F
     {
         finding = finding.with_label(span, "not AuthenticAMD");
     }
-    // A mediated device does not need it; of the others, one is enough to show.
+    // Mediated devices are unaffected; one of the others is enough to show.
     let device = guest.passthrough.iter().find(|device| device.kind != PassthroughKind::VfioMdev);
     if let Some(device) = device.filter(|_| finding.severity == Severity::Error) {
         finding = finding.with_label(device.origin.span(), "needs DMA to all of the guest's memory");

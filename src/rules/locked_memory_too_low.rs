@@ -53,12 +53,12 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 struct Limit<'a> {
     /// Bytes, if they are known.
     bytes: Option<u64>,
-    /// Whether what VFIO maps may be more.
+    /// Whether VFIO may map more than that.
     vfio_exempt: bool,
     /// The place that decides about it, and what to say there.
     span: Span,
     label: &'static str,
-    /// What to say of a guest that does not start for it.
+    /// The message for a guest that does not start because of it.
     refused: &'static str,
     /// Where it comes from, and what to do if so many bytes are needed.
     why: Box<dyn Fn(u64) -> String + 'a>,
@@ -108,7 +108,7 @@ fn limit<'a>(guest: &'a Guest<'_>) -> Option<Limit<'a>> {
     Some(Limit { bytes, vfio_exempt: false, span, label, refused: "QEMU refuses to start", why })
 }
 
-/// So many bytes and what libvirt leaves for the rest, in words.
+/// This many bytes plus libvirt's allowance for the rest, in words.
 fn roomy(bytes: u64) -> String {
     text::size(bytes.saturating_add(MARGIN))
 }

@@ -82,7 +82,7 @@ pub struct Rule {
     /// Whether its errors are certain enough that the hook stops a guest for them.
     pub(crate) stops: bool,
     check: fn(&Guest<'_>, &mut Vec<Finding>),
-    /// All there is to say about it.
+    /// Its page.
     #[cfg(feature = "cli")]
     pub page: &'static page::Page,
 }
@@ -143,7 +143,7 @@ pub static RULES: &[Rule] = &[
 /// The most findings of one rule that are reported one by one.
 const MAX_PER_RULE: usize = 16;
 
-/// The rule that speaks before there is a `Guest`: the flags of the machine type are not known.
+/// The rule that reports before there is a `Guest`: the flags of the machine type are unknown.
 pub const UNKNOWN_MACHINE_TYPE: &str = unknown_machine_type::RULE.id;
 
 /// The rule of this name.

@@ -20,7 +20,7 @@ pub(crate) const RULE: Rule = Rule {
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let raw = if guest.domain.is_some() { "raw " } else { "" };
     let not_modelled = guest.line.not_modelled.iter().map(|entry| (&entry.option, &entry.value, entry.origin));
-    // What libvirt writes beside them is not all known, so that it may be what they name.
+    // Not all arguments that libvirt writes are known, and these may refer to one of them.
     let refused = guest.line.refused.iter().filter(|_| guest.domain.is_some());
     let refused = refused.map(|entry| (&entry.option, &entry.value, entry.origin));
     for (option, value, origin) in not_modelled.chain(refused) {

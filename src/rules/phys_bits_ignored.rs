@@ -28,7 +28,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     check_domain(guest, findings);
 }
 
-/// What QEMU is told of the width and does not heed.
+/// The width that QEMU is given and ignores.
 #[cfg(feature = "cli")]
 fn check_options(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(cpu) = guest.cpu() else { return };

@@ -34,7 +34,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         "QEMU refuses to start: the guest has {} phys-bits, its memory map needs {}{moved}",
         cpu.phys_bits, layout.phys_bits_needed
     );
-    // As QEMU puts it, so that whoever searches for it comes here.
+    // In QEMU's words, so that a search for them finds this.
     let cause = format!("Address space limit {limit:#x} < {:#x} phys-bits too low ({})", layout.max_gpa, cpu.phys_bits);
     let gives = || format!("gives {} bits", cpu.phys_bits);
     let defaults = |what: &str| format!("defaults to {} bits; set {what} for more", cpu.phys_bits);

@@ -28,7 +28,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         Some(_) => (Severity::Warning, format!("a GPU driver in this Windows guest may fail: RAM is moved to {range}")),
         None => (Severity::Note, format!("QEMU moves the RAM above 4 GiB to {range}")),
     };
-    // What would keep it where it is.
+    // The largest `<maxMemory>` that keeps it below.
     let maximum = guest.maxmem_span().filter(|_| layout.device_memory.is_some());
     let slots = guest.memory().map_or(0, Memory::slots);
     let sizes = guest.plugged.iter().flatten().filter_map(|device| device.range.size());
@@ -61,7 +61,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     findings.push(finding);
 }
 
-/// Whether a passthrough device may be a GPU; a network interface is none, nor is what speaks virtio over vDPA.
+/// Whether a passthrough device may be a GPU; not a network interface, nor a virtio device over vDPA.
 fn is_maybe_gpu(guest: &Guest<'_>, device: &Passthrough) -> bool {
     let written = guest.domain.map(|domain| domain.passthrough.as_slice()).unwrap_or_default();
     let mut networks = written.iter().filter(|device| device.network);

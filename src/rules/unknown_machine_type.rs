@@ -9,7 +9,7 @@ pub(crate) const RULE: Rule = Rule {
     summary: "the machine type is unknown, or an alias of an unknown one",
     by: Refuser::Nobody,
     stops: false,
-    // It speaks before there is a guest that could be looked at: `crate::evaluate` has the flags of no machine type then.
+    // It reports before there is a guest to check: `crate::evaluate` has the flags of no machine type then.
     check: |_, _| {},
     #[cfg(feature = "cli")]
     page: &PAGE,

@@ -5,8 +5,8 @@ use crate::command_line::{Passthrough, PassthroughKind};
 use crate::guest::Guest;
 use crate::qemu::viommu::{Viommu, ViommuKind};
 
-/// The virtual IOMMU of this kind, and the first device that VFIO passes through behind it; none where a device may get past
-/// it.
+/// The virtual IOMMU of this kind, and the first device that VFIO passes through behind it; `None` if a device may
+/// bypass it.
 pub(super) fn of<'g>(guest: &'g Guest<'_>, kind: ViommuKind) -> Option<(&'g Viommu, &'g Passthrough)> {
     beside(guest, kind).filter(|(viommu, _)| !viommu.may_be_bypassed)
 }
@@ -33,7 +33,7 @@ pub(super) const AS_IT_WORKS: Block = Xml("<iommu model='intel'>\n\
      \x20 <driver caching_mode='on' aw_bits='39'/>\n\
      </iommu>");
 
-/// What a guest is told.
+/// How to look up both widths.
 pub(super) const SHOWN: [Block; 2] = [
     Text("What QEMU is told of it, and what the host's IOMMU addresses:"),
     Shell(

@@ -16,8 +16,8 @@ pub(crate) const RULE: Rule = Rule {
     page: &PAGE,
 };
 
-/// The last QEMU of which it is known that its amd-iommu does not work with VFIO (`amdvi_iommu_notify_flag_changed` in
-/// `hw/i386/amd_iommu.c`), and that it looks for devices beside an intel-iommu that it does not get at; 11.1 starts.
+/// The last QEMU whose amd-iommu is known not to work with VFIO (`amdvi_iommu_notify_flag_changed` in
+/// `hw/i386/amd_iommu.c`), and which is known to reject devices that bypass an intel-iommu; 11.1 starts.
 const LAST_MEASURED: Version = Version::new(10, 0);
 
 fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {

@@ -79,8 +79,8 @@ impl<'a> Document<'a> {
     /// Parses a whole document.
     ///
     /// # Errors
-    /// Whatever makes libvirt's parser refuse it (not well-formed, nested deeper than [`MAX_DEPTH`]), and what no
-    /// domain needs: a document type declaration, another encoding than UTF-8, more than [`Limits::FILE`] has.
+    /// The document is not well-formed or nested deeper than [`MAX_DEPTH`], which libvirt's parser refuses; or it has
+    /// what no domain needs: a document type declaration, another encoding than UTF-8, more than [`Limits::FILE`] has.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, XmlError> {
         Self::parse_within(bytes, Limits::FILE)
     }
@@ -272,8 +272,7 @@ impl<'a> Scopes<'a> {
 
 impl<'a> TreeBuilder<'a> {
     fn new(source: &'a str, body: &'a str, mark_len: usize, max_nodes: usize) -> Self {
-        // About what a domain has, so that hardly any has to be copied while it grows; a limit, as input may be
-        // anything.
+        // About the size of a domain, so that vectors rarely grow; limited, as the input may be anything.
         let room = (body.len() / 32).min(1024);
         let document = Document {
             source,
@@ -368,7 +367,7 @@ impl<'a> TreeBuilder<'a> {
 
     fn attributes(&mut self, inside: &'a str, from: usize, base: usize, depth: usize) -> Result<(), XmlError> {
         let raw = wellformed::attributes(inside, from).map_err(|(at, message)| self.error(base + at, message))?;
-        // Few names are compared quicker than hashed; many would take for ever to be compared.
+        // Comparing is faster for few names, hashing for many.
         let mut names = HashSet::new();
         let first = self.document.attributes.len();
         let few = raw.len() <= 16;
@@ -413,7 +412,7 @@ impl<'a> TreeBuilder<'a> {
 
     fn characters(&mut self, span: Span) -> Result<(), XmlError> {
         let text = self.slice(span);
-        // A search for one byte is quicker than one for three, and hardly any text has it.
+        // A search for one byte is faster than one for three, and hardly any text has it.
         if let Some(at) = text.contains(']').then(|| text.find("]]>")).flatten() {
             return Err(self.error(span.start + at, "`]]>` is not allowed in text"));
         }
@@ -464,7 +463,7 @@ impl<'a> TreeBuilder<'a> {
             return Err(self.error(span.start, "an XML declaration is allowed at the very start only"));
         }
         let inside = self.slice(span).trim_start_matches("<?xml").trim_end_matches("?>");
-        // The one place where libxml2 asks for no white space.
+        // The one place where libxml2 does not require white space.
         let joined = inside.find("standalone").filter(|&at| inside[..at].ends_with(['\'', '"']));
         let inside = &*joined.map_or(Cow::Borrowed(inside), |at| format!("{} {}", &inside[..at], &inside[at..]).into());
         let wrong = |(at, message): (usize, &'static str)| self.error(span.start + "<?xml".len() + at, message);

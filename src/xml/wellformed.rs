@@ -1,4 +1,4 @@
-//! What quick-xml lets pass and libxml2, the parser behind libvirt, does not.
+//! What quick-xml accepts and libxml2, libvirt's parser, does not.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -111,7 +111,7 @@ pub(crate) struct RawAttribute {
     pub value: Range<usize>,
 }
 
-/// Splits the inside of a start tag behind the element name into attributes.
+/// Splits the inside of a start tag after the element name into attributes.
 ///
 /// quick-xml's own iterator accepts attributes that are not separated by white space and compares every pair of names;
 /// this one does neither, so a tag with a hundred thousand attributes takes linear time.
@@ -135,7 +135,7 @@ pub(crate) fn attributes(inside: &str, mut at: usize) -> Result<Vec<RawAttribute
         if name_start == at {
             return Err((at, "white space is missing before an attribute"));
         }
-        // Names and values are short: a loop over bytes is quicker than a search that has to be set up.
+        // Names and values are short: a loop over bytes is faster than a search that has to be set up.
         let name_len = bytes[name_start..].iter().position(|&b| b == b'=' || b.is_ascii_whitespace());
         let name_end = name_start + name_len.ok_or((name_start, "an attribute has no value"))?;
         if !is_name(&inside[name_start..name_end]) {

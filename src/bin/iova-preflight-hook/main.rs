@@ -22,7 +22,7 @@ use iova_preflight::io::detect::host_for_domain;
 use iova_preflight::io::policy;
 use iova_preflight::policy::{OnInternalError, Policy};
 
-/// Said to whoever calls it by hand.
+/// The message for people who call it by hand.
 const USAGE: &str = "iova-preflight-hook is called by libvirt as NAME OPERATION SUB-OPERATION EXTRA with domain XML on \
                      stdin;\nsee `iova-preflight hook --help` for how to install it";
 
@@ -35,12 +35,12 @@ fn hook() -> ! {
     };
     let Some(operation) = Operation::parse(operation, sub_operation) else { process::exit(false) };
     process::harden(name);
-    // A panic is an internal error like any other; its text is for nobody.
+    // A panic is an internal error like any other; its text is not shown.
     std::panic::set_hook(Box::new(|_| {}));
     let outcome = catch_unwind(AssertUnwindSafe(|| run(operation, name, &mut System)));
     let outcome =
         outcome.unwrap_or_else(|_| HookOutcome::of_failure(name, "it panicked", process::on_internal_error()));
-    // From here on nothing changes what becomes of the guest.
+    // From here on nothing changes the guest's outcome.
     process::decided(outcome.blocked);
     for (level, line) in &outcome.log {
         output::to_log(*level as u8, &[line]);
@@ -62,7 +62,7 @@ impl Outside for System {
             Ok(None) => return Ok(Policy::default()),
             Err(error) => return broken(format!("{}: {error}", policy::PATH), OnInternalError::default()),
         };
-        // Whatever is wrong with the rest, what it says of internal errors holds for this one.
+        // Even if the rest is wrong, its setting for internal errors applies to this one.
         let salvaged = salvage_on_internal_error(&bytes);
         self.on_internal_error(salvaged);
         policy::parse(&bytes).or_else(|error| broken(format!("{}:{error}", policy::PATH), salvaged))

@@ -1,5 +1,5 @@
-//! The system log and standard error, neither of which is waited for. All of it may be called by a signal handler: no
-//! memory is allocated, and only what signal-safety(7) lists is called.
+//! The system log and standard error, without waiting for either. Everything here may be called by a signal handler: it
+//! allocates no memory and calls only functions that signal-safety(7) lists.
 
 #![allow(unsafe_code)]
 
@@ -9,7 +9,7 @@ const SOCKET: &[u8] = b"/dev/log";
 /// Facility `daemon` of RFC 3164, times 8.
 const DAEMON: u8 = 3 << 3;
 
-/// A line of less than so many bytes: there is room for its end.
+/// A line of fewer bytes than this, so that its end fits.
 struct Line<const LONGEST: usize> {
     bytes: [u8; LONGEST],
     length: usize,
@@ -20,7 +20,7 @@ impl<const LONGEST: usize> Line<LONGEST> {
         Self { bytes: [0; LONGEST], length: 0 }
     }
 
-    /// Adds as much of the text as there is room for, without cutting a character.
+    /// Adds as much of the text as fits, without cutting a character.
     fn push(&mut self, text: &str) {
         let mut end = text.len().min(LONGEST - 1 - self.length);
         while !text.is_char_boundary(end) {
@@ -38,7 +38,7 @@ impl<const LONGEST: usize> Line<LONGEST> {
     }
 }
 
-/// Sends a line, given in parts, to the system log; if nobody listens, or nobody takes it at once, it is lost.
+/// Sends a line, given in parts, to the system log; it is lost if nobody listens or reads it at once.
 pub(crate) fn to_log(level: u8, parts: &[&str]) {
     // Syslog daemons take at least this much.
     let mut line = Line::<2000>::new();
@@ -62,7 +62,8 @@ pub(crate) fn to_log(level: u8, parts: &[&str]) {
         let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let mut socket = libc::socket(libc::AF_UNIX, kind, 0);
         if socket < 0 {
-            // Without a descriptor left, that of the input is worth less than the line: it is read, or it is too late.
+            // If no descriptor is left, the input's is given up for the line: the input is read by now, or it is too
+            // late.
             libc::close(libc::STDIN_FILENO);
             socket = libc::socket(libc::AF_UNIX, kind, 0);
         }
@@ -73,7 +74,7 @@ pub(crate) fn to_log(level: u8, parts: &[&str]) {
     }
 }
 
-/// Writes a line, given in parts, to standard error as far as it is taken at once; the end of a long one is cut.
+/// Writes a line, given in parts, to standard error as far as that does not block; a long line is cut.
 pub(crate) fn to_stderr(parts: &[&str]) {
     const FD: libc::c_int = libc::STDERR_FILENO;
     let mut line = Line::<{ libc::PIPE_BUF }>::new();
@@ -93,7 +94,7 @@ pub(crate) fn to_stderr(parts: &[&str]) {
                 libc::send(FD, data, length, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
             }
             libc::S_IFIFO | libc::S_IFCHR => {
-                // A file description of its own: whether writing blocks is not for others to feel.
+                // A file description of its own, so that non-blocking mode does not affect other processes.
                 let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
                 let own = libc::open(c"/proc/self/fd/2".as_ptr(), flags);
                 if own >= 0 {
@@ -101,7 +102,7 @@ pub(crate) fn to_stderr(parts: &[&str]) {
                     libc::close(own);
                     return;
                 }
-                // Without /proc: a pipe with room for anything has room for a page.
+                // Without /proc: a pipe that is writable takes at least a page.
                 let mut room = libc::pollfd { fd: FD, events: libc::POLLOUT, revents: 0 };
                 if libc::poll(&raw mut room, 1, 0) == 1 && room.revents & libc::POLLOUT != 0 {
                     libc::write(FD, data, length);

@@ -1,7 +1,7 @@
-//! The process as libvirt starts it, with whatever limits, signals and descriptors it has, and the one way out of it:
-//! an exit status of 0 or 1, if there is any.
+//! The process as libvirt starts it, with any limits, signals and descriptors, and its only way out: an exit status of
+//! 0 or 1.
 //!
-//! What fails where nothing can be returned (a signal, a passed time limit, no memory) ends here: the log names the
+//! What fails where nothing can be returned (a signal, an expired time limit, no memory) ends here: the log names the
 //! guest, and the status is what the policy says, or what was decided already.
 
 #![allow(unsafe_code)]
@@ -18,16 +18,16 @@ use super::output;
 /// How much of the CPU's time a decision may take, in nanoseconds: 2 seconds.
 const CPU_LIMIT: i64 = 2_000_000_000;
 
-/// How long the whole may take by the clock, in seconds: the last resort.
+/// The time limit by the clock for the whole run, in seconds: the last resort.
 const CLOCK_LIMIT: i64 = 120;
 
-/// How long the domain XML may keep it waiting without a byte, in milliseconds: 30 seconds.
+/// How long the hook waits for the next byte of the domain XML, in milliseconds: 30 seconds.
 const INPUT_LIMIT: libc::c_int = 30_000;
 
-/// How long it may take to say what was decided, in seconds. Nothing in it waits; this is for what nobody thought of.
+/// The time limit for reporting a decision, in seconds. Nothing in it waits; this is a safeguard.
 const LAST_WORDS: i64 = 5;
 
-/// The exit status of a run that does not come to a decision.
+/// The exit status of a run without a decision.
 static STATUS_ON_FAILURE: AtomicI32 = AtomicI32::new(0);
 
 /// The exit status once it is decided, before that [`UNDECIDED`].
@@ -44,7 +44,7 @@ static NAME: [AtomicU8; 200] = [const { AtomicU8::new(0) }; 200];
 /// How long that is.
 static NAME_LENGTH: AtomicUsize = AtomicUsize::new(0);
 
-/// Where signal handlers run: on an overflown stack none can. AVX-512 makes a frame of 3 KiB of a signal.
+/// The stack of signal handlers, which cannot run on an overflown one. AVX-512 makes a signal's frame 3 KiB large.
 static STACK: [AtomicU8; 64 * 1024] = [const { AtomicU8::new(0) }; 64 * 1024];
 
 /// Called by the C library.
@@ -58,7 +58,7 @@ pub(crate) fn set_on_internal_error(choice: OnInternalError) {
     STATUS_ON_FAILURE.store(i32::from(choice == OnInternalError::Block), Relaxed);
 }
 
-/// What was set last; allow, if nothing was.
+/// The last value set; allow by default.
 pub(crate) fn on_internal_error() -> OnInternalError {
     if STATUS_ON_FAILURE.load(Relaxed) == 0 { OnInternalError::Allow } else { OnInternalError::Block }
 }
@@ -76,7 +76,7 @@ pub(crate) fn exit(blocked: bool) -> ! {
     unsafe { libc::_exit(i32::from(blocked)) }
 }
 
-/// Takes out of the hands of whoever started this process what could end it by accident, and starts the clocks.
+/// Resets inherited settings that could end this process by accident, and starts the timers.
 pub(crate) fn harden(name: &str) {
     let shown = printable(name);
     let end = (0..=shown.len().min(NAME.len())).rev().find(|&end| shown.is_char_boundary(end)).unwrap_or(0);
@@ -91,17 +91,17 @@ pub(crate) fn harden(name: &str) {
     raise_limits();
     catch_signals();
     set_clock(CLOCK_LIMIT);
-    // Again and again, should the first be early: what the timer counts and what the clock says differ by a tick.
+    // Repeatedly, in case the first is early: the timer and the clock may differ by a tick.
     start_timer(libc::ITIMER_PROF, CPU_LIMIT / 1_000_000_000, 100_000);
 }
 
-/// Raises limits below what a decision takes. Root may; anybody else as far as the hard limit.
+/// Raises limits that are too low for a decision: root without bound, others up to the hard limit.
 fn raise_limits() {
     const MIB: libc::rlim_t = 1 << 20;
     let wanted = [
         (libc::RLIMIT_AS, 1024 * MIB),
         (libc::RLIMIT_DATA, 1024 * MIB),
-        // It counts when the stack grows, not only when the program starts.
+        // The limit applies when the stack grows, not only at program start.
         (libc::RLIMIT_STACK, 8 * MIB),
         (libc::RLIMIT_NOFILE, 64),
         (libc::RLIMIT_CPU, 60),
@@ -122,7 +122,7 @@ fn raise_limits() {
     }
 }
 
-/// Handles what a program cannot go on after, and the timers; blocks every other signal, pending ones included.
+/// Handles fatal signals and the timers; blocks every other signal, pending ones included.
 fn catch_signals() {
     let caught = [
         libc::SIGALRM,
@@ -155,13 +155,13 @@ fn catch_signals() {
     }
 }
 
-/// Sets the time by the clock to so many seconds from now.
+/// Sets the deadline by the clock to this many seconds from now.
 fn set_clock(seconds: i64) {
     DEADLINE.store(now(libc::CLOCK_MONOTONIC).saturating_add(seconds * 1_000_000_000), Relaxed);
     start_timer(libc::ITIMER_REAL, seconds, 100_000);
 }
 
-/// Starts a timer that ends after `seconds` and then every so many microseconds.
+/// Starts a timer that ends after `seconds` and then at this interval in microseconds.
 fn start_timer(timer: libc::c_int, seconds: i64, again: libc::suseconds_t) {
     let value = libc::itimerval {
         it_interval: libc::timeval { tv_sec: 0, tv_usec: again },
@@ -183,7 +183,7 @@ fn now(clock: libc::clockid_t) -> i64 {
 
 extern "C" fn on_signal(signal: libc::c_int) {
     let cpu_time = || now(libc::CLOCK_PROCESS_CPUTIME_ID);
-    // Anybody may send a signal, or have sent it before this program was started: the clock says whether it is time.
+    // Any process may send the signal, even before this program started: the clock decides whether the time is over.
     let reason = match signal {
         libc::SIGALRM if now(libc::CLOCK_MONOTONIC) < DEADLINE.load(Relaxed) => return,
         libc::SIGALRM => "timed out: no decision after 120 seconds",
@@ -200,12 +200,12 @@ extern "C" fn on_signal(signal: libc::c_int) {
     fail(reason)
 }
 
-/// Ends the process for a reason that nothing can be done about: with the outcome, if there is one, or with what the
-/// policy says. May be called anywhere, a signal handler included.
+/// Ends the process for an unrecoverable reason: with the outcome, if there is one, or as the policy says. May be
+/// called anywhere, a signal handler included.
 fn fail(reason: &str) -> ! {
     let status = STATUS_ON_FAILURE.load(Relaxed);
     let undecided = DECIDED.compare_exchange(UNDECIDED, status, Relaxed, Relaxed);
-    // Should even this fail, it does not come here a second time.
+    // If even this fails, it is not tried a second time.
     if let Err(decided) = undecided {
         exit(decided != 0);
     }
@@ -229,7 +229,7 @@ fn fail(reason: &str) -> ! {
 /// Reads from standard input; 0 bytes at its end.
 ///
 /// # Errors
-/// It cannot be read, or nothing comes.
+/// It cannot be read, or no byte arrives in time.
 pub(crate) fn read_stdin(buffer: &mut [u8]) -> Result<usize, String> {
     loop {
         let mut input = libc::pollfd { fd: libc::STDIN_FILENO, events: libc::POLLIN, revents: 0 };
@@ -240,7 +240,7 @@ pub(crate) fn read_stdin(buffer: &mut [u8]) -> Result<usize, String> {
         }
         let mut result = Err(std::io::Error::last_os_error());
         if ready > 0 {
-            // SAFETY: the buffer is as long as is said. Of a closed descriptor poll says that there is something.
+            // SAFETY: the buffer is as long as is said. For a closed descriptor poll reports an event.
             let length = unsafe { libc::read(libc::STDIN_FILENO, buffer.as_mut_ptr().cast(), buffer.len()) };
             result = usize::try_from(length).map_err(|_| std::io::Error::last_os_error());
         }

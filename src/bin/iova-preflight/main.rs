@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(outcome) => outcome.into(),
-        // Whoever reads our output has had enough (`| head`).
+        // The reader has closed the pipe (`| head`).
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             stderr::line(&format!("iova-preflight: {error:#}"));

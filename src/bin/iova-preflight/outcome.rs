@@ -5,9 +5,9 @@ use std::process::ExitCode;
 /// How a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outcome {
-    /// Every guest may start, or the question is answered.
+    /// Every guest may start, or the text was recognised.
     Clean,
-    /// At least one guest is stopped, or nothing in a text is known.
+    /// At least one guest is stopped, or the text was not recognised.
     Stopped,
     /// At least one input could not be evaluated.
     Failed,

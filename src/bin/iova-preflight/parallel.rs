@@ -11,8 +11,8 @@ pub(crate) fn default_jobs() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Does `work` on every item, `jobs` at once, and hands what comes of it to `done` in the order of the items. Little is
-/// kept that is not handed over yet, however many items there are.
+/// Does `work` on every item, `jobs` at once, and passes the results to `done` in the order of the items. Few results
+/// wait at any time, however many items there are.
 ///
 /// # Errors
 /// That of `done`, with which all ends; or no thread can be started.
@@ -22,9 +22,9 @@ pub(crate) fn in_order<I: Send, T: Send>(
     work: impl Fn(I) -> T + Sync,
     mut done: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
-    /// Pieces that one thread may be ahead.
+    /// How many pieces a thread may be ahead.
     const AHEAD: usize = 2;
-    /// Items of a piece, at most: handing over what comes of one alone costs more than a small item does.
+    /// Items of a piece, at most: passing on one result alone costs more than a small item does.
     const LONGEST_PIECE: usize = 8;
     let total = items.len();
     let jobs = jobs.min(total);
@@ -33,7 +33,7 @@ pub(crate) fn in_order<I: Send, T: Send>(
     }
     let piece = (total / jobs / AHEAD).clamp(1, LONGEST_PIECE);
     let pieces = total.div_ceil(piece);
-    // Each thread has every so-maniest piece, so that it is known whose result comes next.
+    // The pieces go to the threads in turn, so that it is known whose result comes next.
     let mut shares: Vec<Vec<I>> = (0..jobs).map(|_| Vec::with_capacity(total.div_ceil(jobs))).collect();
     for (number, item) in items.into_iter().enumerate() {
         shares[number / piece % jobs].push(item);
@@ -47,7 +47,7 @@ pub(crate) fn in_order<I: Send, T: Send>(
                 let mut share = share.into_iter();
                 loop {
                     let results: Vec<T> = share.by_ref().take(piece).map(work).collect();
-                    // Nobody waits any more where `done` had an error.
+                    // The receiver is gone if `done` had an error.
                     if results.is_empty() || sender.send(results).is_err() {
                         break;
                     }

@@ -1,4 +1,4 @@
-//! Lines on standard error. Whether anybody reads them changes nothing about what is done and how it ends.
+//! Lines on standard error. A closed standard error changes nothing else.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use iova_preflight::text::printable;
 
 /// Prints a line that holds nothing a terminal would act on.
 pub(crate) fn line(text: &str) {
-    // There is nowhere left to say that standard error is closed.
+    // A closed standard error cannot be reported anywhere.
     let _ = writeln!(anstream::stderr(), "{}", printable(text));
 }
 

@@ -1,5 +1,5 @@
-//! A guest's memory map as a picture: what lies where, to a scale on which both the first 4 GiB and the
-//! neighbourhood of 1 TiB can be read, and the same after a rewrite beside it.
+//! A guest's memory map as a picture: what lies where, to a scale on which both the first 4 GiB and the neighbourhood
+//! of 1 TiB can be read, and next to it the map after a rewrite.
 
 mod svg;
 mod terminal;
@@ -35,9 +35,9 @@ pub enum Kind {
     Device,
     /// RAM.
     Ram,
-    /// Nothing of the guest's, in a range that the host's IOMMU reserves.
+    /// A reserved range of the host's IOMMU without anything of the guest.
     Reserved,
-    /// Something of the guest's in such a range.
+    /// Something of the guest in such a range.
     Collision,
     /// A BAR where the guest has memory, or room for it.
     Hidden,
@@ -142,7 +142,7 @@ impl Picture {
         })
     }
 
-    /// The kinds that occur and want to be explained, each with what it is.
+    /// The kinds that occur and need a legend, each with its text.
     fn legend(&self) -> impl Iterator<Item = (Kind, &'static str)> {
         let occurs = |kind: Kind| self.columns.iter().flat_map(|column| &column.blocks).any(|block| block.kind == kind);
         Kind::ALL.into_iter().filter(move |&kind| occurs(kind)).filter_map(|kind| Some((kind, kind.legend()?)))
@@ -188,7 +188,7 @@ fn rows(bytes: u64) -> usize {
     (bits / BITS_PER_ROW).saturating_add(1) as usize
 }
 
-/// A map whose parts may overlap yet.
+/// A map whose parts may still overlap.
 struct Map<'f> {
     heading: &'f str,
     facts: &'f Facts,
@@ -220,7 +220,7 @@ impl<'f> Map<'f> {
         let matters = |unmappable: &&Unmappable| {
             unmappable.range.start >= ABOVE_4G_START || layout.ram().any(|ram| ram.overlaps(unmappable.range))
         };
-        // What no IOMMU address reaches goes on to the end of all addresses; it is drawn as far as there is something.
+        // The part above the IOMMU's width extends to the last address; it is drawn up to the end of the map.
         let end = parts.iter().map(|(range, ..)| range.end).max().unwrap_or_default();
         let drawn = |unmappable: &Unmappable| match unmappable.why {
             Why::Reserved(_) => Some(*unmappable),
@@ -286,7 +286,7 @@ impl<'f> Map<'f> {
             }
         }
         let label = |range: GpaRange, kind: Kind, name: String| match (kind, range.size()) {
-            // Behind the end of this map, where another goes on.
+            // Beyond the end of this map, where another one continues.
             (Kind::Unused, _) if range.end == top => String::new(),
             (Kind::Low | Kind::BarWindow, _) | (_, None) => name,
             (_, Some(bytes)) => format!("{name} {}", size(bytes)),
@@ -294,7 +294,7 @@ impl<'f> Map<'f> {
         blocks.into_iter().map(|(range, kind, name)| Area { range, kind, label: label(range, kind, name) }).collect()
     }
 
-    /// What is drawn at `address`: of parts that overlap, the one that is there rather than the room for it.
+    /// What is drawn at `address`: of parts that overlap, memory or a BAR rather than a window for it.
     fn what_is_at(&self, address: u64) -> (Kind, String) {
         let contains = |range: GpaRange| range.start <= address && address <= range.end;
         let mut parts = self.parts.iter().filter(|(range, ..)| contains(*range));
@@ -306,7 +306,7 @@ impl<'f> Map<'f> {
         let part = parts.clone().max_by_key(|(_, kind, _)| *kind);
         let reserved = self.reserved.iter().find(|reserved| contains(reserved.range));
         match (part, reserved) {
-            // If there is no BAR, firmware may know that there must not be one.
+            // A window without BARs does not collide: firmware may avoid the reserved range.
             (Some(_), Some(reserved)) if parts.all(|(_, kind, _)| *kind == Kind::BarWindow) => {
                 (Kind::Reserved, reserved_name(*reserved))
             }

@@ -1,4 +1,4 @@
-//! A [`Picture`] as an SVG document that needs nothing else.
+//! A [`Picture`] as a self-contained SVG document.
 #![allow(clippy::arithmetic_side_effects, reason = "pixels on a page whose every part is bounded")]
 
 use std::io;
@@ -47,7 +47,7 @@ impl Kind {
     }
 }
 
-/// Colours for the eye, and a pattern each for whoever does not see them or prints them in black.
+/// Colours, and a pattern for each for those who cannot see them or print in black.
 const STYLE: &str = "
 text { font: 14px 'DejaVu Sans', Verdana, sans-serif; fill: #1a1a1a }
 .title { font-weight: bold; font-size: 17px }
@@ -85,7 +85,7 @@ const PATTERNS: [(&str, &str, &str, &str); 7] = [
 /// The picture as SVG 1.1, with a white ground and both a title and a description for those who do not see it.
 pub fn svg(picture: &Picture) -> String {
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
-    // A vector takes everything, and all that is written is UTF-8.
+    // Writing to a vector cannot fail, and everything written is UTF-8.
     let written = draw(&mut writer, picture);
     debug_assert!(written.is_ok());
     let mut text = String::from_utf8(writer.into_inner()).unwrap_or_default();

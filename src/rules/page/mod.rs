@@ -6,7 +6,7 @@ pub(crate) mod shared;
 pub use crate::finding::Severity;
 pub(crate) use Block::{Output, Shell, Text, Xml};
 
-/// All there is to say about a rule.
+/// The page of a rule.
 #[derive(Debug)]
 pub struct Page {
     /// How bad its findings can be, the worst first.
@@ -21,7 +21,7 @@ pub struct Page {
     pub errors: &'static [ErrorText],
     /// What to do about it.
     pub fix: &'static [Block],
-    /// How to see by hand that it is so.
+    /// How to verify it by hand.
     pub verify: &'static [Block],
 }
 

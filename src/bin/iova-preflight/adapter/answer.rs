@@ -26,7 +26,7 @@ use crate::args::Cli;
 use crate::input::host::HostSource;
 use crate::place::Place;
 
-/// What could be read of a call, however it ends.
+/// What is known about a call, however it ends.
 #[derive(Default)]
 struct CallInput {
     input: OnceLock<Vec<u8>>,
@@ -34,13 +34,13 @@ struct CallInput {
     place: OnceLock<Place>,
 }
 
-/// Answers a call of the orchestrator `name`. Whatever goes wrong is a failure of the adapter's own, and the policy
-/// says what that leads to.
+/// Answers a call of the orchestrator `name`. Any error is a failure of the adapter itself, for which the policy
+/// decides.
 pub(crate) fn answer(name: &str, arguments: &[OsString]) -> ExitCode {
     if arguments.is_empty() && is_typed() {
         return help(name).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    // A panic is a failure like any other; its text is for nobody.
+    // A panic is a failure like any other; its text is not shown.
     std::panic::set_hook(Box::new(|_| {}));
     let Some((protocol, call)) = read_call(name, arguments) else { return ExitCode::FAILURE };
     if let AdapterCall::Elsewhere(text) = call {
@@ -69,10 +69,10 @@ pub(crate) fn answer(name: &str, arguments: &[OsString]) -> ExitCode {
     finish(protocol, &reply)
 }
 
-/// The exit status where standard output took nothing: no protocol stops a guest with it.
+/// The exit status if standard output cannot be written: no protocol stops a guest with it.
 const NOT_PRINTED: u8 = 3;
 
-/// Whether somebody at a terminal calls, and no orchestrator.
+/// Whether a person at a terminal calls it, not an orchestrator.
 fn is_typed() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal() && vdsm::domain_file().is_none()
 }
@@ -84,14 +84,14 @@ fn help(name: &str) -> io::Result<()> {
     adapter.map_or(Ok(()), clap::Command::print_help)
 }
 
-/// Says what there is to say, and how it ends.
+/// Writes the reply and gives its exit status.
 fn finish(protocol: &Protocol, reply: &Reply) -> ExitCode {
     let printed = print(&reply.stdout);
     for (level, line) in &reply.log {
         system_log::line(*level, line);
     }
     if let Some(line) = &reply.stderr {
-        // In one piece. There is nowhere left to say that standard error is closed.
+        // In one write. If standard error is closed, that cannot be reported anywhere.
         let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
         thread::sleep(Duration::from_millis(protocol.linger));
     }
@@ -108,8 +108,8 @@ fn print(text: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// The operator's policy; the default one if there is none. One that this user may not read could say anything, `off`
-/// too: that is a failure.
+/// The operator's policy; the default one if there is none. A policy that this user may not read is a failure: it could
+/// even say `off`.
 fn operators_policy() -> Result<Policy, BrokenPolicy> {
     let broken = |problem, on_internal_error| Err(BrokenPolicy { problem, on_internal_error });
     let bytes = match policy::read_operators(Path::new("/")) {
@@ -117,7 +117,7 @@ fn operators_policy() -> Result<Policy, BrokenPolicy> {
         Ok(None) => return Ok(Policy::default()),
         Err(error) => return broken(format!("{}: {error}", policy::PATH), OnInternalError::default()),
     };
-    // Whatever is wrong with the rest, what it says of internal errors holds for this one.
+    // Even if the rest is wrong, its setting for internal errors applies to this one.
     policy::parse(&bytes)
         .or_else(|error| broken(format!("{}:{error}", policy::PATH), salvage_on_internal_error(&bytes)))
 }
@@ -139,7 +139,7 @@ fn look_within(
             Ok(Err(problem)) => AdapterOutcome::failure(problem),
             Err(_) => AdapterOutcome::failure("it panicked"),
         };
-        // Nobody waits any more if this took too long.
+        // The receiver is gone if this took too long.
         let _ = sender.send(outcome);
     };
     if let Err(error) = thread::Builder::new().spawn(work) {
@@ -184,13 +184,13 @@ fn from_stdin() -> Result<Vec<u8>, String> {
     Ok(input)
 }
 
-/// Reads the file that VDSM names. Its name says nothing to whoever reads of a failure.
+/// Reads the file that VDSM names. Errors do not name it: the name would mean nothing to their reader.
 fn from_file(seen: &CallInput) -> Result<Vec<u8>, String> {
     let path = vdsm::domain_file().ok_or("_hook_domxml is not set: not called by VDSM")?;
     let explained = |error: io::Error| format!("the file that _hook_domxml names: {error}");
     let place = Place::named(&path).map_err(explained)?;
     let read = place.file().and_then(|file| read_open(file, MAX_BYTES)).map_err(explained)?;
-    // It is set by nobody else.
+    // Only VDSM sets it.
     let _ = seen.place.set(place);
     Ok(read)
 }

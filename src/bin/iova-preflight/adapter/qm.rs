@@ -40,7 +40,7 @@ fn run(command: &mut Command, patience: Duration) -> Result<Vec<u8>, String> {
 /// What a program prints; `None` if it does not end in time.
 fn output(child: &mut Child, end: Instant) -> Result<Option<Vec<u8>>, String> {
     let (sender, receiver) = mpsc::channel();
-    // A process that it leaves behind may hold its output open for ever: nobody waits for the threads.
+    // A process that it leaves behind may hold its output open for ever, so the threads are not joined.
     let read = |pipe: Box<dyn Read + Send>, is_output: bool| {
         let sender = sender.clone();
         thread::spawn(move || sender.send((is_output, read_limited(pipe, MOST))));

@@ -135,7 +135,7 @@ impl Script {
         Ok(self.recognised(&String::from_utf8_lossy(&bytes)))
     }
 
-    /// What a text is. Ours says in its first lines which command it belongs to, in every version.
+    /// What a text is. The first lines of ours name the command that it belongs to, in every version.
     fn recognised(&self, text: &str) -> Found {
         let mark = format!(" {}: ", self.command);
         if !text.lines().take(2).any(|line| line.starts_with(['#', '/']) && line.contains(&mark)) {

@@ -1,8 +1,8 @@
-//! What VDSM tells a hook of its own accord.
+//! What VDSM passes to a hook besides the domain.
 
 use std::path::{Path, PathBuf};
 
-/// The VM custom property with which a VM is left alone, and its value. It is an environment variable of the hook.
+/// The VM custom property that exempts a VM, and its value. It is an environment variable of the hook.
 const PROPERTY: (&str, &str) = ("iova_preflight", "off");
 
 /// The file with the domain XML (`_runHooksDir` in VDSM's `lib/vdsm/common/hooks.py`).
@@ -15,7 +15,7 @@ pub(super) fn vm() -> Option<String> {
     std::env::var("vmId").ok()
 }
 
-/// Whether the VM asks to be left alone, or cannot be changed and must not be stopped.
+/// Whether the VM is exempt, or cannot be changed and must not be stopped.
 pub(super) fn is_left_alone() -> bool {
     std::env::var(PROPERTY.0).is_ok_and(|value| value == PROPERTY.1) || is_restored(Path::new("/run/vdsm"))
 }

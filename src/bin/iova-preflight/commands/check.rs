@@ -64,13 +64,13 @@ fn batches(args: &CheckArgs) -> Result<Vec<Batch>> {
 struct How<'a> {
     policy: &'a ChosenPolicy,
     jobs: usize,
-    /// What they are, where somebody said so.
+    /// The kind of the inputs, if `--input` gives it.
     kind: Option<InputKind>,
-    /// In whose words fixes are told, where somebody said so.
+    /// In whose words fixes are told, if `--advice` says so.
     words: Option<Words>,
 }
 
-/// What runs on this host.
+/// The processes of this host.
 fn running(hosts: &[PathBuf], quiet: bool) -> Result<Vec<Batch>> {
     let sources = if hosts.is_empty() { vec![HostSource::this()] } else { HostSource::choose_all(hosts)? };
     let Processes { found, hidden } = qemu_processes(Path::new("/")).context("/proc")?;
@@ -90,7 +90,7 @@ fn running(hosts: &[PathBuf], quiet: bool) -> Result<Vec<Batch>> {
     Ok(vec![Batch { sources, inputs }])
 }
 
-/// The inputs that are left, and what has come of those before.
+/// The remaining inputs, and the results so far.
 struct CheckRun<'a> {
     how: How<'a>,
     progress: Progress,
@@ -136,7 +136,7 @@ impl<'a> CheckRun<'a> {
                 self.folders.append(folders);
                 self.progress.clear();
                 if let Some((name, error)) = unreadable {
-                    // First what came before it, where both streams go to one place.
+                    // Earlier output first, in case both streams go to one place.
                     done(Err((name.clone(), error.clone())))?;
                     complain(&name, &error);
                 }
@@ -155,8 +155,8 @@ impl<'a> CheckRun<'a> {
     }
 }
 
-/// Standard input apart from the other inputs: it may never end, and whoever waits for a thread that reads it waits as
-/// long.
+/// Standard input apart from the other inputs: it may never end, and waiting for a thread that reads it would not end
+/// either.
 fn apart(inputs: Vec<Input>) -> Vec<Vec<Input>> {
     let mut parts: Vec<Vec<Input>> = Vec::new();
     let mut alone = true;
@@ -179,7 +179,7 @@ fn quiet(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     Ok(run.outcome)
 }
 
-/// What the hosts are called, each once.
+/// The names of the hosts, each once.
 fn labels(batches: &[Batch]) -> Vec<String> {
     let mut labels: Vec<String> = Vec::new();
     for source in batches.iter().flat_map(|batch| &batch.sources) {
@@ -279,7 +279,7 @@ fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     Ok(run.outcome)
 }
 
-/// Little is kept, however many guests there are: a guest is written before the next one but a few is read.
+/// Memory stays bounded, however many guests there are: only a few are read before the first of them is written.
 fn jsonl(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let watched = out.get_ref().is_terminal();

@@ -19,7 +19,7 @@ use crate::output::fix::{Said, chosen, explain_block, explain_fix, nothing_to_fi
 use crate::place::{Place, open_found};
 use crate::stderr::{self, complain};
 
-/// Rewrites every input that a rewrite helps.
+/// Rewrites every input that can be fixed.
 pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     let ChosenPolicy { policy, notice: policy_notice, .. } = ChosenPolicy::choose(args.common.policy.as_deref())?;
     if let (Some(uri), Some(domain)) = (&args.connect, &args.domain) {
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
                 }
                 outcome = outcome.max(match fix(evaluated, chosen, &target) {
                     Ok(outcome) => outcome,
-                    // Standard output is gone for every input, a file only for this one.
+                    // An error of standard output concerns every input, one of a file only this one.
                     Err(error) if !matches!(target, Target::Place(_)) => return Err(error),
                     Err(error) => {
                         stderr::line(&format!("{error:#}"));
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     if !args.common.quiet {
         evaluator.folders.remarks().iter().for_each(|remark| stderr::line(remark));
     }
-    // What the evaluator calls stopped may have been rewritten; what it could not evaluate stays so.
+    // A stopped guest may have been rewritten; an input that could not be evaluated stays an error.
     let outcome = if evaluator.outcome == Outcome::Failed { Outcome::Failed } else { outcome };
     let filter = stdin && !args.diff;
     if outcome == Outcome::Clean && guests > 0 && fixes == 0 && !filter && !args.common.quiet {
@@ -95,7 +95,7 @@ enum Target {
     Stdout,
     /// To standard output, as a diff.
     Diff,
-    /// Nowhere: only the exit status is wanted.
+    /// Nowhere: only the exit status is requested.
     Nowhere,
     /// Back into its file.
     Place(Place),

@@ -46,11 +46,11 @@ pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {
         },
         |name, error| complain(name, &error),
     )?;
-    // Whether the guest starts is for `check` to say.
+    // The exit status does not say whether the guest starts: that is for `check`.
     Ok(if evaluator.outcome == Outcome::Failed { Outcome::Failed } else { outcome })
 }
 
-/// The guest as it is, and beside it as `fix` would make it.
+/// The guest as it is, and next to it as `fix` would make it.
 fn draw(evaluated: &Evaluated<'_>, source: &HostSource, policy: &ChosenPolicy) -> Result<Option<Picture>> {
     let evaluation = evaluated.evaluation;
     let fixed = match evaluation.any_fix() {

@@ -1,4 +1,4 @@
-//! `iova-preflight completions` and `iova-preflight man`: what packages put beside the program. Nothing in either
+//! `iova-preflight completions` and `iova-preflight man`: what packages install with the program. Nothing in either
 //! depends on when or where it is made.
 
 use std::io::{self, Write};
@@ -24,7 +24,7 @@ pub(crate) fn completions(shell: Shell) -> Result<Outcome> {
     // Not to standard output directly: the generator panics where that is closed.
     clap_complete::generate(shell, &mut Cli::command(), "iova-preflight", &mut script);
     // For bash, the generator spells a program's name with a hyphen in two ways, of which one never matches, so that
-    // nothing is offered behind a command (https://github.com/clap-rs/clap/issues/6421).
+    // nothing is completed after a command (https://github.com/clap-rs/clap/issues/6421).
     let script = String::from_utf8(script)?.replace("iova__subcmd__preflight__", "iova__preflight__");
     print(script.as_bytes())
 }
@@ -57,7 +57,7 @@ fn write_pages(command: &Command, program: &Command, folder: &Folder) -> Result<
 
 /// One page.
 fn page(command: &Command, program: &Command) -> Result<Vec<u8>> {
-    // The synopsis says what `--help` says, not every option once more.
+    // The synopsis is that of `--help`, without repeating every option.
     let usage = command.clone().render_usage().to_string();
     let command = &command.clone().override_usage(usage.trim_start_matches("Usage: ").to_owned());
     let man = Man::new(command.clone()).section(SECTION);

@@ -6,7 +6,7 @@ use iova_preflight::policy::Policy;
 use crate::args::FixArgs;
 use crate::outcome::Outcome;
 
-/// Leaves it to the program that can.
+/// Runs the program that can.
 #[cfg(not(feature = "libvirt"))]
 pub(crate) fn run(_: &FixArgs, _: &str, _: &str, _: &Policy, _: Option<&str>) -> Result<Outcome> {
     Err(crate::connected::become_connected("--connect"))

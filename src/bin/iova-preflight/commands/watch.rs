@@ -11,7 +11,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Outcome> {
     crate::watch::run(args)
 }
 
-/// Leaves it to the program that can.
+/// Runs the program that can.
 #[cfg(not(feature = "libvirt"))]
 pub(crate) fn run(_: &WatchArgs) -> Result<Outcome> {
     Err(crate::connected::become_connected("watch"))

@@ -1,4 +1,4 @@
-//! What a program without libvirt does when it is asked for a connection.
+//! How a program without libvirt handles commands that need a connection.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -11,11 +11,11 @@ use crate::input::host::HostSource;
 use crate::input::{Batch, Input};
 use crate::stderr;
 
-/// How long a libvirt may take to tell of one guest, before it is given up.
+/// How long a libvirt may take to return one guest.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The guests of every libvirt in `uris`. One that has not told of them within `patience`, that fails, or that no profile in
-/// `hosts` is for, is an input that cannot be read.
+/// The guests of every libvirt in `uris`. A libvirt that does not answer within `patience`, fails, or has no profile in
+/// `hosts` is an input that cannot be read.
 ///
 /// # Errors
 /// A profile cannot be read.
@@ -33,7 +33,7 @@ pub(crate) fn batches(
         }
     });
     let mut batches: Vec<Batch> = Vec::new();
-    // Those before the first that answers.
+    // Those before the first one that answers.
     let mut silent = Vec::new();
     for (uri, answer) in uris.iter().zip(answers) {
         match (answer.and_then(|inventory| batch(inventory, &profiles)), batches.last_mut()) {
@@ -46,7 +46,7 @@ pub(crate) fn batches(
         }
     }
     if !silent.is_empty() {
-        // Of none of them there is a guest to be evaluated for a host.
+        // None of them has a guest to evaluate for a host.
         batches.push(Batch { sources: Vec::new(), inputs: silent });
     }
     Ok(batches)
@@ -74,8 +74,8 @@ fn batch(inventory: Inventory, profiles: &[HostSource]) -> Result<Batch> {
     Ok(Batch { sources, inputs })
 }
 
-/// The hosts that guests of this libvirt are evaluated for: those in `profiles` that are of its host or of no certain
-/// one; without any, the host as it is known without them.
+/// The hosts that guests of this libvirt are evaluated for: those in `profiles` that carry its host's name or none;
+/// without profiles, the host as libvirt describes it.
 fn sources(inventory: Inventory, profiles: &[HostSource]) -> Result<Vec<HostSource>> {
     let Inventory { uri, host_name, host, is_local, .. } = inventory;
     let networks = host.networks.clone();

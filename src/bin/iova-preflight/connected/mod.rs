@@ -1,4 +1,4 @@
-//! Guests of a libvirt, and their redefinition. Without the feature `libvirt`, the program that has it.
+//! Guests of a libvirt, and their redefinition. Without the feature `libvirt`, they run the program that has it.
 
 #[cfg(not(feature = "libvirt"))]
 mod absent;

@@ -15,7 +15,7 @@ pub(crate) trait Definitions {
 /// Why a definition was not rewritten, and in which state it is.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Something that was saved with the old definition would be lost.
+    /// A state saved with the old definition would be lost.
     #[error("it is left as it is: {0}")]
     Obstacle(&'static str),
     /// There is no room to keep the old definition, and why.
@@ -64,11 +64,11 @@ impl Failure {
     }
 }
 
-/// Replaces `old` by `new`, unless the definition is no longer `old`, and gives what libvirt made of it. Puts `old` back
-/// if `accepted` finds that the change did not take.
+/// Replaces `old` by `new`, unless the definition is no longer `old`, and returns what libvirt made of it. Puts `old`
+/// back if `accepted` finds that the change did not take.
 ///
-/// libvirt has no way to define a guest only if its definition is a certain one: what somebody else defines between
-/// the last look at it and the definition, a few milliseconds, is overwritten.
+/// libvirt cannot define a guest on the condition that its definition is still the same: what somebody else defines in
+/// the few milliseconds between the last look and the rewrite is overwritten.
 ///
 /// # Errors
 /// What went wrong, and in which state the definition is.

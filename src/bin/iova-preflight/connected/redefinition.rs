@@ -38,7 +38,7 @@ pub(crate) struct Redefinition<'a> {
     pub room: Option<Room>,
 }
 
-/// How much may be in the folder for replaced definitions.
+/// The limits of the folder for replaced definitions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
     /// Files.
@@ -48,7 +48,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Why no file of `len` bytes fits in there any more; `None` if it fits.
+    /// Why a file of `len` bytes no longer fits; `None` if it fits.
     fn lacks(self, path: &Path, folder: &Folder, len: usize) -> Result<Option<String>> {
         let (files, bytes) = folder.holds()?;
         let fits = files < self.files && bytes.saturating_add(len as u64) <= self.bytes;
@@ -84,7 +84,7 @@ impl Redefinition<'_> {
             Ok(now) => Ok(Redefined { now, backup: path.join(backup) }),
             Err(failure) => {
                 if failure.wrote_nothing() {
-                    // The definition it holds is still in place. Left behind, it is one file too many, no more.
+                    // The definition it holds is still in place. If the file stays, it does no harm.
                     let _ = folder.remove(&backup);
                 }
                 Err(failure)
@@ -121,7 +121,7 @@ fn back_up(path: &Path, folder: &Folder, definition: &Definition, xml: &str) -> 
 }
 
 fn default_folder() -> Result<PathBuf> {
-    // The owner of its own folder is the user a process runs as.
+    // The owner of its folder in `/proc` is the user a process runs as.
     let root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self")?) == 0;
     if root {
         return Ok(PathBuf::from("/var/lib/iova-preflight/backup"));

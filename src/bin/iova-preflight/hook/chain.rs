@@ -29,7 +29,7 @@ pub(crate) fn program(hook: &Path) -> Option<PathBuf> {
 
 /// The hooks below `root` that name our program and are not links to it.
 pub(crate) fn mentions(root: &Path) -> Vec<PathBuf> {
-    // What cannot be read is not known to mention it.
+    // A hook that cannot be read counts as not naming it.
     let mentions = |hook: &PathBuf| {
         text(hook).is_some_and(|text| text.windows(PROGRAM.len()).any(|window| window == PROGRAM.as_bytes()))
     };
@@ -40,7 +40,7 @@ pub(crate) fn mentions(root: &Path) -> Vec<PathBuf> {
     hooks
 }
 
-/// What is in a hook, as far as a script is long; `None` if it cannot be read.
+/// The text of a hook, up to the length of a script; `None` if it cannot be read.
 fn text(hook: &Path) -> Option<Vec<u8>> {
     /// Bytes. A script is shorter.
     const MOST: u64 = 1 << 20;

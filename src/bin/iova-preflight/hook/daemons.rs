@@ -1,4 +1,4 @@
-//! libvirt's daemons: their version, and whether those that run know of the hook.
+//! libvirt's daemons: their version, and whether the running ones know the hook.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use iova_preflight::io::capability_cache;
 
 use super::places::{HookPlace, programs};
 
-/// How a daemon is told to look at its hooks again.
+/// The command that makes a daemon look at its hooks again.
 const RELOAD: &str = "systemctl try-reload-or-restart libvirtd virtqemud (or kill -HUP the daemon)";
 
 /// The daemons that run QEMU guests.

@@ -17,8 +17,8 @@ pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
     path.strip_prefix("/").map_or_else(|_| path.to_owned(), |relative| root.join(relative))
 }
 
-/// Why libvirt had better not run this program as root, by the path that it follows to it; `None` if only root can
-/// change what is on the way.
+/// Why libvirt should not run this program as root, by the path to it; `None` if only root can change anything on the
+/// way.
 ///
 /// # Errors
 /// The path leads nowhere.

@@ -33,9 +33,9 @@ pub(crate) struct Evaluated<'a> {
     /// Where the facts about the host come from, and the host as this guest sees it.
     pub source: &'a HostSource,
     pub host: &'a Host,
-    /// The process that runs it, where that is what was looked at.
+    /// The process that runs it, if the guest was found as a process.
     pub process: Option<&'a ProcessReport>,
-    /// What the guest's own `<metadata>` asks for and does not get.
+    /// The overrides in the guest's `<metadata>` that are ignored.
     pub ignored: Option<&'a str>,
     /// In whose words fixes are told, if not in libvirt's.
     pub words: Option<Owner>,
@@ -52,13 +52,13 @@ impl Evaluated<'_> {
         self.words.map(|words| (words, advice::advise(words, self.guest.subject(), fix)))
     }
 
-    /// A warning about what its own `<metadata>` asks for and does not get.
+    /// A warning about overrides in its `<metadata>` that are ignored.
     pub fn warning(&self) -> Option<String> {
         self.ignored.map(|ignored| format!("{}: warning: {ignored}", self.name))
     }
 }
 
-/// Whether what the guest gets depends on a virtual network.
+/// Whether the guest's devices depend on a virtual network.
 fn needs_networks(domain: &Domain) -> bool {
     domain.hidden_dma.iter().any(|hidden| matches!(hidden.unseen, Unseen::Network(_)))
 }
@@ -67,9 +67,9 @@ fn needs_networks(domain: &Domain) -> bool {
 pub(crate) struct Evaluator<'a> {
     sources: &'a [HostSource],
     policy: &'a Policy,
-    /// What every input is, where somebody said so.
+    /// The kind of every input, if given.
     kind: Option<InputKind>,
-    /// In whose words every fix is told, where somebody said so.
+    /// In whose words every fix is told, if given.
     words: Option<Words>,
     /// Whether a guest is evaluated for all hosts together.
     together: bool,
@@ -132,7 +132,7 @@ impl<'a> Evaluator<'a> {
                 return Ok(());
             }
         };
-        // libvirt tells of domains, and what is found in folders is found as *.xml.
+        // libvirt returns domains, and files are found in folders as *.xml.
         let is_xml = match self.kind {
             _ if live || folder.is_some() => true,
             Some(kind) => kind == InputKind::Xml,
@@ -173,7 +173,7 @@ impl<'a> Evaluator<'a> {
         self.on_hosts(&name, GuestSource::Xml(&document, &domain), host, None, &mut evaluated)
     }
 
-    /// Evaluates the guest of a process, with the devices that it has got since its start.
+    /// Evaluates the guest of a process, with the devices added since its start.
     fn process(
         &mut self,
         name: &str,

@@ -23,7 +23,7 @@ const MAX_PROFILE_BYTES: usize = 1024 * 1024;
 pub(crate) struct HostSource {
     /// Where the facts come from, for the JSON document.
     pub name: String,
-    /// What the host is called beside others.
+    /// The host's name among several.
     pub label: String,
     /// For people: which host, and why.
     pub notice: String,
@@ -37,7 +37,7 @@ pub(crate) struct HostSource {
 const LARGE: u64 = 512 << 30;
 
 impl HostSource {
-    /// This host, whatever it has.
+    /// This host, as detected.
     pub fn this() -> Self {
         Self::detected(detect_for_any_guest(Path::new("/")).profile)
     }
@@ -48,7 +48,7 @@ impl HostSource {
         Self { label: name.clone(), name, notice: "host: this host".to_owned(), profile, here }
     }
 
-    /// A host that only libvirt tells of.
+    /// A host known only from libvirt.
     #[cfg(feature = "libvirt")]
     pub fn told(uri: &str, host: Host) -> Self {
         let notice = format!("host: as {uri} describes it");
@@ -135,7 +135,7 @@ impl HostSource {
         self.profile.host.name.as_deref().filter(|name| !name.is_empty())
     }
 
-    /// The same host with the networks that libvirt tells of.
+    /// The same host with the networks that libvirt reports.
     #[cfg(feature = "libvirt")]
     pub fn with_networks(mut self, networks: Networks) -> Self {
         self.profile.host.networks = networks;

@@ -16,7 +16,7 @@ use walkdir::{DirEntry, WalkDir};
 use crate::place::open_found;
 use host::HostSource;
 
-/// Guests and the hosts they are evaluated for, one at least.
+/// Guests and the hosts they are evaluated for, at least one.
 pub(crate) struct Batch {
     pub sources: Vec<HostSource>,
     pub inputs: Vec<Input>,
@@ -47,7 +47,7 @@ pub(crate) enum Input {
     },
     /// A path that leads to no file, and why.
     Unreadable(PathBuf, io::Error),
-    /// A guest that libvirt told of: what to call it, and its XML.
+    /// A guest from libvirt: its name in reports, and its XML.
     #[cfg_attr(not(feature = "libvirt"), allow(dead_code, reason = "only libvirt tells of guests"))]
     Live(String, Vec<u8>),
     /// A QEMU that runs on this host.
@@ -63,7 +63,7 @@ impl Input {
                 let before = inputs.len();
                 inputs.extend(folder(path));
                 if inputs.len() == before {
-                    // A mistyped folder must not look like one whose guests are all well.
+                    // A mistyped folder must not look like one whose guests all pass.
                     let error = io::Error::new(io::ErrorKind::NotFound, "no *.xml in this folder");
                     inputs.push(Self::Unreadable(path.clone(), error));
                 }
@@ -129,7 +129,7 @@ impl Input {
     }
 }
 
-/// What became of the files that were found in folders.
+/// Counts of the files found in folders.
 #[derive(Debug, Default)]
 pub(crate) struct Folders {
     /// In the order of the command line.
@@ -140,7 +140,7 @@ pub(crate) struct Folders {
 struct Seen {
     folder: Arc<Path>,
     found: usize,
-    /// Those of them that are XML of libvirt's, and no domains.
+    /// Those that are libvirt's XML but not a domain.
     passed_over: usize,
 }
 
@@ -177,7 +177,7 @@ impl Folders {
         self.seen.iter().map(|seen| seen.passed_over).sum()
     }
 
-    /// What there is to say about them, a line each.
+    /// Remarks about them, a line each.
     pub fn remarks(&self) -> Vec<String> {
         let without = self.seen.iter().filter(|seen| seen.found == seen.passed_over);
         let mut lines: Vec<String> = without.map(|seen| format!("no domain in {}", seen.folder.display())).collect();

@@ -1,4 +1,4 @@
-//! What is said of a fix.
+//! How a fix is printed.
 
 use std::io::{self, Write};
 
@@ -12,10 +12,10 @@ use iova_preflight::verdict::Evaluation;
 use crate::input::evaluator::Evaluated;
 use crate::stderr;
 
-/// What is said before advice for guests that are made later.
+/// The line before advice for guests that are created later.
 pub(crate) const LATER: &str = "new guests";
 
-/// Says why nothing helps.
+/// Says why there is no automatic fix.
 pub(crate) fn explain_block(evaluated: &Evaluated<'_>) {
     stderr::line(&format!("{}: no automatic fix", evaluated.name));
     for tried in &evaluated.evaluation.tried {
@@ -34,7 +34,7 @@ pub(crate) fn nothing_to_fix(has_warning_fix: bool) -> &'static str {
     }
 }
 
-/// The consequences that were named already; each is said once, before the first guest it is about changes.
+/// The consequences printed so far; each is printed once, before the first guest that it concerns.
 #[derive(Default)]
 pub(crate) struct Said(Vec<&'static str>);
 

@@ -1,4 +1,4 @@
-//! How far a long run is, for whoever watches standard error.
+//! The progress of a long run, on standard error.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -23,14 +23,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 const ERASE: &[u8] = b"\r\x1b[K";
 
 impl Progress {
-    /// For so many inputs.
+    /// For this many inputs.
     pub fn new(total: usize) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         let watched = std::io::stderr().is_terminal() && !dumb;
         Self { due: watched.then(|| Instant::now() + FIRST), total, done: 0, stopped: 0, shown: false }
     }
 
-    /// One more input is evaluated; `stopped` where it needs attention.
+    /// One more input is evaluated; `stopped` if it needs attention.
     pub fn tick(&mut self, stopped: bool) {
         self.done += 1;
         self.stopped += usize::from(stopped);
@@ -59,6 +59,6 @@ impl Drop for Progress {
 }
 
 fn write(bytes: &[u8]) {
-    // It is for whoever looks; whether that works changes nothing.
+    // A failure to show progress changes nothing.
     let _ = std::io::stderr().write_all(bytes);
 }

@@ -6,7 +6,7 @@ const WIDE: usize = 140;
 /// Columns below which nothing can be laid out any more; the terminal then wraps.
 const NARROWEST: usize = 40;
 
-/// The columns that standard output has, or as many as anybody needs if it is not a terminal.
+/// The columns that standard output has, or enough for any line if it is not a terminal.
 pub(crate) fn columns() -> usize {
     known_columns().unwrap_or(WIDE)
 }
@@ -21,7 +21,7 @@ pub(crate) fn known_columns() -> Option<usize> {
 
 fn choose(wanted: Option<&str>, terminal: Option<usize>) -> Option<usize> {
     let wanted = wanted.and_then(|columns| columns.parse().ok());
-    // A serial console says that it has none.
+    // A serial console reports 0 columns.
     let mut known = wanted.into_iter().chain(terminal).filter(|&columns| columns > 0);
     known.next().map(|columns: usize| columns.max(NARROWEST))
 }

@@ -9,8 +9,8 @@ use rustix::fs::{AtFlags, Dir, Mode, openat, statat, unlinkat};
 use super::new::{Folder, LISTED, Temporary, sync};
 
 impl Folder {
-    /// Writes a file that only its owner may read, with a name that begins and ends so and that no other has. Gives the
-    /// name once the file is on the disk.
+    /// Writes a file that only its owner may read, with this beginning and end of a unique name. Returns the name once
+    /// the file is on the disk.
     ///
     /// # Errors
     /// It cannot be written, and is not there then.
@@ -22,10 +22,10 @@ impl Folder {
         Ok(new.stay())
     }
 
-    /// Takes a file away again.
+    /// Removes a file.
     ///
     /// # Errors
-    /// It is not there, or cannot be taken away.
+    /// It does not exist, or cannot be removed.
     pub fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(unlinkat(&self.0, name, AtFlags::empty())?)
     }
@@ -41,7 +41,7 @@ impl Folder {
             if matches!(entry.file_name().to_bytes(), b"." | b"..") {
                 continue;
             }
-            // Removed meanwhile, it takes no room.
+            // If it was removed meanwhile, it takes no space.
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
             let Ok(found) = statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
             files = files.saturating_add(1);

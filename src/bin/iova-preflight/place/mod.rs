@@ -1,4 +1,4 @@
-//! Files that stay the same ones from the moment they are opened, whatever others put in their place meanwhile.
+//! Files that stay the same from the moment they are opened, whatever others put in their place meanwhile.
 
 #[cfg(feature = "libvirt")]
 mod keep;
@@ -28,7 +28,7 @@ const THROUGH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOE
 #[cfg(not(target_os = "linux"))]
 const THROUGH: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// How a file is opened: it is the file of that name, and nobody waits for what is none.
+/// How a file is opened: the file of that name itself, without waiting if it is not a regular file.
 const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// A regular file that is open, and where it is.
@@ -41,7 +41,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Opens the file that somebody named. Links on the way to it are followed if they are root's or this user's.
+    /// Opens a file that the user named. Links on the way to it are followed if they are root's or this user's.
     ///
     /// # Errors
     /// It cannot be opened, is not a regular file, or a link of another user leads to it.
@@ -50,7 +50,7 @@ impl Place {
             Ok((folder, Some(name))) => (folder, name),
             Ok((_, None)) => return Err(io::ErrorKind::IsADirectory.into()),
             Err(error) => {
-                // Of what has no place, as /dev/stdin has none, it is told what it is.
+                // For a path without a place, such as /dev/stdin, the error says what it is.
                 open_regular(path, 0)?;
                 return Err(error);
             }
@@ -98,7 +98,7 @@ pub(crate) fn open_found(folder: &Path, path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The folder, if it is not `folder` itself, and the name of `path`, which is below `folder`, without following a link.
+/// The folder of `path`, if it is not `folder` itself, and its name; no link below `folder` is followed.
 fn descend(top: &OwnedFd, folder: &Path, path: &Path) -> io::Result<(Option<OwnedFd>, OsString)> {
     let below = path.strip_prefix(folder).map_err(io::Error::other)?;
     let (Some(name), Some(parents)) = (below.file_name(), below.parent()) else {
@@ -123,11 +123,11 @@ fn open_file(folder: &OwnedFd, name: &OsString) -> io::Result<(File, Stat)> {
     }
 }
 
-/// Where everybody may put files, a file has to belong to root, to this user or to the owner of its folder or of the one
-/// that was named (as `fs.protected_regular` of Linux has it).
+/// In a folder that everybody may write to, a file has to belong to root, to this user or to the owner of its folder or
+/// of the one that was named (as `fs.protected_regular` of Linux has it).
 fn may_belong_there(file: &Stat, folder: &OwnedFd, named: &OwnedFd) -> io::Result<()> {
     let owner = file.st_uid;
-    // Nearly every file: the folders need not be asked about.
+    // Nearly every file: no need to look at the folders.
     if owner == 0 || owner == geteuid().as_raw() {
         return Ok(());
     }
@@ -144,15 +144,15 @@ fn may_belong_there(file: &Stat, folder: &OwnedFd, named: &OwnedFd) -> io::Resul
 fn explain(error: Errno) -> io::Error {
     match error {
         Errno::LOOP | Errno::MLINK => io::Error::other("a symbolic link, which is not followed"),
-        // What open(2) says of a socket.
+        // open(2) fails so for a socket.
         Errno::NXIO => io::Error::other("not a regular file"),
         error => error.into(),
     }
 }
 
-/// What a name in a folder is.
+/// The kind of a directory entry.
 enum Look {
-    /// A link, whose it is and where it leads.
+    /// A link, with its owner and target.
     Link(u32, PathBuf),
     /// Anything else.
     Other,

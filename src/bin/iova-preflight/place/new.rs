@@ -16,10 +16,10 @@ use super::{THROUGH, explain, resolve};
 /// How a folder is opened that is listed or written to the disk.
 pub(super) const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// The mode of what everybody may run, list and go through.
+/// The mode of files and folders that everybody may run, list and enter.
 const FOR_EVERYBODY: Mode = Mode::RWXU.union(Mode::RGRP).union(Mode::XGRP).union(Mode::ROTH).union(Mode::XOTH);
 
-/// Whether a folder is made with less than the mode that is asked for.
+/// Whether the umask may reduce the mode of a new folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Umask {
     Holds,
@@ -70,7 +70,7 @@ impl Folder {
         new.become_file(&name.to_owned())
     }
 
-    /// As [`Self::write`], but everybody may run it; if it is to be as another file, user, group and mode are that one's.
+    /// As [`Self::write`], but everybody may run it; with `like`, it gets the owner, group and mode of that file.
     ///
     /// # Errors
     /// It cannot be written; what has the name is left as it is.
@@ -106,7 +106,7 @@ fn open_or_make(path: &Path, mode: Mode, umask: Umask) -> io::Result<OwnedFd> {
         Ok(()) if umask == Umask::Ignored => {
             fchmod(openat(&above, name, LISTED | OFlags::NOFOLLOW, Mode::empty()).map_err(explain)?, mode)?;
         }
-        // Somebody else was faster, or it is a link that leads nowhere.
+        // Another process was faster, or it is a link that leads nowhere.
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
@@ -122,7 +122,7 @@ pub(super) fn sync(folder: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// A new file that is gone again unless it becomes one that stays.
+/// A new file that is removed again unless it is kept.
 pub(super) struct Temporary<'a> {
     pub file: File,
     folder: &'a OwnedFd,
@@ -134,7 +134,7 @@ impl<'a> Temporary<'a> {
         /// How many names are tried.
         const ATTEMPTS: u64 = 100;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // Keyed anew for each: nobody knows the name beforehand.
+        // The hasher has a new random key each time, so that the name cannot be predicted.
         let random = RandomState::new();
         for attempt in 0..ATTEMPTS {
             let name = OsString::from(format!("{prefix}{:016x}{suffix}", random.hash_one(attempt)));
@@ -156,7 +156,7 @@ impl<'a> Temporary<'a> {
         Ok(())
     }
 
-    /// Stays under the name it has, which this gives.
+    /// Keeps the file under its name, which is returned.
     #[cfg(feature = "libvirt")]
     pub fn stay(mut self) -> OsString {
         self.name.take().unwrap_or_default()
@@ -166,7 +166,7 @@ impl<'a> Temporary<'a> {
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            // Left behind, it is one file too many, no more.
+            // If the file stays, it does no harm.
             let _ = unlinkat(self.folder, name, AtFlags::empty());
         }
     }

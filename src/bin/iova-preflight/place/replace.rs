@@ -1,4 +1,4 @@
-//! Replacing what is in a place.
+//! Replacing a file.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,12 +17,12 @@ use super::{Place, is_same};
 const OF_THE_CONTENT: [&[u8]; 2] = [b"security.ima", b"security.evm"];
 
 impl Place {
-    /// Replaces the file in one step: whoever reads it sees the old or the new one, whole, whatever happens meanwhile.
+    /// Replaces the file in one step: a reader sees the old or the new one, complete, whatever happens meanwhile.
     /// Mode, owner, access control list, security label and other extended attributes stay.
     ///
     /// # Errors
     /// Something would be lost or cannot be written, or somebody changed the file or put another one in its place since
-    /// it was opened. In all of these cases nothing is replaced.
+    /// it was opened. Then nothing is replaced.
     pub fn replace(&self, content: &[u8]) -> io::Result<()> {
         self.assert_unchanged()?;
         let links = self.opened.st_nlink;
@@ -47,9 +47,9 @@ impl Place {
         if same { Ok(()) } else { Err(io::Error::other("somebody changed this file meanwhile; it is left as it is")) }
     }
 
-    /// Whoever may not write to a file does not replace it either, although the folder would allow that.
+    /// A user who may not write to a file must not replace it either, although the folder would allow it.
     fn assert_writable(&self) -> io::Result<()> {
-        // Asked for and not tried: to open a file for writing makes another one of it on an overlay file system.
+        // By access(2), not by opening: on an overlay file system, opening a file for writing makes a copy of it.
         match accessat(&self.folder, &self.name, Access::WRITE_OK, AtFlags::EACCESS) {
             Ok(()) => Ok(()),
             Err(Errno::ACCESS) => Err(io::Error::new(
@@ -60,7 +60,7 @@ impl Place {
         }
     }
 
-    /// Makes the new file look as the old one: to whom it belongs, and who may do what with it.
+    /// Gives the new file the owner and permissions of the old one.
     fn dress(&self, new: &File) -> io::Result<()> {
         let (old, now) = (&self.opened, fstat(new)?);
         if (old.st_uid, old.st_gid) != (now.st_uid, now.st_gid) {

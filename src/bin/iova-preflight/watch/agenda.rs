@@ -1,8 +1,7 @@
 //! Which guest is looked at when, and whether it may be rewritten. Pure: the time comes in, decisions go out.
 //!
-//! A guest is looked at when it was defined. That a guest was rewritten by this program is not a reason to leave out
-//! the next look at it; what is decided then depends on its definition alone, so that nothing is missed and nothing is
-//! done twice.
+//! A guest is checked when it was defined, also after a rewrite by this program; the decision depends on its definition
+//! alone, so that nothing is missed and nothing is done twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use iova_preflight::report::metrics::{LeftAlone, Tally};
 use iova_preflight::verdict::Verdict;
 
-/// The time between two rewrites, of whichever guests: a daemon has others to serve as well.
+/// The time between two rewrites of any guests: the daemon has other clients to serve.
 const SPACING: Duration = Duration::from_millis(20);
 
 /// How long a guest is left alone after it was defined: a program that defines it in several steps takes a few
@@ -24,18 +23,18 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Events of a rewrite come within this time.
 const ECHO: Duration = Duration::from_secs(2);
 
-/// How many rewrites a guest gets in quick succession. Whoever writes the old definition back each time, from a
-/// template, say, wins then.
+/// How many rewrites a guest gets in quick succession. After that, a program that restores the old definition each
+/// time, from a template for example, wins.
 const BURST: u32 = 10;
 
 /// How long it takes until a guest gets one more.
 const REFILL: Duration = Duration::from_secs(300);
 
 /// How many guests are remembered that have no definition any more and were rewritten lately. libvirt defines fewer
-/// than that in the time after which they are forgotten, unless somebody fills the agenda on purpose.
+/// than that in the time after which they are forgotten, unless somebody fills it on purpose.
 const REMEMBERED: usize = 10_000;
 
-/// A text in a few bytes.
+/// A hash of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint(u64);
 
@@ -64,17 +63,17 @@ pub(super) enum Next {
 pub(super) enum Permission {
     /// Now.
     Granted,
-    /// This very definition was tried, and it does not help.
+    /// The rewrite of this definition was tried and failed.
     Hopeless,
-    /// It was rewritten so often that somebody must be writing it back. It is looked at again by itself, much later.
+    /// It was rewritten so often that something must be restoring it. It is checked again much later.
     Exhausted,
 }
 
 /// What is remembered of a guest.
 #[derive(Debug)]
 struct Entry {
-    /// Whether it has a definition. Otherwise only its budget counts: whoever undefines a guest and defines it again
-    /// does not get a new one.
+    /// Whether it has a definition. Otherwise only its budget counts: undefining a guest and defining it again does not
+    /// renew it.
     is_there: bool,
     /// When it is looked at.
     due: Option<Instant>,
@@ -140,7 +139,7 @@ impl Entry {
         (self.standing, self.left_alone) = (standing, left_alone);
     }
 
-    /// Whether there is a reason to remember it.
+    /// Whether it has to be remembered.
     fn matters(&mut self, now: Instant) -> bool {
         self.is_there || !self.has_budget(now) || self.budget.0 < BURST
     }
@@ -193,7 +192,7 @@ impl Agenda {
         }
     }
 
-    /// These are all guests, and each is to be looked at.
+    /// These are all guests; each is put on the agenda.
     pub fn all(&mut self, uuids: Vec<String>, now: Instant) {
         let uuids: BTreeSet<String> = uuids.into_iter().collect();
         self.guests.retain(|uuid, guest| {
@@ -221,12 +220,12 @@ impl Agenda {
         Next::Look(uuid.clone())
     }
 
-    /// A guest was found to be this. True if its last rewrite went over a definition that somebody else made meanwhile.
+    /// A guest has this verdict. True if its last rewrite overwrote a definition that somebody else made meanwhile.
     pub fn found(&mut self, uuid: &str, definition: Fingerprint, verdict: Verdict, now: Instant) -> bool {
         let Some(guest) = self.guests.get_mut(uuid) else { return false };
         guest.stands(Some(Standing::Found(verdict)), None);
         // Two definitions since the rewrite was begun, one of them its own, and what there is now is its own: the other
-        // one was first. Where the other one was later, it is the one that is there now.
+        // one was first. If the other one had been later, it would be the current one.
         let overwrote = guest.rewrite.as_ref().is_some_and(|rewrite| {
             rewrite.result == Some(definition)
                 && rewrite.events > 1

@@ -8,7 +8,7 @@ const FIRST: Duration = Duration::from_millis(250);
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// A connection that lasts this long is taken to be a good one.
+/// A connection that lasts this long counts as stable.
 const GOOD: Duration = Duration::from_secs(30);
 
 /// Waits that double until a connection lasts.

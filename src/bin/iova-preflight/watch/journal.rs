@@ -1,4 +1,4 @@
-//! What the service says, on standard error: to the journal with a priority, to a terminal without.
+//! The service's messages on standard error: to the journal with a priority, to a terminal without.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -13,7 +13,7 @@ pub(super) enum Priority {
     Warning = 4,
     /// A guest that was redefined.
     Notice = 5,
-    /// The course of things.
+    /// Normal operation.
     Info = 6,
 }
 

@@ -14,7 +14,7 @@ use crate::connected::live::events;
 /// How long the event loop may be stuck before it counts as dead.
 const LOOP_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Tells the service manager, if there is one, how things are.
+/// Reports the state to the service manager, if there is one.
 #[derive(Debug)]
 pub(super) struct Manager {
     interval: Option<Duration>,
@@ -27,7 +27,7 @@ pub(super) struct Manager {
 
 impl Manager {
     pub fn new() -> Self {
-        // A service that is sent no sign of life for the whole time is ended; half of it leaves room.
+        // A service without a sign of life for the whole interval is killed; half of it leaves a margin.
         let interval = sd_notify::watchdog_enabled().map(|time| time / 2);
         Self { interval, beaten: None, turns: 0, turned: Instant::now(), ready: false, status: String::new() }
     }
@@ -74,7 +74,7 @@ impl Manager {
 }
 
 fn notify(state: &[NotifyState<'_>]) {
-    // A manager that does not listen will see for itself.
+    // A manager that does not listen notices by itself.
     let _ = sd_notify::notify(state);
 }
 

@@ -13,7 +13,7 @@ use crate::place::Folder;
 /// minute.
 const AGE: Duration = Duration::from_secs(15);
 
-/// Counts what the agenda does not, and writes it all to the file, if there is to be one.
+/// Counts what the agenda does not, and writes all metrics to the file, if one is configured.
 #[derive(Debug)]
 pub(super) struct Metrics<'a> {
     file: Option<&'a Path>,
@@ -27,7 +27,7 @@ pub(super) struct Metrics<'a> {
 }
 
 impl<'a> Metrics<'a> {
-    /// Metrics of the libvirt at `uri`, of which nothing happened yet.
+    /// Metrics of the libvirt at `uri`, before the first event.
     pub fn new(file: Option<&'a Path>, uri: &'a str) -> Self {
         let (written, complained) = (Instant::now(), String::new());
         Self { file, uri, is_connected: false, redefinitions: 0, evaluated: None, written, complained }
@@ -53,7 +53,7 @@ impl<'a> Metrics<'a> {
         self.file.is_some() && self.written.elapsed() >= AGE
     }
 
-    /// Writes the file. Gives what there is to say, if that fails, and if it is not what was last said of it.
+    /// Writes the file. Returns the error, unless it was the last one reported.
     pub fn write(&mut self, agenda: &Agenda) -> Option<String> {
         let file = self.file?;
         self.written = Instant::now();
@@ -65,7 +65,7 @@ impl<'a> Metrics<'a> {
 
     fn try_to_write(&self, file: &Path, tally: &Tally) -> Result<()> {
         let Self { uri, is_connected, redefinitions, evaluated, .. } = *self;
-        // A clock before 1970 is not set.
+        // A clock before 1970 was not set.
         let last_evaluation = evaluated.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         let text = WatchMetrics { uri, is_connected, tally, redefinitions, last_evaluation }.to_text();
         let folder = file.parent().map_or_else(PathBuf::new, Path::to_owned);

@@ -29,21 +29,21 @@ use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
 use crate::outcome::Outcome;
 
-/// How often every guest is looked at without a reason: a device that is added to a definition is not an event.
+/// How often every guest is checked without an event: libvirt sends none for a device added to a definition.
 const ROUND: Duration = Duration::from_secs(600);
 
-/// How much is kept of what was replaced: every guest of a large host, several times. Whoever may define guests could
-/// fill the disk otherwise.
+/// The limits of replaced definitions that are kept: every guest of a large host, several times. Without limits, users
+/// who may define guests could fill the disk.
 const ROOM: Room = Room { files: 4096, bytes: 256 * 1024 * 1024 };
 
 /// A wait that is shorter than this is part of the work.
 const SOON: Duration = Duration::from_secs(1);
 
-/// What the other threads send.
+/// A message from the other threads.
 enum Wakeup {
     /// The process is asked to end.
     Stop,
-    /// libvirt tells something, on the connection of this generation.
+    /// An event of libvirt, on the connection of this generation.
     Libvirt(usize, Event),
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Outcome> {
     args.host.as_deref().map(|host| HostSource::choose(Some(host))).transpose()?;
     let (sender, messages) = mpsc::channel();
     let stop = sender.clone();
-    // That nobody receives any more means that the process ends.
+    // Without a receiver, the process is ending.
     on_stop(move || drop(stop.send(Wakeup::Stop)))?;
     events::start(move |generation, event| drop(sender.send(Wakeup::Libvirt(generation, event))))?;
     let journal = Journal::new();
@@ -127,7 +127,8 @@ impl Service<'_> {
         self.journal.line(Priority::Info, "stopped");
     }
 
-    /// Waits; true if the process is asked to end meanwhile. What libvirt tells is of a connection that is over.
+    /// Waits; true if the process is asked to end meanwhile. Events of libvirt are dropped: they belong to a connection
+    /// that is over.
     fn rest(&mut self, wait: Duration) -> bool {
         let end = Instant::now() + wait;
         loop {
@@ -162,14 +163,14 @@ impl Service<'_> {
             self.manager.beat();
             let now = Instant::now();
             if now >= round {
-                // What QEMU there is may have changed as well.
+                // The installed QEMU may have changed as well.
                 match self.begin_round(session, now) {
                     Ok(found) => source = Some(found),
                     Err(error) => return Over::Lost(Some(error)),
                 }
                 round = now + ROUND;
             }
-            // What is told is heard before anything is done.
+            // Events come before work.
             let mut wait = match self.agenda.next(now) {
                 Next::Look(uuid) => {
                     if let Some(source) = &source
@@ -200,13 +201,13 @@ impl Service<'_> {
                     Wakeup::Libvirt(_, Event::Defined(uuid)) => self.agenda.defined(&uuid, Instant::now()),
                     Wakeup::Libvirt(_, Event::Undefined(uuid)) => self.agenda.gone(&uuid, Instant::now()),
                 }
-                // There is something to do; what else is waiting is heard first.
+                // There is work to do; waiting events come first.
                 wait = Instant::now();
             }
         }
     }
 
-    /// Puts every guest on the agenda, and looks at the host.
+    /// Puts every guest on the agenda, and detects the host.
     fn begin_round(&mut self, session: &Session, now: Instant) -> Result<HostSource> {
         let (host, is_local) = session.host()?;
         let networks = host.networks.clone();
@@ -224,7 +225,7 @@ impl Service<'_> {
         Ok(source)
     }
 
-    /// Says how things are once there is nothing to do.
+    /// Reports the state once there is nothing to do.
     fn settle(&mut self, first: bool) {
         let tally = self.agenda.tally();
         let (fixable, blocked) = (tally.of(Verdict::Fixable), tally.of(Verdict::Blocked));
@@ -234,7 +235,7 @@ impl Service<'_> {
             self.journal.line(Priority::Info, &format!("watching {}: {text}; {rewrites}", self.args.connect));
         }
         self.manager.status(text);
-        // Whoever waits for the service to be ready finds the metrics.
+        // The metrics exist once the service reports that it is ready.
         self.write_metrics();
         self.manager.ready();
     }
@@ -318,13 +319,13 @@ impl Service<'_> {
                 shell_word(name)
             ),
         };
-        // What is rewritten here is lost when its owner starts it.
+        // A rewrite is lost when the guest's owner starts it.
         if !self.policy.watch.rewrite || owner.is_some() {
             let reason = if owner.is_some() { LeftAlone::Owner } else { LeftAlone::Policy };
             self.agenda.left_alone(case.uuid, reason);
             self.say(case.uuid, Priority::Warning, &helps);
         } else if let Some(assumption) = evaluation.assumptions.first().or(fix.assumption.as_ref()) {
-            // A person can know what is unknown.
+            // A person may know what is unknown here.
             self.agenda.left_alone(case.uuid, LeftAlone::UnknownFact);
             let line = format!("{helps}; it is not rewritten unasked, because that {assumption}");
             self.say(case.uuid, Priority::Warning, &line);
@@ -376,7 +377,7 @@ impl Service<'_> {
         }
     }
 
-    /// Says what there is to say of a guest, unless that was the last thing said of it.
+    /// Reports a message about a guest, unless it was the last one about it.
     fn say(&mut self, uuid: &str, priority: Priority, line: &str) {
         if self.agenda.is_news(uuid, line) {
             self.journal.line(priority, line);

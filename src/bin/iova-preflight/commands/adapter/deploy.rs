@@ -1,4 +1,4 @@
-//! OpenNebula's own `deploy`, which is kept beside the script that takes its place.
+//! OpenNebula's own `deploy`, which is kept next to the script that replaces it.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -63,7 +63,7 @@ fn keep_foreign(place: &Path, kept: &Path) -> Result<()> {
     let temporary = place.with_file_name(format!(".iova-preflight-{}", std::process::id()));
     let linked = fs::hard_link(place, &temporary).and_then(|()| fs::rename(&temporary, kept));
     if linked.is_err() {
-        // The error worth telling is the first.
+        // The first error is the one to report.
         let _ = fs::remove_file(&temporary);
     }
     linked.with_context(|| kept.display().to_string())?;

@@ -1,5 +1,5 @@
-//! `iova-preflight adapter NAME install|uninstall|status`: puts an orchestrator's hook in place, takes it away, and says
-//! whether it is there.
+//! `iova-preflight adapter NAME install|uninstall|status`: installs or removes an orchestrator's hook, and says whether
+//! it is in place.
 
 mod deploy;
 mod pve;
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &AdapterArgs) -> Result<Outcome> {
             };
             let program = program.clone().unwrap_or_else(|| default_program(&at.root));
             install(script, &at.root, &program, &mut out)?;
-            // Of two scripts the agent would run both.
+            // The agent would run both scripts.
             if let Some(other) = other
                 && matches!(other.found(&at.root)?, Found::Ours { .. })
             {
@@ -104,7 +104,7 @@ fn default_program(root: &Path) -> PathBuf {
     this.unwrap_or_else(|| PathBuf::from(DEFAULT_PROGRAM))
 }
 
-/// Why a program had better not be run for guests.
+/// Why a program should not be run for guests.
 fn decides(changeable: &Path) -> String {
     format!("{} can be changed by others than root, who would decide about guests then", changeable.display())
 }

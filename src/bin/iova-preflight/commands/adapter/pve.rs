@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use iova_preflight::io::file::read_file_limited;
 
-/// What the configuration of a VM calls the script.
+/// The name of the script in a VM's configuration.
 const VOLUME: &str = "local:snippets/iova-preflight";
 
 /// The VMs of the whole cluster whose configuration names the script, by their number, with the node of each where that
@@ -20,7 +20,7 @@ const VOLUME: &str = "local:snippets/iova-preflight";
 /// A configuration cannot be read.
 pub(super) fn named_by(root: &Path) -> Result<BTreeMap<u64, Option<String>>> {
     let pve = root.join("etc/pve");
-    // The link to the folder of this node comes first: what the nodes' folders say of the same VM counts.
+    // The link to the folder of this node comes first: entries from the nodes' own folders replace its entries.
     let mut folders = vec![(None, pve.join("qemu-server"))];
     for (name, node) in entries(&pve.join("nodes"))? {
         folders.push((Some(name), node.join("qemu-server")));
@@ -38,7 +38,7 @@ pub(super) fn named_by(root: &Path) -> Result<BTreeMap<u64, Option<String>>> {
     Ok(found)
 }
 
-/// What is in a folder, which need not be there.
+/// The entries of a folder, which may be missing.
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let listed = fs::read_dir(folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
     let entries = match listed {

@@ -68,7 +68,7 @@ fn is_name(word: &OsString) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| byte.is_ascii_alphabetic() || byte == b'-')
 }
 
-/// Ends as for any value that an option does not have, with the most similar name.
+/// Ends like any invalid value of an option, with the most similar name.
 fn unknown(word: &OsString) -> anyhow::Error {
     let mut program = Cli::command();
     program.build();
@@ -113,7 +113,7 @@ impl Options {
             "--color" => Color::from_str(value, false).map(|color| self.color = Some(color)).is_ok(),
             _ => false,
         };
-        // A text is left.
+        // Some text remains.
         if known && taken < words.len() {
             words.truncate(words.len() - taken);
             return true;
@@ -163,7 +163,7 @@ fn render(rule: &Rule, columns: usize) -> String {
         };
         match section.content {
             Content::Blocks(blocks) => blocks.iter().for_each(|block| add(shown(block, columns))),
-            // Word for word on one line, as it is searched for.
+            // Unbroken on one line, so that it can be searched for.
             Content::Errors(errors) => errors.iter().for_each(|error| {
                 add(format!("  {}, {}:\n    {}", error.by.name(), error.when, error.text));
             }),

@@ -48,9 +48,9 @@ pub(super) fn explain(words: &[OsString], format: ExplainFormat) -> Result<Outco
     if is_fragment {
         sightings = messages::from_fragment(text.as_encoded_bytes());
     }
-    // Somebody may mean the file.
+    // The file itself may be meant.
     let file = words.first().filter(|word| words.len() == 1 && Path::new(word).is_file());
-    // That a guest did not start is what virsh says before the reason.
+    // virsh prints this line before the reason.
     if sightings.iter().all(|sighting| sighting.cause == Cause::QemuExited)
         && let Some(printed) = messages::from_pages(&text.to_string_lossy())
     {
@@ -85,12 +85,12 @@ fn print_page(printed: Printed, text: &str, format: ExplainFormat) -> Result<Out
 /// What is said of an answer to a few words.
 const FRAGMENT: &str = "with the whole line, addresses, sizes and the error number are read too";
 
-/// What is said beside an answer.
+/// A note after an answer.
 #[derive(Default)]
 struct Remarks<'a> {
     /// The name of a file that is taken for a text.
     file: Option<&'a OsString>,
-    /// Below the answer.
+    /// The line below the answer.
     more: Option<&'static str>,
 }
 
@@ -98,7 +98,7 @@ struct Remarks<'a> {
 pub(super) fn explain_log(format: ExplainFormat) -> Result<Outcome> {
     let mut reader = LogReader::default();
     let mut piece = vec![0; PIECE];
-    // What was pasted whole, and is not a log of weeks.
+    // A text short enough to have been pasted, not a log of weeks.
     let mut short = Vec::new();
     let mut input = io::stdin().lock();
     loop {

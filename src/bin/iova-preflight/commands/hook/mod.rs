@@ -1,4 +1,4 @@
-//! `iova-preflight hook`: puts the libvirt hook in place, takes it away, and says whether libvirt will run it.
+//! `iova-preflight hook`: installs or removes the libvirt hook, and says whether libvirt will run it.
 
 mod status;
 
@@ -148,11 +148,11 @@ fn uninstall(root: &Path, out: &mut impl Write) -> Result<Outcome> {
 fn replace_link(link: &Path, program: &Path) -> Result<()> {
     let folder = link.parent().context("the hook has no folder")?;
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    // Not in `qemu.d` under a name that libvirt would run; it runs every name, but only of executable files.
+    // A name in `qemu.d` that libvirt does not run: it runs files with any name, but only executable ones.
     let temporary = folder.join(format!(".iova-preflight-{}", std::process::id()));
     let result = std::os::unix::fs::symlink(program, &temporary).and_then(|()| std::fs::rename(&temporary, link));
     if result.is_err() {
-        // Whether this works or not, the error worth telling is the first.
+        // Whether this works or not, the first error is the one to report.
         let _ = std::fs::remove_file(&temporary);
     }
     result.with_context(|| link.display().to_string())

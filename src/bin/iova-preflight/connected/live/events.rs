@@ -1,5 +1,5 @@
-//! libvirt's event loop and what it calls back. The crate `virt` has no safe way to be told of domain events, so all
-//! calls into libvirt's C interface are here.
+//! libvirt's event loop and its callbacks. The crate `virt` has no safe interface to domain events, so all calls into
+//! libvirt's C interface are here.
 //!
 //! Nothing that C holds belongs to Rust: the callbacks find their listener in a static, and what C hands them back is
 //! a number in the shape of a pointer.
@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use virt::connect::Connect;
 use virt::{event, sys};
 
-/// What libvirt tells.
+/// An event from libvirt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The guest with this UUID was defined, for the first time or anew.
@@ -27,7 +27,7 @@ pub(crate) enum Event {
     Closed,
 }
 
-/// Takes what libvirt tells, with the generation of the connection that tells it.
+/// Receives events, each with the generation of its connection.
 type Listener = Box<dyn Fn(usize, Event) + Send + Sync>;
 
 static LISTENER: OnceLock<Listener> = OnceLock::new();
@@ -110,7 +110,7 @@ extern "C" fn closed(_connection: sys::virConnectPtr, _reason: c_int, generation
     tell(generation, Event::Closed);
 }
 
-/// A connection that tells what happens on it, as long as this value lives.
+/// A connection that delivers its events as long as this value lives.
 #[derive(Debug)]
 pub(super) struct Subscription {
     connection: Connect,
@@ -118,7 +118,7 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    /// Asks to be told what happens on `connection`, under the number `generation`.
+    /// Subscribes to the events of `connection`, under the number `generation`.
     ///
     /// # Errors
     /// libvirt's.
@@ -146,7 +146,7 @@ impl Subscription {
         if lifecycle < 0 {
             return Err(virt::error::Error::last_error()).context("libvirt does not tell of its guests");
         }
-        // From here on, the callback is taken back when the value goes.
+        // From here on, dropping the value removes the callback.
         let subscription = Self { connection, lifecycle };
         // SAFETY: as above.
         let status = unsafe {
@@ -166,9 +166,9 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        // Each callback holds a reference to the connection. Of a daemon that is gone they are taken back all the same,
-        // and the errors say no more than that it is gone.
-        // SAFETY: the connection is open; the callback of this number was registered on it.
+        // Each callback holds a reference to the connection. They are removed even if the daemon is gone, and then the
+        // errors only say that it is gone. SAFETY: the connection is open; the callback of this number was registered
+        // on it.
         let _ = unsafe { sys::virConnectDomainEventDeregisterAny(self.connection.as_ptr(), self.lifecycle) };
         // SAFETY: as above.
         let _ = unsafe { sys::virConnectUnregisterCloseCallback(self.connection.as_ptr(), Some(closed)) };

@@ -19,12 +19,12 @@ use virt::sys;
 use crate::connected::redefine::Definitions;
 use events::Subscription;
 
-/// What one libvirt knows.
+/// The answer of one libvirt.
 #[derive(Debug)]
 pub(crate) struct Inventory {
     /// The URI it was asked for.
     pub uri: String,
-    /// What libvirt calls its host, if its driver tells.
+    /// The name of its host, if its driver has one.
     pub host_name: Option<String>,
     /// The host as its capabilities describe it.
     pub host: Host,
@@ -45,8 +45,9 @@ pub(crate) struct LiveGuest {
     pub xml: String,
 }
 
-/// Asks every libvirt in `uris` at once, for all guests or for the one called `domain`, and gives up after `patience` those
-/// that have not answered everything. The answers are in the order of `uris`; `progress` is told of each as it comes.
+/// Asks every libvirt in `uris` at once, for all guests or for the one called `domain`, and gives up on those that have
+/// not answered completely after `patience`. The answers are in the order of `uris`; `progress` hears of each as it
+/// arrives.
 pub(crate) fn inventories(
     uris: &[String],
     domain: Option<&str>,
@@ -59,16 +60,15 @@ pub(crate) fn inventories(
     let (sender, receiver) = mpsc::channel();
     for (index, uri) in uris.iter().enumerate() {
         let (sender, uri, domain) = (sender.clone(), uri.clone(), domain.map(str::to_owned));
-        // A call of libvirt's cannot be called off. A thread that is never answered is left behind; the process ends
-        // without it.
+        // A libvirt call cannot be cancelled. A thread that gets no answer is left behind; the process ends without it.
         thread::spawn(move || {
-            // Nobody waits any more once patience has run out.
+            // The receiver is gone once patience has run out.
             let _ = sender.send((index, inventory(&uri, domain.as_deref())));
         });
     }
     drop(sender);
     let mut answers = BTreeMap::new();
-    // What has come by the end is taken, however late it is read.
+    // Answers that arrived before the deadline count, even if they are read after it.
     while let Ok((index, answer)) = receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
         if let (Some(uri), Ok(Inventory { guests, .. })) = (uris.get(index), &answer) {
             progress(uri, guests.len());
@@ -104,7 +104,7 @@ fn inventory(uri: &str, wanted: Option<&str>) -> Result<Inventory> {
     Ok(Inventory { uri: uri.to_owned(), host_name, host, is_local: is_local(uri), guests })
 }
 
-/// The host as its capabilities describe it. To tell them, libvirt looks at every QEMU that it does not know yet.
+/// The host as its capabilities describe it. For them, libvirt probes every QEMU that it does not know yet.
 fn describe(connection: &Connect) -> Result<Host> {
     let mut host = Host::from_libvirt_capabilities(connection.capabilities()?.as_bytes())?;
     host.libvirt = connection.lib_version().ok().map(Version::from_libvirt_number);
@@ -152,7 +152,7 @@ impl Definition {
         Ok(Self { connection, domain, may_write: true })
     }
 
-    /// Why a rewrite would lose something, if it would: what was saved with the old definition no longer restores.
+    /// Why a rewrite would lose something, if it would: states saved with the old definition cannot be restored.
     pub fn obstacle(&self) -> Result<Option<&'static str>> {
         if self.domain.has_managed_save(0)? {
             return Ok(Some("it has a managed save image, which would no longer restore"));
@@ -193,7 +193,7 @@ impl Definitions for Definition {
     }
 }
 
-/// A connection that tells of every guest that is defined; [`events::start`] has to come first.
+/// A connection that reports every guest that is defined; [`events::start`] has to be called first.
 pub(crate) struct Session {
     subscription: Subscription,
     uri: String,
@@ -201,19 +201,19 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Connects to `uri`. What happens from then on is told with the number `generation`.
+    /// Connects to `uri`. Events from then on carry the number `generation`.
     ///
     /// # Errors
     /// libvirt's.
     pub fn open(uri: &str, may_write: bool, generation: usize) -> Result<Self> {
-        /// Seconds between two questions whether the daemon is there.
+        /// Seconds between two keep-alive messages.
         const KEEP_ALIVE: i32 = 5;
-        /// How many of them it may leave unanswered. Calls that wait for it then fail.
+        /// How many of them the daemon may leave unanswered before calls that wait for it fail.
         const UNANSWERED: u32 = 3;
         virt::error::clear_error_callback();
         check_uri(uri)?;
         let connection = if may_write { Connect::open(Some(uri)) } else { Connect::open_read_only(Some(uri)) }?;
-        // Drivers without a daemon have no need for it and say so with an error.
+        // Drivers without a daemon do not need it and return an error.
         let _ = connection.set_keep_alive(KEEP_ALIVE, UNANSWERED);
         let subscription = Subscription::new(connection, generation)?;
         Ok(Self { subscription, uri: uri.to_owned(), may_write })

@@ -21,7 +21,7 @@ use super::{VERDICTS, counted, position, verdict_style};
 use crate::input::evaluator::Evaluated;
 use matrix::Matrix;
 
-/// What is said below a guest is indented so far.
+/// The indent of lines below a guest.
 const INDENT: usize = 4;
 
 /// A guest on one host.
@@ -36,12 +36,12 @@ pub(crate) struct OnHost {
     /// Why it is not simply `pass`, and what to do.
     reason: String,
     rules: Vec<&'static str>,
-    /// All that there is to say, if somebody wants to know.
+    /// The full page, if it is requested.
     page: Option<String>,
 }
 
 impl OnHost {
-    /// `page` is all that there is to say, if somebody wants to know.
+    /// `page` is the full page, if it is requested.
     pub fn new(evaluated: &Evaluated<'_>, page: Option<String>) -> Self {
         let evaluation = evaluated.evaluation;
         let least = if evaluation.verdict.stops() { Severity::Error } else { Severity::Warning };
@@ -68,7 +68,7 @@ impl OnHost {
     }
 }
 
-/// A guest on all its hosts, or an input that is none.
+/// A guest on all its hosts, or an input that could not be evaluated.
 struct GuestRow {
     name: String,
     source: String,
@@ -122,7 +122,7 @@ impl GuestRow {
 
     /// Some of its hosts, in as few words as name them.
     fn named(&self, some: &[&str]) -> String {
-        /// Fewer are named one by one.
+        /// Fewer hosts than this are named one by one.
         const MANY: usize = 4;
         let all = self.hosts.len();
         match some.len() {
@@ -153,7 +153,7 @@ impl GuestRow {
     }
 }
 
-/// Prints which hosts run which guests. Little is kept, however many there are.
+/// Prints which hosts run which guests. Memory stays bounded, however many there are.
 pub(crate) struct HostsPrinter<W: Write> {
     screen: Screen<W>,
     hosts: Vec<HostTally>,
@@ -172,14 +172,14 @@ pub(crate) struct HostsPrinter<W: Write> {
 
 /// One of the hosts.
 struct HostTally {
-    /// What it is called, and what is shown of that.
+    /// Its name, and the part of it that is shown.
     label: String,
     shown: String,
     /// How many guests have which verdict there.
     counts: [usize; VERDICTS.len()],
 }
 
-/// What is shown of the names of hosts: not the domain that all are in.
+/// The names of hosts without the domain that all share.
 fn without_domain(labels: &[String]) -> Vec<String> {
     let parts: Option<Vec<(&str, &str)>> = labels.iter().map(|label| label.split_once('.')).collect();
     let parts = parts.unwrap_or_default();
@@ -241,7 +241,7 @@ impl<W: Write + RawStream> HostsPrinter<W> {
         }
     }
 
-    /// Says under which policy guests are evaluated, if that is worth a line.
+    /// Says under which policy guests are evaluated, if it is not the default.
     pub fn policy(&mut self, notice: Option<&str>) -> Result<()> {
         notice.map_or(Ok(()), |notice| self.screen.print(&format!("{}\n\n", printable(notice))))
     }
@@ -336,7 +336,7 @@ impl<W: Write + RawStream> HostsPrinter<W> {
         self.screen.flush()
     }
 
-    /// What a guest is called.
+    /// The name of a guest in the table.
     fn guest_of<'r>(&self, row: &'r GuestRow) -> &'r str {
         self.names.shown(&row.name, &row.source)
     }

@@ -1,4 +1,4 @@
-//! Verdicts for people.
+//! Verdicts for people to read.
 
 mod excerpt;
 mod hosts;
@@ -75,7 +75,7 @@ impl<W: Write + RawStream> Printer<W> {
         }
     }
 
-    /// Says which host the next guests are evaluated for, and under which policy, if that is worth a line.
+    /// Says which host the next guests are evaluated for, and under which policy, if either is not the default.
     pub fn host(&mut self, host: &str, policy: Option<&str>) {
         let lines: Vec<_> = std::iter::once(host).chain(policy).map(printable).collect();
         self.notice = Some(lines.join("\n"));
@@ -148,7 +148,7 @@ impl<W: Write + RawStream> Printer<W> {
         self.screen.print(&text)
     }
 
-    /// Where to read on, if there is anything to read about.
+    /// Where to read more, if any rule found something.
     pub fn pointer(&mut self) -> Result<()> {
         let text = match self.rules[..] {
             [] => String::new(),

@@ -1,4 +1,4 @@
-//! What there is to say of one guest.
+//! The page of one guest.
 
 use std::fmt::Write as _;
 
@@ -53,7 +53,7 @@ impl GuestPage {
 }
 
 impl PageStyle {
-    /// For this terminal; `verbose` shows what is merely good to know, too.
+    /// For this terminal; `verbose` also shows notes.
     pub fn new(verbose: bool) -> Self {
         let renderer = Renderer::styled().term_width(terminal::columns());
         Self { verbose, names_hosts: false, columns: terminal::known_columns(), renderer }
@@ -64,7 +64,7 @@ impl PageStyle {
         Self { names_hosts: true, ..self }
     }
 
-    /// One guest: a line, and below it what there is to say.
+    /// One guest: a line, and its findings below.
     pub fn page(&self, evaluated: &Evaluated<'_>) -> GuestPage {
         let evaluation = evaluated.evaluation;
         let shown: Vec<&Finding> =
@@ -122,7 +122,7 @@ impl PageStyle {
                 text += &self.line("note", assumption);
             }
             if let Some((owner, advice)) = evaluated.advice(fix) {
-                // What it tells to do is done without `fix`, which says this.
+                // Its advice needs no `fix`, which would say this.
                 fix.risks().iter().for_each(|risk| text += &self.line("note", risk));
                 advice.steps.iter().for_each(|line| text += &self.advice(owner.name(), line));
                 advice.later.iter().for_each(|line| text += &self.advice(LATER, line));
@@ -231,7 +231,7 @@ fn map_line(layout: &Layout, evaluated: &Evaluated<'_>) -> String {
     if let Some(hole) = layout.pci_hole64 {
         let _ = write!(line, " | PCI hole {}", text::range(hole));
     }
-    // Ranges below 4 GiB are of no concern to RAM, and those above the map of none to this guest.
+    // Ranges below 4 GiB do not concern RAM, and those above the map do not concern this guest.
     let near = |start: u64| (ABOVE_4G_START..=layout.max_gpa).contains(&start);
     for unmappable in &evaluated.evaluation.facts.unmappable {
         let start = unmappable.range.start;

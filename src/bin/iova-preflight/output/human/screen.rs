@@ -8,12 +8,12 @@ use anstream::{AutoStream, ColorChoice};
 use anyhow::Result;
 use iova_preflight::text::{printable, wrapped};
 
-/// A terminal, or what is none.
+/// A terminal, a pipe or a file.
 pub(super) struct Screen<W: Write> {
     out: BufWriter<W>,
     /// Whether escape sequences are let through.
     coloured: bool,
-    /// Whether somebody watches, who wants to see each guest at once and in order with what standard error says.
+    /// Whether it is a terminal, where each guest has to appear at once and in order with standard error.
     watched: bool,
     pub columns: usize,
 }

@@ -23,10 +23,10 @@ const URGENCIES: [&str; 4] = ["warn", "unreadable", "fixable", "blocked"];
 /// Between columns.
 pub(super) const GAP: usize = 2;
 
-/// The least room for what to do beside the other columns; if there is less, it gets a line of its own.
+/// The least width of the column with what to do; if there is less, that gets a line of its own.
 const LEAST_ADVICE: usize = 24;
 
-/// What the table says of one guest.
+/// A guest in the table.
 pub(super) struct Row {
     /// `None` of an input that could not be evaluated.
     verdict: Option<Verdict>,
@@ -98,7 +98,7 @@ fn up_to(least: &str, most: &str) -> String {
     }
 }
 
-/// A change without what was before, which another column says or does not matter.
+/// A change without the old value, which another column shows or which does not matter.
 pub(super) fn short(change: &str) -> String {
     let parts = change.split_once(" → ").and_then(|(from, to)| Some((from.rsplit_once(' ')?.0, to)));
     parts.map_or_else(|| change.to_owned(), |(what, to)| format!("{what} {to}"))
@@ -115,7 +115,7 @@ pub(super) fn rules(findings: &[Finding], severity: Severity) -> String {
     names.join(", ")
 }
 
-/// Collects guests. Little is kept, however many there are.
+/// Collects guests. Memory stays bounded, however many there are.
 #[derive(Default)]
 pub(super) struct Table {
     /// The worst so far, sorted once they are twice as many as are shown.
@@ -138,7 +138,7 @@ impl GuestNames {
         self.seen.entry(self.hasher.hash_one(name)).and_modify(|several| *several = true).or_default();
     }
 
-    /// What a guest is called: a name that several guests have names none of them.
+    /// The name of a guest: one that several guests share is replaced by the source.
     pub fn shown<'g>(&self, name: &'g str, source: &'g str) -> &'g str {
         let unique = !name.is_empty() && self.seen.get(&self.hasher.hash_one(name)) == Some(&false);
         if unique { name } else { source }
@@ -177,7 +177,7 @@ impl Table {
         });
     }
 
-    /// The table, the worst first, or nothing where no guest needs attention.
+    /// The table, the worst first, or nothing if no guest needs attention.
     pub fn render(&mut self, columns: usize) -> String {
         self.cut();
         let cells: Vec<Cells> = self.rows.iter().map(|row| self.cells(row)).collect();
@@ -237,12 +237,12 @@ struct Columns {
     verdict: usize,
     middle: [usize; 3],
     advice: usize,
-    /// Whether what to do is below the other columns, not beside them.
+    /// Whether what to do goes below the other columns instead of next to them.
     below: bool,
 }
 
 impl Columns {
-    /// As wide as what is in the columns, but no wider than what a glance takes in; `None` if there is no room.
+    /// As wide as the content of the columns, but no wider than is easy to read; `None` if there is no room.
     fn new(cells: &[Cells], columns: usize) -> Option<Self> {
         const LEAST: [usize; 3] = [12, 12, 8];
         const MOST: [usize; 3] = [36, 24, 24];
@@ -257,7 +257,7 @@ impl Columns {
         let advice = words.max().unwrap_or(0).clamp(LEAST_ADVICE, 40) + GAP;
         [(advice, false), (0, true)].into_iter().find_map(|(needed, below)| {
             let mut middle = middle;
-            // GuestNames give way first.
+            // The names are shortened first.
             let too_much = (taken(middle) + needed).saturating_sub(columns);
             middle[0] = middle[0].saturating_sub(too_much).max(LEAST[0]);
             columns.checked_sub(taken(middle) + needed)?;
