@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_certain_is_logged_and_allowed() {
+    fn uncertain_guests_are_logged_and_allowed() {
         let domain = domain("db", ENOUGH_BITS, "pc-q35-6.2", HUGE, HOSTDEV);
         let unknown = Host { iommu: None, reserved: Vec::new(), ..epyc() };
         let Decision::Allow { log } = decide(Operation::Start, &domain, &unknown, &Policy::default()) else {

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_type_that_is_not_there_it_is_said_what_to_do() {
+    fn a_missing_machine_type_comes_with_advice() {
         let host = Host { machines: vec!["pc-q35-6.2".to_owned()], ..builtin("amd-epyc").expect("built in") };
         for machine in ["pc-q35-7.2", "pc-q35-99.9"] {
             let evaluation = evaluated(&host, machine, CARD);

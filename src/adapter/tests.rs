@@ -164,7 +164,7 @@ fn what_is_uncertain_exempt_or_allowed_passes() {
 
 /// A sidecar of KubeVirt sees the alias, and no QEMU.
 #[test]
-fn what_an_alias_stands_for_is_the_policys_to_say() {
+fn the_policy_decides_what_an_alias_means() {
     let xml = guest("default_db", "q35", 1200);
     let host = builtin("amd-epyc").expect("built in");
     for (text, logged) in [("", "guest default_db: unknown-machine-type"), ("alias = 'newest'", "")] {
@@ -176,7 +176,7 @@ fn what_an_alias_stands_for_is_the_policys_to_say() {
 }
 
 #[test]
-fn more_than_the_shell_path_takes_is_not_handed_back() {
+fn domains_too_large_for_the_shell_hook_are_not_handed_back() {
     let padding = format!("<!--{}-->", "x".repeat(66_000));
     for (machine, policy_text) in [("pc-q35-7.1", ""), ("pc-q35-6.2", "")] {
         let xml = guest("db", machine, 1200).replace("<os>", &format!("{padding}<os>"));

@@ -42,7 +42,7 @@ fn words_are_those_of_a_shell() {
 }
 
 #[test]
-fn the_program_is_found_after_what_stands_before_it() {
+fn the_program_is_found_after_variables_and_wrappers() {
     for (text, program) in [
         ("LC_ALL=C PATH=/bin /usr/bin/qemu-system-x86_64 -S", "/usr/bin/qemu-system-x86_64"),
         ("sudo -E nice -n 5 /usr/bin/kvm -S", "/usr/bin/kvm"),
@@ -70,7 +70,7 @@ qemu-system-x86_64: can't do it
 ";
 
 #[test]
-fn of_a_log_it_is_the_last_start() {
+fn the_last_start_in_a_log_is_read() {
     let one = read(LOG);
     assert_eq!((one.form, one.calls, one.remark()), (Form::Log, 1, None));
     assert_eq!(one.arguments.len(), 4);
@@ -117,7 +117,7 @@ fn every_part_of_a_word_has_its_place() {
 }
 
 #[test]
-fn what_a_shell_replaces_is_known() {
+fn text_that_a_shell_replaces_is_marked() {
     let call = read("kvm -m $RAM -smp `nproc` -name \"$(hostname -s)-a\" -append '$x' -fd \\$y");
     let expands: Vec<bool> = call.arguments.iter().map(|word| word.expands).collect();
     assert_eq!(expands, [false, true, false, true, false, true, false, false, false, false]);
@@ -125,7 +125,7 @@ fn what_a_shell_replaces_is_known() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named_with_its_place() {
+fn unreadable_command_lines_are_errors_with_their_place() {
     assert_eq!(error(b"kvm -name 'a"), "1:11: nothing closes this '");
     assert_eq!(error(b"kvm \\\n -name \"a\n"), "2:8: nothing closes this \"");
     assert_eq!(error(b"kvm -m $(x"), "1:8: nothing closes this $(");

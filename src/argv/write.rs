@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn new_text_is_quoted_as_what_is_around_it() {
+    fn new_text_is_quoted_like_the_text_around_it() {
         for (text, part, new, expected) in [
             ("kvm -M q35,a=b", "q35", "x-1.2", "kvm -M x-1.2,a=b"),
             ("kvm -M 'q35,a=b'", "q35", "x", "kvm -M 'x,a=b'"),

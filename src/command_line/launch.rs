@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_shell_puts_in_is_unknown_where_it_may_count() {
+    fn shell_substitutions_are_unknown_where_they_may_matter() {
         for (text, unknown) in [
             ("kvm -m $RAM", vec!["$RAM"]),
             ("kvm -cpu $CPU -name $NAME -drive file=$DISK -S", vec!["$CPU"]),

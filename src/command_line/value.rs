@@ -103,7 +103,7 @@ mod tests {
 
     /// Expected values: `-m`, `maxmem=` and `phys-bits=` of QEMU 7.2.22 and 11.1.3, and `util/cutils.c`.
     #[test]
-    fn numbers_are_qemus() {
+    fn numbers_are_read_as_qemu_reads_them() {
         const MIB: u64 = 1 << 20;
         for (text, bytes) in [
             ("4096", Some(4096 * MIB)),

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_asked_for_than_decides() {
+    fn facts_are_read_only_when_they_are_needed() {
         assert_eq!(run_with("mode = 'off'", String::new()), (HookOutcome::silent(), [1, 0, 0]));
         assert_eq!(run_with("exempt = ['db']", String::new()), (HookOutcome::silent(), [1, 0, 0]));
         assert_eq!(run_with("", guest(16, "", "")), (HookOutcome::silent(), [1, 1, 0]));

@@ -272,7 +272,7 @@ mod tests {
 
     /// Both possibilities collide, but each elsewhere.
     #[test]
-    fn what_is_true_of_one_possibility_only_is_said_so() {
+    fn findings_for_one_possibility_are_marked() {
         let second = "[[iommu.reserved]]\nstart = 0x22000000000\nend = 0x220ffffffff\ntype = 'reserved'\n";
         let diagnosis = diagnosed("q35", false, second);
         let titles: Vec<&str> =

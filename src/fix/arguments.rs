@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_type_changes_wherever_it_stands() {
+    fn a_machine_type_changes_wherever_it_is_written() {
         let change = Change::Machine { from: "pc-q35-6.2".to_owned(), to: "pc-q35-7.1".to_owned() };
         for (before, expected) in [
             (["-machine", "pc-q35-6.2,accel=kvm"], ["-machine", "pc-q35-7.1,accel=kvm"]),

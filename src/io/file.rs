@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_found_is_a_regular_file_or_an_error_at_once() {
+    fn other_than_regular_files_are_errors_without_waiting() {
         let folder = std::env::temp_dir().join(format!("iova-preflight-found-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
         let path = |name: &str| folder.join(name);

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_of_dpkgs_is_passed_over() {
+    fn files_other_than_dpkgs_are_skipped() {
         let root = std::env::temp_dir().join(format!("iova-preflight-dpkg-{}", std::process::id()));
         let dpkg = root.join("var/lib/dpkg");
         std::fs::create_dir_all(dpkg.join("info")).expect("folders");

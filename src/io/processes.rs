@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_start_time_is_found_behind_any_name() {
+    fn the_start_time_is_found_after_any_name() {
         let fields: Vec<String> = (4..=52).map(|field| field.to_string()).collect();
         let stat = format!("4321 (qemu) S 1 2 (kvm) S {}\n", fields.join(" "));
         assert_eq!(start_time(stat.as_bytes()), Some(22));
@@ -217,7 +217,7 @@ mod tests {
 
     /// As Linux 6.1 shows a guest with a function of group 12, whose bridge is in it as well.
     #[test]
-    fn a_group_stands_for_its_functions() {
+    fn an_open_group_counts_as_its_functions() {
         let root = std::env::temp_dir().join(format!("iova-preflight-processes-{}", std::process::id()));
         let device = |name: &str, driver: &str| {
             let folder = root.join("sys/kernel/iommu_groups/12/devices").join(name);

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_some_firmware_does_may_be() {
+    fn findings_for_some_firmware_only_say_may() {
         let placed = [
             ("OVMF 2025.02", Some((768, 896)), &[Some(768)][..]),
             ("OVMF 2022.11", Some((896, 1024)), &[Some(896)][..]),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn of_unknown_sizes_it_says_how_much_is_too_much() {
+    fn unknown_sizes_give_the_size_that_is_too_much() {
         let placed = [("OVMF 2022.11", Some((896, 1024)), &[][..])];
         let findings = found(&RULE, &BarCase { bars: &[], placed: &placed, ..BarCase::default() });
         let [(severity, title, _)] = &findings[..] else { panic!("{findings:?}") };

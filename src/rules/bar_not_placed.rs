@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn of_unknown_firmware_it_says_so() {
+    fn unknown_firmware_is_called_unknown() {
         let placed =
             [("OVMF 2026.08", Some((896, 1024)), &[Some(896)][..]), ("OVMF 2022.08", Some((64, 96)), &[None][..])];
         let findings = found(&RULE, &BarCase { bars: &[128], placed: &placed, ..BarCase::default() });

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_is_added_behind_another() {
+    fn an_element_is_added_after_another() {
         let lines: &[(usize, &str)] = &[(0, "<cpu>"), (1, "<m/>"), (0, "</cpu>")];
         for (source, expected) in [
             ("<a>\n  <os/>\n  <x/>\n</a>", "<a>\n  <os/>\n  <cpu>\n    <m/>\n  </cpu>\n  <x/>\n</a>"),

@@ -46,7 +46,7 @@ fn the_profile_of_a_real_host_evaluates_as_the_host_does() {
 }
 
 #[test]
-fn who_is_not_root_is_told_what_root_would_know() {
+fn other_users_are_told_which_facts_need_root() {
     let Some(world) = World::new("host-not-root") else { return };
     world.virsh(&["capabilities"]).expect_ok();
     // Where everybody may run it.

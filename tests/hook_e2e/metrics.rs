@@ -53,7 +53,7 @@ fn broken(name: &str) -> Guest {
 }
 
 #[test]
-fn metrics_tell_of_every_guest() {
+fn metrics_count_every_guest() {
     let Some(world) = World::new("watch-metrics") else { return };
     let collector = Collector::new(&world);
     let instance = "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'/>";

@@ -43,7 +43,7 @@ fn replaced(watcher: &Watcher<'_>) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn what_was_stopped_starts_at_the_first_attempt() {
+fn a_guest_fixed_by_watch_starts_at_the_first_attempt() {
     let Some(world) = World::new("watch-start") else { return };
     // The control: without the service the hook stops it.
     assert_stopped(world.define_and_start(&broken("before")), "before", "prepare");
@@ -150,7 +150,7 @@ fn hundreds_are_fixed_once_each_in_constant_memory() {
 }
 
 #[test]
-fn a_libvirtd_that_goes_is_waited_for() {
+fn watch_reconnects_when_libvirtd_comes_back() {
     let Some(world) = World::without_hook("watch-restart") else { return };
     // The service is there first.
     let watcher = Watcher::ready(&world, REWRITE);
@@ -229,7 +229,7 @@ fn what_others_define_at_the_same_time_is_not_lost() {
 }
 
 #[test]
-fn whoever_writes_it_back_each_time_is_not_fought_forever() {
+fn a_definition_that_is_restored_each_time_is_left_in_the_end() {
     let Some(world) = World::new("watch-fight") else { return };
     let watcher = Watcher::ready(&world, REWRITE);
     let guest = broken("db");
@@ -283,7 +283,7 @@ fn a_budget_survives_undefine() {
 
 /// Whatever fills the folder, `watch` rewrites nothing more and says so; once there is room, it goes on.
 #[test]
-fn what_is_kept_is_bounded() {
+fn backups_are_bounded() {
     /// Of `ROOM` in `watch/service.rs`.
     const FILES: usize = 4096;
     const BYTES: u64 = 256 * 1024 * 1024;
@@ -430,7 +430,7 @@ fn without_rewrite_it_only_reports() {
 }
 
 #[test]
-fn what_a_rewrite_would_lose_is_left() {
+fn a_rewrite_that_would_lose_saved_state_is_not_made() {
     let Some(world) = World::new("watch-saved") else { return };
     world.define_and_start(&Guest::with_dimm_in_hole("db")).expect_ok();
     world.virsh(&["managedsave", "db"]).expect_ok();
@@ -445,7 +445,7 @@ fn what_a_rewrite_would_lose_is_left() {
 }
 
 #[test]
-fn the_service_manager_is_told_how_things_are() {
+fn the_service_manager_is_told_the_state() {
     let Some(world) = World::new("watch-manager") else { return };
     let watcher = Watcher::ready(&world, REWRITE);
     let beats = |watcher: &Watcher<'_>| watcher.told().iter().filter(|line| *line == "WATCHDOG=1").count();

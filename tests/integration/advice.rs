@@ -95,7 +95,7 @@ fn the_owner_is_told_of_the_risks() {
 
 /// `fix` is pointed to only where somebody can do with it what it shows.
 #[test]
-fn the_summary_points_to_fix_for_what_nobody_owns() {
+fn the_summary_points_to_fix_for_guests_without_an_owner() {
     let file = |name: &str, guest: &Guest| {
         let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::write(&path, guest.xml()).expect("written");
@@ -147,7 +147,7 @@ fn an_option_chooses_the_words() {
 
 /// Nothing that is known helps this one: the type is not what is wrong.
 #[test]
-fn what_nothing_helps_is_changed_at_its_owner() {
+fn a_guest_without_a_fix_is_changed_at_its_owner() {
     let guest =
         instance("pc-q35-6.2").with_cpu("<cpu mode='custom'><model vendor_id='GenuineIntel'>EPYC</model></cpu>");
     let (status, said, error) = run(&guest, &["fix"]);

@@ -115,7 +115,7 @@ fn the_gitlab_pipeline_works() {
 }
 
 #[test]
-fn pipelines_that_are_none_are_rejected() {
+fn invalid_pipelines_are_rejected() {
     let Some(validators) = Validators::install() else { return };
     let folder = work_dir("no-pipelines");
     for (schema, name, wrong) in [

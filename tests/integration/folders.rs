@@ -108,7 +108,7 @@ fn other_xml_of_libvirt_is_passed_over_in_folders() {
 }
 
 #[test]
-fn what_is_not_of_libvirt_stays_an_error() {
+fn xml_that_is_not_libvirts_stays_an_error() {
     for (name, text) in [
         ("other.xml", "<svg/>"),
         ("malformed.xml", "<network><name>a</network>"),
@@ -133,7 +133,7 @@ fn what_is_not_of_libvirt_stays_an_error() {
 }
 
 #[test]
-fn a_file_that_is_named_is_said_to_be_what_it_is() {
+fn naming_other_xml_says_what_it_is() {
     let folder = work_dir("folders-named");
     for (root, what, instead) in [
         ("network", "a virtual network, not a domain", "virsh dumpxml --inactive NAME"),
@@ -158,7 +158,7 @@ fn a_file_that_is_named_is_said_to_be_what_it_is() {
 
 /// What a real virsh prints of libvirt's test driver, all of which somebody may have kept in a folder.
 #[test]
-fn what_virsh_prints_is_passed_over() {
+fn xml_printed_by_virsh_is_skipped() {
     let virsh = |arguments: &[&str]| {
         let output = Command::new("virsh").args(["-q", "-c", "test:///default"]).args(arguments).output().ok()?;
         output.status.success().then(|| stdout(&output))

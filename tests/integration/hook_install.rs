@@ -327,7 +327,7 @@ fn a_shell_that_cannot_start_refuses_the_guest() {
 }
 
 #[test]
-fn a_chain_tells_the_system_log_which_guest_goes_on_unchecked() {
+fn a_chain_logs_which_guest_starts_unchecked() {
     let chain = Chain::shipped(Root::new("chain-log"));
     let path = format!("{}:{}", chain.root.path("").display(), std::env::var("PATH").expect("a PATH"));
     let log = chain.root.path("log");
@@ -379,7 +379,7 @@ fn a_program_that_apparmor_keeps_from_libvirtd_is_not_installed_unasked() {
 }
 
 #[test]
-fn whoever_uninstalls_is_told_of_hooks_that_go_on_mentioning_it() {
+fn uninstall_names_hooks_that_still_run_the_program() {
     let root = Root::new("mentions");
     root.install();
     root.write(

@@ -305,7 +305,7 @@ fn every_fact_says_where_it_came_from() {
 }
 
 #[test]
-fn what_is_missing_is_told_from_what_is_not_there() {
+fn unknown_facts_differ_from_absent_ones() {
     let none = Root::new("no-iommu");
     let found = none.detect();
     assert_eq!(found.profile.host.iommu, Some(Iommu::None));
@@ -429,7 +429,7 @@ fn on_a(vendor: &str, root: &Root) -> Described {
 
 /// What `host` prints, against what was looked at and found good. `SNAPSHOTS=overwrite` writes it anew.
 #[test]
-fn profiles_look_as_they_did() {
+fn printed_profiles_match_the_snapshots() {
     let snapshot = |name: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(name);
         Data::read_from(&path, None).raw()

@@ -106,7 +106,7 @@ fn older_kernels_refuse_a_width_too() {
 
 /// VFIO knows what is reserved since 5.4 (commit 9b77e5c79840).
 #[test]
-fn what_is_reserved_is_lost_on_older_kernels_instead_of_refused() {
+fn older_kernels_lose_dma_in_reserved_ranges() {
     for (kernel, refuses) in [("4.19", false), ("5.3", false), ("5.4", true), ("6.1", true)] {
         let profile = amd_of_40_bits(kernel).replace("address_bits = 40\n", "");
         let evaluation = evaluated(&profile, "pc-q35-7.0", &ram(1020), CARD);
@@ -144,7 +144,7 @@ fn the_hot_plug_window_is_a_warning_and_a_dimm_in_it_an_error() {
 
 /// RAM for an AMD vCPU is above 1 TiB where maxmem and slots make the map reach 1012 GiB: 19 slots do, 18 do not (measured).
 #[test]
-fn ram_that_moved_out_of_reach_says_what_keeps_it() {
+fn a_finding_about_moved_ram_says_what_keeps_it_in_reach() {
     let memory = "<maxMemory slots='19' unit='GiB'>960</maxMemory><memory unit='GiB'>4</memory>";
     let evaluation = evaluated(&amd_of_40_bits("6.1"), "pc-q35-7.2", memory, CARD);
     assert_eq!(evaluation.verdict, Verdict::Blocked);
@@ -162,7 +162,7 @@ fn ram_that_moved_out_of_reach_says_what_keeps_it() {
 
 /// The machine type that moves RAM out of the reserved range moves it out of reach of 40 bits.
 #[test]
-fn no_fix_leads_above_the_width() {
+fn no_fix_moves_ram_above_the_width() {
     let evaluation = evaluated(&amd_of_40_bits("6.1"), "pc-q35-6.2", &ram(1020), CARD);
     assert_eq!(evaluation.verdict, Verdict::Blocked, "{evaluation:?}");
     let says = |words: &str| evaluation.tried.iter().any(|tried| tried.contains(words));

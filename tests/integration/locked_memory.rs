@@ -108,7 +108,7 @@ fn an_old_libvirt_computes_too_little() {
 }
 
 #[test]
-fn what_to_set_is_said() {
+fn the_finding_says_what_to_set() {
     let says = |devices: &str, words: &str| {
         let (_, found) = said("11.3", &hard(8), devices);
         assert!(found[0].1.contains(words), "{}", found[0].1);

@@ -91,7 +91,7 @@ fn a_line_of_jsonl_for_an_unreadable_input_is_there_before_the_complaint() {
 }
 
 #[test]
-fn nonsense_is_no_number_of_jobs() {
+fn nonsense_is_not_a_number_of_jobs() {
     let folder = fleet("many-nonsense", 1);
     for jobs in ["0", "-1", "x", "100000"] {
         assert_eq!(check(&folder, &["--jobs", jobs]).status.code(), Some(2), "{jobs}");
@@ -113,7 +113,7 @@ fn standard_input_is_read_once() {
 
 /// If both streams go to one place, an input's error is printed between the guests around it.
 #[test]
-fn complaints_come_in_their_place() {
+fn errors_are_printed_between_the_guests_around_them() {
     let line = format!(
         "exec {PROGRAM} check --policy none --host amd-epyc xml-samples/large-pcihole64.xml none.xml \
                         xml-samples/gpu-attached-later.xml 2>&1"

@@ -213,7 +213,7 @@ fn a_guest_with_hundreds_of_devices_fits_a_screen() {
 }
 
 #[test]
-fn the_record_of_samples_without_a_map_is_about_what_is_there() {
+fn samples_without_a_map_exist() {
     let names: Vec<Value> = samples().iter().map(|path| Value::from(name(path))).collect();
     for sample in WITHOUT_A_MAP {
         assert!(names.contains(&Value::from(sample)), "{sample} is no sample");

@@ -58,7 +58,7 @@ fn a_pool_of_functions_is_a_passthrough_device() {
 }
 
 #[test]
-fn a_network_of_another_kind_is_none() {
+fn other_networks_are_not_passthrough_devices() {
     for (name, forward) in [("networks-nat", "<forward mode='nat'/>"), ("networks-isolated", "")] {
         let guest = guest(&domain_beside(name, &network(forward)));
         assert_eq!((&guest["verdict"], rules(&guest)), (&"warn".into(), vec!["ram-in-reserved-range"]), "{name}");
@@ -67,7 +67,7 @@ fn a_network_of_another_kind_is_none() {
 }
 
 #[test]
-fn what_cannot_be_looked_up_is_said() {
+fn networks_that_cannot_be_looked_up_are_named() {
     let other = network("<forward mode='hostdev'/>").replace("sriov-pool", "another");
     for (name, network) in [("networks-none", ""), ("networks-other", other.as_str()), ("networks-broken", "<network>")]
     {

@@ -185,7 +185,7 @@ fn the_recipe_finds_what_nova_will_make() {
 }
 
 #[test]
-fn what_is_told_makes_nova_write_a_guest_that_starts() {
+fn the_printed_commands_make_nova_write_a_guest_that_starts() {
     let Some(mut nova) = Nova::start() else { return };
     for Case { what, instance, policy, verdict, rules: expected, machine, forced } in cases() {
         let guest = checked(&nova.make(&instance), policy);

@@ -82,7 +82,7 @@ fn check_fix_and_map_follow_the_operators_policy_and_name_it() {
 }
 
 #[test]
-fn what_is_for_the_hook_and_the_service_changes_nothing() {
+fn keys_for_the_hook_and_the_service_change_nothing() {
     let policy = "mode = 'off'\nexempt = ['db']\non_internal_error = 'block'\n[watch]\nrewrite = true\n";
     let Some(machine) = machine("others", policy) else { return };
     assert_eq!(run(&machine, &["check"]), run(&machine, &["check", "--policy", "none"]));

@@ -149,7 +149,7 @@ fn hidden_processes_are_said_to_be_hidden() {
 
 /// However the moment falls, a QEMU that ends is either there or not.
 #[test]
-fn a_process_that_ends_meanwhile_is_no_error() {
+fn a_process_that_ends_meanwhile_is_not_an_error() {
     if is_missing(QEMU) {
         return;
     }
@@ -171,7 +171,7 @@ fn a_process_that_ends_meanwhile_is_no_error() {
 }
 
 #[test]
-fn what_does_not_go_together_is_said() {
+fn conflicting_options_are_refused() {
     for (arguments, expected) in [
         (&["--format", "sarif"][..], "SARIF needs file locations; use --format json with --running"),
         (&["a.xml"], "cannot be used with"),

@@ -39,7 +39,7 @@ fn every_sample_is_evaluated_as_recorded() {
 }
 
 #[test]
-fn the_record_is_about_what_is_there() {
+fn the_record_matches_the_samples() {
     let record = record();
     let hosts: BTreeSet<String> = hosts().into_iter().map(|(name, _)| name).collect();
     let samples: BTreeSet<String> = samples().iter().map(|path| file_name(path)).collect();
@@ -113,7 +113,7 @@ fn every_sample_says_what_it_is() {
 
 /// Where no fact tells how large BARs are, `pass` says nothing about them.
 #[test]
-fn that_bar_sizes_are_unknown_is_said_to_those_who_ask() {
+fn unknown_bar_sizes_are_named_with_verbose() {
     let check = |host: &str| {
         let output = Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
             .args(["check", "-v", "--policy", "none", "xml-samples/gpu-four-h100-384g.xml", "--host", host])

@@ -123,7 +123,7 @@ fn the_exit_status_is_that_of_check() {
 }
 
 #[test]
-fn what_cannot_be_evaluated_is_a_result_at_its_place() {
+fn an_input_that_cannot_be_evaluated_is_a_result_at_its_place() {
     let folder = work_dir("sarif-unreadable");
     let inputs = broken_inputs(&folder);
     let (_, log) = log("amd-epyc".as_ref(), &inputs);

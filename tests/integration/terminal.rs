@@ -96,7 +96,7 @@ fn colour_is_for_terminals() {
 }
 
 #[test]
-fn who_wants_no_colour_gets_none() {
+fn colour_can_be_switched_off() {
     for run in coloured() {
         for environment in [("NO_COLOR", "1"), ("TERM", "dumb")] {
             let shown = in_a_terminal(run, 140, &[environment]);
@@ -108,7 +108,7 @@ fn who_wants_no_colour_gets_none() {
 }
 
 #[test]
-fn who_asks_for_colour_gets_it_anywhere() {
+fn colour_can_be_forced() {
     for run in coloured() {
         let arguments = [run, &["--color", "always"]].concat();
         for environment in [None, Some(("NO_COLOR", "1")), Some(("TERM", "dumb"))] {
@@ -152,7 +152,7 @@ fn lines_fit_into_narrow_terminals() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_error() {
+fn a_reader_that_leaves_is_not_an_error() {
     for run in runs() {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
@@ -170,7 +170,7 @@ fn a_reader_that_leaves_is_no_error() {
 }
 
 #[test]
-fn what_is_closed_does_not_change_what_is_done() {
+fn closed_streams_change_nothing_else() {
     for run in runs() {
         let status = command(run).output().expect("runs").status;
         for redirection in [">&-", "2>&-", ">&- 2>&-", "2> /dev/full", "<&-"] {

@@ -152,7 +152,7 @@ fn devices_that_bypass_the_virtual_iommu_are_as_without_one() {
 /// vhost-vdpa maps the guest's memory by itself, whatever a virtio-iommu says (`vhost_vdpa_listener_region_add` in QEMU 7.2
 /// `hw/virtio/vhost-vdpa.c`, which listens to all of memory).
 #[test]
-fn vdpa_gets_at_hidden_memory() {
+fn vdpa_reaches_hidden_memory() {
     let options = "-machine pc-q35-7.0 -cpu EPYC,phys-bits=48 -m 1100G -device virtio-iommu-pci,boot-bypass=off \
                    -netdev vhost-vdpa,id=n,vhostdev=/dev/vhost-vdpa-0 -device virtio-net-pci,netdev=n";
     let evaluation = evaluated("amd", "7.2.22", options);

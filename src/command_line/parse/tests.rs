@@ -18,7 +18,7 @@ fn an_argument_is_listed_once_whatever_is_in_it() {
 }
 
 #[test]
-fn a_change_is_one_of_the_first_device_with_that_id_that_is_there_already() {
+fn set_changes_the_first_earlier_device_with_that_id() {
     let change = ["-set", "device.a.addr=1"];
     let line = read(&["-device", "x,id=b", "-set", "device.b.addr=2", "-device", "x,id=a", "-device", "y,id=a"]);
     assert_eq!(
@@ -99,7 +99,7 @@ fn an_accelerator_of_some_builds_is_not_modelled() {
 
 /// Each is refused by QEMU 7.2.22, 10.0.13 and 11.1.3.
 #[test]
-fn what_qemu_does_not_take_is_refused() {
+fn arguments_that_qemu_refuses_are_refused() {
     for arguments in [
         &["-m", "4Q"][..],
         &["-m", "4G,foo=1"],

@@ -175,7 +175,7 @@ fn the_shell_script_passes_rewrites_and_blocks() {
 }
 
 #[test]
-fn whatever_becomes_of_the_program_the_agent_uses_its_own_xml() {
+fn if_the_program_fails_the_agent_uses_its_own_xml() {
     let Some(host) = agent("cloudstack-failures") else { return };
     let mut cases = Vec::new();
     for program in host.broken_programs() {

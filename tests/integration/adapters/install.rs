@@ -119,7 +119,7 @@ fn a_script_of_another_version_is_renewed() {
 }
 
 #[test]
-fn what_is_not_ours_is_never_touched() {
+fn foreign_files_are_never_touched() {
     let foreign = "#!/bin/sh\n# runs iova-preflight adapter, too\nexit 0\n";
     for (name, options, path, _) in SCRIPTS.into_iter().filter(|(name, ..)| *name != "opennebula") {
         let root = Root::new("foreign");
@@ -222,7 +222,7 @@ fn an_upgrade_of_opennebula_is_followed_by_the_same_command() {
 }
 
 #[test]
-fn what_opennebulas_deploy_is_kept_as_may_be_somebody_elses() {
+fn a_foreign_backup_of_deploy_is_not_overwritten() {
     let (deploy, kept) = ("var/lib/one/remotes/vmm/kvm/deploy", "var/lib/one/remotes/vmm/kvm/deploy.one");
     let root = Root::new("opennebula-kept");
     let refused = |root: &Root| {
@@ -327,7 +327,7 @@ fn a_hookscript_that_vms_name_is_not_removed() {
 }
 
 #[test]
-fn what_is_left_to_do_after_removal_is_told() {
+fn uninstall_says_what_is_left_to_do() {
     for (name, expected) in [
         ("cloudstack", "`systemctl restart cloudstack-agent`"),
         ("opennebula", "deploy is OpenNebula's own again\n`onehost sync --force`"),

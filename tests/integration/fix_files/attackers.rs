@@ -108,7 +108,7 @@ fn links_of_others_are_not_followed() {
 }
 
 #[test]
-fn whoever_may_not_write_to_a_file_does_not_replace_it() {
+fn a_user_without_write_permission_does_not_replace_a_file() {
     let folder = work_dir("fix-read-only");
     let path = write(&folder, "a.xml", &fixable());
     set_mode(&path, 0o444);
@@ -170,7 +170,7 @@ fn what_is_not_a_file_is_an_error_at_once() {
 }
 
 #[test]
-fn where_everybody_may_put_files_those_of_others_are_not_found() {
+fn files_of_others_in_shared_folders_are_skipped() {
     if !is_root() {
         return skip("only root can give a file to another owner");
     }

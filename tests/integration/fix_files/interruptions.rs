@@ -21,7 +21,7 @@ fn large(text: &str) -> String {
 }
 
 #[test]
-fn whenever_it_is_killed_every_file_is_whole() {
+fn a_killed_run_leaves_every_file_complete() {
     const FILES: [&str; 4] = ["a.xml", "b.xml", "c.xml", "d.xml"];
     let folder = work_dir("fix-killed");
     let (old, new) = (large(&fixable()), large(&fixed()));
@@ -80,7 +80,7 @@ fn is_new(path: &Path, old: &str, new: &str) -> bool {
 }
 
 #[test]
-fn whoever_reads_meanwhile_sees_a_whole_file() {
+fn a_concurrent_reader_sees_a_complete_file() {
     let folder = work_dir("fix-read");
     let (old, new) = (large(&fixable()), large(&fixed()));
     let (mut seen_old, mut seen_new) = (0, 0);

@@ -28,7 +28,7 @@ fn everything_else_survives() {
 
 /// Standard output is for what is written, and a pipe wants nothing else.
 #[test]
-fn that_there_is_nothing_to_fix_is_said() {
+fn fix_says_that_there_is_nothing_to_fix() {
     let folder = work_dir("fix-nothing");
     write(&folder, "fine.xml", &fine());
     write(&folder, "broken.xml", &fixable());
@@ -65,7 +65,7 @@ fn a_document_on_one_line_stays_on_one_line() {
 }
 
 #[test]
-fn the_machine_type_is_replaced_where_it_stands() {
+fn the_machine_type_is_replaced_in_place() {
     for (before, after) in [
         ("<type machine='pc-q35-6.2'>hvm</type>", "<type machine='pc-q35-7.1'>hvm</type>"),
         (

@@ -114,7 +114,7 @@ fn garbage() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn what_is_no_domain_is_let_through_and_logged() {
+fn input_other_than_a_domain_is_allowed_and_logged() {
     let Some((place, _)) = Place::own("garbage-allow") else { return };
     let log = place.namespace().system_log();
     for (what, input) in garbage() {
@@ -128,7 +128,7 @@ fn what_is_no_domain_is_let_through_and_logged() {
 }
 
 #[test]
-fn what_is_no_domain_is_stopped_if_the_policy_says_so() {
+fn input_other_than_a_domain_is_stopped_if_the_policy_says_so() {
     let Some((place, set_policy)) = Place::own("garbage-block") else { return };
     set_policy("on_internal_error = 'block'\n");
     for (what, input) in garbage() {

@@ -49,7 +49,7 @@ fn a_blocked_standard_error_changes_nothing() {
 
 /// Signals that were sent before the hook was, and while it waits: none of them is the clock.
 #[test]
-fn no_signal_lets_a_guest_go() {
+fn no_signal_lets_a_doomed_guest_start() {
     let Some(place) = Place::any("stray-signals") else { return };
     let signals = "HUP INT QUIT USR1 USR2 PIPE ALRM TERM XCPU XFSZ VTALRM PROF IO PWR TSTP TTIN TTOU";
     let shell = |script: &str| place.feed(place.command("sh").args(["-c", script, &HOOK, signals]), &doomed());
@@ -67,7 +67,7 @@ fn no_signal_lets_a_guest_go() {
 
 /// The program alone, as it is shipped: what a dynamic one needs before it begins is not for this test.
 #[test]
-fn whatever_is_short_ends_in_a_decision_or_in_a_line() {
+fn any_shortage_ends_in_a_decision_or_a_log_line() {
     let Some((place, set_policy)) = Place::own("limits") else { return };
     if std::env::var_os("IOVA_PREFLIGHT_HOOK").is_none() {
         return skip("hook_protocol limits: IOVA_PREFLIGHT_HOOK names no static hook; hooks/build makes one");
@@ -125,7 +125,7 @@ fn whatever_is_short_ends_in_a_decision_or_in_a_line() {
 
 /// libvirt takes a signal for a refusal.
 #[test]
-fn what_cannot_be_caught_stops_the_guest() {
+fn uncatchable_signals_stop_the_guest() {
     let Some((place, _)) = Place::own("uncaught") else { return };
     if std::env::var_os("IOVA_PREFLIGHT_HOOK").is_none() {
         return skip("hook_protocol uncaught: IOVA_PREFLIGHT_HOOK names no static hook; hooks/build makes one");
@@ -139,7 +139,7 @@ fn what_cannot_be_caught_stops_the_guest() {
 
 /// Facts that cannot be read are unknown. What depends on them is not certain, and is said.
 #[test]
-fn a_host_that_tells_nothing_lets_a_guest_go_and_is_named() {
+fn unreadable_facts_let_a_guest_start_and_are_logged() {
     let Some((place, set_policy)) = Place::own("no-facts") else { return };
     let log = place.namespace().system_log();
     // Opening a pipe would wait for a writer, who never comes.

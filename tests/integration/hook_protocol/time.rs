@@ -144,7 +144,7 @@ fn it_takes_two_seconds_of_the_cpu_and_no_more() {
 }
 
 #[test]
-fn a_system_log_that_nobody_reads_is_not_waited_for() {
+fn the_hook_does_not_wait_for_the_system_log() {
     let Some((place, _)) = Place::own("full-log") else { return };
     let _log = place.namespace().system_log();
     // The kernel keeps a few datagrams for a slow reader, then a sender waits.

@@ -11,7 +11,7 @@ use std::process::Stdio;
 const MOST: usize = 2 << 20;
 
 #[test]
-fn what_cannot_be_read_is_named_with_its_place() {
+fn unreadable_command_lines_are_errors_with_their_place() {
     let neither = "neither domain XML nor a QEMU command line";
     let log = "2026-11-29 06:31:02.123+0000: starting up libvirt version: 9.0.0, qemu version: 7.2.22\n";
     let in_log = format!("{log}/usr/bin/qemu-system-x86_64 \\\n-name 'a \\\n-S\n");

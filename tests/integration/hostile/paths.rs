@@ -34,7 +34,7 @@ fn unreadable_paths_are_named_and_the_rest_is_evaluated() {
 }
 
 #[test]
-fn what_may_not_be_read_is_named() {
+fn unreadable_files_are_named() {
     let folder = work_dir("hostile-permissions");
     let (good, secret, closed) = (folder.join("good.xml"), folder.join("secret.xml"), folder.join("closed"));
     std::fs::write(&good, GOOD).expect("write a file");

@@ -79,7 +79,7 @@ fn nothing_in_a_document_or_a_path_commands_the_terminal() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_error() {
+fn a_reader_that_leaves_is_not_an_error() {
     let folder = work_dir("hostile-closed");
     for number in 0..200 {
         std::fs::write(folder.join(format!("{number}.xml")), REALISTIC).expect("write a file");

@@ -72,7 +72,7 @@ fn place_of_cut(text: &str) -> String {
 
 /// What may be neither domain XML nor a command line, and with `--input xml` is certainly not XML.
 #[test]
-fn what_begins_like_nothing_known_is_named_with_its_place() {
+fn input_of_unknown_kind_is_an_error_with_its_place() {
     let elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0";
     let utf16 = "<domain/>".encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<u8>>();
     let json = "{\"domain\": {\"name\": \"a\"}}\n";
@@ -93,7 +93,7 @@ fn what_begins_like_nothing_known_is_named_with_its_place() {
 }
 
 #[test]
-fn what_is_not_xml_is_named_with_its_place() {
+fn malformed_xml_is_an_error_with_its_place() {
     let utf16 = |text: &str, unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<u8>>();
     assert_all(&[
         case("gzip", b"\x1f\x8b\x08\0", "1:2", "not UTF-8"),

@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rewrite_is_looked_at_and_is_fine() {
+    fn a_rewritten_guest_is_checked_again() {
         let now = Instant::now();
         let mut agenda = one(now);
         assert_eq!(may(&mut agenda, OLD, now), Permission::Granted);
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn between_two_rewrites_libvirt_serves_others() {
+    fn rewrites_are_spaced_so_that_libvirt_serves_others() {
         let now = Instant::now();
         let mut agenda = one(now);
         agenda.all(vec!["a".to_owned(), "b".to_owned()], now);
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_tried_in_vain_is_not_tried_again() {
+    fn a_failed_rewrite_is_not_repeated() {
         let now = Instant::now();
         let mut agenda = one(now);
         assert_eq!(may(&mut agenda, OLD, now), Permission::Granted);
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_at_work_on_a_guest_is_waited_for_but_not_for_ever() {
+    fn a_guest_that_is_being_edited_is_left_alone_for_a_bounded_time() {
         let now = Instant::now();
         let mut agenda = Agenda::default();
         agenda.defined("a", now);
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_writes_it_back_each_time_wins_in_the_end() {
+    fn a_program_that_restores_the_definition_wins_in_the_end() {
         let now = Instant::now();
         let mut agenda = one(now);
         let mut granted = 0;
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_survives_that_the_guest_is_undefined() {
+    fn undefining_a_guest_does_not_renew_its_budget() {
         let now = Instant::now();
         let mut agenda = one(now);
         let mut granted = 0;
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn every_guest_is_counted_as_it_stands() {
+    fn every_guest_is_counted_by_its_state() {
         let now = Instant::now();
         let mut agenda = one(now);
         agenda.all(["a", "b", "c", "d", "e"].map(str::to_owned).to_vec(), now);
@@ -581,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_is_said_once() {
+    fn a_repeated_message_is_logged_once() {
         let mut agenda = one(Instant::now());
         assert!(agenda.is_news("a", "fixable"));
         assert!(!agenda.is_news("a", "fixable"));

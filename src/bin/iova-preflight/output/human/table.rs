@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_the_worst_are_shown_and_the_rest_counted() {
+    fn the_worst_of_many_are_shown_and_the_rest_counted() {
         let fixable = (0..200).map(|n| row(Some(Verdict::Fixable), &format!("f{n}"), "fix: a"));
         let blocked = (0..3).map(|n| row(Some(Verdict::Blocked), &format!("b{n}"), "by hand"));
         let warned = (0..7).map(|n| row(Some(Verdict::Warn), &format!("w{n}"), "see above"));
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_several_have_gives_way_to_where_it_came_from() {
+    fn a_shared_name_is_replaced_by_the_source() {
         let text = table([row(Some(Verdict::Warn), "db", ""), row(Some(Verdict::Pass), "db", "")], 120);
         assert!(text.contains("/etc/libvirt/qemu/db.xml"), "{text}");
     }
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_keeps_what_tells_it_from_others() {
+    fn a_cut_text_keeps_the_part_that_distinguishes_it() {
         assert_eq!(fit("pc-q35-7.2", 10), "pc-q35-7.2");
         assert_eq!(fit("instance-00001a2f", 10), "instance-…");
         assert_eq!(fit("/etc/libvirt/qemu/db.xml", 10), "…mu/db.xml");
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_before_is_left_out() {
+    fn a_change_leaves_out_the_old_value() {
         assert_eq!(up_to("512 GiB", "1024 GiB"), "512–1024 GiB");
         assert_eq!(up_to("512 MiB", "1024 GiB"), "512 MiB–1024 GiB");
         assert_eq!(short("machine pc-q35-6.2 → pc-q35-7.1"), "machine pc-q35-7.1");

@@ -35,7 +35,7 @@ fn table(printer: &mut HostsPrinter<std::fs::File>) -> String {
 use Verdict::{Blocked, Fixable, NotApplicable, Pass, Warn};
 
 #[test]
-fn what_runs_nowhere_comes_first_and_what_runs_everywhere_last() {
+fn guests_that_run_nowhere_come_first() {
     let mut printer = printer(&["a", "b", "c"], 80);
     for (name, verdicts) in [
         ("all", [Pass, Pass, Pass]),
@@ -63,7 +63,7 @@ fn what_runs_nowhere_comes_first_and_what_runs_everywhere_last() {
 }
 
 #[test]
-fn of_many_the_worst_are_shown_and_the_rest_counted() {
+fn the_worst_of_many_are_shown_and_the_rest_counted() {
     let mut printer = printer(&["a", "b"], 80);
     for n in 0..10_000 {
         printer.guest(guest(&format!("pass{n}"), &[Pass, Pass])).expect("printed");
