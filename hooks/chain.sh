@@ -2,16 +2,16 @@
 # A /etc/libvirt/hooks/qemu for libvirt older than 6.5, which runs only one hook: iova-preflight-hook first, then the
 # hook that was there before, as /etc/libvirt/hooks/qemu.before.
 #
-# Whatever happens to iova-preflight-hook, it stops a guest only by saying so: with exit status 1, when a guest starts,
+# Whatever happens to iova-preflight-hook, it stops a guest only with exit status 1, when a guest starts,
 # arrives or is restored. On every other operation it is not run, because libvirt kills a running guest whose hook
 # fails on `reconnect`.
 hook=/usr/bin/iova-preflight-hook
 before=/etc/libvirt/hooks/qemu.before
 
-# The hook that was there before decides as it did; without one, the guest goes on. It takes the place of this shell,
-# or of a part of it: that needs no further process.
+# The hook that was there before decides as it did; without one, the guest starts. It replaces this shell, or
+# a subshell: that needs no further process.
 run_before() {
-    # Put in place a second time, this script is the hook that was there before, and would run itself for ever.
+    # Installed a second time, this script is also the hook that was there before, and would run itself for ever.
     if [ "$0" = "$before" ]; then exit 0; fi
     if [ -f "$before" ] && [ -x "$before" ]; then exec "$before" "$@"; fi
     exit 0

@@ -1,7 +1,7 @@
-//! The hook in a real libvirtd with a real QEMU, from `virsh start` to what `virsh` prints and what runs then.
+//! The hook in a real libvirtd with a real QEMU, from `virsh start` to what `virsh` prints and which guests run.
 //!
-//! Each test has its own libvirtd in its own namespaces, where `/sys` shows an AMD IOMMU. A libvirtd of this machine
-//! is not disturbed, and nothing is left behind.
+//! Each test has its own libvirtd in its own namespaces, where `/sys` shows an AMD IOMMU. They do not disturb a
+//! libvirtd of this machine, and leave nothing behind.
 #![cfg_attr(not(feature = "libvirt"), allow(dead_code, reason = "the tests that talk to libvirt use all of it"))]
 
 mod common;

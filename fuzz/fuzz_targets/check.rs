@@ -21,7 +21,7 @@ use iova_preflight::xml::{Document, Element, Location, Span, XmlError};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
-/// Hosts of which everything, the CPU, or nothing is known, with policies that allow all, something, or nothing.
+/// Hosts about which everything, only the CPU, or nothing is known, with policies that allow all, some, or no changes.
 static SETTINGS: LazyLock<Vec<(Host, Policy)>> = LazyLock::new(|| {
     let profile = |text| Host::from_profile(text).expect("a sample profile");
     let policy = |text| Policy::from_toml(text).expect("a policy");
@@ -137,7 +137,7 @@ fn check_layout(layout: &Layout, old: bool) {
     let ranges: Vec<GpaRange> = ranges.into_iter().flatten().collect();
     assert!(ranges.iter().all(|range| range.start <= range.end), "{layout:?}");
     assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start), "{layout:?}");
-    // How far QEMU looks is not asserted: for a CPU without long mode it looks less far than it lays out.
+    // `max_gpa` is not asserted: for a CPU without long mode QEMU counts less than it lays out.
     assert!(layout.phys_bits_needed <= 64, "{layout:?}");
     let reach = 1_u128 << layout.phys_bits_needed;
     assert!(u128::from(layout.max_gpa) < reach && reach <= u128::from(layout.max_gpa).max(1) * 2, "{layout:?}");
@@ -192,8 +192,7 @@ fn applied(text: &str, replacements: &Value) -> String {
     result + &body[copied..]
 }
 
-/// What there is a map of is drawn: blocks without gaps, an SVG that is XML, and nothing that a terminal acts on but
-/// what colours it.
+/// Every map is drawn: blocks without gaps, an SVG that is XML, and no terminal control sequences except colours.
 fn check_picture(domain: &Domain, evaluation: &Evaluation) {
     let hypotheses = evaluation.hypotheses.iter().map(|(heading, facts)| (heading.clone(), facts));
     let views: Vec<_> = hypotheses.chain([(domain.name.clone(), &evaluation.facts)]).collect();

@@ -18,7 +18,7 @@ use iova_preflight::verdict::{Evaluation, Verdict, evaluate};
 use iova_preflight::xml::Span;
 use libfuzzer_sys::fuzz_target;
 
-/// Hosts of which everything, the CPU, or nothing is known, with policies that allow all, something, or nothing.
+/// Hosts about which everything, only the CPU, or nothing is known, with policies that allow all, some, or no changes.
 static SETTINGS: LazyLock<Vec<(Host, Policy)>> = LazyLock::new(|| {
     let profile = |text| Host::from_profile(text).expect("a sample profile");
     let policy = |text| Policy::from_toml(text).expect("a policy");

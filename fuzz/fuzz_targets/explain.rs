@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
         check(bytes, sighting);
     }
     let document = serde_json::to_string(&Explanation::new(&sightings, dropped)).expect("JSON");
-    // How the log comes makes no difference.
+    // The size of the pieces makes no difference.
     let length = bytes.first().map_or(1, |&byte| usize::from(byte) + 1);
     let (again, dropped) = read(bytes, length);
     assert_eq!(

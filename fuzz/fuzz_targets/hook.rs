@@ -11,7 +11,7 @@ use iova_preflight::policy::{OnInternalError, Policy};
 use iova_preflight::xml::Document;
 use libfuzzer_sys::fuzz_target;
 
-/// Hosts on which guests are stopped, one for each kind of QEMU, and one of which nothing is known.
+/// Hosts on which guests are stopped, one for each kind of QEMU, and one about which nothing is known.
 static HOSTS: LazyLock<Vec<Host>> = LazyLock::new(|| {
     let epyc = |qemu: &str| {
         let mut host = builtin("amd-epyc").expect("a built-in profile");
@@ -54,7 +54,7 @@ fuzz_target!(|bytes: &[u8]| {
 fn check_decisions(domain: &Domain, host: &Host, policy: &Policy, out_of_reach: bool) {
     let decisions = ALL.map(|operation| decide(operation, domain, host, policy));
     let [prepare, later @ ..] = &decisions;
-    // What is certain before a start is as certain in it and after it.
+    // What is certain at `prepare` is as certain at the later operations.
     if is_block(prepare) {
         assert!(later.iter().all(is_block), "stopped at prepare only: {decisions:?}");
     }
@@ -75,7 +75,7 @@ fn is_block(decision: &Decision) -> bool {
     matches!(decision, Decision::Block { .. })
 }
 
-/// What is salvaged from a policy that can be read is what it says.
+/// The setting read from a broken policy equals that of the readable one.
 fn check_salvage(bytes: &[u8]) {
     let salvaged = salvage_on_internal_error(bytes);
     let policy = std::str::from_utf8(bytes).ok().and_then(|text| Policy::from_toml(text).ok());

@@ -1,8 +1,8 @@
-//! A whole run of the hook, with all that is around it as input: arguments, policy, libvirt's cache, sysfs, XML.
+//! A whole run of the hook, with its whole environment as input: arguments, policy, libvirt's cache, sysfs, XML.
 //!
-//! The oracle does not ask the program what it thinks of a guest. It writes guests of which QEMU says that they do not
-//! start, or the kernel that their memory cannot be mapped, puts what is fuzzed around and into them, and holds the hook
-//! to its promise: a guest that is certainly lost is stopped, or the system log names it; a guest that is fine starts.
+//! The oracle does not use the program's own verdict. It writes guests that QEMU refuses to start or whose memory the
+//! kernel refuses to map, adds the fuzzed parts, and checks the hook's promise: a guest that certainly fails is
+//! stopped, or the system log names it; a guest that works starts.
 //!
 //! The input is a list of parts separated by lines of `%%`: how it is called, policy, cache, reserved regions, what is in
 //! `<metadata>`, what comes after the devices, or a whole domain.
@@ -54,7 +54,7 @@ enum Kind {
     DimmInHole,
     /// 16 GiB reach nothing.
     Fine,
-    /// Whatever the last part is.
+    /// Any domain, from the last part.
     Any,
 }
 
@@ -101,11 +101,11 @@ const DIMM: &str = "<hostdev mode='subsystem' type='pci' managed='no'><driver na
                     <memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target>\
                     <address type='dimm' slot='0' base='0xfd00000000'/></memory>";
 
-/// What is around the hook in this run.
+/// The hook's environment in this run.
 struct World<'w> {
     policy: &'w [u8],
     xml: &'w [u8],
-    /// How many bytes come at once.
+    /// The size of the pieces of input, in bytes.
     piece: usize,
     /// After how many pieces reading fails.
     fails_after: Option<usize>,
@@ -184,7 +184,7 @@ fuzz_target!(|bytes: &[u8]| {
     let reserved = if reserved.is_empty() { HYPER_TRANSPORT } else { reserved };
     ROOT.with_borrow_mut(|root| {
         root.set(cache, reserved);
-        // A start is asked about twice; what is said either time counts.
+        // A start calls the hook twice; either call may report the guest.
         let outcomes = call.operations.map(|operation| {
             let mut world = World {
                 policy,
@@ -246,7 +246,7 @@ impl Call {
     }
 }
 
-/// What holds of every outcome.
+/// Properties of every outcome.
 fn check_outcome(outcome: &HookOutcome, call: &Call, told: OnInternalError) {
     assert_eq!(outcome.blocked, outcome.message.is_some(), "{outcome:?}");
     for line in outcome.log.iter().map(|(_, line)| line).chain(&outcome.message) {
@@ -281,7 +281,7 @@ fn is_named(outcomes: &[HookOutcome], call: &Call, name: &str) -> bool {
     outcomes.iter().flat_map(|outcome| &outcome.log).any(|(_, line)| names.iter().any(|name| line.contains(name)))
 }
 
-/// Whether the operator does not want the hook to look at it. What looks like a UUID is left open.
+/// Whether the operator exempts it. Names that look like a UUID are not asserted.
 fn is_left_alone(policy: &Policy, call: &Call, name: &str) -> bool {
     let digits = |text: &str| text.bytes().filter(u8::is_ascii_hexdigit).count() == 32;
     policy.mode == Mode::Off
@@ -324,7 +324,7 @@ fn check_promise(
     let whole = [b"<metadata>", metadata, b"</metadata>"].concat();
     let as_libvirt_prints = Document::parse(&whole).is_ok();
     if as_libvirt_prints && tail.is_empty() && call.fails_after.is_none() {
-        // Nothing that the guest's owner can say changes anything.
+        // Nothing that the guest's owner writes changes the outcome.
         if lost && policy.mode == Mode::Enforce {
             assert!(blocked, "metadata frees it: {outcomes:?}");
         }
@@ -336,7 +336,7 @@ fn check_promise(
     }
 }
 
-/// What a look at the whole document and every fact says is what the hook does, whatever it left out.
+/// The hook decides as an evaluation of the whole document with every fact does, although it skips parts.
 fn check_against_the_whole(outcomes: &[HookOutcome], call: &Call, policy: &Policy, xml: &[u8], root: &Path) {
     let Ok(document) = Document::parse(xml) else { return };
     let Ok(domain) = domain::read(&document) else { return };

@@ -5,7 +5,7 @@
 # may refuse: with status 2 and a line of its own. Whatever else happens to it, the VM starts.
 program=/usr/bin/iova-preflight
 
-# What the shell itself has to say of its end is no refusal either.
+# A failure of the shell itself must not become a refusal either.
 said=$(exec 2>&1; "$program" adapter vdsm < /dev/null; exit $?)
 status=$?
 case $status:$said in

@@ -4,13 +4,13 @@
 use super::Differences;
 use serde_json::{Value, json};
 
-/// What QEMU says before it builds nothing, and the rule that has to say it before.
+/// What QEMU says when it refuses to build a machine, and the rule that has to predict it.
 const REFUSALS: &[(&str, &str)] = &[
     ("phys-bits too low", "phys-bits-too-low"),
     ("phys-bits is not user-configurable in 32 bit", "phys-bits-not-configurable"),
 ];
 
-/// What libvirt passes to QEMU, against ours.
+/// Compares what libvirt passes to QEMU with ours.
 pub fn libvirt(diffs: &mut Differences, at: (&str, &str), facts: &Value, guest: &Value) {
     diffs.compare(at, "machine.canonical", &facts["machine"], &guest["machine"]["canonical"]);
     for field in ["ram", "slots", "maxmem", "pci_hole64_size"] {
@@ -18,7 +18,7 @@ pub fn libvirt(diffs: &mut Differences, at: (&str, &str), facts: &Value, guest: 
     }
 }
 
-/// What QEMU builds or why it refuses, against ours.
+/// Compares what QEMU builds, or why it refuses, with ours.
 pub fn qemu(diffs: &mut Differences, at: (&str, &str), cell: &Value, guest: &Value) {
     if cell["starts"] == true {
         started(diffs, at, cell, guest);
@@ -27,7 +27,7 @@ pub fn qemu(diffs: &mut Differences, at: (&str, &str), cell: &Value, guest: &Val
     }
 }
 
-/// A domain that libvirt refuses before QEMU is asked may not look as if it could start.
+/// A domain that libvirt refuses must not appear to start.
 pub fn rejected(diffs: &mut Differences, at: (&str, &str), why: &str, guest: &Value) {
     let verdict = verdict(guest);
     let stops = ["blocked", "fixable", "error"].contains(&verdict);

@@ -36,7 +36,7 @@ impl Guest {
         Self { machine, memory_mib: HUGE_MIB, ..Self::small(name) }.with_phys_bits(42)
     }
 
-    /// A guest with little memory, of which one DIMM lies in the HyperTransport range. Only a device would notice.
+    /// A guest with little memory, one DIMM of which lies in the HyperTransport range. It fails only with a device.
     pub fn with_dimm_in_hole(name: &str) -> Self {
         let cell = "<numa><cell id='0' cpus='0' memory='128' unit='MiB'/></numa>";
         Self {
@@ -49,7 +49,7 @@ impl Guest {
         }
     }
 
-    /// The same with so many phys-bits.
+    /// The same with this many phys-bits.
     pub fn with_phys_bits(self, bits: u32) -> Self {
         Self { cpu: epyc(&format!("<maxphysaddr mode='emulate' bits='{bits}'/>")), ..self }
     }
@@ -66,7 +66,7 @@ impl Guest {
         Self { devices, ..self }
     }
 
-    /// The same with a UUID that follows from its name. Only with one it can be defined again.
+    /// The same with a UUID that follows from its name. Without one it cannot be redefined.
     pub fn with_uuid(self) -> Self {
         let hex: String = self.name.bytes().chain(std::iter::repeat(0)).take(6).map(|b| format!("{b:02x}")).collect();
         Self { uuid: format!("<uuid>c0ffee00-0000-4000-8000-{hex}</uuid>"), ..self }

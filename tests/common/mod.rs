@@ -1,5 +1,4 @@
-//! What the black-box tests share: running the built program, host profiles, and saying loudly
-//! that a real part is missing.
+//! What the black-box tests share: running the built program, host profiles, and reporting missing real parts.
 #![allow(dead_code, reason = "each of the two programs uses its own part of this module")]
 
 pub mod expect;
@@ -26,8 +25,8 @@ pub fn skip(why: &str) {
     assert!(std::env::var("CI").unwrap_or_default().is_empty(), "a real part is missing under CI: {why}");
 }
 
-/// How long anything may take before it counts as hung. Not a measure of speed: on a busy machine things take a hundred
-/// times as long as on an idle one.
+/// How long anything may take before it counts as hung. Not a measure of speed: a busy machine can be a hundred times
+/// slower than an idle one.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Waits until something holds.
@@ -57,7 +56,7 @@ pub fn end_of(child: &mut Child) -> ExitStatus {
     }
 }
 
-/// Opens a named pipe when a program reads from it, so when that is done with the inputs before.
+/// Opens a named pipe once a program reads from it, which is after it has read the earlier inputs.
 #[track_caller]
 pub fn open_when_read(pipe: &Path) -> File {
     let (sender, receiver) = std::sync::mpsc::channel();
@@ -175,8 +174,8 @@ impl Profile {
     }
 }
 
-/// The arguments as they are, but under the default policy: what an operator wrote in `/etc/iova-preflight` on this
-/// machine is not what is tested.
+/// The arguments as they are, but under the default policy: the policy in `/etc/iova-preflight` on this machine must
+/// not matter.
 pub fn with_default_policy<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = arguments.to_vec();
     let evaluates = arguments.iter().position(|argument| ["check", "fix", "map"].contains(argument));
@@ -314,7 +313,7 @@ pub fn samples_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("xml-samples")
 }
 
-/// The command lines that somebody could have.
+/// The sample command lines.
 pub fn command_lines() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("argv-samples");
     let mut files: Vec<PathBuf> =

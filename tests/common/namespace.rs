@@ -22,7 +22,7 @@ impl Namespace {
     /// capability cache.
     ///
     /// # Errors
-    /// Why this machine allows none.
+    /// This machine does not allow them; the error says why.
     pub fn new(work: &Path, capabilities: Option<&Path>) -> Result<Self, String> {
         if !is_root() {
             return Err("not root: no namespace with an IOMMU of its own can be made".to_owned());
@@ -106,7 +106,7 @@ impl Drop for Namespace {
 pub struct SystemLog(UnixDatagram);
 
 impl SystemLog {
-    /// What came since this was asked last.
+    /// What was sent since the last call.
     pub fn lines(&self) -> Vec<String> {
         let mut buffer = [0; 8192];
         let mut lines = Vec::new();

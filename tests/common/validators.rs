@@ -1,4 +1,4 @@
-//! Validators that know nothing of this project.
+//! Validators made by others.
 
 use super::{note, skip};
 use serde_json::Value;
@@ -78,13 +78,13 @@ impl Validators {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
-    /// Fails where one of the documents does not follow the schema.
+    /// Fails if one of the documents does not follow the schema.
     pub fn assert_valid(&self, schema: &Schema<'_>, documents: &[PathBuf]) {
         let complaints = self.complaints(schema, documents);
         assert!(complaints.is_empty(), "{}", complaints.join("\n"));
     }
 
-    /// Fails where one of the documents does follow the schema.
+    /// Fails if one of the documents follows the schema.
     pub fn assert_rejected(&self, schema: &Schema<'_>, documents: &[PathBuf]) {
         let complaints = self.complaints(schema, documents);
         for document in documents {
@@ -117,7 +117,7 @@ pub fn promtool(command: &mut Command) {
     }
 }
 
-/// What documents are held against.
+/// What documents are validated against.
 pub enum Schema<'a> {
     /// A schema in a file.
     File(&'a Path),

@@ -17,7 +17,7 @@ fn guests(json: &str) -> Value {
 #[test]
 fn the_profile_of_a_real_host_evaluates_as_the_host_does() {
     let Some(world) = World::new("host") else { return };
-    // Makes libvirt look at QEMU, where it did not yet.
+    // Makes libvirt probe QEMU, if it has not yet.
     world.virsh(&["capabilities"]).expect_ok();
     let profile = world.tool(&["host"]).expect_ok();
     for line in [
@@ -28,7 +28,7 @@ fn the_profile_of_a_real_host_evaluates_as_the_host_does() {
     ] {
         assert!(profile.lines().any(|known| known == line), "{line}\n{profile}");
     }
-    // No kernel tells how wide AMD's is.
+    // No kernel shows the width of AMD's IOMMU.
     let missing: Vec<&str> = profile.lines().filter(|line| line.contains(" is missing:")).collect();
     assert_eq!(missing, ["# address_bits is missing: What the kernel shows of AMD's differs between its"], "{profile}");
     let file = world.files().join("host.toml");
@@ -49,7 +49,7 @@ fn the_profile_of_a_real_host_evaluates_as_the_host_does() {
 fn other_users_are_told_which_facts_need_root() {
     let Some(world) = World::new("host-not-root") else { return };
     world.virsh(&["capabilities"]).expect_ok();
-    // Where everybody may run it.
+    // In a folder from which any user may run it.
     let program = "/run/iova-preflight";
     std::fs::copy(env!("CARGO_BIN_EXE_iova-preflight"), world.path(program)).expect("copied");
     let words = ["--reuid", "65534", "--regid", "65534", "--clear-groups", program, "host"];

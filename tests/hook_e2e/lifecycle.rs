@@ -1,11 +1,11 @@
-//! Guests that run already, and guests that come back.
+//! Guests that already run, and guests that are restored.
 
 use super::real_map;
 use super::start::assert_stopped;
 use super::world::World;
 use crate::common::guest::Guest;
 
-/// From here on, a guest with memory in the hole is stopped whether it has a device or not.
+/// With this policy, a guest with memory in the reserved range is stopped with or without a device.
 const STRICT: &str = "passthrough = 'assume'\n";
 
 /// Start of the HyperTransport range.

@@ -1,4 +1,4 @@
-//! What `watch --metrics` tells the node exporter of real guests.
+//! The metrics that `watch --metrics` writes about real guests.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -78,7 +78,7 @@ fn metrics_count_every_guest() {
     let last = collector.value("last_evaluation_timestamp_seconds", "").expect("a time");
     assert!(last > begin && last < begin + 3600.0, "{last} {begin}");
 
-    // Whoever the exporter runs as can read it, and nothing else is left in its folder.
+    // Any user can read it, as the exporter may run as any, and nothing else is left in its folder.
     let mode = std::fs::metadata(&collector.file).expect("the file").permissions().mode();
     assert_eq!(mode & 0o7777, 0o644);
     let names: Vec<_> = std::fs::read_dir(&collector.folder).expect("listed").flatten().collect();
@@ -101,7 +101,7 @@ fn metrics_count_every_guest() {
     assert_eq!((status, collector.value("libvirt_up", "")), (Some(0), Some(0.0)), "{}", collector.text());
 }
 
-/// Monitoring is not what the service is for.
+/// Failing metrics must not stop the service.
 #[test]
 fn metrics_that_cannot_be_written_stop_nothing() {
     let Some(world) = World::new("watch-no-metrics") else { return };
@@ -112,7 +112,7 @@ fn metrics_that_cannot_be_written_stop_nothing() {
     world.define(&broken("a"));
     watcher.wait_until_said(&["guest a is redefined"]);
     assert_eq!(watcher.count(&["<3>metrics: /run/node-exporter/iova-preflight.prom: No such file"]), 1);
-    // Once there is a folder, the file comes; a link of another user is not followed to one.
+    // Once the folder exists, the file is written; a link of another user is not followed.
     let others = world.path("/run/others");
     std::fs::create_dir(&others).expect("made");
     std::os::unix::fs::symlink("others", &collector.folder).expect("a link");

@@ -25,7 +25,7 @@ fn hooks_of_others_keep_working() {
         assert!(calls.iter().all(|(_, size)| *size > 500), "{other} did not get the XML: {calls:?}");
     }
 
-    // libvirt runs every hook, whatever one of them says.
+    // libvirt runs every hook, whatever the others return.
     assert_stopped(world.define_and_start(&Guest::huge("db", "pc-q35-6.2").with_hostdev()), "db", "prepare");
     for other in others {
         assert_eq!(world.operations(other, "db")[0], "prepare begin", "{other}");

@@ -99,7 +99,7 @@ fn a_managed_save_image_is_not_lost_by_accident() {
     assert_eq!(machine(&world, "db"), "pc-q35-7.1");
 }
 
-/// Nova would undo it at the next start.
+/// Nova would overwrite a rewrite at the next start.
 #[test]
 fn a_guest_of_an_orchestrator_is_left_to_it() {
     let Some(world) = World::new("owned") else { return };
@@ -147,7 +147,7 @@ fn a_running_guest_is_redefined_for_its_next_start() {
     let (status, said, error) = fix(&world, "db", &[]);
     assert!(status == 0 && said.contains("next cold start"), "{said}{error}");
     assert_eq!((machine(&world, "db").as_str(), world.qemu("db")), ("pc-q35-7.1", qemu));
-    // What runs and what is defined are two things, and both are evaluated.
+    // The running guest and its definition differ, and both are evaluated.
     let (status, document, _) = tool(&world, &["check", "--format", "json", "--connect", world.uri()]);
     let document: Value = serde_json::from_str(&document).expect("JSON");
     let verdicts: Vec<&str> =

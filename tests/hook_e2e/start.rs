@@ -4,7 +4,7 @@ use super::real_map;
 use super::world::{Reply, World};
 use crate::common::guest::Guest;
 
-/// Fails unless virsh says that the hook stopped the guest at `operation`, in a line of the hook's own.
+/// Fails unless virsh says that the hook stopped the guest at `operation`, and shows the hook's line.
 #[track_caller]
 pub fn assert_stopped(reply: Reply, guest: &str, operation: &str) -> String {
     let error = reply.expect_error();
@@ -58,7 +58,7 @@ fn ram_in_the_hole_without_a_device_starts_and_is_logged() {
     assert_eq!(prediction["layout"]["relocated"], false);
     real_map::assert_matches(&world, "db", &prediction);
 
-    // From what libvirt told QEMU, the same.
+    // The command line that libvirt wrote gives the same result.
     let running = |world: &World| -> serde_json::Value {
         let printed = world.tool(&["check", "--running", "--format", "json"]).stdout;
         serde_json::from_str(&printed).expect("JSON")
@@ -84,7 +84,7 @@ fn too_few_phys_bits_are_stopped_before_qemu() {
     world.assert_never_started("db");
 }
 
-/// The control: what was stopped above is what QEMU refuses, and what is predicted of it is true.
+/// The control: QEMU refuses the guests that were stopped above, for the predicted reason.
 #[test]
 fn qemu_itself_refuses_what_is_stopped() {
     let Some(world) = World::new("control") else { return };
@@ -106,7 +106,7 @@ fn enough_phys_bits_start_with_the_map_that_was_predicted() {
     real_map::assert_matches(&world, "db", &prediction);
 }
 
-/// What libvirt makes of `<metadata>` is what the hook gets: longer than 32 MiB, with entities that it does not declare.
+/// The hook gets `<metadata>` as libvirt prints it: longer than 32 MiB, with entities that it does not declare.
 #[test]
 fn metadata_does_not_free_a_guest() {
     let Some(world) = World::new("metadata") else { return };
@@ -175,7 +175,7 @@ fn a_broken_policy_stops_everybody_if_it_says_so() {
     let error = world.define_and_start(&Guest::small("web")).expect_error();
     assert!(error.contains("iova-preflight: internal error: /etc/iova-preflight/policy.toml:2:1"), "{error}");
     world.assert_never_started("web");
-    // Fixed, it counts at once.
+    // Once fixed, it takes effect at once.
     world.set_policy("on_internal_error = \"block\"\n");
     world.start("web").expect_ok();
 }
@@ -189,7 +189,7 @@ fn a_hook_installed_later_is_run_after_a_reload() {
     assert!(!error.contains("iova-preflight"), "{error}");
     world.install_hook();
     world.reload_libvirtd();
-    // Nothing shows when libvirtd is done with the reload.
+    // libvirtd does not show when the reload is complete.
     crate::common::wait_for("the hook to be run", || world.start("db").stderr.contains("50-iova-preflight db"));
     assert_stopped(world.start("db"), "db", "prepare");
 }

@@ -1,4 +1,4 @@
-//! `watch` on a real libvirtd: what is defined while it runs, what others do meanwhile, and a daemon that goes.
+//! `watch` on a real libvirtd: guests defined while it runs, changes by others meanwhile, and a daemon that restarts.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -52,7 +52,7 @@ fn a_guest_fixed_by_watch_starts_at_the_first_attempt() {
     world.define(&broken("after"));
     watcher.wait_until_said(&["<5>guest after is redefined"]);
     for guest in ["before", "after"] {
-        // The hook, which comes first, lets it pass; libvirt then misses a VFIO to attach the device with.
+        // The hook, which runs first, lets it pass; libvirt then fails to attach the device without VFIO.
         let error = world.start(guest).expect_error();
         assert!(!error.contains("iova-preflight") && !error.contains("Hook script"), "{error}");
         assert!(error.contains("VFIO PCI passthrough"), "{error}");
@@ -74,7 +74,7 @@ fn guests_of_an_orchestrator_are_left_to_it() {
     let owned = [broken("owned").with_metadata(instance)];
     let watcher = Watcher::ready(&world, REWRITE);
     world.define_all(&owned);
-    // Its turn comes after the other's.
+    // It is checked after the other one.
     world.define(&broken("free"));
     watcher.wait_until_said(&[
         "<4>guest owned: fixable",
@@ -103,7 +103,7 @@ fn hundreds_are_fixed_once_each_in_constant_memory() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("run virsh event");
-    // Nothing says when virsh has begun to listen but what it hears.
+    // Only a received event shows that virsh has begun to listen.
     let probe = world.path("/run/events");
     let mut heard = events.stdout.take().expect("a pipe");
     let reader = std::thread::spawn(move || {
@@ -130,7 +130,7 @@ fn hundreds_are_fixed_once_each_in_constant_memory() {
     crate::common::note(&format!("watch: {before} bytes resident with 200 guests, {after} with 400"));
     assert!(after < before + GROWTH, "{before} → {after}");
 
-    // What comes too much would come now.
+    // Superfluous events would arrive now.
     std::thread::sleep(Duration::from_secs(2));
     let replaced = replaced(&watcher);
     assert!(replaced.len() == 400 && replaced.values().all(|&times| times == 1), "{replaced:?}");
@@ -152,7 +152,7 @@ fn hundreds_are_fixed_once_each_in_constant_memory() {
 #[test]
 fn watch_reconnects_when_libvirtd_comes_back() {
     let Some(world) = World::without_hook("watch-restart") else { return };
-    // The service is there first.
+    // The service starts before libvirtd.
     let watcher = Watcher::ready(&world, REWRITE);
     assert_eq!(watcher.count(&["<3>", "it is asked again until it answers"]), 1);
     world.start_daemons();
@@ -179,7 +179,7 @@ fn watch_reconnects_when_libvirtd_comes_back() {
     guests.extend(new);
     watcher.wait_until_told(&format!("STATUS={} guests, 0 fixable, 0 blocked", guests.len()));
     let replaced = replaced(&watcher);
-    // Of the one that was being written when the daemon died, the old definition may have been kept twice.
+    // The definition being rewritten when the daemon died may have been kept twice.
     let times: usize = replaced.values().sum();
     assert!(replaced.len() == guests.len() && times <= guests.len() + deaths, "{replaced:?}");
     let (_, status) = watcher.stop();
@@ -203,7 +203,7 @@ fn what_others_define_at_the_same_time_is_not_lost() {
                     let title = format!("<title>edit {edit}.</title>\n  <memory");
                     std::fs::write(&file, guest.xml().replacen("<memory", &title, 1)).expect("written");
                     world.virsh(&["define", file.to_str().expect("UTF-8")]).expect_ok();
-                    // From one on the heels of the other to one now and then.
+                    // From edits in quick succession to occasional ones.
                     std::thread::sleep(Duration::from_millis(edit as u64 * 37 % 300));
                 }
             });
@@ -221,7 +221,7 @@ fn what_others_define_at_the_same_time_is_not_lost() {
     ));
     let last = format!("<title>edit {}.</title>", EDITS - 1);
     for guest in &guests {
-        // libvirt cannot define a guest on a condition, so that an edit can be overwritten; never without a word.
+        // libvirt cannot define a guest conditionally, so an edit can be overwritten, but this is always logged.
         let was_noticed = noticed.iter().any(|line| line.contains(&format!("guest {} ", guest.name)));
         let is_there = count(&world, std::slice::from_ref(guest), &last) == 1;
         assert!(is_there || was_noticed, "the last edit of {} is lost:\n{}", guest.name, said.join("\n"));
@@ -275,13 +275,13 @@ fn a_budget_survives_undefine() {
     let kept = watcher.backups().len();
     let (said, ..) = watcher.stop();
     let redefined = said.iter().filter(|line| line.contains("is redefined")).count();
-    // And those that come back while this takes: one in five minutes.
+    // Plus those regained during the test: one per five minutes.
     let most = BURST + 1 + usize::try_from(begin.elapsed().as_secs() / 300).expect("a few");
     crate::common::note(&format!("watch: {redefined} of 30 definitions of one guest were rewritten, {kept} are kept"));
     assert!(kept == redefined && (BURST..=most).contains(&kept), "{kept} {redefined} {said:#?}");
 }
 
-/// Whatever fills the folder, `watch` rewrites nothing more and says so; once there is room, it goes on.
+/// If the folder is full, `watch` stops rewriting and says so; once there is space, it continues.
 #[test]
 fn backups_are_bounded() {
     /// Of `ROOM` in `watch/service.rs`.
@@ -328,7 +328,7 @@ fn backups_are_bounded() {
 }
 
 /// Names and UUIDs that change, definitions as large as libvirt takes them, a service that is killed and started again,
-/// and a folder with pipes and links in it: neither files nor memory grow without limit, and it works on.
+/// and a folder with pipes and links in it: neither files nor memory grow without limit, and the service keeps working.
 #[test]
 fn no_attack_takes_more_than_its_room() {
     /// Of `ROOM` in `watch/service.rs`.
@@ -381,7 +381,7 @@ fn no_attack_takes_more_than_its_room() {
     assert_eq!(std::fs::metadata(&outside).expect("there").len(), BYTES);
 }
 
-/// Whoever may define a guest may not fill the log with it.
+/// Users who may define guests must not be able to fill the log.
 #[test]
 fn an_override_that_is_ignored_is_said_once() {
     let Some(world) = World::new("watch-override") else { return };
@@ -396,7 +396,7 @@ fn an_override_that_is_ignored_is_said_once() {
         world.define(&asks("x"));
         watcher.wait_until_said(&ignored);
     }
-    // Once it is right it is news again.
+    // After it was valid, an ignored override is reported again.
     world.define(&asks("assume"));
     world.define(&Guest::huge("last", "pc-q35-6.2").with_hostdev().with_uuid());
     watcher.wait_until_said(&["guest last is redefined"]);
@@ -434,7 +434,7 @@ fn a_rewrite_that_would_lose_saved_state_is_not_made() {
     let Some(world) = World::new("watch-saved") else { return };
     world.define_and_start(&Guest::with_dimm_in_hole("db")).expect_ok();
     world.virsh(&["managedsave", "db"]).expect_ok();
-    // A guest without a definition is none of the service's business.
+    // The service ignores guests without a definition.
     let file = world.files().join("transient.xml");
     std::fs::write(&file, Guest::huge("transient", "pc-q35-6.2").xml()).expect("written");
     world.virsh(&["create", "--paused", file.to_str().expect("UTF-8")]).expect_ok();
@@ -451,7 +451,7 @@ fn the_service_manager_is_told_the_state() {
     let beats = |watcher: &Watcher<'_>| watcher.told().iter().filter(|line| *line == "WATCHDOG=1").count();
     let before = beats(&watcher);
     wait_for("signs of life", || beats(&watcher) >= before + 3);
-    // A daemon that hangs keeps the service from looking, and not from ending.
+    // A hung daemon keeps the service from checking guests, but not from ending.
     world.signal_daemon("STOP");
     watcher.wait_until_told("STATUS=0 guests, 0 fixable, 0 blocked");
     let (said, status) = watcher.stop();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::world::World;
 use crate::common::{end_of, wait_for};
 
-/// A running service, and the service manager's end of its socket. It is ended with this value.
+/// A running service, and the service manager's end of its socket. Dropping the value ends it.
 pub struct Watcher<'a> {
     world: &'a World,
     nsenter: Child,
@@ -33,7 +33,7 @@ impl<'a> Watcher<'a> {
         let path = world.path("/run/notify");
         let _ = std::fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path).expect("listen as a service manager");
-        // Somebody has to listen all the time: a datagram that nobody takes blocks its sender.
+        // The socket has to be read all the time: an unread datagram blocks its sender.
         let told = Arc::new(Mutex::new(Vec::new()));
         let hears = Arc::downgrade(&told);
         socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a time limit");
@@ -48,7 +48,7 @@ impl<'a> Watcher<'a> {
         });
         let output = world.files().join("watch.log");
         let log = std::fs::File::create(&output).expect("a log");
-        // As systemd does where standard error is the journal.
+        // As systemd does if standard error is the journal.
         let file = log.metadata().expect("the log's inode");
         let stream = format!("{}:{}", file.dev(), file.ino());
         let nsenter = world

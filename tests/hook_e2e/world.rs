@@ -20,7 +20,7 @@ const HOOK: &str = "/etc/libvirt/hooks/iova-preflight-hook";
 /// A foreign hook that writes down how it is called, in a file of its own name, and how much XML it got.
 const RECORDER: &str = "#!/bin/sh\necho \"$2 $3 $1 $(wc -c | tr -d ' ')\" >> \"/run/calls-$(basename \"$0\")\"\n";
 
-/// The daemons of one test and what is around them. All of it ends with this value.
+/// The daemons of one test and their namespaces. Dropping the value ends all of them.
 #[derive(Debug)]
 pub struct World {
     namespace: Namespace,
@@ -28,7 +28,7 @@ pub struct World {
     files: Folder,
 }
 
-/// A folder that is gone with this value.
+/// A folder that is removed with this value.
 #[derive(Debug)]
 struct Folder(PathBuf);
 
@@ -48,14 +48,14 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Gives what was printed; fails where the command did.
+    /// Returns the output; fails if the command failed.
     #[track_caller]
     pub fn expect_ok(self) -> String {
         assert!(self.ok, "{}{}", self.stdout, self.stderr);
         self.stdout
     }
 
-    /// Gives what was said about the failure; fails where the command worked.
+    /// Returns the error message; fails if the command succeeded.
     #[track_caller]
     pub fn expect_error(self) -> String {
         assert!(!self.ok, "did not fail: {}{}", self.stdout, self.stderr);
@@ -122,7 +122,7 @@ impl World {
 
     /// Puts the hook in place the way an operator does.
     ///
-    /// It is the hook of this build, or the one that `IOVA_PREFLIGHT_HOOK` names: that of a package, say.
+    /// It is the hook of this build, or the one that `IOVA_PREFLIGHT_HOOK` names: for example that of a package.
     pub fn install_hook(&self) {
         let built = Path::new(env!("CARGO_BIN_EXE_iova-preflight-hook"));
         let hook = std::env::var_os("IOVA_PREFLIGHT_HOOK").map_or_else(|| built.to_owned(), PathBuf::from);
@@ -272,7 +272,7 @@ impl World {
         self.start(&guest.name)
     }
 
-    /// What libvirt says of a guest: `paused`, `shut off`.
+    /// The state of a guest as libvirt prints it: `paused`, `shut off`.
     pub fn state(&self, name: &str) -> String {
         self.virsh(&["domstate", name]).expect_ok().trim().to_owned()
     }
@@ -293,7 +293,7 @@ impl World {
         })
     }
 
-    /// Fails where QEMU was ever started for a guest.
+    /// Fails if QEMU was ever started for a guest.
     #[track_caller]
     pub fn assert_never_started(&self, name: &str) {
         assert_eq!(self.state(name), "shut off");

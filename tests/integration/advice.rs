@@ -1,4 +1,4 @@
-//! A fix is told in the words of whoever writes the guest's definition anew at each start.
+//! A fix is told in the words of the orchestrator that regenerates the guest's definition at each start.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ fn run(guest: &Guest, arguments: &[&str]) -> (i32, String, String) {
     run_in("400", guest, arguments)
 }
 
-/// The same, in so many columns.
+/// The same, in this many columns.
 fn run_in(columns: &str, guest: &Guest, arguments: &[&str]) -> (i32, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_iova-preflight"))
         .args(arguments)
@@ -56,12 +56,12 @@ fn the_owner_is_named_and_gets_its_own_words() {
     }
     let (owner, advice) = json(&instance("pc-q35-6.2"), &[]);
     assert_eq!((owner, advice.as_array().map(Vec::len)), ("nova".into(), Some(4)));
-    // A guest of nobody's.
+    // A guest without an owner.
     let (owner, advice) = json(&Guest::huge("db", "pc-q35-6.2").with_hostdev(), &[]);
     assert!(owner.is_null() && advice.is_null());
 }
 
-/// Half a command may do harm where it is pasted into a shell.
+/// Half a command may do harm if it is pasted into a shell.
 #[test]
 fn commands_are_not_broken_in_narrow_terminals() {
     let guest = Guest::huge("vnf", "pc-q35-6.2").with_hostdev();
@@ -81,7 +81,7 @@ fn commands_are_not_broken_in_narrow_terminals() {
     assert!(commands >= 8, "{commands}");
 }
 
-/// What `fix` says of a rewrite holds for what is changed at the owner.
+/// The consequences of a rewrite also apply to a change at the owner.
 #[test]
 fn the_owner_is_told_of_the_risks() {
     let (_, said, _) = run(&instance("pc-q35-6.2"), &["check"]);
@@ -93,7 +93,7 @@ fn the_owner_is_told_of_the_risks() {
     assert!(risks.iter().all(|risk| !said.contains(risk)), "{said}");
 }
 
-/// `fix` is pointed to only where somebody can do with it what it shows.
+/// The summary names `fix` only if it can fix a guest.
 #[test]
 fn the_summary_points_to_fix_for_guests_without_an_owner() {
     let file = |name: &str, guest: &Guest| {
@@ -145,7 +145,7 @@ fn an_option_chooses_the_words() {
     assert!(status == 2 && error.contains("libvirt, nova, vdsm, kubevirt, cloudstack, opennebula, proxmox"), "{error}");
 }
 
-/// Nothing that is known helps this one: the type is not what is wrong.
+/// No known change helps this guest: its machine type is not the cause.
 #[test]
 fn a_guest_without_a_fix_is_changed_at_its_owner() {
     let guest =

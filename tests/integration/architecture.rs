@@ -1,4 +1,4 @@
-//! Which module may know which, and that a name means one thing. The order is the one in docs/development.md.
+//! Which module may use which, and that a type's name is unique. The order is the one in docs/development.md.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -107,7 +107,7 @@ fn arrows(text: &str, depth: usize) -> Vec<Arrow> {
                     end += "super::".len();
                     levels += 1;
                 }
-                // A module inside of the file, that of tests first of all, is one level further down.
+                // A module inside the file, such as `tests`, is one level further down.
                 let depth = depth + usize::from(line.starts_with(' '));
                 if keyword == "crate::" || levels >= depth {
                     found.extend(heads(&text[begin + end..]).into_iter().map(|name| (index + 1, name)));
@@ -118,7 +118,7 @@ fn arrows(text: &str, depth: usize) -> Vec<Arrow> {
     found
 }
 
-/// The arrows that run back, or to what is in no order, of the crate in `folder`.
+/// The dependencies of the crate in `folder` that run backwards or lead to a module without a place in the order.
 fn backward(folder: &str, heading: &str) -> Vec<String> {
     let (folder, order) = (root().join(folder), order(heading));
     let place = |name: &str| order.iter().position(|(known, _)| known == name);
@@ -175,7 +175,7 @@ fn arrows_are_found_wherever_they_are() {
     assert_eq!(deeper, [(2, "y".to_owned())]);
 }
 
-/// A type is looked for by its name: two of one name lead astray.
+/// Readers search a type by its name, so two must not share one.
 #[test]
 fn a_name_is_that_of_one_type() {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();

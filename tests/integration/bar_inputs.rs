@@ -1,4 +1,4 @@
-//! The recorded placements of BARs once more, as what a user has: a domain or a command line, and a host profile.
+//! The recorded placements of BARs again, from a user's input: a domain or a command line, and a host profile.
 
 use std::fmt::Write as _;
 
@@ -183,7 +183,7 @@ impl Row<'_> {
         text
     }
 
-    /// What is not as it was measured.
+    /// The differences from the record.
     fn difference(&self, mmio64: Option<Mmio64>) -> Option<String> {
         let Some(mmio64) = mmio64 else { return Some(format!("{}\n    nothing is said", self.line)) };
         let sizes: Vec<u64> = self.devices.iter().filter_map(|device| device.size).collect();

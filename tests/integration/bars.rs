@@ -1,4 +1,4 @@
-//! Where firmware was seen to put 64-bit BARs, against what we say. Every BAR of a GiB and more has to match.
+//! Compares where firmware was seen to put 64-bit BARs with what we compute. Every BAR of a GiB and more has to match.
 
 use iova_preflight::Call;
 use iova_preflight::firmware::{BarRequest, Build, Node, Placement, Platform, Port, Vendor, place, possible_builds};

@@ -23,7 +23,7 @@ struct Row {
     expect: Expected,
 }
 
-/// What is said of a guest whose start tells nothing.
+/// The expected findings for a guest whose start shows nothing.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct Expected {
@@ -102,7 +102,7 @@ fn compare(row: &Row, stack: &str, host: &Path, file: &Path, differences: &mut D
     }
 }
 
-/// Whoever looks for an error finds the page that explains it.
+/// A search for an error finds the page that explains it.
 #[test]
 fn every_refusal_that_was_seen_is_on_a_page() {
     // Addresses differ from guest to guest, and libvirt begins some errors with a capital.

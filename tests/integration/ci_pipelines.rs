@@ -1,4 +1,4 @@
-//! The pipelines of `docs/ci.md`: valid for those who run them, and their commands do what the page says.
+//! The pipelines of `docs/ci.md`: valid for their services, and their commands do what the page says.
 
 use crate::common::validators::{Schema, Validators};
 use crate::common::{samples, samples_folder, skip, work_dir};

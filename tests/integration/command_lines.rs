@@ -20,7 +20,7 @@ use crate::common::{corpus, note, xml_files};
 /// Most pairs that may differ, for a reason that [`exception`] knows.
 const MOST_EXCEPTIONS: usize = 15;
 
-/// Why a fact of a domain cannot be had from its XML alone, where it cannot.
+/// Why a fact of a domain does not follow from its XML alone, if it does not.
 fn exception(fact: &str, domain: &Domain, arguments: &str, machine: &str) -> Option<&'static str> {
     let network = |hidden: &HiddenDma| matches!(hidden.unseen, Unseen::Network(_));
     let memory = fact == "memory" || fact == "ram" || fact.starts_with("node ");

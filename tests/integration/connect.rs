@@ -1,4 +1,4 @@
-//! `check --connect` of libvirts that answer, and of such that do not. One that hangs is in `tests/hook_e2e/connect.rs`.
+//! `check --connect` with libvirts that answer and that fail. `tests/hook_e2e/connect.rs` has one that hangs.
 
 use serde_json::Value;
 

@@ -102,7 +102,7 @@ fn pages_name_the_severities_that_occur() {
     }
 }
 
-/// What real programs were seen to print, the last of them by others.
+/// Messages that real programs were seen to print; the last are from public reports.
 const RECORDED: [&str; 5] = [
     include_str!("../data/vfio.txt"),
     REFUSALS,

@@ -109,7 +109,7 @@ fn windows(text: &str) -> String {
     format!("\u{feff}{}", text.replace("\r\n", "\n").replace('\n', "\r\n"))
 }
 
-/// Nothing to fix, or nothing that helps.
+/// Nothing to fix, or no fix.
 fn unchanged(diffs: &mut Differences, at: (&str, &str), input: &[u8], output: &Output) {
     let (code, printed): (_, &[u8]) = match at.1 {
         "error" => (2, b""),

@@ -1,4 +1,4 @@
-//! Folders that hold XML of libvirt's beside domains, as every host has them.
+//! Folders that hold libvirt's other XML next to domains, as every host has them.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -190,7 +190,7 @@ fn xml_printed_by_virsh_is_skipped() {
     assert_eq!(run(&["check"], &folder).status.code(), Some(0));
 }
 
-/// Whoever may not read a part of a folder is not told that all is well.
+/// A folder that cannot be read completely must not be reported as passing.
 #[test]
 fn a_folder_that_may_not_be_read_is_an_error() {
     use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! What is found in libvirt's capability cache: only what libvirt can have written there counts, and nothing blocks.
+//! Files in libvirt's capability cache: only those that libvirt can have written count, and none blocks.
 
 use std::io::Write;
 use std::os::unix::fs::{chown, symlink};
@@ -39,7 +39,7 @@ fn path(machine: &Namespace, name: &str) -> PathBuf {
     machine.path(&format!("{CACHE}/{name}"))
 }
 
-/// Ends a program that takes longer than anything takes that does not wait for something.
+/// Ends a program that takes so long that it must be waiting for something.
 fn ended(mut child: Child) -> Output {
     end_of(&mut child);
     child.wait_with_output().expect("ended")
@@ -52,7 +52,7 @@ fn feed(command: &mut Command, guest: &Guest) -> Output {
     ended(child)
 }
 
-/// Fails where the guest, which certainly does not start, is not stopped by the hook and by `check`.
+/// Fails unless the hook and `check` stop the guest, which certainly does not start.
 fn assert_stopped(machine: &Namespace, guest: &Guest) {
     let hook = feed(
         machine.command(env!("CARGO_BIN_EXE_iova-preflight-hook")).args([&guest.name, "prepare", "begin", "-"]),
@@ -118,7 +118,7 @@ fn nothing_waits_for_a_pipe_or_a_device() {
     assert!(host.status.success() && said.contains("q35 = \"pc-q35-6.2\""), "{said}");
 }
 
-/// A guest whose fate depends on an answer that is missing is let go, and never without a word.
+/// A guest whose outcome depends on a missing answer starts, and the log names it.
 #[test]
 fn without_an_answer_in_the_cache_the_log_names_the_guest() {
     let Some(machine) = machine("empty") else { return };

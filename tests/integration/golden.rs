@@ -1,5 +1,5 @@
-//! Four hundred recorded domains: what real libvirt passes to QEMU, and what three versions of
-//! real QEMU build from it, against what we say. Every cell has to match.
+//! Four hundred recorded domains: compares what real libvirt passes to QEMU, and what three versions of real QEMU build
+//! from it, with what we compute. Every cell has to match.
 
 use super::differential::oracle::libvirt_facts;
 use crate::common::{Differences, Profile, check, expect, note, work_dir};

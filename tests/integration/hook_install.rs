@@ -245,7 +245,7 @@ fn a_chain_stops_a_guest_only_when_the_hook_says_so() {
     }
 }
 
-/// Who puts the script in place a second time renames the first one to `qemu.before`, which then runs itself.
+/// Installing the script a second time renames the first one to `qemu.before`, which would then run itself.
 #[test]
 fn a_chain_does_not_run_itself() {
     for chain in [Chain::shipped(Root::new("chain-twice")), Chain::printed(Root::new("chain-twice-printed"))] {
@@ -290,7 +290,7 @@ fn a_chain_that_can_start_no_process_stops_nothing() {
         chain.root.write("iova-preflight-hook", "#!/bin/sh\nexit 1\n", 0o755);
         chain.run("started", &[]);
         let program = chain.root.path("chain").display().to_string();
-        // Root is not limited, and whoever is has to be able to read all this.
+        // Root is not limited, and the limited user has to be able to read all this.
         if !limited(&["test", "-r", &program]).is_ok_and(|output| output.status.success()) {
             return skip("only root can take processes away from a user who may read the chain");
         }
@@ -312,8 +312,8 @@ fn a_chain_that_can_start_no_process_stops_nothing() {
     }
 }
 
-/// The program that is started is the shell, and it needs memory and a descriptor before its first line: libvirt takes
-/// how it ends then for a refusal, and no script can change that.
+/// The program that is started is the shell, which needs memory and a descriptor before its first line: without them it
+/// fails, libvirt takes that for a refusal, and no script can change it.
 #[test]
 fn a_shell_that_cannot_start_refuses_the_guest() {
     let chain = Chain::shipped(Root::new("chain-limits"));
@@ -440,7 +440,7 @@ fn a_program_that_others_can_change_is_not_installed_unasked() {
     let (status, text) = root.hook(&["status"]);
     assert!(status == 0 && !text.contains("FAIL"), "{text}");
 
-    // All that libvirt and the hook go by is looked at alike.
+    // Every path that libvirt and the hook follow is checked alike.
     root.write("etc/iova-preflight/policy.toml", "", 0o644);
     let all = [
         "usr/bin/iova-preflight-hook",
@@ -492,7 +492,7 @@ fn status_names_what_is_wrong() {
     let (status, text) = root.hook(&["status"]);
     assert!(status == 1 && text.contains("can be changed by others"), "{text}");
     root.write("sys/kernel/security/apparmor/profiles", "", 0o444);
-    // As it was installed before there was AppArmor, or all the same.
+    // As if it was installed before AppArmor, or with `--force`.
     root.hook(&["install", "--force", "--program", "/usr/libexec/iova-preflight-hook"]);
     root.write("usr/libexec/iova-preflight-hook", "", 0o755);
     let (status, text) = root.hook(&["status"]);

@@ -427,7 +427,7 @@ fn on_a(vendor: &str, root: &Root) -> Described {
     described
 }
 
-/// What `host` prints, against what was looked at and found good. `SNAPSHOTS=overwrite` writes it anew.
+/// What `host` prints, compared with reviewed snapshots. `SNAPSHOTS=overwrite` writes it anew.
 #[test]
 fn printed_profiles_match_the_snapshots() {
     let snapshot = |name: &str| {

@@ -70,7 +70,7 @@ fn the_lines_of_jsonl_are_the_guests_of_the_document() {
     assert!(lines.iter().filter(|guest| guest["verdict"] == "error").count() == 2);
 }
 
-/// Whoever reads along sees a guest before the next one is read.
+/// A reader gets a guest before the next one is read.
 #[test]
 fn a_line_of_jsonl_for_an_unreadable_input_is_there_before_the_complaint() {
     let folder = fleet("many-order", 1);
@@ -125,7 +125,7 @@ fn errors_are_printed_between_the_guests_around_them() {
     assert!(before < complaint && complaint < after, "{text}");
 }
 
-/// Whoever has read enough is not kept waiting for an input that never ends.
+/// A reader that closes the pipe does not have to wait for an input that never ends.
 #[test]
 fn a_reader_that_leaves_ends_the_run() {
     let folder = fleet("many-leaves", 6);

@@ -1,5 +1,5 @@
 //! `map`: every sample is drawn, within the width there is, with the addresses that `check` computes and the
-//! differential tests hold against QEMU; and the SVG is one for programs that are not ours.
+//! differential tests hold against QEMU; and other programs accept the SVG.
 
 use crate::common::{evaluated, generated, samples, skip, work_dir};
 use serde_json::Value;

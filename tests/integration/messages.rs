@@ -1,4 +1,4 @@
-//! `explain TEXT`: real messages and what is behind them, logs of any size, texts that nobody would write.
+//! `explain TEXT`: real messages and their causes, logs of any size, hostile texts.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -147,7 +147,7 @@ fn the_status_says_whether_something_is_known() {
     assert_eq!(status(&["--format", "xml", "a text"], None), Some(2));
 }
 
-/// What people type of a message, and what is behind it. A word of letters and hyphens alone is the name of a rule.
+/// What people type of a message, and its cause. A word of letters and hyphens alone is the name of a rule.
 const TYPED: [(&str, &str); 14] = [
     ("vfio_container_dma_map", "mapping-refused"),
     ("vfio_dma_map = -22", "mapping-refused"),
@@ -291,7 +291,7 @@ fn the_words_are_those_of_real_programs() {
             skip(&format!("the messages of {} need its programs of several releases", speaker.name()));
             continue;
         }
-        // What is not UTF-8 is lost, and no message.
+        // Bytes that are not UTF-8 are lost; they are not part of a message.
         let read = |path| String::from_utf8_lossy(&std::fs::read(path).expect("a program")).into_owned();
         let texts: Vec<String> = programs.iter().map(read).collect();
         for wording in wordings().filter(|wording| wording.by == speaker) {

@@ -1,4 +1,4 @@
-//! What `docs/monitoring.md` says of the metrics, its script and its alert rules.
+//! The metrics in `docs/monitoring.md`, its script and its alert rules.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -102,7 +102,7 @@ fn the_script_counts_what_the_hook_logs() {
     assert_eq!(left, None);
 }
 
-/// The node exporter would pass over it without a word.
+/// The node exporter would skip it silently.
 #[test]
 fn a_file_that_the_node_exporter_does_not_read_is_a_mistake() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iova-preflight"));

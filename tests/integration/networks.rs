@@ -1,4 +1,4 @@
-//! Interfaces to networks of libvirt's: whether one gives the guest a PCI function is looked up where that can be.
+//! Interfaces to networks of libvirt's: whether one gives the guest a PCI function is looked up if possible.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! What is said to users of OpenStack, held against Nova itself: the XML that its driver makes is evaluated, and every
+//! Advice to users of OpenStack, compared with Nova itself: the XML that its driver makes is evaluated, and every
 //! command that is printed is put to its own parsers and validators, until the driver makes XML of a guest that starts.
 
 use std::io::{BufRead, BufReader, Write};
@@ -171,7 +171,7 @@ fn by_recipe(instance: &Value) -> String {
     std::fs::read_to_string(folder.join("instance.xml")).expect("written")
 }
 
-/// What is said before there is an instance is what is said of the one that Nova makes.
+/// The result for a flavor and image equals that for the instance that Nova makes of them.
 #[test]
 fn the_recipe_finds_what_nova_will_make() {
     if Command::new("jq").arg("--version").output().is_err() {
@@ -207,7 +207,7 @@ fn the_printed_commands_make_nova_write_a_guest_that_starts() {
     }
 }
 
-/// Otherwise the test above would show nothing.
+/// The control of the test above.
 #[test]
 fn nova_refuses_what_would_not_work() {
     let Some(mut nova) = Nova::start() else { return };

@@ -1,4 +1,4 @@
-//! What packages put beside the program, held against the programs that read it: bash, man and mandoc.
+//! What packages install with the program, put to the programs that read it: bash, man and mandoc.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

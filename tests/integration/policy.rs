@@ -98,7 +98,7 @@ fn a_policy_that_cannot_be_followed_is_an_error_or_a_warning() {
         assert_eq!((status, stdout.as_str()), (2, ""), "{stderr}");
         assert!(stderr.contains("/etc/iova-preflight/policy.toml:2:1: "), "{stderr}");
     }
-    // Who may not read it goes on without it, and is told so.
+    // A user who may not read it gets the defaults and a warning.
     machine.set_policy("machine_upgrade = 'never'\n");
     let path = machine.path(POLICY);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a mode");
@@ -155,7 +155,7 @@ fn the_policy_may_be_a_link_where_all_of_it_is_roots() {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("a mode");
     symlink("here", &path).expect("a link");
 
-    // One that leads nowhere is none, and what is not a file is an error.
+    // A link that leads nowhere counts as no policy, and anything but a file is an error.
     replace_by_link("nowhere");
     assert_eq!(json(&machine, &[])["policy"], Value::Null);
     replace_by_link("/dev/zero");

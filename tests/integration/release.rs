@@ -1,4 +1,4 @@
-//! What has to be in order before a version is published, as far as a machine can say.
+//! What has to be in order before a version is published, as far as a test can check it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -116,7 +116,7 @@ fn the_crate_holds_what_it_needs_and_nothing_else() {
     }
 }
 
-/// Unit files are checked by what reads them. That systemd runs nowhere near makes no difference to that.
+/// systemd checks the unit files; it does not have to run for that.
 #[test]
 fn systemd_finds_no_fault_with_the_unit() {
     let folder = crate::common::work_dir("unit");

@@ -117,7 +117,7 @@ fn it_is_found_by_what_it_is_whoever_started_it() {
     let nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
     let _other = Guest::start(&nobody, &arguments(leak(&other)));
     assert_eq!(seen(&[], &other)["process"]["open_devices"], serde_json::json!([]));
-    // Somebody else sees that it is there, and not what it has open.
+    // Another user sees the process, but not what it has open.
     let (guest, output) = (seen(&nobody, &elsewhere), check(&nobody, &[]));
     assert_eq!(guest["process"]["open_devices"], Value::Null);
     assert!(String::from_utf8_lossy(&output.stderr).contains("run as root to see all"), "{output:?}");
@@ -147,7 +147,7 @@ fn hidden_processes_are_said_to_be_hidden() {
     }
 }
 
-/// However the moment falls, a QEMU that ends is either there or not.
+/// A QEMU that ends during the run is either reported or not, and never an error.
 #[test]
 fn a_process_that_ends_meanwhile_is_not_an_error() {
     if is_missing(QEMU) {

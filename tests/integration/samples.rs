@@ -111,7 +111,7 @@ fn every_sample_says_what_it_is() {
     }
 }
 
-/// Where no fact tells how large BARs are, `pass` says nothing about them.
+/// If the sizes of BARs are unknown, `pass` does not cover them.
 #[test]
 fn unknown_bar_sizes_are_named_with_verbose() {
     let check = |host: &str| {
@@ -123,7 +123,7 @@ fn unknown_bar_sizes_are_named_with_verbose() {
         String::from_utf8_lossy(&output.stdout).contains("the BAR sizes of 0000:0f:00.0 and 3 more devices are unknown")
     };
     assert!(check("xml-samples/hosts/debian-13-turin.toml"));
-    // There a finding says it.
+    // A finding says so there.
     assert!(!check("amd-epyc"));
     assert!(!check("xml-samples/hosts/debian-12-epyc.toml"));
 }

@@ -1,4 +1,4 @@
-//! `SECURITY.md` says what lets a guest go, and which test shows it.
+//! `SECURITY.md` lists what lets a guest start unchecked, and the test that shows it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What an operator should act on is shown without `-v`.
+//! Findings that an operator should act on are shown without `-v`.
 
 use std::path::Path;
 use std::process::Command;

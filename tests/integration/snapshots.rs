@@ -1,4 +1,4 @@
-//! What each command prints, against what was looked at and found good: `tests/snapshots`, and the examples in the
+//! What each command prints, compared with reviewed output: `tests/snapshots`, and the examples in the
 //! README and in `docs`. `SNAPSHOTS=overwrite cargo test --test integration snapshots` writes what is printed now into
 //! these files, for a person to read in the diff.
 
@@ -23,7 +23,7 @@ struct Run<'a> {
     folder: &'a Path,
     input: &'a [u8],
     columns: Option<u32>,
-    /// Whether the policy of this machine is left out.
+    /// Whether the policy of this machine is ignored.
     default_policy: bool,
 }
 
@@ -374,7 +374,7 @@ fn help() {
 /// A text with the output of its examples as it is now: `<!-- example: ARGUMENTS -->`, then a block of text whose first
 /// line is the command.
 fn with_examples(text: &str) -> (String, usize) {
-    // At the beginning of a line; elsewhere it is only spoken of.
+    // At the beginning of a line; elsewhere it is only mentioned.
     const MARKER: &str = "\n<!-- example: ";
     let mut parts = text.split(MARKER);
     let mut new = parts.next().unwrap_or_default().to_owned();

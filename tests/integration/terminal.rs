@@ -192,8 +192,7 @@ fn a_full_disk_is_an_error() {
     }
 }
 
-/// An adapter that somebody calls by hand says how it is called; one that an orchestrator calls says nothing of the
-/// kind.
+/// An adapter that is called by hand prints its usage; one that an orchestrator calls does not.
 #[test]
 fn an_adapter_without_arguments_explains_itself_in_a_terminal() {
     for name in ["vdsm", "kubevirt", "cloudstack", "opennebula", "proxmox"] {

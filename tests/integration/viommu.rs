@@ -1,4 +1,5 @@
-//! Starts with virtual IOMMUs and with a narrow IOMMU of the host, as they were measured: what is predicted of each.
+//! Starts with virtual IOMMUs and with a narrow IOMMU of the host, as they were measured, compared with the
+//! predictions.
 
 use iova_preflight::finding::Severity;
 use iova_preflight::host::Profile;
@@ -52,7 +53,7 @@ fn starts_are_predicted_as_they_were_measured() {
     for row in RECORD.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let columns: Vec<&str> = row.split(" | ").collect();
         let [qemu, host, options, said] = columns[..] else { panic!("{row}") };
-        // What a QEMU does not have says nothing about devices.
+        // A refusal of an option that this QEMU lacks shows nothing about devices.
         if said.contains("not found") {
             continue;
         }

@@ -1,5 +1,5 @@
-//! What is well-formed is decided by libxml2, the parser behind libvirt: `Document::parse` has to accept exactly what
-//! `xmllint` accepts, but for differences that are named here.
+//! libxml2, libvirt's parser, decides what is well-formed: `Document::parse` has to accept exactly what `xmllint`
+//! accepts, except for the differences named here.
 
 use crate::common::{note, skip, work_dir};
 use iova_preflight::xml::{Document, MAX_BYTES, MAX_DEPTH};
@@ -353,7 +353,7 @@ fn mutant(random: &mut SplitMix64) -> Vec<u8> {
     bytes
 }
 
-/// Why a document that libxml2 accepts is none for us, where that is on purpose.
+/// Why a document that libxml2 accepts is refused on purpose.
 fn on_purpose(document: &[u8], message: &str) -> bool {
     // libxml2 reads DTDs and other encodings. No domain needs them, and every entity attack does.
     message.contains("document type declarations and entities are not accepted")

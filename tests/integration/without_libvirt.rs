@@ -17,8 +17,8 @@ use iova_preflight::xml::Document;
 
 use crate::common::{corpus, note, skip, xml_files};
 
-/// The hosts of the comparison: one as it is, and two that reserve ranges where small guests have their memory, as libvirt's
-/// test domains are small.
+/// The hosts of the comparison: a plain one, and two that reserve ranges where small guests, such as libvirt's test
+/// domains, have their memory.
 const HOSTS: [&str; 3] = [
     "[[iommu.reserved]]\nstart = 0xfd00000000\nend = 0xffffffffff\ntype = 'reserved'\n",
     "[[iommu.reserved]]\nstart = 0x8000000\nend = 0x8ffffff\ntype = 'reserved'\n",
@@ -119,7 +119,7 @@ fn read(path: &Path) -> Option<Domain> {
     x86.then_some(domain)
 }
 
-/// A generator of numbers that are the same each time.
+/// A generator with a fixed sequence.
 struct Dice(u64);
 
 impl Dice {

@@ -9,7 +9,7 @@ const SHELL: &str = "etc/cloudstack/agent/hooks/libvirt-vm-xml-transformer.sh";
 /// Groovy, of Debian's package of that name.
 const ENGINE: &str = "/usr/share/java/groovy-all.jar";
 
-/// A policy that has libvirt refuse what is blocked.
+/// A policy that makes libvirt refuse blocked guests.
 const IN_DOMAIN: &str = "machine_upgrade = 'never'\n[adapter]\nblock_in_domain = true\n";
 
 /// One guest that the agent starts.
@@ -29,7 +29,7 @@ enum Expected {
     Refused(&'static str),
 }
 
-/// A guest of at least so many bytes.
+/// A guest whose XML has at least this many bytes.
 fn padded(xml: &str, bytes: usize) -> String {
     let comment = "x".repeat(bytes - xml.len() - "<!---->".len());
     xml.replace("</domain>", &format!("<!--{comment}--></domain>"))
@@ -39,7 +39,7 @@ fn upgraded(xml: &str) -> String {
     xml.replace("pc-q35-6.2", "pc-q35-7.1")
 }
 
-/// What holds for both scripts.
+/// The cases for both scripts.
 fn cases() -> Vec<Case> {
     let xml = |text: String| (text.clone(), Expected::Xml(text));
     let pass = xml(fine());
@@ -193,7 +193,7 @@ fn if_the_program_fails_the_agent_uses_its_own_xml() {
     start(&host, &cases);
 }
 
-/// A build of the agent that escapes the XML for a shell: nobody guesses what was meant.
+/// A build of the agent that escapes the XML for a shell: the hook does not guess the original.
 #[test]
 fn escaped_xml_is_not_handed_back() {
     let Some(host) = Host::new("cloudstack-escaped") else { return };

@@ -19,7 +19,7 @@ use std::process::{Command, Output, Stdio};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_iova-preflight");
 
-/// What every block says of the guests below.
+/// Part of every reason for the guests below.
 const CAUSE: &str = "HyperTransport";
 
 /// A host.
@@ -31,7 +31,7 @@ struct Host {
 }
 
 impl Host {
-    /// A host of this test. `None` after saying that there can be none.
+    /// A host of this test. `None` after saying why there cannot be one.
     fn new(test: &str) -> Option<Self> {
         let folder = work_dir(&format!("adapters-{test}-files"));
         match Namespace::new(&work_dir(&format!("adapters-{test}")), None) {
@@ -91,7 +91,7 @@ fn write_program(path: &Path, text: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("its mode");
 }
 
-/// Runs a command that is not to read anything, as daemons start their hooks.
+/// Runs a command without input, as daemons start their hooks.
 fn run(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).output().expect("runs")
 }
@@ -114,7 +114,7 @@ fn fixed() -> String {
 /// A policy under which nothing fixes it.
 const NO_FIX: &str = "machine_upgrade = 'never'\n";
 
-/// What nothing can be made of.
+/// Input that is not a domain.
 const BROKEN: [&str; 3] = ["<domain", "", "<network><name>default</name></network>"];
 
 /// Of a guest that is stopped: one line of ASCII with the cause and what to do.

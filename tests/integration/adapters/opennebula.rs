@@ -6,7 +6,8 @@ use std::fs;
 
 const DEPLOY: &str = "var/lib/one/remotes/vmm/kvm/deploy";
 
-/// Stands for OpenNebula's own: keeps its input, says how it was called, ends with 3 for a guest called that way.
+/// Replaces OpenNebula's own `deploy`: keeps its input, prints its arguments, and exits with 3 for a guest called
+/// `fails`.
 const ORIGINAL: &str = "#!/bin/bash\ncat > \"$1\"\nprintf '%s\\n' \"$@\" > \"$1.arguments\"\necho \"in $(dirname \"$0\")\" >&2\n\
                         grep -q '<name>fails</name>' \"$1\" && exit 3\necho 11111111-2222-3333-4444-555555555555\n";
 
@@ -84,7 +85,7 @@ fn a_vm_passes_is_rewritten_or_stopped() {
     assert_eq!((output.status.code(), &output.stdout[..], deploy.deployed()), (Some(1), &b""[..], None));
     let line = assert_block_line(&output.stderr);
     assert!(line.contains("guest db: ") && line.contains(CAUSE) && line.contains("no automatic fix"), "{line}");
-    // The original's own failure is its own.
+    // A failure of the original is passed on.
     let output = deploy.call(&fine().replace("<name>web</name>", "<name>fails</name>"));
     assert_eq!(output.status.code(), Some(3));
 }
@@ -118,7 +119,7 @@ fn its_own_failures_stop_no_vm_unless_the_policy_says_so() {
     }
 }
 
-/// Alone, it is a filter.
+/// Without the script, it works as a filter.
 #[test]
 fn the_program_reads_and_prints_the_domain() {
     let Some(host) = front_end("opennebula-filter") else { return };
@@ -144,7 +145,7 @@ fn the_program_reads_and_prints_the_domain() {
     assert_ended(&output, "", "", 2);
 }
 
-/// Whoever calls it has to be told something in the end.
+/// The caller must get an answer in the end.
 #[test]
 fn it_waits_for_a_domain_for_20_seconds() {
     let Some(host) = front_end("opennebula-time") else { return };

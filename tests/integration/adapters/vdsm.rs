@@ -130,7 +130,7 @@ fn its_own_failures_stop_no_vm_unless_the_policy_says_so() {
         assert_eq!(output.status.code(), Some(2));
         assert!(assert_block_line(&output.stderr).contains("policy.toml:2:1"));
     }
-    // A policy that cannot be read could say anything, `off` too.
+    // A policy that cannot be read could even say `off`.
     let policy = host.namespace.path("/etc/iova-preflight/policy.toml");
     std::fs::remove_file(&policy).expect("it is there");
     std::fs::create_dir(&policy).expect("a folder in its place");

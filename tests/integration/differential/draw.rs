@@ -1,4 +1,4 @@
-//! Chance, and sizes written the way people write them.
+//! Random numbers, and sizes as people write them.
 
 pub const KIB: u64 = 1 << 10;
 pub const MIB: u64 = 1 << 20;

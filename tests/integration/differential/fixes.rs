@@ -1,4 +1,4 @@
-//! Random domains that a rewrite helps: rewritten by us, then started by the real libvirt and the
+//! Random domains that can be fixed: rewritten by us, then started by the real libvirt and the
 //! real QEMU, which have to build the layout that we predict, outside the reserved range.
 
 use super::draw::Rng;

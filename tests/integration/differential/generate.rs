@@ -61,7 +61,7 @@ pub const FEATURES: &[&str] = &[
 pub const MISTAKES: &[&str] =
     &["absurd-hole", "cell-ids", "dimm-address", "missing-type", "requested-or-block", "root", "sgx-epc"];
 
-/// What one case has drawn so far and later draws depend on.
+/// The state of one case, on which later draws depend.
 pub struct Draft<'a> {
     pub inventory: &'a Inventory,
     /// The features and the mistake that are wanted.
@@ -103,7 +103,7 @@ fn wishes(rng: &mut Rng) -> BTreeSet<&'static str> {
         let both: Vec<&'static str> = FEATURES.iter().chain(MISTAKES).copied().collect();
         return std::iter::once(*rng.pick(&both)).collect();
     }
-    // The more there are, the more they get in each other's way.
+    // The more features there are, the more they interfere.
     let chance = *rng.pick(&[4, 8, 14]);
     let mut wanted: BTreeSet<&'static str> = FEATURES.iter().copied().filter(|_| rng.percent(chance)).collect();
     if rng.percent(50) {
@@ -184,7 +184,7 @@ pub fn domain(rng: &mut Rng, inventory: &Inventory, name: &str) -> (String, BTre
         draft.ram = if rng.percent(60) { rng.between(1, 80 * GIB) } else { draft.ram };
     }
     if draft.take("terabytes") {
-        // KVM takes a gigabyte of its own for each half of a TiB; a few of these guests would be too many.
+        // KVM allocates a gigabyte for each 512 GiB; a few of these guests would be too many.
         draft.ram = terabytes(rng);
         draft.kvm = draft.kvm && rng.percent(20);
     }

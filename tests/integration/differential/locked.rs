@@ -1,5 +1,5 @@
-//! How much memory libvirt lets QEMU lock, asked of each stack. QEMU is not started: what runs in its place says what it
-//! may lock. Where this machine's root may not raise limits, libvirt says to what it would.
+//! How much memory libvirt lets QEMU lock, asked of each stack. QEMU is not started: a script in its place prints its
+//! limit. If root may not raise limits on this machine, libvirt's error names the limit.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use iova_preflight::{Document, Host, Version, builtin_host, read_domain};
 use super::tree;
 use crate::common::{note, skip, work_dir};
 
-/// In the place of QEMU: it still tells what QEMU can do.
+/// The script in the place of QEMU, which still answers libvirt's probes.
 const EMULATOR: &str = "#!/bin/sh\n\
     case \" $* \" in *guest=locked-*) grep 'Max locked memory' /proc/self/limits >&2; exit 1 ;; esac\n\
     exec /usr/bin/qemu-system-x86_64 \"$@\"\n";
@@ -124,7 +124,7 @@ fn domain(name: &str, devices: &str, parts: &str) -> String {
                      namespace='1'>{address}</source><target dev='vd{device}{number}' bus='virtio'/></disk>"
                 )
                 .replace(&format!("vdn{number}"), ["vda", "vdb", "vdc", "vdd"][number - 1]),
-                // Any file will do: nothing is asked of it.
+                // Any file will do: it is never used.
                 'v' => "<interface type='vdpa'><source dev='/dev/null'/></interface>".to_owned(),
                 'd' => "<disk type='vhostvdpa' device='disk'><driver name='qemu' type='raw' cache='none'/>\
                         <source dev='/dev/zero'/><target dev='vdx' bus='virtio'/></disk>"
@@ -183,7 +183,7 @@ fn told(answer: &str) -> Option<u64> {
     number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// What we take it for; nothing where libvirt sets none.
+/// The limit that we compute; nothing if libvirt sets none.
 fn ours(xml: &str, host: &Host) -> Option<u64> {
     let document = Document::parse(xml.as_bytes()).expect("well-formed");
     let domain = read_domain(&document).expect("a domain");

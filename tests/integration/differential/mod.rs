@@ -1,4 +1,4 @@
-//! Random domains, asked of real libvirt and real QEMU and of us. Nothing here is recorded: the
+//! Random domains, put to real libvirt and real QEMU and to us. Nothing here is recorded: the
 //! expected values are what the real programs answer at this moment.
 //!
 //! Three stacks answer: this machine's libvirt and QEMU, and those of two Debian releases, each with a libvirtd of its
@@ -32,7 +32,7 @@ const CASES: usize = 100;
 /// Machines that run at the same time. More only compete for the same memory bandwidth.
 const WORKERS: usize = 2;
 
-/// Held by the test that runs machines: they take turns, and one does not end what the other's need.
+/// Held by the test that runs machines: they take turns, so that one does not end what another needs.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// What libvirt or QEMU refuse for reasons that are not in the domain's memory or CPU address

@@ -157,7 +157,7 @@ impl Oracle {
         let path = format!("/run/cases/{name}");
         let line = self.output("virsh", &["-c", URI, "domxml-to-native", "qemu-argv", "--xml", &path]);
         if let Err(error) = &line {
-            // Not an answer about the domain.
+            // An error that is not about the domain.
             let gone = ["failed to connect to the hypervisor", "End of file while reading", "Disconnected from"];
             assert!(!gone.iter().any(|text| error.contains(text)), "libvirtd went away: {error}");
         }
@@ -405,7 +405,7 @@ impl Qemu {
         }
         let input = child.stdin.take();
         let mut qemu = Qemu { child, input, lines, errors };
-        // Whatever is wrong with the machine shows as silence here and at the first question.
+        // A broken machine is silent here and fails at the first command.
         let _ = qemu.ask("qmp_capabilities", &Value::Null);
         Ok(qemu)
     }

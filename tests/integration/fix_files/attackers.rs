@@ -1,4 +1,4 @@
-//! `fix --in-place` on files that others have a hand in, and what it must not lose of a file.
+//! `fix --in-place` on files that others can change, and the attributes that it must keep.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
@@ -77,7 +77,7 @@ fn hard_links_are_not_taken_apart() {
         assert_eq!((read(&path), read(&other)), (fixable(), fixable()));
     }
     assert_eq!(names(&folder), ["a.xml", "other"]);
-    // Without writing there is nothing to take apart.
+    // A run that does not write has no reason to refuse.
     assert_eq!(code(&run(&folder, &["a.xml"])), 1);
 }
 
@@ -161,7 +161,7 @@ fn what_is_not_a_file_is_an_error_at_once() {
             let mut child = command();
             let child = child.args(arguments).current_dir(&folder).stdout(Stdio::null()).stderr(Stdio::piped());
             let mut child = child.spawn().expect("runs");
-            // Nobody writes to the pipe; whoever waits for that waits for ever.
+            // Nobody writes to the pipe: waiting for data would never end.
             end_of(&mut child);
             let output = child.wait_with_output().expect("ended");
             assert!(code(&output) == 2 && stderr(&output).contains("not a regular file"), "{}", stderr(&output));
@@ -190,7 +190,7 @@ fn files_of_others_in_shared_folders_are_skipped() {
     assert_eq!(std::fs::metadata(&theirs).expect("there").uid(), SOMEBODY);
 }
 
-/// Ends what goes on beside a test, however that ends.
+/// Ends a background thread with the test, however that ends.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {

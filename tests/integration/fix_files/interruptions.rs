@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 /// Moments at which a run is killed, evenly spread over the time that one takes.
 const MOMENTS: u32 = 150;
 
-/// From one of them to the next that is tried: all have their turn.
+/// The step to the next moment: with it, every moment is tried.
 const STRIDE: u32 = 67;
 
-/// As many runs that were killed at work are enough.
+/// The number of runs killed at work that is enough.
 const ENOUGH: usize = 50;
 
 /// Files large enough that being written takes a while.

@@ -1,4 +1,4 @@
-//! Where `fix` writes, and what it leaves alone.
+//! Where `fix` writes, and which files it does not touch.
 
 use super::{blocked, code, command, fine, fix, fixable, fixed, names, read, run, stderr, stdout, write};
 use crate::common::{skip, work_dir};

@@ -26,7 +26,7 @@ fn everything_else_survives() {
     }
 }
 
-/// Standard output is for what is written, and a pipe wants nothing else.
+/// Standard output is for the text alone, as a pipe reads it.
 #[test]
 fn fix_says_that_there_is_nothing_to_fix() {
     let folder = work_dir("fix-nothing");

@@ -174,7 +174,7 @@ fn closed_and_useless_descriptors_do_not_matter() {
     shell("< /", &[]).assert_passed();
     shell("< /dev/null", &[]).assert_passed();
     shell("<&- >&- 2>&-", &[]).assert_passed();
-    // Nobody hears why, but it is stopped.
+    // It is stopped, although the reason cannot be written.
     for nowhere in ["2>&-", "2> /dev/full", ">&- 2>&-"] {
         let run = shell(nowhere, &doomed());
         assert_eq!((run.assert_sane(), run.stderr().as_str()), (false, ""), "{nowhere}");

@@ -1,4 +1,4 @@
-//! What the machine lacks, and what becomes of the guest.
+//! What the machine lacks, and how the guest fares.
 
 use super::{HOOK, Place, doomed, fine};
 use crate::common::guest::Guest;
@@ -73,7 +73,7 @@ fn any_shortage_ends_in_a_decision_or_a_log_line() {
         return skip("hook_protocol limits: IOVA_PREFLIGHT_HOOK names no static hook; hooks/build makes one");
     }
     let log = place.namespace().system_log();
-    // Whoever may raise limits does, so that nobody is to be told apart from him.
+    // A privileged user raises limits, so the test runs as an unprivileged one.
     let limited = |limits: &str, input: &[u8]| {
         let mut words = vec!["--bounding-set=-sys_resource", "prlimit"];
         words.extend(limits.split(' '));
@@ -113,7 +113,7 @@ fn any_shortage_ends_in_a_decision_or_a_log_line() {
         limited(limits, input).assert_stopped();
         log.lines();
     }
-    // No descriptor is left for the policy, but that of the input is good for the line.
+    // No descriptor is left for the policy, but the input's can be reused for the log line.
     set_policy("");
     limited("--nofile=1", &doomed()).assert_passed();
     let lines = log.lines();
@@ -137,7 +137,7 @@ fn uncatchable_signals_stop_the_guest() {
     assert!(run.output.status.signal().is_some(), "{run:?}");
 }
 
-/// Facts that cannot be read are unknown. What depends on them is not certain, and is said.
+/// Facts that cannot be read are unknown; a guest that depends on them is uncertain, and the log says so.
 #[test]
 fn unreadable_facts_let_a_guest_start_and_are_logged() {
     let Some((place, set_policy)) = Place::own("no-facts") else { return };
@@ -151,7 +151,7 @@ fn unreadable_facts_let_a_guest_start_and_are_logged() {
     make_pipe("/sys/kernel/iommu_groups/0/reserved_regions");
     set_policy("on_internal_error = 'block'\n");
     let in_hole = Guest::huge("db", "pc-q35-6.2").with_hostdev().xml();
-    // It is said once, where the XML is final.
+    // It is logged once, when the XML is final.
     place.hook("db", "prepare", in_hole.as_bytes()).assert_passed();
     place.hook("db", "start", in_hole.as_bytes()).assert_passed();
     let lines = log.lines();

@@ -1,4 +1,4 @@
-//! What a guest says of itself cannot switch the check off.
+//! A guest's own XML cannot switch the check off.
 
 use super::{HOOK, Place, doomed};
 use crate::common::guest::Guest;
@@ -142,7 +142,7 @@ fn a_guests_raw_arguments_cannot_switch_the_check_off() {
     }
 }
 
-/// Something in an argument that is not modelled lets a guest go, and not that the argument was too much for the hook.
+/// A guest starts because an argument is not modelled, not because the argument exhausts the hook.
 #[test]
 fn a_raw_argument_that_is_not_modelled_takes_no_more_than_its_own_memory() {
     let Some((place, set_policy)) = Place::own("raw-memory") else { return };

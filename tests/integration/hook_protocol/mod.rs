@@ -1,4 +1,4 @@
-//! The hook as a program: what libvirt, and anything that calls it instead, can do to it and what comes out.
+//! The hook as a program: what libvirt, or anything else that calls it, can pass to it, and how it answers.
 //!
 //! Where namespaces can be made, it runs in one with its own policy and IOMMU; what needs these says SKIPPED elsewhere.
 
@@ -27,7 +27,7 @@ static HOOK: LazyLock<String> = LazyLock::new(|| {
 /// The operations at which a guest can be stopped.
 const DECIDING: [&str; 4] = ["prepare", "start", "migrate", "restore"];
 
-/// Longer than anything takes that is waited for, however busy the machine is.
+/// A limit longer than any wait of the tests, however busy the machine is.
 const AT_LAST: Duration = Duration::from_secs(180);
 
 /// Where the hook runs.
@@ -111,7 +111,7 @@ impl Run {
         String::from_utf8(self.output.stderr.clone()).expect("a line of UTF-8")
     }
 
-    /// What holds of every run, whatever it was given.
+    /// Properties of every run, whatever its input.
     #[track_caller]
     fn assert_sane(&self) -> bool {
         let status = self.output.status;
@@ -122,7 +122,7 @@ impl Run {
         status.code() == Some(0)
     }
 
-    /// Passed: not a word.
+    /// Passed without output.
     #[track_caller]
     fn assert_passed(&self) {
         let passed = self.assert_sane();

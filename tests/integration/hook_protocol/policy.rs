@@ -1,4 +1,4 @@
-//! What the policy says is done.
+//! The hook follows the policy.
 
 use super::{Place, doomed, fine};
 use crate::common::guest::Guest;

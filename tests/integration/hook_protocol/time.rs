@@ -1,4 +1,4 @@
-//! How long it waits and works.
+//! The hook's time limits.
 
 use super::{AT_LAST, HOOK, Place, Run, doomed, spawn};
 use std::io::Write;
@@ -56,8 +56,8 @@ fn wait_for(command: &mut Command, input: &Input) -> Run {
     Run { output, took: start.elapsed() }
 }
 
-/// By the clock it waits 30 seconds for a byte, and 120 for everything; a second that a busy machine takes is none of
-/// its own. All of these wait at the same time.
+/// By the clock it waits 30 seconds for a byte, and 120 for everything; time that a busy machine takes does not count
+/// as its own. All of these wait at the same time.
 #[test]
 fn it_waits_for_its_input_but_not_for_ever() {
     let Some((allow, _)) = Place::own("hung-allow") else { return };

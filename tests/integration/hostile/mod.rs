@@ -72,7 +72,7 @@ fn assert_all(cases: &[Case]) {
     assert_all_of(cases, ("", "xml"), &[]);
 }
 
-/// The same of documents of which `--input` says what they are.
+/// The same for documents whose kind `--input` gives.
 fn assert_all_as(input: &str, cases: &[Case]) {
     assert_all_of(cases, (input, "xml"), &["--input", input]);
 }

@@ -104,7 +104,7 @@ fn a_reader_that_leaves_is_not_an_error() {
     }
 }
 
-/// Nobody reads what is wrong, but the exit status still says it.
+/// The errors are not read, but the exit status still tells.
 #[test]
 fn a_closed_standard_error_changes_nothing_else() {
     let folder = work_dir("hostile-closed-stderr");

@@ -1,4 +1,4 @@
-//! Random guests whose firmware puts 64-bit BARs somewhere, asked of the real firmware in the real QEMU and of us.
+//! Random guests whose firmware puts 64-bit BARs somewhere, put to the real firmware in the real QEMU and to us.
 //!
 //! What firmware does follows from CPUID, e820 and fw_cfg, so that TCG is enough. `IOVA_DIFF_SEED` and
 //! `IOVA_DIFF_CASES` choose the guests.

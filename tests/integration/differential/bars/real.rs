@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 /// Longer than OVMF takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// So many looks in a row at a CPU that waits for interrupts mean that the firmware is done with nothing to show for it:
-/// OVMF that gives up the enumeration of PCI has no console.
+/// If the CPU waits for interrupts this many times in a row, the firmware has ended without output: OVMF has no console
+/// if it gives up PCI enumeration.
 const HALTED: u32 = 50;
 
 /// A BAR whose register has such an address was not assigned one: firmware leaves the mask of its size in it.

@@ -1,4 +1,4 @@
-//! Random command lines, asked of three real QEMUs and of us: QEMU's own reading of its options, without libvirt.
+//! Random command lines, put to three real QEMUs and to us: QEMU's own reading of its options, without libvirt.
 //!
 //! `IOVA_DIFF_SEED` and `IOVA_DIFF_CASES` choose the lines.
 
