@@ -129,7 +129,7 @@ pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
 /// `words`, which may hold blanks, in lines of at most `columns` columns of a terminal, but for words that are longer.
 #[cfg(feature = "cli")]
 pub fn filled(words: impl IntoIterator<Item = impl AsRef<str>>, columns: usize) -> Vec<String> {
-    /// Stands for a blank at which no line is broken: a character for private use, as wide as a blank.
+    /// Replaces a blank at which no line is broken: a character for private use, as wide as a blank.
     const JOINT: &str = "\u{e000}";
     let words: Vec<String> = words.into_iter().map(|word| word.as_ref().replace(' ', JOINT)).collect();
     if words.is_empty() {

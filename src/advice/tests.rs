@@ -118,7 +118,7 @@ fn kubevirt_is_told_of_the_virtual_machine() {
 }
 
 #[test]
-fn opennebula_takes_raw_only_where_there_is_no_cpu() {
+fn opennebula_takes_raw_only_without_a_cpu() {
     let bare = lines(Owner::Opennebula, "one-42", "pc-q35-6.2", "");
     assert_eq!(bare[0], "onevm poweroff 42");
     assert!(

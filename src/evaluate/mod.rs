@@ -221,7 +221,7 @@ fn nothing_known(fate: Fate) -> Diagnosis {
     }
 }
 
-/// What is to be diagnosed.
+/// What to diagnose.
 #[derive(Clone, Copy)]
 struct Question<'a> {
     subject: Subject<'a>,

@@ -149,8 +149,7 @@ fn not_available(subject: Subject<'_>, unknown: &Unknown) -> Diagnosis {
     diagnosis
 }
 
-/// Whether a QEMU to come may have a type of this name. One whose name ends in a version of today or before has no
-/// place among those of tomorrow.
+/// Whether a future QEMU may have a type of this name: not if the name ends in a known or older version.
 fn may_be_newer(name: &str) -> bool {
     let version = name.rsplit('-').next().unwrap_or(name);
     let is_number = version.bytes().all(|b| b.is_ascii_digit() || b == b'.');

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_added_where_there_is_none() {
+    fn a_missing_hole_is_added() {
         let hole = || Change::PciHole64(640 << 20);
         let with = |devices: &str| format!("<domain><os><type machine='q35'>hvm</type></os>{devices}</domain>");
         let added = "<pcihole64 unit='GiB'>640</pcihole64>";

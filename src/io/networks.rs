@@ -9,7 +9,7 @@ use crate::xml::{Document, MAX_BYTES};
 /// Where libvirt's network driver keeps definitions, below the root folder (`virNetworkLoadAllConfigs`).
 const NETWORKS: &str = "etc/libvirt/qemu/networks";
 
-/// The networks defined on the host whose root folder is `root`; none where they cannot be read. Only what libvirt can
+/// The networks defined on the host whose root folder is `root`; none if they cannot be read. Only what libvirt can
 /// have written counts, see [`super::file::open_found`].
 pub fn defined(root: &Path) -> Networks {
     read_all(&root.join(NETWORKS), |path| read_found(path, MAX_BYTES).ok())

@@ -101,7 +101,7 @@ pub fn write(domain: &Domain, host: &Host) -> Written {
     Written { line, refusals }
 }
 
-/// RAM, memory devices and a GiB for each slot, in bytes, below which a guest is small: with the largest default PCI
+/// RAM, memory devices plus 1 GiB per slot, in bytes, below which a guest is small: with the largest default PCI
 /// hole, 32 GiB, its map ends far below the 512 GiB from which `mmio64` looks at guests without large devices.
 #[cfg(feature = "cli")]
 const LARGE: u64 = 256 * GIB;

@@ -302,7 +302,7 @@ struct Function<'a> {
     bars: Vec<TreeBar>,
 }
 
-/// A BAR that is to be placed.
+/// A BAR to place.
 struct TreeBar {
     /// Its index in [`Mmio64::bars`], or that of its device in [`Mmio64::unsized_devices`].
     bar: Result<usize, usize>,
@@ -403,7 +403,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Puts every bridge and every function with BARs on its bus; `None` if one has no place there.
+    /// Puts every bridge and every function with BARs on its bus; `None` if one does not fit there.
     fn devices(&mut self) -> Option<()> {
         let line = self.input.line;
         self.exact &= line.not_modelled.is_empty();

@@ -60,7 +60,7 @@ pub struct Layout {
     pub ram_above_4g: Option<GpaRange>,
     /// The region that memory devices are plugged into.
     pub device_memory: Option<GpaRange>,
-    /// The 64-bit PCI hole; none where its size is 0.
+    /// The 64-bit PCI hole; `None` if its size is 0.
     pub pci_hole64: Option<GpaRange>,
     /// Where that hole starts.
     #[serde(skip)]

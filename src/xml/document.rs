@@ -421,7 +421,7 @@ impl<'a> TreeBuilder<'a> {
                 Some(at) if self.document.elements.is_empty() => {
                     Err(self.error(span.start + at, "text before the outermost element; not XML"))
                 }
-                Some(at) => Err(self.error(span.start + at, "text behind the outermost element")),
+                Some(at) => Err(self.error(span.start + at, "text after the outermost element")),
                 None => Ok(()),
             };
         }

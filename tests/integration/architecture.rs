@@ -133,7 +133,7 @@ fn backward(folder: &str, heading: &str) -> Vec<String> {
         }
         let shown = file.strip_prefix(root()).expect("in the repository").display();
         let Some(own) = place(top) else {
-            wrong.push(format!("{shown}: `{top}` has no place in the order"));
+            wrong.push(format!("{shown}: `{top}` is not in the order"));
             continue;
         };
         seen[own] = true;
@@ -142,7 +142,7 @@ fn backward(folder: &str, heading: &str) -> Vec<String> {
             match place(&name) {
                 Some(other) if other == own || order[other].1 < order[own].1 => {}
                 Some(_) => wrong.push(format!("{shown}:{line}: {top} knows {name}, which is not below it")),
-                None => wrong.push(format!("{shown}:{line}: `{name}` has no place in the order")),
+                None => wrong.push(format!("{shown}:{line}: `{name}` is not in the order")),
             }
         }
     }

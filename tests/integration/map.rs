@@ -216,7 +216,7 @@ fn a_guest_with_hundreds_of_devices_fits_a_screen() {
 fn samples_without_a_map_exist() {
     let names: Vec<Value> = samples().iter().map(|path| Value::from(name(path))).collect();
     for sample in WITHOUT_A_MAP {
-        assert!(names.contains(&Value::from(sample)), "{sample} is no sample");
+        assert!(names.contains(&Value::from(sample)), "{sample} is not a sample");
     }
 }
 

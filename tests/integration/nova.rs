@@ -86,7 +86,7 @@ fn rules(guest: &Value) -> Vec<&str> {
     findings.filter(|finding| finding["severity"] != "note").filter_map(|finding| finding["rule"].as_str()).collect()
 }
 
-/// An instance with a GPU, the policy it is checked under, and what is to be said of it.
+/// An instance with a GPU, the policy it is checked under, and the expected advice.
 struct Case {
     what: &'static str,
     instance: Value,

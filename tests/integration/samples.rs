@@ -48,7 +48,7 @@ fn the_record_matches_the_samples() {
     for (sample, by_host) in record {
         assert!(by_host.contains_key(DEFAULT_HOST), "{sample} has no record for {DEFAULT_HOST}");
         for (host, said) in &by_host {
-            assert!(hosts.contains(host), "{sample} is recorded for {host}, which is no profile");
+            assert!(hosts.contains(host), "{sample} is recorded for {host}, which is not a profile");
             let same = host != DEFAULT_HOST && Some(said) == by_host.get(DEFAULT_HOST);
             assert!(!same, "{sample}: the record for {host} is that for {DEFAULT_HOST}, leave it out");
         }

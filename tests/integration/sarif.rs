@@ -147,7 +147,7 @@ fn path_of(uri: &str) -> PathBuf {
     let mut bytes = Vec::new();
     let mut rest = uri.strip_prefix("file://").unwrap_or(uri).bytes();
     while let Some(byte) = rest.next() {
-        assert!(byte.is_ascii_graphic(), "{uri} is no URI");
+        assert!(byte.is_ascii_graphic(), "{uri} is not a URI");
         bytes.push(match byte {
             b'%' => {
                 let digits: String = rest.by_ref().take(2).map(char::from).collect();

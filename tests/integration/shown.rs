@@ -46,7 +46,7 @@ fn moved_memory_of_a_windows_guest_with_a_gpu_is_a_warning() {
         xmlns:libosinfo='http://libosinfo.org/xmlns/libvirt/domain/1.0'>\
         <libosinfo:os id='http://microsoft.com/win/11'/></libosinfo:libosinfo></metadata>";
     assert!(check("shown-libosinfo", &guest(1024, libosinfo, GPU)).1.contains("relocated-above-1t"));
-    // RAM up to 66 GiB, room for the rest and a GiB for each slot, and the hole of 32 GiB: 1012 GiB are full.
+    // RAM up to 66 GiB, room for the rest plus 1 GiB per slot, and the hole of 32 GiB make 1012 GiB.
     assert!(check("shown-at-the-limit", &guest(962, HYPERV, GPU)).1.contains("pass "));
     assert!(check("shown-beyond", &guest(963, HYPERV, GPU)).1.contains("relocated-above-1t"));
 }

@@ -100,7 +100,7 @@ fn check() {
             "check-quiet.txt",
             &["check", "-q", "xml-samples/old-machine-1200g-gpu.xml", "README.md", "--host", "amd-epyc"],
         ),
-        // What is asked for explicitly is printed.
+        // With `-q`, requested documents are still printed.
         (
             "check-quiet-json.txt",
             &["check", "-q", "--format", "json", "xml-samples/arm-guest.xml", "--host", "amd-epyc"],
@@ -380,7 +380,7 @@ fn with_examples(text: &str) -> (String, usize) {
     let mut new = parts.next().unwrap_or_default().to_owned();
     let mut examples = 0;
     for part in parts {
-        let (arguments, rest) = part.split_once(" -->\n```text\n").expect("a block behind the marker");
+        let (arguments, rest) = part.split_once(" -->\n```text\n").expect("a block after the marker");
         let (_, rest) = rest.split_once("\n```").expect("the block ends");
         let words: Vec<&str> = arguments.split(' ').collect();
         let output = Run::new(&words).output();

@@ -214,7 +214,7 @@ fn a_command_line_says_the_same_in_every_form() {
     note(&format!("without libvirt: {compared} comparisons of two forms of a command line, {findings} findings"));
 }
 
-/// What the shell makes of each text: its words, or nothing where it refuses the text.
+/// What the shell makes of each text: its words, or `None` if it refuses the text.
 fn bash(texts: &[String]) -> Option<Vec<Option<Vec<String>>>> {
     const SCRIPT: &str =
         "for text; do (eval \"printf '%s\\0' kvm $text\") 2>/dev/null && printf '\\1\\0' || printf '\\2\\0'; done";

@@ -150,7 +150,7 @@ mod tests {
 
     /// It places BARs after RAM (SeaBIOS 1.16.2, `pci_bios_map_devices` of `src/fw/pciinit.c`).
     #[test]
-    fn more_bits_are_no_help_with_old_seabios() {
+    fn more_bits_do_not_help_with_old_seabios() {
         let shown = format!("{:?}", Cause::BarInReservedRange.answer().fix);
         assert!(shown.contains("SeaBIOS up to 1.16.2") && shown.contains("<pcihole64>"), "{shown}");
     }

@@ -3,7 +3,7 @@
 //
 //     groovy agent.groovy < CASES
 //
-// A case is a line of five paths, separated by tabs: the agent's folder of hooks, the policy that is to be in
+// A case is a line of five paths, separated by tabs: the agent's folder of hooks, the policy to put into
 // /etc/iova-preflight, the domain XML, where to write what goes to libvirt, and where to write the agent's log.
 import groovy.util.GroovyScriptEngine
 

@@ -52,7 +52,11 @@ fn in_place_keeps_access_control_list_label_and_attributes() {
     for (name, value) in &expected {
         assert_eq!(xattr::get(&path, name).expect("readable").as_deref(), Some(&value[..]), "{name}");
     }
-    assert_eq!(std::fs::metadata(&path).expect("there").mode() & 0o7777, 0o660, "the mask is no group's right");
+    assert_eq!(
+        std::fs::metadata(&path).expect("there").mode() & 0o7777,
+        0o660,
+        "the mask must not become the group's right"
+    );
     assert_eq!(names(&folder), ["a.xml"]);
 
     // What a new file in this folder would get is not what this one has.

@@ -99,7 +99,7 @@ fn garbage() -> Vec<(&'static str, Vec<u8>)> {
         ("empty", Vec::new()),
         ("not XML", b"a policy file, perhaps".to_vec()),
         ("another document", b"<network/>".to_vec()),
-        ("bytes that are no text", vec![0xff; 4096]),
+        ("bytes that are not text", vec![0xff; 4096]),
         ("zeros", vec![0; 1 << 20]),
         ("Latin-1", b"<domain type='kvm'><name>\xe9</name></domain>".to_vec()),
         ("UTF-16", utf16),

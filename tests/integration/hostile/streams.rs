@@ -9,8 +9,8 @@ use std::process::Stdio;
 
 #[test]
 fn nothing_in_a_document_or_a_path_commands_the_terminal() {
-    // CSI and OSC as single characters, text direction, and a separator that some terminals act on. ESC itself is no
-    // character of XML.
+    // CSI and OSC as single characters, text direction, and a separator that some terminals act on. ESC itself is not
+    // allowed in XML.
     const EVIL: &str = "\u{9b}31m\u{9d}0;title\u{9c}\u{202e}\u{2066}\u{200f}\u{85}\u{2028}";
     let folder = work_dir("hostile-terminal");
     let everywhere = REALISTIC

@@ -101,7 +101,7 @@ fn malformed_xml_is_an_error_with_its_place() {
         case("foreign-namespace", "<!-- --><domain xmlns='urn:x'/>", "1:9", "<domain>"),
         case("prefixed", "<x:domain xmlns:x='urn:x'/>", "1:1", "<x:domain>"),
         case("two-roots", "<domain/>\n<domain/>\n", "2:1", "more than one"),
-        case("trailing-text", "<domain/>\n  junk\n", "2:3", "behind"),
+        case("trailing-text", "<domain/>\n  junk\n", "2:3", "after"),
         case("trailing-reference", "<domain/>&amp;", "1:10", "outside"),
         case("trailing-cdata", "<domain/>\n<![CDATA[]]>", "2:1", "outside"),
         case("trailing-nul", "<domain/>\n\0", "2:1", "U+0000"),

@@ -88,7 +88,7 @@ fn draw(evaluated: &Evaluated<'_>, source: &HostSource, policy: &ChosenPolicy) -
     Ok(Picture::new(title, &views, remarks(evaluation)))
 }
 
-/// What stops or threatens the guest, and what is to be done.
+/// What stops or threatens the guest, and what to do.
 fn remarks(evaluation: &Evaluation) -> Vec<String> {
     let findings = evaluation.findings.iter().filter(|finding| finding.severity > Severity::Note);
     let mut remarks: Vec<String> = findings

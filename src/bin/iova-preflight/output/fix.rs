@@ -38,7 +38,7 @@ pub(crate) fn nothing_to_fix(has_warning_fix: bool) -> &'static str {
 #[derive(Default)]
 pub(crate) struct Said(Vec<&'static str>);
 
-/// The fix that is to be made: that of a warning only where `warnings` asks for it.
+/// The fix to make: that of a warning only if `warnings` is set.
 pub(crate) fn chosen(evaluation: &Evaluation, warnings: bool) -> Option<&Fix> {
     if warnings { evaluation.any_fix() } else { evaluation.fix.as_ref() }
 }

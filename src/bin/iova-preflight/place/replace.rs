@@ -84,7 +84,7 @@ fn lost(what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what} cannot be kept: {error}"))
 }
 
-/// The extended attributes of a file that are to be kept.
+/// The extended attributes of a file that have to be kept.
 fn attributes(file: &File) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
     let names = match file.list_xattr() {
         Ok(names) => names,

@@ -132,10 +132,10 @@ impl Entry {
     /// Its definition is gone.
     fn leave(&mut self) {
         (self.is_there, self.due, self.defined, self.rewrite) = (false, None, None, None);
-        self.stands(None, None);
+        self.set_state(None, None);
     }
 
-    fn stands(&mut self, standing: Option<Standing>, left_alone: Option<LeftAlone>) {
+    fn set_state(&mut self, standing: Option<Standing>, left_alone: Option<LeftAlone>) {
         (self.standing, self.left_alone) = (standing, left_alone);
     }
 
@@ -223,7 +223,7 @@ impl Agenda {
     /// A guest has this verdict. True if its last rewrite overwrote a definition that somebody else made meanwhile.
     pub fn found(&mut self, uuid: &str, definition: Fingerprint, verdict: Verdict, now: Instant) -> bool {
         let Some(guest) = self.guests.get_mut(uuid) else { return false };
-        guest.stands(Some(Standing::Found(verdict)), None);
+        guest.set_state(Some(Standing::Found(verdict)), None);
         // Two definitions since the rewrite was begun, one of them its own, and what there is now is its own: the other
         // one was first. If the other one had been later, it would be the current one.
         let overwrote = guest.rewrite.as_ref().is_some_and(|rewrite| {
@@ -238,14 +238,14 @@ impl Agenda {
     /// A guest is not evaluated, because the policy exempts it.
     pub fn exempt(&mut self, uuid: &str) {
         if let Some(guest) = self.guests.get_mut(uuid) {
-            guest.stands(None, Some(LeftAlone::Exempt));
+            guest.set_state(None, Some(LeftAlone::Exempt));
         }
     }
 
     /// A guest could not be read or evaluated.
     pub fn failed(&mut self, uuid: &str) {
         if let Some(guest) = self.guests.get_mut(uuid) {
-            guest.stands(Some(Standing::Error), None);
+            guest.set_state(Some(Standing::Error), None);
         }
     }
 

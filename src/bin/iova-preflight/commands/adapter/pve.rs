@@ -12,8 +12,8 @@ use iova_preflight::io::file::read_file_limited;
 /// The name of the script in a VM's configuration.
 const VOLUME: &str = "local:snippets/iova-preflight";
 
-/// The VMs of the whole cluster whose configuration names the script, by their number, with the node of each where that
-/// is known. Such a VM does not start on a node without the script: `exec_hookscript` in pve-guest-common's
+/// The VMs of the whole cluster whose configuration names the script, by their number, with the node of each if that is
+/// known. Such a VM does not start on a node without the script: `exec_hookscript` in pve-guest-common's
 /// `src/PVE/GuestHelpers.pm` dies then.
 ///
 /// # Errors

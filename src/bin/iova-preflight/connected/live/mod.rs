@@ -113,7 +113,7 @@ fn describe(connection: &Connect) -> Result<Host> {
     Ok(host)
 }
 
-/// The virtual networks, none where libvirt has no network driver.
+/// The virtual networks; empty if libvirt has no network driver.
 fn networks(connection: &Connect) -> Networks {
     let all = connection.list_all_networks(0).unwrap_or_default();
     // A network may be gone by the time it is asked for.

@@ -120,7 +120,7 @@ impl<'d> Shown<'d> {
 
     /// Where a byte of the source is in the text.
     fn offset(&self, source: usize) -> usize {
-        match self.shifts.partition_point(|&(behind, _)| behind <= source) {
+        match self.shifts.partition_point(|&(after, _)| after <= source) {
             0 if self.shifts.is_empty() => source,
             0 => 0,
             n => self.shifts[n - 1].1,
