@@ -17,6 +17,7 @@ mod integration {
     mod connect;
     mod corpus;
     mod differential;
+    mod docs;
     mod explain;
     mod fix_corpus;
     mod fix_files;

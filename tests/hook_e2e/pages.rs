@@ -1,4 +1,4 @@
-//! The commands that the pages of `explain` name, against a guest of a real libvirtd.
+//! The commands that the pages of `explain` name, and the README's fix by hand, on a real libvirtd.
 
 use iova_preflight::rules::RULES;
 use iova_preflight::rules::page::Block;
@@ -47,4 +47,28 @@ fn the_commands_of_the_pages_work() {
         }
     }
     assert!(ran >= 40, "{ran} commands");
+}
+
+/// The guest that the hook stops starts after the README's change of machine type and address bits, with its RAM above 1 TiB.
+#[test]
+fn the_fix_by_hand_of_the_readme_starts() {
+    let Some(world) = World::new("by-hand") else { return };
+    let readme = include_str!("../../README.md");
+    let between = |start: &str, end: &str| {
+        let (_, rest) = readme.split_once(start).unwrap_or_else(|| panic!("{start}"));
+        rest.split_once(end).expect("the end").0
+    };
+    let bits = format!(
+        "<cpu mode='custom' check='none'><model>EPYC</model><maxphysaddr{}</cpu>",
+        between("  <maxphysaddr", "\n")
+    );
+    let machine = between("machine='", "'");
+    world.define(&Guest::huge("by-hand", "pc-q35-6.2").with_hostdev());
+    world.start("by-hand").expect_error();
+    world.virsh(&["undefine", "by-hand"]).expect_ok();
+    // The function of the host is one that is not there, so that the guest that starts has none.
+    world.define(&Guest::huge("by-hand", machine).with_cpu(&bits));
+    world.start("by-hand").expect_ok();
+    let tree = world.monitor("by-hand", "info mtree -f");
+    assert!(tree.contains("0000010000000000-"), "{tree}");
 }
