@@ -2,9 +2,9 @@
 # What makes the same source the same program, wherever it is built: sourced by hooks/build and packaging/build in the
 # folder of Cargo.toml.
 #
-# Paths of this machine would be in the messages of panics.
+# Otherwise messages of panics would contain paths of this machine.
 reproducible="--remap-path-prefix=$PWD=/iova-preflight --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
-# The time in the packages is that of the source.
+# Packages carry the time of the source.
 if [ -z "${SOURCE_DATE_EPOCH:-}" ]; then
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2> /dev/null || stat -c %Y CHANGELOG.md)
 fi

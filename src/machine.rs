@@ -25,7 +25,7 @@ impl Family {
     }
 }
 
-/// Whose names a machine type follows. Nobody moves a guest from one to another without being asked.
+/// Whose names a machine type follows. A rewrite never moves a guest from one to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavor {
     /// `pc-q35-7.2`.
@@ -99,8 +99,8 @@ impl MachineType {
     }
 
     /// Whether QEMU of this version deprecates the type, by upstream's rule: from 9.1 on, three major versions later
-    /// (`MACHINE_VER_DEPRECATION_MAJOR` in `include/hw/boards.h`). Of types of distributions it is unknown, and taken
-    /// for untrue.
+    /// (`MACHINE_VER_DEPRECATION_MAJOR` in `include/hw/boards.h`). For types of distributions it is unknown, and taken
+    /// to be false.
     pub fn is_deprecated_by(&self, qemu: Version) -> bool {
         const MAJORS: u32 = 3;
         let (major, minor) = (self.version.major.saturating_add(MAJORS), self.version.minor);

@@ -164,8 +164,8 @@ mod tests {
     const VGPU: &str =
         "<hostdev type='mdev'><source><address uuid='c2177883-f1bb-47f0-914d-32a22e3a8804'/></source></hostdev>";
 
-    /// A host whose QEMU is unknown may not have the type that a fix needs; that the guest is stopped without the
-    /// fix is certain all the same.
+    /// A host whose QEMU is unknown may not have the type that a fix needs; it is still certain that the guest is
+    /// stopped without the fix.
     #[test]
     fn a_fix_that_needs_an_unknown_qemu_says_so() {
         let mut host = builtin("amd-epyc").expect("built in");

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by what runs in a tree: the tree, its libvirtd, and what is asked of them.
+# Sourced by scripts that run in a tree: the tree, its libvirtd, and checks of both.
 set -eu
 
 tree=$1
@@ -57,13 +57,13 @@ wait_until() {
 }
 
 start_libvirtd() {
-    # The mount namespaces that libvirt makes for guests, and the users it runs them as, are none of this test.
+    # This test needs neither libvirt's mount namespaces for guests nor its users.
     printf 'namespaces = []\nsecurity_driver = "none"\nuser = "root"\ngroup = "root"\n' > "$root/etc/libvirt/qemu.conf"
     printf 'auth_unix_rw = "none"\n' > "$root/etc/libvirt/libvirtd.conf"
     inside virtlogd --daemon
     inside libvirtd --daemon
     wait_until "libvirtd" inside virsh --quiet list
-    # It learns what QEMU can do.
+    # It probes QEMU first.
     inside virsh --quiet capabilities > /dev/null
 }
 

@@ -27,7 +27,7 @@ pub struct Protocol {
     pub returns: Returns,
     /// The exit status that stops a guest.
     pub stop: u8,
-    /// The exit status if the adapter itself fails. If it is not 0, the caller goes on with what it has.
+    /// The exit status if the adapter itself fails. If it is not 0, the caller continues with the original.
     pub failure: u8,
     /// The most bytes that the caller takes from standard output.
     pub most: Option<usize>,

@@ -225,7 +225,7 @@ fn calls_are_read_as_they_are_made() {
     }
 }
 
-/// Of a host whose IOMMU has 39 bits: three rewrites are tried, and what to do is none of them.
+/// On a host whose IOMMU has 39 bits, three rewrites are tried and none is enough.
 #[test]
 fn a_block_says_the_cause_and_the_last_reason_in_a_short_line() {
     let xml = guest("db", "pc-q35-7.1", 1200)

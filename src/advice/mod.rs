@@ -1,4 +1,5 @@
-//! A fix in the words of whoever writes the guest's definition anew at each start: where to change it so that it lasts.
+//! A fix in the words of the guest's owner, which regenerates the definition at each start: where to change it so that
+//! it lasts.
 
 mod cloudstack;
 mod kubevirt;
@@ -39,11 +40,11 @@ pub fn is_command(line: &str) -> bool {
 /// How wide the CPU's addresses are to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Width {
-    /// So many bits.
+    /// This many bits.
     Bits(u32),
     /// The host's.
     Host,
-    /// The host's, but no more than so many bits.
+    /// The host's, but no more than this many bits.
     HostUpTo(u32),
 }
 

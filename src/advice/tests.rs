@@ -15,7 +15,7 @@ fn host() -> Host {
     Host { qemu: "10.0".parse().ok(), ..builtin("amd-epyc").expect("built in") }
 }
 
-/// What is said to the owner of a guest of 1200 GiB with a device, whose XML has this in it, and in one line.
+/// The advice to the owner of a guest of 1200 GiB with a device and with this in its XML, whole and in one line.
 fn told(owner: Owner, name: &str, machine: &str, inside: &str) -> (Vec<String>, String) {
     let xml = format!(
         "<domain type='kvm'><name>{name}</name><uuid>c7a5fdbd</uuid><memory unit='GiB'>1200</memory>\

@@ -139,7 +139,7 @@ impl Scanner<'_> {
     /// A backslash outside of quotes.
     fn escaped(&mut self) -> Result<(), Wrong> {
         if let Some(length) = continuation(self.rest()) {
-            // The line goes on, as if there were nothing here.
+            // The line continues, as if there were nothing here.
             self.skip(length);
             return Ok(());
         }

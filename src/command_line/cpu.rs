@@ -134,7 +134,7 @@ impl CommandLine {
         self.cpu_properties(model).filter(|property| property.name == name).last()
     }
 
-    /// What is said of the CPU, which has this model, in the order QEMU applies it.
+    /// The properties of a CPU of this model, in the order QEMU applies them.
     fn cpu_properties<'a>(&'a self, model: Option<&'a Model>) -> impl Iterator<Item = &'a Property> {
         let is_its = move |class: &str| model.is_some_and(|model| model.has_class(class, self.target));
         let about = move |global: &&Global| is_base_class(&global.driver) || is_its(&global.driver);

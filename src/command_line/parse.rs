@@ -77,7 +77,7 @@ const WITHOUT_VALUE: [&str; 42] = [
 /// Parts of `-machine` that change the memory map and are not modelled: SGX and CXL memory, and `-m` in other words.
 const UNREADABLE_MACHINE: [&str; 4] = ["sgx-epc", "cxl", "cxl-fmw", "memory"];
 
-/// Classes of so many kinds of object that QEMU refuses to start where one of them does not have the property.
+/// Classes with so many subclasses that one of them lacks the property, so that QEMU refuses to start.
 const GENERAL_CLASSES: [&str; 5] = ["object", "device", "sys-bus-device", "pci-device", "virtio-pci"];
 
 /// Devices with memory of their own that are not modelled.
@@ -162,7 +162,7 @@ impl DeviceIds {
 }
 
 impl CommandLine {
-    /// Reads the arguments that come after what there is already.
+    /// Reads further arguments after those read so far.
     pub fn merge<'a>(&mut self, arguments: impl IntoIterator<Item = Argument<'a>>) {
         self.read(arguments, Pending::default());
     }

@@ -49,7 +49,7 @@ impl CommandLine {
 }
 
 impl CommandLine {
-    /// The devices that a process of somebody else's serves, each with the protocol that it speaks. What else speaks
+    /// The devices that another process serves, each with its protocol. What else speaks
     /// vhost-user is served by programs without devices of their own.
     pub(crate) fn foreign_processes(&self) -> impl Iterator<Item = (&'static str, Origin)> {
         self.devices.iter().chain(&self.host_ends).filter_map(|device| {

@@ -37,7 +37,7 @@ pub trait Outside {
 pub struct BrokenPolicy {
     /// In one line, with the file and where in it.
     pub problem: String,
-    /// What it says of internal errors all the same.
+    /// Its setting for internal errors, which may still be readable.
     pub on_internal_error: OnInternalError,
 }
 

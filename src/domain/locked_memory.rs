@@ -19,7 +19,7 @@ pub struct LockedMemory {
 /// `include/libvirt/libvirt-domain.h`, `virMemoryLimitIsSet` in `src/util/virutil.c`).
 const UNLIMITED: u64 = 9_007_199_254_740_991;
 
-/// What is said in the domain.
+/// Reads them from the domain.
 pub(super) fn read(root: Element<'_>) -> Result<LockedMemory> {
     let hard_limit = memory_size(root.descend(&["memtune", "hard_limit"]))?;
     let disks = root.child("devices").into_iter().flat_map(|devices| devices.children_named("disk"));

@@ -91,7 +91,7 @@ pub struct Domain {
     pub cpu: Option<CpuElement>,
     /// `<pcihole64>` of the root controller, in KiB.
     pub pci_hole64: Option<Sourced<u64>>,
-    /// Whether it is so many bytes that libvirt cannot round them up to KiB and counts none.
+    /// Whether it has so many bytes that libvirt's rounding up to KiB overflows to 0.
     pub pci_hole64_is_endless: bool,
     /// The PCI controllers, and those without a type, in document order.
     pub controllers: Vec<Controller>,

@@ -73,7 +73,7 @@ pub struct Ownership {
 const LONGEST: usize = 255;
 
 /// The namespaces of elements in `<metadata>`, without the version if there are several, and who writes them.
-/// libosinfo's (virt-manager, GNOME Boxes, Cockpit) name a system and nobody who would write the definition anew.
+/// libosinfo's (virt-manager, GNOME Boxes, Cockpit) name an operating system, not an owner.
 ///
 /// Sources: `NOVA_NS` in nova 34.0.0 `virt/libvirt/config.py` (1.0 up to 19, 1.1 since); `METADATA_VM_VDSM_URI` and
 /// `METADATA_VM_TUNE_URI` in vdsm fd4b0df2 `lib/vdsm/virt/xmlconstants.py`, which the engine writes as well; `Metadata`

@@ -30,7 +30,7 @@ fn error<T>(span: Span, message: impl Into<String>) -> Result<T> {
 /// Reads the domain in `document`.
 ///
 /// # Errors
-/// The document is not a `<domain>`, or a number, unit or keyword in it is none that libvirt parses.
+/// The document is not a `<domain>`, or it has a number, unit or keyword that libvirt does not parse.
 pub fn read(document: &Document<'_>) -> Result<Domain> {
     let root = document.root();
     if root.name() != "domain" || root.namespace().is_some() {

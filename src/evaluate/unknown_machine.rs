@@ -156,7 +156,7 @@ fn may_be_newer(name: &str) -> bool {
     !is_number || version.parse::<Version>().map_or(true, |version| version > NEWEST)
 }
 
-/// What there is to say of the type; `listed` is whether the host's QEMU has it.
+/// The label for the type; `listed` is whether the host's QEMU has it.
 fn finding(subject: Subject<'_>, unknown: &Unknown, listed: bool, severity: Severity, consequence: &str) -> Finding {
     let shown = quoted(&unknown.name);
     let title = match (unknown.alias, subject.machine_span().is_some()) {

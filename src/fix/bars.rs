@@ -69,8 +69,7 @@ fn has_spare_port(diagnosis: &Diagnosis) -> bool {
 }
 
 impl FixSearch<'_> {
-    /// Makes room in a guest that `changes` make start, or that is stopped for its BARs only. Without a change of the
-    /// CPU's width it is none that a start takes.
+    /// Makes room in a guest that `changes` make start by another CPU width, or that is stopped for its BARs only.
     pub(super) fn make_room_too(&mut self, changes: &[Change], after: &Diagnosis) -> Option<Fix> {
         let widens = changes.iter().any(Change::is_width);
         if stops_for_bars(after) || (widens && !after.stops() && in_trouble(after)) {

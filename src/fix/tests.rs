@@ -171,7 +171,7 @@ fn a_new_machine_type_does_not_make_firmware_lose_bars() {
     }
 }
 
-/// One bit more than the host has is not to be had, and a guest without it would lose its devices' BARs.
+/// The guest cannot get one bit more than the host has, and without it would lose its devices' BARs.
 #[test]
 fn a_host_of_few_bits_keeps_a_guest_from_a_new_machine_type() {
     let profile = format!("{EPYC}[qemu]\nversion = '11.1.3'");

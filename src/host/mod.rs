@@ -54,7 +54,7 @@ pub struct Host {
     pub iommu: Option<Iommu>,
     /// How many bits an IOVA may have; of several IOMMUs, those of the widest.
     pub iommu_bits: Option<u32>,
-    /// The same of the IOMMU that one PCI function is behind, where that is another number.
+    /// The same for the IOMMU of a single PCI function, if it differs.
     pub iommu_bits_by_device: BTreeMap<String, u32>,
     /// Ranges that some IOMMU group reserves; sorted, without doubles.
     pub reserved: Vec<Reserved>,
@@ -116,8 +116,8 @@ impl Host {
         self.aliases.get(without_revision(requested)).map_or(requested, String::as_str)
     }
 
-    /// Whether this host's QEMU deprecates a machine type. Where nobody has listed those that it does, the upstream
-    /// rule decides; types of distributions follow none.
+    /// Whether this host's QEMU deprecates a machine type. Without a list of those that it does, the upstream rule
+    /// decides; types of distributions follow none.
     pub fn deprecates(&self, machine: &MachineType) -> bool {
         match &self.deprecated {
             Some(listed) => listed.contains(&machine.name),
@@ -282,7 +282,7 @@ impl std::str::FromStr for ReservedKind {
 /// The lines of one `reserved_regions` file: `0x000000fd00000000 0x000000ffffffffff reserved`, end inclusive.
 ///
 /// # Errors
-/// The line that is none.
+/// The first malformed line.
 pub fn parse_reserved_regions(text: &str) -> Result<Vec<Reserved>, String> {
     text.lines()
         .map(|line| {

@@ -110,7 +110,7 @@ impl CachedQemu {
 }
 
 /// The CPU models, which libvirt lists for each accelerator (`virQEMUCapsFormatCPUModels`): QEMU has the same with
-/// each, and `usable` tells of the host.
+/// each, and `usable` is about the host.
 #[cfg(feature = "cli")]
 fn cpu_models(root: Element<'_>) -> Vec<String> {
     let named = root.children_named("cpu").filter_map(|cpu| cpu.value("name"));

@@ -118,7 +118,7 @@ pub fn detect_for_any_guest(root: &Path) -> Described {
     }
 }
 
-/// The facts that the hook does without.
+/// The facts that the hook does not need.
 #[cfg(feature = "cli")]
 fn cli_facts(root: &Path, host: &mut Host, origins: &mut BTreeMap<Fact, FactOrigin>) {
     host.name = read_word(&root.join(HOSTNAME)).filter(|name| !name.is_empty());

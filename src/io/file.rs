@@ -80,7 +80,7 @@ fn irregular(kind: FileType) -> io::Error {
     io::Error::other(format!("{what}, not a regular file"))
 }
 
-/// The user of this process, who owns its folder in `/proc` (proc_pid(5)); `None` if there is none to ask.
+/// The user of this process, who owns its folder in `/proc` (proc_pid(5)); `None` without procfs.
 pub fn user() -> Option<u32> {
     std::fs::metadata("/proc/self").ok().map(|folder| folder.uid())
 }

@@ -15,7 +15,7 @@ pub fn defined(root: &Path) -> Networks {
     read_all(&root.join(NETWORKS), |path| read_found(path, MAX_BYTES).ok())
 }
 
-/// The networks in the folder `networks` beside a domain's file, as in a copy of `/etc/libvirt/qemu`, whoever owns it.
+/// The networks in the folder `networks` next to a domain's file, as in a copy of `/etc/libvirt/qemu`, with any owner.
 pub fn beside(domain: &Path) -> Networks {
     let folder = domain.parent().unwrap_or(Path::new("")).join("networks");
     read_all(&folder, |path| read_limited(open_regular(path, libc::O_NOFOLLOW).ok()?, MAX_BYTES).ok())

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::file::{open_regular, read_limited};
 use crate::process::{Lockable, OpenDevice, QemuProcess};
 
-/// What there is on a host.
+/// The QEMU processes of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Processes {
     /// The processes that run QEMU, by their numbers.

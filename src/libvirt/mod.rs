@@ -206,8 +206,8 @@ fn pci_hole64(domain: &Domain) -> Option<Global> {
     Some(Global { driver: driver.into(), property: Property { name: "pci-hole64-size".into(), value, origin } })
 }
 
-/// `qemuBuildIOMMUCommandLine` of libvirt `src/qemu/qemu_command.c`: the device of `<iommu>`. It is none of those in
-/// [`CommandLine::devices`], if it has no BAR that counts.
+/// `qemuBuildIOMMUCommandLine` of libvirt `src/qemu/qemu_command.c`: the device of `<iommu>`. It is not in
+/// [`CommandLine::devices`] if it has no BAR that matters.
 #[cfg(feature = "cli")]
 pub(crate) fn virtual_iommu(domain: &Domain) -> Option<Device> {
     let iommu = domain.iommu.as_ref()?;

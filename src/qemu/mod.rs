@@ -170,8 +170,8 @@ fn size_refusal(line: &CommandLine, ram: u64, qemu: Version) -> Option<String> {
         .map(|_| "Machine memory size does not match the size of the memory backend".to_owned())
 }
 
-/// Why QEMU refuses the NUMA nodes of a command line that nobody has checked: libvirt numbers them, and gives each its
-/// own memory (`numa_complete_configuration` and `numa_init_memdev_container` in QEMU `hw/core/numa.c`).
+/// Why QEMU refuses the NUMA nodes of a command line that libvirt has not checked: libvirt numbers them and gives each
+/// its own memory (`numa_complete_configuration` and `numa_init_memdev_container` in QEMU `hw/core/numa.c`).
 #[cfg(feature = "cli")]
 fn nodes_refusal(line: &CommandLine) -> Option<String> {
     let ids: HashSet<u64> = line.nodes.iter().map(|node| node.id).collect();

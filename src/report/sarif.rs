@@ -18,7 +18,7 @@ use crate::xml::{Places, Span};
 
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
-/// The rule of inputs that could not be evaluated. It is none of [`crate::rules`], but services show results only.
+/// The rule of inputs that could not be evaluated. It is not one of [`crate::rules`], but services show results only.
 const UNREADABLE: &str = "unreadable-input";
 
 /// A log with one run.

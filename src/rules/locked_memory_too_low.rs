@@ -60,7 +60,7 @@ struct Limit<'a> {
     label: &'static str,
     /// The message for a guest that does not start because of it.
     refused: &'static str,
-    /// Where it comes from, and what to do if so many bytes are needed.
+    /// Where it comes from, and what to do if this many bytes are needed.
     why: Box<dyn Fn(u64) -> String + 'a>,
 }
 

@@ -66,7 +66,7 @@ pub enum Refuser {
     /// The operator, whose policy says that devices have to reach one another.
     #[cfg(feature = "cli")]
     Policy,
-    /// Nobody; it is not an error.
+    /// Nothing refuses it: it is not an error.
     Nobody,
 }
 

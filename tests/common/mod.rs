@@ -114,7 +114,7 @@ fn commands_below(program: &str, above: Vec<String>) -> Vec<Vec<String>> {
     let output = Command::new(program).args(&above).arg("-h").output().expect("runs");
     let help = String::from_utf8(output.stdout).expect("UTF-8");
     let list = help.split_once("\nCommands:\n").map_or("", |(_, list)| list);
-    // A description that goes on in the next line is indented further than a name.
+    // A description that continues on the next line is indented further than a name.
     let names = list.lines().take_while(|line| !line.is_empty()).filter_map(|line| {
         let line = line.strip_prefix("  ")?;
         line.starts_with(|c: char| c != ' ').then(|| line.split(' ').next().unwrap_or_default())

@@ -212,7 +212,7 @@ fn in_json(row: &Row<'_>, guest: GuestSource<'_>, evaluation: &Evaluation) -> Ve
     functions.map(|(number, _)| of(number)).collect()
 }
 
-/// Whether all is said to be certain.
+/// Whether every address is reported as certain.
 fn is_certain(mmio64: Option<&Mmio64>) -> bool {
     let Some(mmio64) = mmio64 else { return false };
     (0..mmio64.bars.len()).all(|bar| mmio64.place(bar).is_some_and(|(_, likelihood)| likelihood == Likelihood::Certain))
@@ -260,7 +260,7 @@ fn command_lines_have_their_bars_where_they_were_measured() {
     assert_same(&differences, rows.len());
 }
 
-/// What is said of a guest with these devices, and with a profile in which every function from 0000:40:00.0 on has a
+/// The findings for a guest with these devices, and with a profile in which every function from 0000:40:00.0 on has a
 /// BAR of 64 GiB.
 fn said_of(devices: &str) -> Option<Mmio64> {
     said_with("pc-q35-7.2", "kind = 'seabios'\nversion = '1.16.3'", "", devices)

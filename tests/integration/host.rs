@@ -167,7 +167,7 @@ fn evaluated(xml: &[u8], profile: &Profile) -> Value {
     serde_json::to_value(report).expect("JSON")
 }
 
-/// Every sample as it is, with another emulator, and with an emulator that nobody knows.
+/// Every sample as it is, with another emulator, and with an unknown emulator.
 fn samples() -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("xml-samples");
     let mut all = Vec::new();
@@ -487,7 +487,7 @@ fn the_list_names_every_built_in_profile() {
     }
 }
 
-/// On a host with an IOMMU, whoever made it, files are those of its guests.
+/// On a host with an IOMMU of any vendor, files are taken for its own guests.
 #[test]
 fn files_are_evaluated_for_this_host_if_it_has_an_iommu() {
     let namespace = match Namespace::new(&work_dir("host-namespace"), None) {

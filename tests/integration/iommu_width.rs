@@ -11,7 +11,7 @@ const CARD: &str = "<hostdev type='pci'><source><address bus='1'/></source></hos
 const VGPU: &str =
     "<hostdev type='mdev'><source><address uuid='c2177883-f1bb-47f0-914d-32a22e3a8804'/></source></hostdev>";
 
-/// An Intel host with so many address bits.
+/// An Intel host with this many address bits.
 fn intel(bits: &str, kernel: &str) -> String {
     format!(
         "[cpu]\nvendor = 'GenuineIntel'\nphys_bits = 46\n[kernel]\nversion = '{kernel}'\n[qemu]\nversion = '7.2'\n\
@@ -104,7 +104,7 @@ fn older_kernels_refuse_a_width_too() {
     }
 }
 
-/// VFIO knows what is reserved since 5.4 (commit 9b77e5c79840).
+/// VFIO knows reserved ranges since 5.4 (commit 9b77e5c79840).
 #[test]
 fn older_kernels_lose_dma_in_reserved_ranges() {
     for (kernel, refuses) in [("4.19", false), ("5.3", false), ("5.4", true), ("6.1", true)] {

@@ -2,7 +2,7 @@
 
 use iova_preflight::{Document, Policy, Severity, Verdict, builtin_host, evaluate, read_domain};
 
-/// What is said of a guest of 16 GiB with these parts and devices, on a host with this libvirt.
+/// The findings for a guest of 16 GiB with these parts and devices, on a host with this libvirt.
 fn said(libvirt: &str, parts: &str, devices: &str) -> (Verdict, Vec<(Severity, String)>) {
     let xml = format!(
         "<domain type='kvm'><name>a</name><memory unit='GiB'>16</memory>{parts}\
@@ -44,7 +44,7 @@ fn a_hard_limit_has_to_hold_what_is_pinned() {
         (format!("{PCI}{SHARED}"), 17, Some(Severity::Warning)),
         (format!("{PCI}{SHARED}"), 18, Some(Severity::Warning)),
         (format!("{PCI}{SHARED}"), 19, None),
-        // They pin as they need, or may be made of software.
+        // They pin memory as needed, or may be software devices.
         (MDEV.to_owned(), 15, Some(Severity::Warning)),
         (VDPA.to_owned(), 15, Some(Severity::Warning)),
         (format!("{VDPA}{VDPA}"), 31, Some(Severity::Warning)),

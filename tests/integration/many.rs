@@ -213,7 +213,7 @@ fn progress_is_shown_on_long_runs_and_leaves_nothing_behind() {
     let pipes = ["first", "last"].map(|name| folder.join(name));
     assert!(Command::new("mkfifo").args(&pipes).status().expect("runs").success());
     let guest = fs::read("xml-samples/arm-guest.xml").expect("a sample");
-    // The first and the last input are there when it is at work for long: opening a pipe waits for whoever reads it.
+    // The first and the last input are pipes: opening one waits for its reader, so the run is long at that point.
     let arguments = format!("--jobs 1 {} {} {}", pipes[0].display(), folder.display(), pipes[1].display());
     let give = |mut pipe: fs::File| pipe.write_all(&guest).expect("written");
     let first_late = || {

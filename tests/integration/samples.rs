@@ -14,7 +14,7 @@ const DEFAULT_HOST: &str = "amd-epyc";
 
 const VERDICTS: [&str; 5] = ["pass", "warn", "fixable", "blocked", "not-applicable"];
 
-/// For each sample, what is said of it on the hosts it names: the verdict, `severity line rule` of each finding, the
+/// For each sample, the result on the hosts it names: the verdict, `severity line rule` of each finding, the
 /// changes of the fix, and who writes the definition anew at each start.
 type Record = BTreeMap<String, BTreeMap<String, Vec<String>>>;
 

@@ -1,5 +1,4 @@
-//! Terminals, pipes and what is closed: colour only if it is wanted, lines that fit, and no complaint where nobody
-//! reads on.
+//! Terminals, pipes and closed streams: colour only if it is wanted, lines that fit, and no error if the reader leaves.
 
 use crate::common::with_default_policy;
 use std::fs::File;
@@ -54,7 +53,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
-/// What a terminal of so many columns gets, with the line ends that it gets; standard error is left out.
+/// What a terminal of this many columns gets, with the line ends that it gets; standard error is left out.
 fn in_a_terminal(arguments: &[&str], columns: u32, environment: &[(&str, &str)]) -> String {
     let line = format!(
         "stty cols {columns} rows 50; exec {PROGRAM} {} 2> /dev/null",
@@ -211,7 +210,7 @@ fn short_help_has_one_line_for_each_command_and_option() {
         let help = text(&output.stdout);
         for line in help.lines() {
             assert!(line.chars().count() <= 80, "{command:?}: {line}");
-            // What goes on in a second line is indented as far as the column of descriptions.
+            // A second line is indented as far as the column of descriptions.
             let indent = line.len() - line.trim_start().len();
             assert!(indent < 10, "{command:?}: not one line: {line}");
         }

@@ -37,7 +37,7 @@ fn launch(text: &str) -> Launch {
     Launch::read(&Call::read(text.as_bytes()).unwrap_or_else(|error| panic!("{error}:\n{text}")))
 }
 
-/// What is said of a guest: the verdict, and each finding with its rule, severity and range.
+/// The result for a guest: the verdict, and each finding with its rule, severity and range.
 fn said(evaluation: &Evaluation) -> BTreeSet<String> {
     let findings = evaluation
         .findings

@@ -1,4 +1,4 @@
-# What one boot reported, held against the table of cases:
+# Compares what one boot reported with the table of cases:
 #
 #   jq -n --arg host amd-6.1 --arg iommu amd --rawfile report … --slurpfile cases … --slurpfile outside … \
 #       -f compare.jq
@@ -11,7 +11,7 @@ def parts($mark): ("\n" + .) | split("\n" + $mark) | .[1:]
 
 def sections: [$report | split("\n")[] | select(contains("TCG doesn't support") | not)] | join("\n") | parts("=== ");
 
-# What became of a start, in the words of the table.
+# How a start ended, in the words of the table.
 def outcome:
   def address($errno): capture("vfio_dma_map\\(0x[0-9a-f]+, (?<at>0x[0-9a-f]+), [^)]*\\) = " + $errno).at;
   if . == null then "nothing is said"
@@ -32,7 +32,7 @@ def hooked($name; $started):
   then if $started | has($name) then "stopped after QEMU was started" else "stopped" end
   else outcome end;
 
-# What became of a running guest that something was attached to.
+# How a running guest fared after something was attached.
 def plugged:
   ([splits("\n") | select(test("^(shut off|paused)"))] | last // "no state") as $state
   | if test("= -22 ") then outcome

@@ -52,7 +52,7 @@ class World(test_driver.LibvirtConnTestCase):
     def runTest(self):
         for key, value in World.asked.get("libvirt", {}).items():
             self.flags(**{key: [value] if key in ("hw_machine_type", "cpu_models") else value}, group="libvirt")
-        # The capabilities that the fixture plays are those of QEMU 2.11.
+        # The fixture's capabilities are those of QEMU 2.11.
         self.useFixture(test_driver.fixtures.MockPatch("nova.virt.libvirt.host.Host._check_machine_type"))
         driver = test_driver.libvirt_driver.LibvirtDriver(test_driver.fake.FakeVirtAPI(), True)
         instance = objects.Instance(**self.test_instance)

@@ -1,7 +1,7 @@
 //! `iova-preflight-hook`, called by libvirt for every step of every guest.
 //!
 //! It never writes to standard output, starts no process, talks to no daemon but the system log, and ends by itself:
-//! whatever happens, the exit status is 0 (the guest goes on) or 1 (it is stopped).
+//! whatever happens, the exit status is 0 (the guest starts) or 1 (it is stopped).
 
 // Before it calls `main`, the standard library aborts if a descriptor is closed and it cannot open another, or if it
 // gets no memory for a second stack.

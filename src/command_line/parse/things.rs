@@ -61,7 +61,7 @@ impl CommandLine {
     }
 }
 
-/// What there is of a kind, with an id and properties.
+/// An object of some kind, with an id and properties.
 fn thing(pairs: Vec<Pair>, argument: &Argument<'_>) -> Option<Device> {
     let driver = last(&pairs, "")?.value.clone();
     let id = last(&pairs, "id").map(|id| id.value.clone());

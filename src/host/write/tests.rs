@@ -124,7 +124,7 @@ fn hosts() -> Vec<Profile> {
 }
 
 fn described(profile: Profile, origin: &FactOrigin) -> Described {
-    // Of the last one, nobody says where it came from.
+    // The last one has no known source.
     let emulators = profile.emulators.iter().skip(1).map(|_| "/a/b.xml".to_owned()).collect();
     let firmwares = vec!["dpkg: seabios 1.16.3-2\n".to_owned()];
     Described { origins: FACTS.map(|fact| (fact, origin.clone())).into(), profile, emulators, firmwares }
@@ -184,7 +184,7 @@ fn a_long_path_keeps_what_finds_the_file() {
 fn a_missing_fact_says_why_what_follows_and_what_to_do() {
     let origin = FactOrigin::Missing { why: "Nobody is root.".to_owned(), remedy: "Be root.".to_owned() };
     let text = text(&described(Profile::default(), &origin));
-    // What is reserved by no known IOMMU is not said to be missing too.
+    // Without a known IOMMU, its reserved ranges are not reported as missing too.
     for fact in FACTS.into_iter().filter(|&fact| fact != Fact::Reserved) {
         let start: String = fact.assumption().chars().take(20).collect();
         assert!(text.contains(&start), "{fact:?}: {start}\n{text}");

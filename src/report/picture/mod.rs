@@ -118,7 +118,7 @@ pub struct Picture {
     pub columns: Vec<Column>,
     /// The scale.
     pub intervals: Vec<Interval>,
-    /// What there is to say about it, a line each.
+    /// Remarks about it, a line each.
     pub remarks: Vec<String>,
 }
 

@@ -143,7 +143,7 @@ fn domain(name: &str, devices: &str, parts: &str) -> String {
     )
 }
 
-/// What is said of each of these guests, and under the name "" of the versions; or what is missing.
+/// The output for each of these guests, and for the versions under the name ""; or what is missing.
 fn ask(tree: &Path, work: &Path, names: &str) -> Result<BTreeMap<String, String>, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(file!()).with_file_name("limits");
     let mut child = Command::new("unshare")
@@ -156,7 +156,7 @@ fn ask(tree: &Path, work: &Path, names: &str) -> Result<BTreeMap<String, String>
         .spawn()
         .map_err(|e| format!("unshare: {e}"))?;
     let mut input = child.stdin.take().ok_or("no standard input")?;
-    // What does not read it says why.
+    // A command that does not read its input says why.
     let _ = input.write_all(names.as_bytes());
     drop(input);
     let output = child.wait_with_output().map_err(|e| e.to_string())?;

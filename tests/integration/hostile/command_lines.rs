@@ -61,7 +61,7 @@ fn endless_input_is_refused_for_its_size() {
     }
 }
 
-/// Nothing waits for the end of a pipe that nobody closes longer than the pipe is open, and what comes in pieces is one.
+/// Input that arrives in pieces through a pipe is read as one text, up to the end of the pipe.
 #[test]
 fn a_command_line_may_come_through_a_pipe() {
     let folder = work_dir("hostile-pipe-args");

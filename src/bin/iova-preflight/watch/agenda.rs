@@ -85,9 +85,9 @@ struct Entry {
     rewrite: Option<Rewrite>,
     /// How many rewrites are left to it, and since when.
     budget: (u32, Instant),
-    /// What was last said of it.
+    /// The last message about it.
     said: Option<Fingerprint>,
-    /// What was last said of an override in it that is ignored.
+    /// The last message about an ignored override in it.
     ignored: Option<Fingerprint>,
     /// How its last evaluation ended.
     standing: Option<Standing>,
@@ -224,8 +224,8 @@ impl Agenda {
     pub fn found(&mut self, uuid: &str, definition: Fingerprint, verdict: Verdict, now: Instant) -> bool {
         let Some(guest) = self.guests.get_mut(uuid) else { return false };
         guest.set_state(Some(Standing::Found(verdict)), None);
-        // Two definitions since the rewrite was begun, one of them its own, and what there is now is its own: the other
-        // one was first. If the other one had been later, it would be the current one.
+        // Two definitions since the rewrite began, one of them its own, and the current one is its own: the other one
+        // was first. If the other one had been later, it would be the current one.
         let overwrote = guest.rewrite.as_ref().is_some_and(|rewrite| {
             rewrite.result == Some(definition)
                 && rewrite.events > 1
@@ -296,7 +296,7 @@ impl Agenda {
         }
     }
 
-    /// Whether `text` is not what was last said of a guest.
+    /// Whether `text` differs from the last message about a guest.
     pub fn is_news(&mut self, uuid: &str, text: &str) -> bool {
         let Some(guest) = self.guests.get_mut(uuid) else { return false };
         let text = Some(Fingerprint::of(text));
@@ -529,7 +529,7 @@ mod tests {
         let mut agenda = rewritten(2);
         assert!(found(&mut agenda, NEW, Verdict::Pass, now + ms(10)));
         assert!(!found(&mut agenda, NEW, Verdict::Pass, now + ms(11)), "it is said once");
-        // Theirs came second, and is what there is.
+        // The other definition came second, and is the current one.
         assert!(!found(&mut rewritten(2), "theirs", Verdict::Pass, now + ms(10)));
         // Somebody defined the same once more, much later.
         assert!(!found(&mut rewritten(2), NEW, Verdict::Pass, now + ECHO));

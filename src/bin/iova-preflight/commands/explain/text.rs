@@ -28,7 +28,7 @@ const PIECE: usize = 128 << 10;
 /// How much of standard input is searched for what the pages of the rules quote, in bytes.
 const SHORT: usize = 16 << 10;
 
-/// What is said where no message is known.
+/// The answer if no message is known.
 const UNKNOWN: &str = "no known message is in this text";
 
 /// Where a known message would be.
@@ -82,7 +82,7 @@ fn print_page(printed: Printed, text: &str, format: ExplainFormat) -> Result<Out
     Ok(Outcome::Clean)
 }
 
-/// What is said of an answer to a few words.
+/// The note with an answer to a few words.
 const FRAGMENT: &str = "with the whole line, addresses, sizes and the error number are read too";
 
 /// A note after an answer.

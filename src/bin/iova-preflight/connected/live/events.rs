@@ -55,7 +55,7 @@ pub(crate) fn start(listener: impl Fn(usize, Event) + Send + Sync + 'static) -> 
     thread::Builder::new().name("events".to_owned()).spawn(|| {
         loop {
             if event::event_run_default_impl().is_err() {
-                // Whoever asks for `turns` sees that it is stuck.
+                // `turns` shows that it is stuck.
                 thread::sleep(Duration::from_millis(100));
             }
         }

@@ -26,7 +26,7 @@ impl<'d> Mark<'d> {
         let option = options.and_then(|call| call.option_at(label.span.start));
         let (start, end) = option.map_or((start, end), |option| (option.start, option.end));
         let mut span = Span::new(label.span.start, label.span.end.min(end));
-        // Of an element, the name says which it is, and leaves room for the words.
+        // For an element, the name identifies it and leaves room for the label.
         if let Some(tag) = source[span.start..span.end].strip_prefix('<') {
             let name = tag.find(|c: char| c.is_whitespace() || matches!(c, '/' | '>')).unwrap_or(tag.len());
             span.end = span.start + 1 + name;
@@ -34,7 +34,7 @@ impl<'d> Mark<'d> {
         Self { line: Span::new(start, end), span, text: printable(&label.text), kind }
     }
 
-    /// The same of an option of QEMU's: of a device with many properties, its driver says which it is, and leaves room.
+    /// The same for an option of QEMU: for a device with many properties, the driver identifies it and is short.
     fn of_option(mut self, source: &str) -> Self {
         /// A longer value is not underlined as a whole, in bytes.
         const LONG: usize = 24;
