@@ -501,8 +501,12 @@ fn pinned_for(subject: Subject<'_>, line: &CommandLine, ram: u64, plugged: &[Plu
 /// What the domain has of its own, and what raw QEMU arguments add.
 fn hidden_dma(subject: Subject<'_>, line: &CommandLine) -> Vec<HiddenDma> {
     let processes = line.foreign_processes();
-    let processes =
-        processes.map(|(protocol, origin)| HiddenDma { unseen: Unseen::Process(protocol), span: origin.span() });
+    let processes = processes.map(|(protocol, origin)| HiddenDma {
+        unseen: Unseen::Process(protocol),
+        #[cfg(feature = "cli")]
+        failover: None,
+        span: origin.span(),
+    });
     let of_domain = subject.domain().into_iter().flat_map(|domain| domain.hidden_dma.iter().cloned());
     of_domain.chain(processes).collect()
 }

@@ -93,6 +93,9 @@ pub mod machine;
 pub mod messages;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
+pub mod migration;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod mmio64;
 #[doc(hidden)]
 pub mod policy;

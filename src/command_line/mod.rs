@@ -35,6 +35,8 @@ pub use launch::{Launch, ProcessLimit};
 pub use options::{Device, Global, Properties, Property};
 pub use origin::{Origin, Told};
 pub(crate) use passthrough::MDEV_FOLDER;
+#[cfg(feature = "cli")]
+pub use passthrough::Mobility;
 pub use passthrough::{Passthrough, PassthroughKind};
 pub(crate) use value::boolean;
 pub use words::Argument;

@@ -9,8 +9,24 @@ pub struct Passthrough {
     pub kind: PassthroughKind,
     /// A PCI address `0000:41:10.1`, an mdev UUID, or a device path; empty if only libvirt will know it.
     pub device: String,
+    /// What becomes of its state when the guest migrates.
+    #[cfg(feature = "cli")]
+    pub mobility: Mobility,
     /// Where it is.
     pub origin: Origin,
+}
+
+/// What becomes of a device's state when the guest migrates.
+#[cfg(feature = "cli")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mobility {
+    /// The device itself has to hand it over.
+    OfDevice,
+    /// QEMU has all of it: the guest sees a virtio-blk device of QEMU's, of which only the back end is passed through.
+    OfQemu,
+    /// There is none to move: the guest gives the device back before, as `failover_pair_id` says (QEMU
+    /// `hw/net/virtio-net.c`), and QEMU plugs one in again afterwards.
+    Unplugged,
 }
 
 /// How a passthrough device is attached.
@@ -75,7 +91,20 @@ impl Passthrough {
 /// QEMU `hw/vfio/pci.c`, `hw/virtio/vdpa-dev-pci.c`.
 fn device(device: &Device) -> Option<Passthrough> {
     let value = |name: &str| device.properties.value(name);
-    let found = |kind, device_name: String| Some(Passthrough { kind, device: device_name, origin: device.origin });
+    #[cfg(feature = "cli")]
+    let mobility = match value("failover_pair_id") {
+        Some(_) => Mobility::Unplugged,
+        None => Mobility::OfDevice,
+    };
+    let found = |kind, device_name: String| {
+        Some(Passthrough {
+            kind,
+            device: device_name,
+            #[cfg(feature = "cli")]
+            mobility,
+            origin: device.origin,
+        })
+    };
     match device.driver.as_ref() {
         "vfio-pci" | "vfio-pci-nohotplug" => {
             let path = value("sysfsdev").unwrap_or_default();
@@ -108,7 +137,13 @@ fn host_end(end: &Device) -> Option<Passthrough> {
             value(&format!("{parent}.path"))
         }
     };
-    Some(Passthrough { kind: PassthroughKind::VhostVdpa, device: device.unwrap_or_default(), origin: end.origin })
+    Some(Passthrough {
+        kind: PassthroughKind::VhostVdpa,
+        device: device.unwrap_or_default(),
+        #[cfg(feature = "cli")]
+        mobility: if end.driver == "vhost-vdpa" { Mobility::OfDevice } else { Mobility::OfQemu },
+        origin: end.origin,
+    })
 }
 
 /// A PCI address with its domain, which QEMU takes for 0 if it is left out.

@@ -146,6 +146,9 @@ pub struct HostDevice {
     pub device: String,
     /// Whether it is a network interface.
     pub network: bool,
+    /// `<teaming type='transient' persistent='…'>`: the interface that stays when this one is unplugged for a migration.
+    #[cfg(feature = "cli")]
+    pub failover: Option<String>,
     /// Where it is.
     pub span: Span,
 }

@@ -12,6 +12,9 @@ const QEMU_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 pub struct HiddenDma {
     /// Who knows whether it does.
     pub unseen: Unseen,
+    /// As [`HostDevice::failover`].
+    #[cfg(feature = "cli")]
+    pub failover: Option<String>,
     /// Where it is.
     pub span: Span,
 }
@@ -45,7 +48,12 @@ pub(super) fn hidden_in_devices(devices: Element<'_>) -> Vec<HiddenDma> {
             }
             _ => return None,
         };
-        Some(HiddenDma { unseen, span: device.start_tag() })
+        Some(HiddenDma {
+            unseen,
+            #[cfg(feature = "cli")]
+            failover: failover(device),
+            span: device.start_tag(),
+        })
     };
     devices.children().filter_map(hidden).collect()
 }
@@ -60,7 +68,16 @@ fn from_device(device: Element<'_>) -> Option<HostDevice> {
         return None;
     }
     let network = device.name() == "interface";
-    let found = |kind, name: String| Some(HostDevice { kind, device: name, network, span: device.start_tag() });
+    let found = |kind, name: String| {
+        Some(HostDevice {
+            kind,
+            device: name,
+            network,
+            #[cfg(feature = "cli")]
+            failover: failover(device),
+            span: device.start_tag(),
+        })
+    };
     // Kept for later: the guest does not get it (`qemuBuildHostdevCommandLine` in libvirt `src/qemu/qemu_command.c`).
     if device.child("address").is_some_and(|address| address.value("type") == Some("unassigned")) {
         return None;
@@ -84,6 +101,13 @@ fn from_device(device: Element<'_>) -> Option<HostDevice> {
         ("disk", "vhostvdpa") => found(HostDeviceKind::Vdpa, source_device()),
         _ => None,
     }
+}
+
+/// `virDomainNetTeamingInfoParseXML` of libvirt `src/conf/domain_conf.c`.
+#[cfg(feature = "cli")]
+fn failover(device: Element<'_>) -> Option<String> {
+    let teaming = device.child("teaming").filter(|teaming| teaming.value("type") == Some("transient"))?;
+    Some(teaming.value("persistent").unwrap_or_default().to_owned())
 }
 
 fn driver_is_vfio(device: Element<'_>) -> bool {

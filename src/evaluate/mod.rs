@@ -173,6 +173,8 @@ fn with_pool_functions<'a>(domain: &'a Domain, host: &Host) -> Cow<'a, Domain> {
         kind: HostDeviceKind::Pci,
         device: String::new(),
         network: true,
+        #[cfg(feature = "cli")]
+        failover: hidden.failover.clone(),
         span: hidden.span,
     });
     domain.passthrough.extend(functions);

@@ -243,6 +243,10 @@ fn attach(device: &HostDevice, line: &mut CommandLine) {
         _ => device.device.clone(),
     };
     properties.set(property, value, origin);
+    #[cfg(feature = "cli")]
+    if let Some(stays) = device.failover.as_ref().filter(|_| device.kind == HostDeviceKind::Pci) {
+        properties.set("failover_pair_id", stays, origin);
+    }
     let part = Device { driver: driver.into(), id: None, properties, origin, settable: false };
     match device.kind {
         HostDeviceKind::Vdpa => line.host_ends.push(part),
