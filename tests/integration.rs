@@ -34,6 +34,7 @@ mod integration {
     mod many;
     mod map;
     mod messages;
+    mod migrations;
     mod monitoring;
     mod networks;
     mod nova;

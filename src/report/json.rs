@@ -13,6 +13,7 @@ use crate::machine::Family;
 use crate::mmio64::{Likelihood, Mmio64};
 use crate::qemu::layout::Layout;
 use crate::report::Unreadable;
+use crate::report::migration::MigrationReport;
 use crate::report::running::ProcessReport;
 use crate::report::source::GuestSource;
 use crate::text::is_hidden;
@@ -73,6 +74,9 @@ pub struct Report<'a> {
     /// Of several hosts, all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<HostReport<'a>>,
+    /// With `--from`, the host that the guests run on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<HostReport<'a>>,
     /// The policy file, if what it says differs from the defaults in what counts here.
     pub policy: Option<&'a str>,
     /// How many files in folders were passed over, because they are XML of libvirt's and not domains.
@@ -155,6 +159,9 @@ pub struct GuestReport {
     /// `vdsm` (oVirt), `kubevirt`, `cloudstack`, `opennebula`, `proxmox`. More may be added.
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<&'static str>,
+    /// With `--from`: what becomes of it when it moves to `host`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    migration: Option<MigrationReport>,
     #[serde(flatten)]
     verdict: VerdictReport,
 }
@@ -324,7 +331,7 @@ struct FindingReport {
 
 /// The place in the XML or the command line that decides.
 #[derive(Debug, Serialize, JsonSchema)]
-struct LocationReport {
+pub(super) struct LocationReport {
     /// The line, from 1.
     #[schemars(range(min = 1))]
     line: usize,
@@ -359,7 +366,7 @@ impl GuestReport {
     /// An input that could not be evaluated.
     pub fn unreadable(source: String, error: &Unreadable) -> Self {
         let verdict = VerdictReport::Error { error: error.to_string() };
-        Self { source, name: None, host: None, input: None, process: None, owner: None, verdict }
+        Self { source, name: None, host: None, input: None, process: None, owner: None, migration: None, verdict }
     }
 
     /// A guest that was evaluated, with its fix told in the words of this owner, if not in libvirt's.
@@ -375,12 +382,17 @@ impl GuestReport {
             Verdict::Blocked => VerdictReport::Blocked(details()),
         };
         let (name, owner) = (Some(guest.name().to_owned()), guest.subject().owner().map(Owner::name));
-        Self { source, name, host: None, input: guest.remark(), process: None, owner, verdict }
+        Self { source, name, host: None, input: guest.remark(), process: None, owner, migration: None, verdict }
     }
 
     /// The same, of one of several hosts.
     pub fn on_host(self, host: Option<&str>) -> Self {
         Self { host: host.map(str::to_owned), ..self }
+    }
+
+    /// The same, of a guest that is to move.
+    pub fn of_migration(self, migration: Option<MigrationReport>) -> Self {
+        Self { migration, ..self }
     }
 
     /// The same, of a guest that runs.

@@ -124,6 +124,29 @@ fn check() {
     }
 }
 
+/// Guests that are to move: a line each, and what is in the way.
+#[test]
+fn check_of_migrations() {
+    let arguments = [
+        "check",
+        "xml-samples/arm-guest.xml",
+        "xml-samples/last-that-fits-978g.xml",
+        "xml-samples/gpu-four-a30-64g.xml",
+        "xml-samples/old-machine-1200g-gpu.xml",
+        "README.md",
+        "--from",
+        "xml-samples/hosts/debian-13-turin.toml",
+        "--to",
+        "xml-samples/hosts/debian-12-epyc.toml",
+        "--to",
+        "xml-samples/hosts/ubuntu-noble-xeon.toml",
+    ];
+    for columns in [80, 120] {
+        let run = Run { columns: Some(columns), ..Run::new(&arguments) };
+        assert_data_eq!(run.transcript(), snapshot(&format!("check-migrations-{columns}.txt")));
+    }
+}
+
 /// Guests on several hosts: a column for each if there is room.
 #[test]
 fn check_for_several_hosts() {

@@ -111,7 +111,8 @@ Exit status: 0 all guests may start; 1 some are fixable or blocked; 2 error";
 
 const CHECK_HELP: &str = "\
 Exit status: 0 every guest may start; 1 at least one guest is `fixable` or `blocked`; 2 at least one input could not be \
-evaluated. 2 takes precedence over 1; every other input is still evaluated.";
+evaluated. 2 takes precedence over 1; every other input is still evaluated. With --from: 0 every guest \
+migrates to every host and could be started there; 1 at least one guest does not.";
 
 const FIX_STATUS: &str = "\
 Exit status: 0 all guests may start; 1 some still do not; 2 error";
@@ -238,6 +239,20 @@ pub(crate) struct CheckArgs {
     /// all of them.
     #[arg(long, conflicts_with_all = ["paths", "connect", "domain", "input"], help_heading = INPUT)]
     pub running: bool,
+
+    /// Host the guests run on: can they migrate to --to?
+    ///
+    /// For each guest and each --to, says whether the running guest can migrate there, and whether it could be started
+    /// there afterwards. With --connect, only running guests are checked.
+    #[arg(long, value_name = "PROFILE", requires = "to", conflicts_with_all = ["host", "running"])]
+    #[arg(help_heading = EVALUATION)]
+    pub from: Option<PathBuf>,
+
+    /// Host to migrate to; repeatable
+    ///
+    /// A folder stands for every *.toml in it; the profile of --from is passed over.
+    #[arg(long, value_name = "PROFILE", requires = "from", help_heading = EVALUATION)]
+    pub to: Vec<PathBuf>,
 
     /// Print the memory map and notes of every guest
     #[arg(short, long, conflicts_with = "quiet", help_heading = OUTPUT)]

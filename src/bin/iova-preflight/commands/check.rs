@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use iova_preflight::host::Host;
 use iova_preflight::io::processes::{Processes, qemu_processes};
 use iova_preflight::report::json::{GuestReport, HostReport, Report, VERSION, line, text};
+use iova_preflight::report::migration::MigrationReport;
 use iova_preflight::report::{Unreadable, sarif};
 use serde::Serialize;
 
@@ -18,7 +19,7 @@ use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
 use crate::input::{Batch, Folders, Input};
 use crate::outcome::Outcome;
-use crate::output::human::{HostsPrinter, OnHost, PageStyle, Printer};
+use crate::output::human::{HostsPrinter, MovesPrinter, OnHost, PageStyle, Printer};
 use crate::output::progress::Progress;
 use crate::output::terminal;
 use crate::parallel;
@@ -30,15 +31,25 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
         let option = if args.running { "--running" } else { "--connect" };
         bail!("SARIF needs file locations; use --format json with {option}");
     }
+    if args.format == Format::Sarif && args.from.is_some() {
+        bail!("SARIF does not know migrations; use --format json with --from");
+    }
     let policy = ChosenPolicy::choose(args.common.policy.as_deref())?;
-    let batches = batches(args)?;
+    let (from, batches) = match &args.from {
+        Some(from) => {
+            let (from, batches) = journeys(args, from)?;
+            (Some(from), batches)
+        }
+        None => (None, batches(args)?),
+    };
     if args.format == Format::Sarif && batches.iter().any(|batch| batch.sources.len() > 1) {
         bail!("SARIF takes one --host; run it once for each host, or use --format json");
     }
     let jobs = args.jobs.map_or_else(parallel::default_jobs, usize::from);
-    let how = How { policy: &policy, jobs, kind: args.common.input, words: args.common.advice };
+    let how = How { policy: &policy, jobs, kind: args.common.input, words: args.common.advice, from: from.as_ref() };
     match args.format {
         Format::Human if args.common.quiet => quiet(batches, how),
+        Format::Human if from.is_some() => moves(batches, how, args.verbose),
         Format::Human => human(batches, how, args.verbose),
         Format::Json => json(batches, how),
         Format::Jsonl => jsonl(batches, how),
@@ -59,6 +70,17 @@ fn batches(args: &CheckArgs) -> Result<Vec<Batch>> {
     Ok(vec![Batch { sources, inputs: Input::expand(&args.common.paths) }])
 }
 
+/// The host that guests run on, and the guests that are to move to others.
+fn journeys(args: &CheckArgs, from: &Path) -> Result<(HostSource, Vec<Batch>)> {
+    let (from, sources) = HostSource::choose_journey(from, &args.to)?;
+    let inputs = if args.connect.is_empty() {
+        Input::expand(&args.common.paths)
+    } else {
+        connected::running(&args.connect, args.domain.as_deref(), Duration::from_secs(args.connect_timeout))?
+    };
+    Ok((from, vec![Batch { sources, inputs }]))
+}
+
 /// How all inputs are evaluated.
 #[derive(Clone, Copy)]
 struct How<'a> {
@@ -68,6 +90,15 @@ struct How<'a> {
     kind: Option<InputKind>,
     /// In whose words fixes are told, if `--advice` says so.
     words: Option<Words>,
+    /// The host that guests run on, if they are to move.
+    from: Option<&'a HostSource>,
+}
+
+impl How<'_> {
+    /// Whether the host of an evaluation is named.
+    fn names_hosts(self, batches: &[Batch]) -> bool {
+        self.from.is_some() || labels(batches).len() > 1
+    }
 }
 
 /// The processes of this host.
@@ -115,9 +146,9 @@ impl<'a> CheckRun<'a> {
         view: impl Fn(&Evaluated<'_>) -> T + Sync,
         mut done: impl FnMut(Result<Vec<T>, (String, Unreadable)>) -> Result<()>,
     ) -> Result<()> {
-        let How { policy, jobs, kind, words } = self.how;
+        let How { policy, jobs, kind, words, from } = self.how;
         let work = |input| {
-            let mut evaluator = Evaluator::new(sources, &policy.policy).of_kind(kind).in_words(words);
+            let mut evaluator = Evaluator::new(sources, &policy.policy).of_kind(kind).in_words(words).moving_from(from);
             let (mut seen, mut refused, mut unreadable) = (Vec::with_capacity(sources.len()), None, None);
             evaluator.each(
                 input,
@@ -237,15 +268,39 @@ fn on_hosts(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome>
     Ok(run.outcome)
 }
 
-/// `several`: whether there are several hosts.
-fn report_of(evaluated: &Evaluated<'_>, several: bool) -> GuestReport {
-    let &Evaluated { name, guest, evaluation, words, process, source, .. } = evaluated;
-    let host = several.then_some(source.label.as_str());
-    GuestReport::new(name.to_owned(), guest, evaluation, words).on_host(host).of_process(process)
+/// Guests that are to move: what becomes of each on its way to each host.
+fn moves(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
+    let style = PageStyle::new(verbose);
+    let mut printer = MovesPrinter::new(io::stdout().lock(), terminal::columns());
+    let mut run = CheckRun::new(&batches, how);
+    printer.policy(how.policy.notice.as_deref())?;
+    for Batch { sources, inputs } in batches {
+        run.each(
+            &sources,
+            inputs,
+            |evaluated| evaluated.moving.map(|moving| style.move_page(evaluated, moving)),
+            |pages| match pages {
+                Ok(pages) => pages.into_iter().flatten().try_for_each(|page| printer.page(page)),
+                Err(_) => printer.unreadable(),
+            },
+        )?;
+    }
+    run.progress.clear();
+    printer.summary(&run.folders.remarks())?;
+    Ok(run.outcome)
+}
+
+/// `named`: whether its host is named.
+fn report_of(evaluated: &Evaluated<'_>, named: bool) -> GuestReport {
+    let &Evaluated { name, guest, evaluation, words, process, source, moving, .. } = evaluated;
+    let host = named.then_some(source.label.as_str());
+    let migration = moving.map(|moving| MigrationReport::new(moving.migration, &moving.from.label, moving.running));
+    let report = GuestReport::new(name.to_owned(), guest, evaluation, words).on_host(host);
+    report.of_process(process).of_migration(migration)
 }
 
 fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
-    let several = labels(&batches).len() > 1;
+    let several = how.names_hosts(&batches);
     let (mut guests, mut hosts) = (Vec::new(), Vec::<HostSource>::new());
     let mut run = CheckRun::new(&batches, how);
     for Batch { sources, inputs } in batches {
@@ -275,7 +330,11 @@ fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
         .filter(|_| several)
         .map(|(source, host)| HostReport { name: Some(&source.label), ..HostReport::new(host, &source.name) });
     let hosts = named.collect();
-    print(&Report { version: VERSION, host, hosts, policy: how.policy.file.as_deref(), passed_over, guests })?;
+    let source = how.from.map(|from| (from, from.host()));
+    let from =
+        source.as_ref().map(|(from, host)| HostReport { name: Some(&from.label), ..HostReport::new(host, &from.name) });
+    let policy = how.policy.file.as_deref();
+    print(&Report { version: VERSION, host, hosts, from, policy, passed_over, guests })?;
     Ok(run.outcome)
 }
 
@@ -283,7 +342,7 @@ fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
 fn jsonl(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let watched = out.get_ref().is_terminal();
-    let several = labels(&batches).len() > 1;
+    let several = how.names_hosts(&batches);
     let mut run = CheckRun::new(&batches, how);
     for Batch { sources, inputs } in batches {
         run.each(

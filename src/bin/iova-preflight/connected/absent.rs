@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::input::Batch;
+use crate::input::{Batch, Input};
 
 /// Where the package iova-preflight-libvirt has its program.
 const CONNECTED: &str = "/usr/libexec/iova-preflight/iova-preflight";
@@ -28,5 +28,10 @@ pub(crate) fn become_connected(what: &str) -> anyhow::Error {
 
 /// Never comes back with guests.
 pub(crate) fn batches(_: &[String], _: Option<&str>, _: Duration, _: &[PathBuf]) -> Result<Vec<Batch>> {
+    Err(become_connected("--connect"))
+}
+
+/// Never comes back with guests.
+pub(crate) fn running(_: &[String], _: Option<&str>, _: Duration) -> Result<Vec<Input>> {
     Err(become_connected("--connect"))
 }

@@ -52,6 +52,34 @@ pub(crate) fn batches(
     Ok(batches)
 }
 
+/// The guests that run in every libvirt in `uris`, each with its persistent definition if it has one. A libvirt that has not
+/// told of them within `patience`, or that fails, is an input that cannot be read.
+///
+/// # Errors
+/// None; the program without libvirt has one.
+pub(crate) fn running(uris: &[String], domain: Option<&str>, patience: Duration) -> Result<Vec<Input>> {
+    let mut inputs = Vec::new();
+    for (uri, answer) in uris.iter().zip(inventories(uris, domain, patience, |_, _| {})) {
+        let guests = match answer {
+            Ok(Inventory { guests, .. }) => guests,
+            Err(error) => {
+                inputs.push(unreadable(uri, &error));
+                continue;
+            }
+        };
+        let (running, defined): (Vec<_>, Vec<_>) = guests.into_iter().partition(|guest| guest.running);
+        if running.is_empty() {
+            stderr::line(&format!("{uri}: no guest runs"));
+        }
+        inputs.extend(running.into_iter().map(|guest| {
+            let definition = defined.iter().find(|defined| defined.name == guest.name);
+            let definition = definition.map(|defined| defined.xml.clone().into_bytes());
+            Input::Running { name: format!("{uri} {}", guest.name), xml: guest.xml.into_bytes(), definition }
+        }));
+    }
+    Ok(inputs)
+}
+
 fn unreadable(uri: &str, error: &anyhow::Error) -> Input {
     Input::Unreadable(uri.into(), io::Error::other(format!("{error:#}")))
 }

@@ -12,6 +12,6 @@ pub(crate) mod redefine;
 pub(crate) mod redefinition;
 
 #[cfg(not(feature = "libvirt"))]
-pub(crate) use absent::{batches, become_connected};
+pub(crate) use absent::{batches, become_connected, running};
 #[cfg(feature = "libvirt")]
-pub(crate) use guests::{batches, host_of};
+pub(crate) use guests::{batches, host_of, running};

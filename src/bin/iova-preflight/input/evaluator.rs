@@ -11,6 +11,7 @@ use iova_preflight::domain::{self, Domain, Owner, Unseen};
 use iova_preflight::fix::Fix;
 use iova_preflight::host::Host;
 use iova_preflight::io::networks;
+use iova_preflight::migration::{Journey, Migration, migrate};
 use iova_preflight::policy::Policy;
 use iova_preflight::process::{OpenDevice, QemuProcess};
 use iova_preflight::report::Unreadable;
@@ -39,6 +40,18 @@ pub(crate) struct Evaluated<'a> {
     pub ignored: Option<&'a str>,
     /// In whose words fixes are told, if not in libvirt's.
     pub words: Option<Owner>,
+    /// What becomes of it when it moves to this host; `guest` and `evaluation` are of a start there then.
+    pub moving: Option<Moving<'a>>,
+}
+
+/// A guest that is to move to another host.
+#[derive(Clone, Copy)]
+pub(crate) struct Moving<'a> {
+    pub migration: &'a Migration,
+    /// The guest as it runs.
+    pub running: GuestSource<'a>,
+    /// The host that it runs on.
+    pub from: &'a HostSource,
 }
 
 impl Evaluated<'_> {
@@ -66,6 +79,8 @@ fn needs_networks(domain: &Domain) -> bool {
 /// Evaluates inputs and remembers the worst outcome.
 pub(crate) struct Evaluator<'a> {
     sources: &'a [HostSource],
+    /// Where guests run that are to move to these.
+    from: Option<&'a HostSource>,
     policy: &'a Policy,
     /// The kind of every input, if given.
     kind: Option<InputKind>,
@@ -83,6 +98,7 @@ impl<'a> Evaluator<'a> {
     pub fn new(sources: &'a [HostSource], policy: &'a Policy) -> Self {
         Self {
             sources,
+            from: None,
             policy,
             kind: None,
             words: None,
@@ -102,6 +118,11 @@ impl<'a> Evaluator<'a> {
         Self { words, ..self }
     }
 
+    /// The same, for guests that run on this host and are to move.
+    pub fn moving_from(self, from: Option<&'a HostSource>) -> Self {
+        Self { from, ..self }
+    }
+
     /// The same, but each guest is handed over once, as [`evaluate_for_all`] has it.
     pub fn for_all_hosts(self) -> Self {
         Self { together: true, ..self }
@@ -116,7 +137,12 @@ impl<'a> Evaluator<'a> {
     ) -> Result<()> {
         let name = input.name();
         let folder = input.folder();
-        let live = matches!(input, Input::Live(..));
+        let live = matches!(input, Input::Live(..) | Input::Running { .. });
+        let mut input = input;
+        let definition = match &mut input {
+            Input::Running { definition, .. } => definition.take(),
+            _ => None,
+        };
         if let Some(folder) = &folder {
             self.folders.found(folder);
         }
@@ -141,27 +167,27 @@ impl<'a> Evaluator<'a> {
         if !is_xml {
             return self.call(&name, &bytes, None, evaluated, unreadable);
         }
-        let document = match Document::parse(&bytes) {
-            Ok(document) => document,
-            Err(error) => {
-                self.outcome = Outcome::Failed;
-                unreadable(&name, Unreadable { at: Some(error.location), message: error.message.into_owned() });
-                return Ok(());
-            }
-        };
-        let domain = match domain::read(&document) {
-            Ok(domain) => domain,
-            Err(error) => {
-                if let Some(folder) = folder.filter(|_| error.other.is_some()) {
+        let (document, domain) = match read_domain(&bytes) {
+            Ok(read) => read,
+            Err(refused) => {
+                if let Some(folder) = folder.filter(|_| refused.is_other) {
                     self.folders.pass_over(&folder);
                     return Ok(());
                 }
                 self.outcome = Outcome::Failed;
-                let at = Some(document.location(error.span.start));
-                unreadable(&name, Unreadable { at, message: error.to_string() });
+                unreadable(&name, refused.error);
                 return Ok(());
             }
         };
+        let definition = match definition.as_deref().map(read_domain).transpose() {
+            Ok(definition) => definition,
+            Err(refused) => {
+                self.outcome = Outcome::Failed;
+                unreadable(&format!("{name}, its definition"), refused.error);
+                return Ok(());
+            }
+        };
+        let definition = definition.as_ref().map(|(document, domain)| GuestSource::Xml(document, domain));
         let networks = path.filter(|_| needs_networks(&domain)).map(|path| networks::beside(&path));
         let host = |source: &'a HostSource| {
             let mut host = source.host_of(&domain);
@@ -170,7 +196,8 @@ impl<'a> Evaluator<'a> {
             }
             host
         };
-        self.on_hosts(&name, GuestSource::Xml(&document, &domain), host, None, &mut evaluated)
+        let guest = GuestSource::Xml(&document, &domain);
+        self.on_hosts(&name, (guest, definition), host, None, &mut evaluated)
     }
 
     /// Evaluates the guest of a process, with the devices added since its start.
@@ -207,7 +234,7 @@ impl<'a> Evaluator<'a> {
                 }
                 launch.lock_limit = process.and_then(QemuProcess::lock_limit);
                 let host = |source: &'a HostSource| source.host_of(&launch);
-                self.on_hosts(name, GuestSource::Call(&call, &launch), host, process, &mut evaluated)
+                self.on_hosts(name, (GuestSource::Call(&call, &launch), None), host, process, &mut evaluated)
             }
             Err(error) => {
                 self.outcome = Outcome::Failed;
@@ -217,11 +244,12 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// Evaluates a guest for each host, as `host` makes it of its source, or for all together.
+    /// Evaluates a guest for each host, as `host` makes it of its source, or for all together. What it will be started from
+    /// is `definition`, if that is not what it was read from.
     fn on_hosts(
         &mut self,
         name: &str,
-        guest: GuestSource<'_>,
+        (guest, definition): (GuestSource<'_>, Option<GuestSource<'_>>),
         host: impl Fn(&'a HostSource) -> Cow<'a, Host>,
         process: Option<&QemuProcess>,
         evaluated: &mut impl FnMut(&Evaluated<'_>) -> Result<()>,
@@ -231,32 +259,76 @@ impl<'a> Evaluator<'a> {
                 self.sources.iter().map(|source| (source.label.as_str(), host(source))).collect();
             let named: Vec<(&str, &Host)> = hosts.iter().map(|(name, host)| (*name, &**host)).collect();
             let evaluation = evaluate_for_all(guest.subject(), &named, self.policy);
-            return self.hand_over(name, guest, (first, &hosts[0].1), &evaluation, process, evaluated);
+            let of_guest = OfGuest { name, guest, process, moving: None };
+            return self.hand_over(of_guest, (first, &hosts[0].1), &evaluation, evaluated);
         }
+        let from = self.from.map(|from| (from, host(from)));
         for source in self.sources {
             let host = host(source);
+            if let Some((from, source_host)) = &from {
+                let defined = definition.unwrap_or(guest);
+                let (running, definition) = (guest.subject(), defined.subject());
+                let migration = migrate(Journey { running, definition, from: source_host, to: &host }, self.policy);
+                let moving = Some(Moving { migration: &migration, running: guest, from });
+                let of_guest = OfGuest { name, guest: defined, process, moving };
+                self.hand_over(of_guest, (source, &host), &migration.start, evaluated)?;
+                continue;
+            }
             let evaluation = evaluate(guest.subject(), &host, self.policy);
-            self.hand_over(name, guest, (source, &host), &evaluation, process, evaluated)?;
+            let of_guest = OfGuest { name, guest, process, moving: None };
+            self.hand_over(of_guest, (source, &host), &evaluation, evaluated)?;
         }
         Ok(())
     }
 
     fn hand_over(
         &mut self,
-        name: &str,
-        guest: GuestSource<'_>,
+        OfGuest { name, guest, process, moving }: OfGuest<'_>,
         (source, host): (&HostSource, &Host),
         evaluation: &Evaluation,
-        process: Option<&QemuProcess>,
         evaluated: &mut impl FnMut(&Evaluated<'_>) -> Result<()>,
     ) -> Result<()> {
-        if evaluation.verdict.stops() {
+        let stops = match moving {
+            Some(moving) => moving.migration.outcome.needs_attention(),
+            None => evaluation.verdict.stops(),
+        };
+        if stops {
             self.outcome = self.outcome.max(Outcome::Stopped);
         }
         let ignored = guest.domain().and_then(|domain| self.policy.refused_override(&domain.overrides));
         let process = process.map(|process| ProcessReport::new(process, evaluation, host));
         let (process, ignored) = (process.as_ref(), ignored.as_deref());
         let words = self.words.map_or_else(|| guest.subject().owner(), |Words(words)| words);
-        evaluated(&Evaluated { name, guest, evaluation, source, host, process, ignored, words })
+        evaluated(&Evaluated { name, guest, evaluation, source, host, process, ignored, words, moving })
+    }
+}
+
+/// What is handed over of a guest, whatever the host.
+struct OfGuest<'a> {
+    name: &'a str,
+    guest: GuestSource<'a>,
+    process: Option<&'a QemuProcess>,
+    moving: Option<Moving<'a>>,
+}
+
+/// Why a text is not a domain.
+struct NotADomain {
+    error: Unreadable,
+    /// Whether it is other XML of libvirt's.
+    is_other: bool,
+}
+
+fn read_domain(bytes: &[u8]) -> Result<(Document<'_>, Domain), NotADomain> {
+    let document = Document::parse(bytes).map_err(|error| NotADomain {
+        error: Unreadable { at: Some(error.location), message: error.message.into_owned() },
+        is_other: false,
+    })?;
+    match domain::read(&document) {
+        Ok(domain) => Ok((document, domain)),
+        Err(error) => {
+            let at = Some(document.location(error.span.start));
+            let is_other = error.other.is_some();
+            Err(NotADomain { error: Unreadable { at, message: error.to_string() }, is_other })
+        }
     }
 }

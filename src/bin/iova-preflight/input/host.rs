@@ -108,6 +108,24 @@ impl HostSource {
         Ok(sources)
     }
 
+    /// The host that guests run on, and those that they are to move to: every profile of `to`, but for the host itself.
+    ///
+    /// # Errors
+    /// A profile cannot be read, `from` is a folder, or no other host is named.
+    pub fn choose_journey(from: &Path, to: &[PathBuf]) -> Result<(Self, Vec<Self>)> {
+        if from.is_dir() && builtin(from).is_none() {
+            bail!("{}: a folder; --from takes one host", from.display());
+        }
+        let wanted: Vec<PathBuf> = std::iter::once(from.to_owned()).chain(to.iter().cloned()).collect();
+        let mut hosts = Self::choose_all(&wanted)?.into_iter();
+        let source = hosts.next().ok_or_else(|| anyhow!("no host"))?;
+        let destinations: Vec<Self> = hosts.collect();
+        if destinations.is_empty() {
+            bail!("--to names no host but {}, where the guests run", source.label);
+        }
+        Ok((source, destinations))
+    }
+
     fn in_profile(wanted: &Path) -> Result<Self> {
         let name = wanted.display().to_string();
         if let Some(mut host) = builtin(wanted) {

@@ -50,6 +50,16 @@ pub(crate) enum Input {
     /// A guest from libvirt: its name in reports, and its XML.
     #[cfg_attr(not(feature = "libvirt"), allow(dead_code, reason = "only libvirt tells of guests"))]
     Live(String, Vec<u8>),
+    /// A guest that runs in a libvirt.
+    #[cfg_attr(not(feature = "libvirt"), allow(dead_code, reason = "only libvirt tells of guests"))]
+    Running {
+        /// What to call it.
+        name: String,
+        /// Its XML as it runs.
+        xml: Vec<u8>,
+        /// Its persistent definition, if it has one.
+        definition: Option<Vec<u8>>,
+    },
     /// A QEMU that runs on this host.
     Process(QemuProcess),
 }
@@ -93,7 +103,7 @@ impl Input {
             Self::File(path) | Self::Found { path, .. } | Self::Open { path, .. } | Self::Unreadable(path, _) => {
                 path.to_string_lossy().into_owned()
             }
-            Self::Live(name, _) => name.clone(),
+            Self::Live(name, _) | Self::Running { name, .. } => name.clone(),
             Self::Process(process) => format!("/proc/{}/cmdline", process.pid),
         }
     }
@@ -123,7 +133,7 @@ impl Input {
             Self::Found { path, folder } => read_open(open_found(&folder, &path)?, MAX_BYTES),
             Self::Open { file, .. } => read_open(file, MAX_BYTES),
             Self::Unreadable(_, error) => Err(error),
-            Self::Live(_, xml) => Ok(xml),
+            Self::Live(_, xml) | Self::Running { xml, .. } => Ok(xml),
             Self::Process(process) => Ok(process.arguments),
         }
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use annotate_snippets::{AnnotationKind, Element, Origin, Snippet};
 use iova_preflight::argv::{Call, Form};
-use iova_preflight::finding::{Finding, Label};
+use iova_preflight::finding::Label;
 use iova_preflight::report::source::GuestSource;
 use iova_preflight::text::{self, printable};
 use iova_preflight::xml::Span;
@@ -46,9 +46,14 @@ impl<'d> Mark<'d> {
     }
 }
 
-/// The lines of the source that the labels of a finding are on, as few as show them: the renderer looks at all it is
+/// The lines of the source that these labels are on, as few as show them: the renderer looks at all it is
 /// given.
-pub(super) fn excerpts<'d>(guest: GuestSource<'d>, path: &str, finding: &'d Finding) -> Vec<Element<'d>> {
+pub(super) fn excerpts<'d>(
+    guest: GuestSource<'d>,
+    path: &str,
+    primary: &'d Label,
+    related: &'d [Label],
+) -> Vec<Element<'d>> {
     /// Lines this far apart are shown in pieces of their own, in bytes.
     const FAR_APART: usize = 64 * 1024;
     /// A longer line is named and not shown, in bytes.
@@ -58,14 +63,14 @@ pub(super) fn excerpts<'d>(guest: GuestSource<'d>, path: &str, finding: &'d Find
         GuestSource::Call(call, _) => Some(call).filter(|call| call.is_one_line() || call.form == Form::Nul),
         GuestSource::Xml(..) => None,
     };
-    let related = finding.related.iter().map(|label| Mark::new(source, options, label, AnnotationKind::Context));
-    let primary = Mark::new(source, options, &finding.primary, AnnotationKind::Primary);
+    let at = guest.location(primary.span.start);
+    let related = related.iter().map(|label| Mark::new(source, options, label, AnnotationKind::Context));
+    let primary = Mark::new(source, options, primary, AnnotationKind::Primary);
     let marks = std::iter::once(primary).chain(related);
     let mut marks: Vec<Mark<'_>> = match guest {
         GuestSource::Call(..) => marks.map(|mark| mark.of_option(source)).collect(),
         GuestSource::Xml(..) => marks.collect(),
     };
-    let at = guest.location(finding.primary.span.start);
     let place = || Origin::path(path.to_owned()).line(at.line).char_column(at.column).into();
     if marks.iter().any(|mark| mark.line.end - mark.line.start > LONGEST_LINE) {
         return vec![place()];

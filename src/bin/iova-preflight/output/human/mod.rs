@@ -2,6 +2,7 @@
 
 mod excerpt;
 mod hosts;
+mod moves;
 mod page;
 mod screen;
 mod table;
@@ -17,6 +18,7 @@ use iova_preflight::verdict::Verdict;
 use unicode_width::UnicodeWidthStr;
 
 pub(crate) use hosts::{HostsPrinter, OnHost};
+pub(crate) use moves::MovesPrinter;
 pub(crate) use page::{GuestPage, PageStyle};
 use screen::Screen;
 use table::Table;

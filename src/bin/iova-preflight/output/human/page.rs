@@ -8,7 +8,8 @@ use anstyle::Style;
 use iova_preflight::Layout;
 use iova_preflight::address::ABOVE_4G_START;
 use iova_preflight::advice::{is_command, place};
-use iova_preflight::finding::{Finding, Severity};
+use iova_preflight::finding::{Finding, Label, Severity};
+use iova_preflight::report::source::GuestSource;
 use iova_preflight::rules::UNKNOWN_MACHINE_TYPE;
 use iova_preflight::text::{self, printable, quoted};
 use iova_preflight::verdict::{Evaluation, Verdict};
@@ -22,7 +23,7 @@ use crate::output::terminal;
 
 /// How guests are shown.
 pub(crate) struct PageStyle {
-    verbose: bool,
+    pub(super) verbose: bool,
     /// Whether the host is named: there are several.
     names_hosts: bool,
     /// Where sentences are broken, if anywhere.
@@ -144,7 +145,7 @@ impl PageStyle {
         GuestPage { verdict: evaluation.verdict, text, detail, row: Row::new(evaluated), is_domain, is_owned, rules }
     }
 
-    fn line(&self, title: &str, text: &str) -> String {
+    pub(super) fn line(&self, title: &str, text: &str) -> String {
         let indent = "   = : ".len() + title.len();
         titled(title, &self.broken(text, indent).replace('\n', &format!("\n{:indent$}", "")))
     }
@@ -171,22 +172,44 @@ impl PageStyle {
         lines.join("\n")
     }
 
-    fn finding(&self, evaluated: &Evaluated<'_>, finding: &Finding) -> String {
-        let (level, name) = match finding.severity {
+    pub(super) fn finding(&self, evaluated: &Evaluated<'_>, finding: &Finding) -> String {
+        let Finding { severity, rule, title, cause, primary, related, .. } = finding;
+        let said =
+            Statement { severity: *severity, rule: Some(rule), title, cause: cause.as_deref(), primary, related };
+        self.said(evaluated.guest, evaluated.name, &said)
+    }
+
+    /// Something that is said of places in a guest's text.
+    pub(super) fn said(&self, guest: GuestSource<'_>, name: &str, said: &Statement<'_>) -> String {
+        let (level, severity) = match said.severity {
             Severity::Error => (Level::ERROR, "error"),
             Severity::Warning => (Level::WARNING, "warning"),
             Severity::Note => (Level::NOTE, "note"),
         };
-        let indent = format!("{name}[{}]: ", finding.rule).len();
-        let title = level.primary_title(self.broken(&finding.title, indent)).id(finding.rule);
-        let mut group = excerpts(evaluated.guest, &printable(evaluated.name), finding)
+        let id = said.rule.map(|rule| format!("[{rule}]")).unwrap_or_default();
+        let title = level.primary_title(self.broken(said.title, format!("{severity}{id}: ").len()));
+        let title = match said.rule {
+            Some(rule) => title.id(rule),
+            None => title,
+        };
+        let mut group = excerpts(guest, &printable(name), said.primary, said.related)
             .into_iter()
             .fold(Group::with_title(title), Group::element);
-        if let Some(cause) = &finding.cause {
+        if let Some(cause) = said.cause {
             group = group.element(Level::NOTE.with_name("cause").message(self.broken(cause, "   = cause: ".len())));
         }
         without_breaks(&self.renderer.render(&[group]))
     }
+}
+
+/// What is said of places in a guest's text.
+pub(super) struct Statement<'a> {
+    pub severity: Severity,
+    pub rule: Option<&'a str>,
+    pub title: &'a str,
+    pub cause: Option<&'a str>,
+    pub primary: &'a Label,
+    pub related: &'a [Label],
 }
 
 fn titled(title: &str, text: &str) -> String {
