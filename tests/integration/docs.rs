@@ -14,7 +14,7 @@ const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_iova-preflight");
 const README: &str = include_str!("../../README.md");
 
-/// Every Markdown file that people read, without the changelog, which speaks of older versions.
+/// Every Markdown file that people read, without the changelog, which is about older versions.
 fn pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();
     let mut folders: Vec<PathBuf> =

@@ -215,7 +215,7 @@ fn output_is_the_same_however_many_are_evaluated_at_once() {
 }
 
 #[test]
-fn hosts_are_called_by_name_by_file_and_where_that_is_not_enough_by_path() {
+fn hosts_are_labelled_by_name_then_file_then_path() {
     let folder = work_dir("hosts-names");
     for name in ["a", "b"] {
         fs::create_dir(folder.join(name)).expect("made");

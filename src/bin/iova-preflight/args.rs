@@ -168,7 +168,7 @@ pub(crate) struct CommonArgs {
 
     /// Host profile: a file, folder or name; repeatable
     ///
-    /// A profile is a TOML file (`iova-preflight host` prints one), a folder stands for every *.toml in it, and the built-in
+    /// A profile is a TOML file (`iova-preflight host` prints one), a folder includes every *.toml in it, and the built-in
     /// profiles are amd-epyc, amd-turin-ht-ignore and intel-xeon. With several profiles, each guest is evaluated for each
     /// of these hosts, and a fix is one that all of them accept. Default: this host if its IOMMU is on, otherwise
     /// amd-epyc.
