@@ -13,10 +13,10 @@ def escaped: (. // "") | gsub("\\s*\n\\s*"; " ") | gsub("\\|"; "\\|");
 | first($names[] | select(startswith("narrow"))) as $narrow
 | def of($host; $case): [$rows[] | select(.host == $host and .case == $case) | {key: .step, value: .observed}]
     | from_entries;
-"# What was predicted, and what happened",
+"# Results of the lab",
 "",
-"`tests/lab/run --record` writes this page from [lab-results.json](lab-results.json), which has what was predicted",
-"beside what was observed, row by row. [tests/lab](../tests/lab/README.md) says how it is done and what the words mean.",
+"`tests/lab/run --record` writes this page from [lab-results.json](lab-results.json), which has every prediction and every",
+"observation. [tests/lab](../tests/lab/README.md) explains the steps and the words.",
 "",
 (["host", "IOMMU", "kernel", "QEMU", "libvirt", "rows", "not as predicted"] | columns, lines),
 ($names[] as $host | $hosts[$host]
@@ -36,7 +36,7 @@ def escaped: (. // "") | gsub("\\s*\n\\s*"; " ") | gsub("\\|"; "\\|");
 "",
 "## Guests",
 "",
-"On \($amd) all of them are started, on \($intel) and \($other) all are evaluated and some started.",
+"\($amd) starts all of them; \($intel) and \($other) evaluate all and start some.",
 "",
 (["guest", "made of", "verdict", "`virsh start`", "with the hook", "after `fix`, hot-plug, or firmware",
   "\($intel): verdict", "`virsh start`, and hot-plug", $other] | columns, lines),
@@ -52,7 +52,7 @@ def escaped: (. // "") | gsub("\\s*\n\\s*"; " ") | gsub("\\|"; "\\|");
 "",
 "## Guests of an IOMMU with 39 bits",
 "",
-"Those of \($narrow), which are on the other machines too.",
+"The guests that \($narrow) starts; the other machines evaluate them, too.",
 "",
 (["guest", "made of", "verdict", "`virsh start`", "with the hook"] | columns, lines),
 (.guests[] as $guest | of($narrow; $guest.name) as $n | select($n.verdict)
