@@ -38,15 +38,32 @@ impl Guest {
 
     /// A guest with little memory, one DIMM of which lies in the HyperTransport range. It fails only with a device.
     pub fn with_dimm_in_hole(name: &str) -> Self {
+        const IN_HOLE: &str = "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target>\
+                               <address type='dimm' slot='0' base='0xfd00000000'/></memory>";
+        Self::with_dimm(name, IN_HOLE)
+    }
+
+    /// The same, but the DIMM lies at 600 GiB, which takes 40 address bits.
+    pub fn with_dimm_above_39_bits(name: &str) -> Self {
+        const ABOVE: &str = "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target>\
+                             <address type='dimm' slot='0' base='0x9600000000'/></memory>";
+        Self::with_dimm(name, ABOVE)
+    }
+
+    fn with_dimm(name: &str, dimm: &'static str) -> Self {
         let cell = "<numa><cell id='0' cpus='0' memory='128' unit='MiB'/></numa>";
         Self {
             memory_mib: 256,
             cpu: epyc(&format!("<maxphysaddr mode='emulate' bits='42'/>{cell}")),
             maximum: "<maxMemory slots='2' unit='GiB'>1100</maxMemory>",
-            devices: "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target>\
-                      <address type='dimm' slot='0' base='0xfd00000000'/></memory>",
+            devices: dimm,
             ..Self::small(name)
         }
+    }
+
+    /// The same with this machine type.
+    pub fn with_machine(self, machine: &'static str) -> Self {
+        Self { machine, ..self }
     }
 
     /// The same with this many phys-bits.

@@ -170,6 +170,24 @@ impl World {
         self.namespace.set_policy(text);
     }
 
+    /// Writes a file in there.
+    pub fn write(&self, inside: &str, text: &str) {
+        self.namespace.write(inside, text);
+    }
+
+    /// Makes libvirt believe that QEMU does not have a machine type; its daemon is to be started again.
+    pub fn forget_machine(&self, machine: &str) {
+        // It has asked QEMU, and written down what it was told, by the time it answers this.
+        self.virsh(&["domcapabilities"]).expect_ok();
+        for file in std::fs::read_dir(self.namespace.path(CAPABILITIES)).expect("the capability cache") {
+            let file = file.expect("a folder entry").path();
+            let text = std::fs::read_to_string(&file).expect("a capability file");
+            let named = format!("name='{machine}'");
+            let kept = text.split_inclusive('\n').filter(|line| !line.contains(&named));
+            std::fs::write(&file, kept.collect::<String>()).expect("write the capability file");
+        }
+    }
+
     /// Listens to what the hook tells the system log.
     pub fn system_log(&self) -> SystemLog {
         self.namespace.system_log()
