@@ -158,18 +158,21 @@ pub fn decide(operation: Operation, domain: &Domain, host: &Host, policy: &Polic
     Decision::Block { message }
 }
 
+/// The owner is in `<metadata>`, which is not read here, and makes the definition anew at each start.
+const OWNED: &str = "if an orchestrator owns the guest, change it there";
+
 fn advice(operation: Operation, name: &str, evaluation: &Evaluation) -> String {
     let name = shell_word(name);
     match &evaluation.fix {
         _ if operation.is_incoming() => {
             format!(
-                "what already ran cannot be changed: edit the definition with `virsh edit {name}` and start it anew"
+                "what already ran cannot be changed: edit the definition with `virsh edit {name}` and start it anew; {OWNED}"
             )
         }
         Some(fix) => {
             let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
             format!(
-                "fix: {} with `iova-preflight fix --connect qemu:///system --domain {name}` or `virsh edit {name}`",
+                "fix: {} with `iova-preflight fix --connect qemu:///system --domain {name}` or `virsh edit {name}`; {OWNED}",
                 changes.join(", ")
             )
         }
@@ -261,7 +264,8 @@ mod tests {
         let Decision::Block { message } = decide(Operation::Prepare, &domain, &epyc(), &Policy::default()) else {
             panic!("not blocked")
         };
-        for part in ["guest db", "HyperTransport", "machine pc-q35-6.2 → pc-q35-7.1", "virsh edit db"] {
+        for part in ["guest db", "HyperTransport", "machine pc-q35-6.2 → pc-q35-7.1", "virsh edit db", "orchestrator"]
+        {
             assert!(message.contains(part), "{message}");
         }
         assert!(!message.contains('\n'));
