@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::common::run_check;
+use std::process::Command;
+
+use crate::common::{run_check, work_dir};
 
 /// What is said of each guest, and the exit status.
 fn verdicts(uris: &[&str]) -> (Vec<(String, String)>, Option<i32>) {
@@ -35,4 +37,22 @@ fn a_libvirt_that_fails_is_told_in_its_place() {
     all.push((NO_FILE, "error"));
     all.extend(of_good);
     assert_eq!(verdicts(&[NO_FILE, NO_DRIVER, GOOD, NO_FILE, GOOD]), (expected(&all), Some(2)));
+}
+
+#[test]
+fn a_libvirt_without_domains_is_named() {
+    let node = work_dir("connect-empty").join("node.xml");
+    std::fs::write(&node, "<node/>").expect("written");
+    let empty = format!("test://{}", node.display());
+    let run = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
+        let output =
+            command.args(["check", "--policy", "none", "--connect", &empty]).args(options).output().expect("runs");
+        (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
+    };
+    let said = format!("no domain in {empty}\n");
+    assert_eq!(run(&[]), (Some(0), said.clone()));
+    assert_eq!(run(&["--format", "json"]), (Some(0), said.clone()));
+    assert_eq!(run(&["--connect", GOOD]), (Some(0), said));
+    assert_eq!(run(&["-q"]), (Some(0), String::new()));
 }

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
 fn batches(args: &CheckArgs) -> Result<Vec<Batch>> {
     if !args.connect.is_empty() {
         let patience = Duration::from_secs(args.connect_timeout);
-        return connected::batches(&args.connect, args.domain.as_deref(), patience, &args.common.host);
+        return connected::batches(&args.connect, args.domain.as_deref(), patience, &args.common);
     }
     if args.running {
         return running(&args.common.host, args.common.quiet);

@@ -1,6 +1,5 @@
 //! How a program without libvirt handles commands that need a connection.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -27,7 +26,7 @@ pub(crate) fn become_connected(what: &str) -> anyhow::Error {
 }
 
 /// Never comes back with guests.
-pub(crate) fn batches(_: &[String], _: Option<&str>, _: Duration, _: &[PathBuf]) -> Result<Vec<Batch>> {
+pub(crate) fn batches(_: &[String], _: Option<&str>, _: Duration, _: &CommonArgs) -> Result<Vec<Batch>> {
     Err(become_connected("--connect"))
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::live::{Inventory, inventories};
+use crate::args::CommonArgs;
 use crate::input::host::HostSource;
 use crate::input::{Batch, Input};
 use crate::stderr;
@@ -15,7 +16,7 @@ use crate::stderr;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The guests of every libvirt in `uris`. A libvirt that does not answer within `patience`, fails, or has no profile in
-/// `hosts` is an input that cannot be read.
+/// `options` is an input that cannot be read. One without any is named on standard error.
 ///
 /// # Errors
 /// A profile cannot be read.
@@ -23,12 +24,12 @@ pub(crate) fn batches(
     uris: &[String],
     domain: Option<&str>,
     patience: Duration,
-    hosts: &[PathBuf],
+    options: &CommonArgs,
 ) -> Result<Vec<Batch>> {
-    let profiles = profiles(hosts)?;
+    let profiles = profiles(&options.host)?;
     let shows = std::io::stderr().is_terminal();
     let answers = inventories(uris, domain, patience, |uri, guests| {
-        if shows && uris.len() > 1 {
+        if shows && uris.len() > 1 && guests > 0 {
             stderr::line(&format!("{uri}: {guests} domains"));
         }
     });
@@ -38,6 +39,9 @@ pub(crate) fn batches(
     for (uri, answer) in uris.iter().zip(answers) {
         match (answer.and_then(|inventory| batch(inventory, &profiles)), batches.last_mut()) {
             (Ok(mut batch), _) => {
+                if batch.inputs.is_empty() && !options.quiet {
+                    stderr::line(&format!("no domain in {uri}"));
+                }
                 batch.inputs.splice(..0, silent.drain(..));
                 batches.push(batch);
             }
