@@ -216,6 +216,36 @@ fn a_text_that_is_not_known_says_where_to_look() {
     assert!(text.contains("iova-preflight explain - < FILE"), "{text}");
 }
 
+/// Proxmox VE has no libvirt; QEMU is called `kvm` there.
+#[test]
+fn a_log_of_proxmox_is_answered_with_its_commands() {
+    let mapping =
+        "kvm: vfio_dma_map(0x5e043daea2f0, 0x100000000, 0x12b80000000, 0x771a38000000) = -22 (Invalid argument)";
+    for line in [mapping.to_owned(), format!("Jun 04 07:25:13 pve1 QEMU[3989106]: {mapping}")] {
+        let said = String::from_utf8(explain(&["-"], Some(line.as_bytes())).stdout).expect("UTF-8");
+        assert!(said.contains("\n       $ qm showcmd VMID --pretty | iova-preflight check - "), "{said}");
+        assert!(!said.contains("qemu:///system"), "{said}");
+    }
+    for other in ["qemu-kvm", "qemu-system-x86_64"] {
+        let line = mapping.replacen("kvm", other, 1);
+        let said = String::from_utf8(explain(&["-"], Some(line.as_bytes())).stdout).expect("UTF-8");
+        assert!(said.contains("--connect qemu:///system") && !said.contains("qm "), "{said}");
+    }
+}
+
+/// Whoever has installed a package has no checkout.
+#[test]
+fn no_answer_names_a_file_of_the_source() {
+    for recorded in recorded() {
+        let said = String::from_utf8(explain(&["-"], Some(recorded.text.as_bytes())).stdout).expect("UTF-8");
+        assert!(!said.contains("docs/"), "{said}");
+    }
+    let unknown = String::from_utf8(explain(&["nothing", "known"], None).stdout).expect("UTF-8");
+    assert!(unknown.contains("/usr/share/doc/iova-preflight") && !unknown.contains("docs/"), "{unknown}");
+    let package = include_str!("../../Cargo.toml");
+    assert_eq!(package.matches("doc/messages.md").count(), 2, "the Debian package and the RPM");
+}
+
 #[test]
 fn repeated_messages_are_counted() {
     let line =

@@ -159,7 +159,11 @@ fn unknown(file: Option<&OsString>) -> String {
     for (what, command) in WHERE {
         let _ = writeln!(text, "       # {what}\n       $ {command}");
     }
-    remark(&mut text, "known", "docs/messages.md lists the messages that are known");
+    remark(
+        &mut text,
+        "known",
+        "messages.md of the documentation lists all; packages have it in /usr/share/doc/iova-preflight",
+    );
     text
 }
 
@@ -178,11 +182,12 @@ fn answers(sightings: &[Sighting], omitted: u64, log: bool) -> String {
         for sighting in group.iter().take(SHOWN) {
             shown(&mut text, sighting, log);
         }
+        let is_proxmox = group.iter().any(|sighting| is_of_proxmox(&sighting.quote));
         let more: u64 = group.iter().skip(SHOWN).map(|sighting| sighting.count).sum();
         if more > 0 {
             let _ = writeln!(text, "  and {more} more like these");
         }
-        about(&mut text, answer);
+        about(&mut text, answer, is_proxmox);
     }
     if omitted > 0 {
         let _ = writeln!(text, "\n{omitted} further messages, too many to list");
@@ -211,7 +216,30 @@ fn shown(text: &mut String, sighting: &Sighting, log: bool) {
     }
 }
 
-fn about(text: &mut String, answer: &Answer) {
+/// Whether QEMU calls itself `kvm`, which is what Proxmox VE starts, without libvirt (`get_command_for_arch` in
+/// `src/PVE/QemuServer/Helpers.pm` of qemu-server 9.2.6); other distributions have `qemu-kvm` and `qemu-system-x86_64`.
+fn is_of_proxmox(quote: &str) -> bool {
+    quote.starts_with("kvm: ") || quote.contains(" kvm: ")
+}
+
+/// Commands for a guest of libvirt's in the words of Proxmox VE; `None` for one that has no place there.
+fn in_words_of_proxmox(line: &str) -> Option<String> {
+    let is_about_a_guest = line.contains(" --connect qemu:///system --domain NAME");
+    if is_about_a_guest && line.starts_with("iova-preflight fix ") {
+        return None;
+    }
+    if is_about_a_guest {
+        return Some(
+            "qm showcmd VMID --pretty | iova-preflight check -   # what is wrong, and the qm commands".to_owned(),
+        );
+    }
+    Some(line.replace(
+        "iova-preflight explain - < /var/log/libvirt/qemu/NAME.log",
+        "journalctl -b | iova-preflight explain -",
+    ))
+}
+
+fn about(text: &mut String, answer: &Answer, is_proxmox: bool) {
     remark(text, "why", answer.because);
     for not in answer.is_not {
         remark(text, "not", not);
@@ -220,15 +248,20 @@ fn about(text: &mut String, answer: &Answer) {
     for block in answer.fix {
         match block {
             Block::Text(words) => remark(text, name, words),
+            Block::Shell(lines) if is_proxmox => {
+                let lines: Vec<String> = lines.lines().filter_map(in_words_of_proxmox).collect();
+                indented(text, &lines.join("\n"), "$ ");
+            }
             Block::Shell(lines) => indented(text, lines, "$ "),
             Block::Xml(lines) | Block::Output(lines) => indented(text, lines, ""),
         }
         name = "and";
     }
+    if is_proxmox && answer.ours && answer.fix.iter().any(|block| matches!(block, Block::Xml(_))) {
+        remark(text, "proxmox", "the XML above is of libvirt; `check` names the `qm set` commands that do the same");
+    }
     if let Some(rule) = answer.rule {
         remark(text, "page", &format!("`iova-preflight explain {rule}`"));
-    } else {
-        remark(text, "page", &format!("docs/messages.md#{}", answer.id));
     }
     if !answer.ours {
         remark(
