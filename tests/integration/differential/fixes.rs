@@ -4,16 +4,15 @@
 use super::draw::Rng;
 use super::generate::{self, Inventory};
 use super::oracle::Oracle;
-use super::{ALONE, Answer, CASES, Overcommit, SEED, ask_all, compare, host_cpu, inventory, kvm, number, skip, tree};
+use super::{
+    ALONE, Answer, CASES, Overcommit, SEED, ask_all, compare, host_profile, inside_reserved, inventory, number, skip,
+    tree, version,
+};
 use crate::common::{Differences, evaluated, note, work_dir};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-
-/// The HyperTransport range (AMD I/O Virtualization Technology Specification, 48882, section 2.1.2).
-const RESERVED: (u64, u64) = (0xfd_0000_0000, 0xff_ffff_ffff);
 
 /// Domains drawn at a time, and how often at most before the generator counts as broken.
 const BATCH: u64 = 250;
@@ -87,16 +86,8 @@ struct Tool {
 
 impl Tool {
     fn new(work: &Path, oracle: &Oracle) -> Self {
-        let (vendor, bits) = host_cpu();
-        let (start, end) = RESERVED;
-        let mut text = format!("[cpu]\nvendor = {vendor:?}\nphys_bits = {bits}\n[iommu]\nkind = \"amd\"\n");
-        let _ = write!(text, "[[iommu.reserved]]\nstart = {start:#x}\nend = {end:#x}\ntype = \"reserved\"\n");
-        let _ = write!(text, "[kvm]\navailable = {}\n", kvm());
-        let _ = write!(text, "[qemu]\nversion = {:?}\nmachines = {:?}\n", oracle.qemu_version, oracle.machines);
-        let _ = write!(text, "[qemu.aliases]\npc = {:?}\nq35 = {:?}\n", oracle.pc, oracle.q35);
-        let _ = write!(text, "[libvirt]\nversion = {:?}\n", oracle.libvirt_version);
         let (profile, policy) = (work.join("host.toml"), work.join("policy.toml"));
-        std::fs::write(&profile, text).expect("write the host profile");
+        std::fs::write(&profile, host_profile(oracle, true)).expect("write the host profile");
         std::fs::write(&policy, "passthrough = \"assume\"\n").expect("write the policy");
         Tool { work: work.to_owned(), profile, policy }
     }
@@ -161,12 +152,6 @@ fn fixable(tool: &Tool, oracle: &Oracle, seed: u64, wanted: usize) -> Vec<PathBu
     found
 }
 
-/// The version in the name of a machine type of upstream's.
-fn version(machine: &str) -> Option<(u32, u32)> {
-    let (major, minor) = machine.rsplit('-').next()?.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
 /// Which things a fix changes.
 fn kind(guest: &Value) -> String {
     let changes = guest["fix"]["changes"].as_array().into_iter().flatten();
@@ -207,25 +192,4 @@ fn rewrite(tool: &Tool, files: &[PathBuf]) -> Differences {
         );
     }
     diffs
-}
-
-/// What of the measured layout lies in the reserved range, as text.
-fn inside_reserved(cell: &Value) -> String {
-    let mut inside = String::new();
-    let mut note_if_inside = |what: &str, start: Option<u64>, end: Option<u64>| {
-        let (Some(start), Some(end)) = (start, end) else { return };
-        if start <= RESERVED.1 && end >= RESERVED.0 {
-            let _ = write!(inside, "{what} {start:#x}-{end:#x} ");
-        }
-    };
-    for part in ["ram_below_4g", "ram_above_4g"] {
-        note_if_inside(part, cell[part]["start"].as_u64(), cell[part]["end"].as_u64());
-    }
-    for device in cell["memory_devices"].as_array().into_iter().flatten() {
-        let start = device["addr"].as_u64();
-        // One that is not plugged yet has no size here, but a place.
-        let last = device["size"].as_u64().unwrap_or_default().saturating_sub(1);
-        note_if_inside(device["type"].as_str().unwrap_or("device"), start, start.map(|start| start + last));
-    }
-    inside
 }

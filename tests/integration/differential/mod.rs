@@ -5,6 +5,7 @@
 //! own. `IOVA_DIFF_SEED` and `IOVA_DIFF_CASES` choose the domains.
 
 mod bars;
+mod common_fix;
 mod draw;
 mod fixes;
 mod generate;
@@ -21,6 +22,7 @@ use iova_preflight::{Document, Policy, evaluate, read_domain};
 use oracle::Oracle;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -167,6 +169,52 @@ fn inventory(oracle: &Oracle) -> Inventory {
         i386: oracle.i386,
         host_bits: host_cpu().1,
     }
+}
+
+/// The HyperTransport range (AMD I/O Virtualization Technology Specification, 48882, section 2.1.2).
+const RESERVED: (u64, u64) = (0xfd_0000_0000, 0xff_ffff_ffff);
+
+/// This machine with the programs of a stack and an IOMMU of AMD, which reserves the HyperTransport range if `reserves`, as
+/// the TOML that `--host` reads.
+fn host_profile(oracle: &Oracle, reserves: bool) -> String {
+    let (vendor, bits) = host_cpu();
+    let mut text = format!("[cpu]\nvendor = {vendor:?}\nphys_bits = {bits}\n[iommu]\nkind = \"amd\"\n");
+    let interrupts = (0xfee0_0000, 0xfeef_ffff);
+    for (start, end) in std::iter::once(interrupts).chain(reserves.then_some(RESERVED)) {
+        let _ = write!(text, "[[iommu.reserved]]\nstart = {start:#x}\nend = {end:#x}\ntype = \"reserved\"\n");
+    }
+    let _ = write!(text, "[kvm]\navailable = {}\n", kvm());
+    let _ = write!(text, "[qemu]\nversion = {:?}\nmachines = {:?}\n", oracle.qemu_version, oracle.machines);
+    let _ = write!(text, "[qemu.aliases]\npc = {:?}\nq35 = {:?}\n", oracle.pc, oracle.q35);
+    let _ = write!(text, "[libvirt]\nversion = {:?}\n", oracle.libvirt_version);
+    text
+}
+
+/// What of a measured layout lies in the reserved range, as text.
+fn inside_reserved(cell: &Value) -> String {
+    let mut inside = String::new();
+    let mut note_if_inside = |what: &str, start: Option<u64>, end: Option<u64>| {
+        let (Some(start), Some(end)) = (start, end) else { return };
+        if start <= RESERVED.1 && end >= RESERVED.0 {
+            let _ = write!(inside, "{what} {start:#x}-{end:#x} ");
+        }
+    };
+    for part in ["ram_below_4g", "ram_above_4g"] {
+        note_if_inside(part, cell[part]["start"].as_u64(), cell[part]["end"].as_u64());
+    }
+    for device in cell["memory_devices"].as_array().into_iter().flatten() {
+        let start = device["addr"].as_u64();
+        // One that is not plugged yet has no size here, but a place.
+        let last = device["size"].as_u64().unwrap_or_default().saturating_sub(1);
+        note_if_inside(device["type"].as_str().unwrap_or("device"), start, start.map(|start| start + last));
+    }
+    inside
+}
+
+/// The version in the name of a machine type of upstream's.
+fn version(machine: &str) -> Option<(u32, u32)> {
+    let (major, minor) = machine.rsplit('-').next()?.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn kvm() -> bool {

@@ -7,16 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 const URI: &str = "qemu:///system";
 const EMULATOR: &str = "/usr/bin/qemu-system-x86_64";
 const OTHER_EMULATOR: &str = "/usr/bin/qemu-system-i386";
 const ONE_TIB: u64 = 1 << 40;
 const GIB: u64 = 1 << 30;
-
-/// Longer than libvirtd takes to learn what its QEMUs can do.
-const START: Duration = Duration::from_secs(120);
 
 /// Held while a machine is asked that takes a good part of this machine's memory.
 static LARGE: Mutex<()> = Mutex::new(());
@@ -66,7 +62,7 @@ impl Oracle {
         let stdout = stack.stdout.take().ok_or("no standard output")?;
         let (sender, line) = channel();
         std::thread::spawn(move || drop(sender.send(BufReader::new(stdout).lines().next())));
-        let Ok(Some(Ok(line))) = line.recv_timeout(START) else {
+        let Ok(Some(Ok(line))) = line.recv_timeout(PATIENCE) else {
             let _ = stack.kill();
             let mut why = String::new();
             let _ = stack.stderr.take().map(|mut stderr| stderr.read_to_string(&mut why));
