@@ -1,6 +1,6 @@
 //! What makes room for 64-bit BARs.
 
-use super::search::{FixSearch, is_relocated};
+use super::search::FixSearch;
 use super::{Change, Fix};
 use crate::address::{AMD_HT_START, GIB};
 use crate::command_line::PCI_MMIO64_MB;
@@ -120,8 +120,7 @@ impl FixSearch<'_> {
             self.advise_window(before, &self.possible_bits(before));
             return None;
         };
-        let moves_ram = is_relocated(&after) && !self.moved;
-        Some(Fix { assumption: self.assumption(&changes), changes, moves_ram })
+        Some(self.fix(changes, &after))
     }
 
     /// The fewest phys-bits beside `changes` with which the least firmware loses BARs; of those, with room for

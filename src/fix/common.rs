@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::draft::Draft;
-use super::search::{FixSearch, is_relocated, plan};
+use super::search::{FixSearch, plan};
 use super::{Change, Fix};
 use crate::evaluate::{Diagnosis, diagnose};
 use crate::finding::Severity;
@@ -100,16 +100,27 @@ fn by_sentence(reasons: Vec<(&str, String)>) -> Vec<String> {
 }
 
 fn fix_of(subject: Subject<'_>, hosts: &[NamedHost<'_>], policy: &Policy, changes: Vec<Change>) -> Fix {
+    let bits = changes.iter().find_map(Change::bits);
+    let (mut spare, mut needing) = (None, Vec::new());
     let mut moves_ram = false;
     let mut assumption = None;
     for (name, host) in hosts {
         let before = diagnose(subject, host, policy);
         let search = FixSearch::new(subject, host, policy, &before);
-        moves_ram |= !search.moved && is_relocated(&search.draft.with(&changes));
-        let depends = search.assumption(&changes).map(|sentence| format!("on {name}: {sentence}"));
-        assumption = assumption.or(depends);
+        let Fix { assumption: depends, spare_bits, moves_ram: moves, .. } =
+            search.fix(changes.clone(), &search.draft.with(&changes));
+        let here = |sentence: Option<String>| sentence.map(|sentence| format!("on {name}: {sentence}"));
+        moves_ram |= moves;
+        assumption = assumption.or(here(depends));
+        spare = spare.or(here(spare_bits));
+        if bits.is_some() && before.facts.phys_bits_needed == bits {
+            needing.push(*name);
+        }
     }
-    Fix { changes, assumption, moves_ram }
+    // What is more than one host needs is what another one does.
+    let needed = bits.filter(|_| !needing.is_empty());
+    let needed = needed.map(|bits| format!("the memory map needs {bits} phys-bits on {}", needing.join(", ")));
+    Fix { changes, assumption, spare_bits: spare.map(|sentence| needed.unwrap_or(sentence)), moves_ram }
 }
 
 /// `base`, with no more than every one of `hosts` has: of the lists of machine types those that are known, of numbers the

@@ -28,6 +28,8 @@ pub struct Fix {
     pub changes: Vec<Change>,
     /// What it depends on that is not known, if anything. That the guest is stopped without it does not depend on it.
     pub assumption: Option<String>,
+    /// What the guest gets more address bits for than its memory map needs as it is, if it does.
+    pub spare_bits: Option<String>,
     /// Whether RAM lies above 1 TiB with it, and does not without.
     pub moves_ram: bool,
 }
@@ -126,6 +128,16 @@ impl Change {
             #[cfg(feature = "cli")]
             Self::PhysBits(_) | Self::HostPhysBits | Self::HostPhysBitsUpTo(_) | Self::PassHostBitsUpTo(_) => true,
             _ => false,
+        }
+    }
+
+    /// The phys-bits that it gives the CPU, whatever the host has.
+    fn bits(&self) -> Option<u32> {
+        match *self {
+            Self::EmulateBits(bits) => Some(bits),
+            #[cfg(feature = "cli")]
+            Self::PhysBits(bits) => Some(bits),
+            _ => None,
         }
     }
 

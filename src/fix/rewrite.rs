@@ -174,7 +174,7 @@ mod tests {
 
     fn after(xml: &str, change: Change) -> String {
         let document = Document::parse(xml.as_bytes()).expect("well-formed");
-        let fix = Fix { changes: vec![change], assumption: None, moves_ram: false };
+        let fix = Fix { changes: vec![change], assumption: None, spare_bits: None, moves_ram: false };
         rewrite(&document, &fix).expect("it fits")
     }
 

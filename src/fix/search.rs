@@ -45,14 +45,27 @@ pub(super) struct FixSearch<'a> {
     pub(super) draft: Draft<'a>,
     pub(super) host: &'a Host,
     pub(super) policy: &'a Policy,
-    /// Whether RAM lies above 1 TiB already.
-    pub(super) moved: bool,
+    /// What is wrong with the guest as it is.
+    broken: &'a Diagnosis,
     pub(super) tried: Vec<String>,
 }
 
 /// Whether QEMU moves RAM above 1 TiB.
-pub(super) fn is_relocated(evaluation: &Diagnosis) -> bool {
+fn is_relocated(evaluation: &Diagnosis) -> bool {
     evaluation.facts.layout.as_ref().is_some_and(|layout| layout.relocated)
+}
+
+/// What a guest that does not start gets more phys-bits for than its memory map needs as it is.
+fn spare_bits(changes: &[Change], before: &Diagnosis, after: &Diagnosis) -> Option<String> {
+    let bits = changes.iter().find_map(Change::bits)?;
+    let needed = before.facts.phys_bits_needed.filter(|&needed| needed < bits && before.stops())?;
+    if after.facts.phys_bits_needed != Some(bits) {
+        return Some(format!(
+            "the memory map needs {needed} phys-bits; with {bits}, firmware has room for 64-bit BARs"
+        ));
+    }
+    let moved = if is_relocated(after) && !is_relocated(before) { "RAM moved above 1 TiB" } else { "these changes" };
+    Some(format!("the memory map needs {needed} phys-bits as it is, and {bits} with {moved}"))
 }
 
 /// Whether firmware puts BARs where they are lost, unless the guest has [`BITS_THAT_CLEAR_THE_WINDOW`]: with 40 bits
@@ -88,9 +101,18 @@ const BITS_THAT_CLEAR_THE_WINDOW: u32 = 41;
 
 impl<'a> FixSearch<'a> {
     /// For a guest that is broken as it is.
-    pub(super) fn new(subject: Subject<'a>, host: &'a Host, policy: &'a Policy, broken: &Diagnosis) -> Self {
-        let draft = Draft::new(subject, host, policy);
-        Self { draft, host, policy, moved: is_relocated(broken), tried: Vec::new() }
+    pub(super) fn new(subject: Subject<'a>, host: &'a Host, policy: &'a Policy, broken: &'a Diagnosis) -> Self {
+        Self { draft: Draft::new(subject, host, policy), host, policy, broken, tried: Vec::new() }
+    }
+
+    /// The rewrite, with what there is to say of it; `after` is the guest with it.
+    pub(super) fn fix(&self, changes: Vec<Change>, after: &Diagnosis) -> Fix {
+        Fix {
+            assumption: self.assumption(&changes),
+            spare_bits: spare_bits(&changes, self.broken, after),
+            moves_ram: is_relocated(after) && !is_relocated(self.broken),
+            changes,
+        }
     }
 
     /// Remembers a sentence for the reader, once.
@@ -107,8 +129,7 @@ impl<'a> FixSearch<'a> {
             return Some(fix);
         }
         if !after.stops() {
-            let moves_ram = is_relocated(after) && !self.moved;
-            return Some(Fix { assumption: self.assumption(&changes), changes, moves_ram });
+            return Some(self.fix(changes, after));
         }
         let names: Vec<String> = changes.iter().map(Change::to_string).collect();
         let why = after.findings.iter().find(|finding| finding.severity == Severity::Error);
@@ -117,7 +138,7 @@ impl<'a> FixSearch<'a> {
     }
 
     /// A host of which neither QEMU nor its machine types are known may not have the type a guest gets.
-    pub(super) fn assumption(&self, changes: &[Change]) -> Option<String> {
+    fn assumption(&self, changes: &[Change]) -> Option<String> {
         let known = !self.host.machines.is_empty() || self.host.qemu.is_some();
         changes.iter().filter(|_| !known).find_map(|change| match change {
             Change::Machine { to, .. } => Some(format!(

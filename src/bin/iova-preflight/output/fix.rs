@@ -50,6 +50,9 @@ pub(crate) fn explain_fix(evaluated: &Evaluated<'_>, fix: &Fix, said: &mut Said)
     if let Some(assumption) = &fix.assumption {
         stderr::line(&format!("  note: {assumption}"));
     }
+    if let Some(reason) = &fix.spare_bits {
+        stderr::line(&format!("  note: {reason}"));
+    }
     for consequence in fix.consequences() {
         if !said.0.contains(&consequence) {
             stderr::line(&format!("  note: {consequence}"));

@@ -17,7 +17,7 @@ use iova_preflight::verdict::Verdict;
 
 use super::screen::Screen;
 use super::table::{GuestNames, MOST, end, fit, keep_worst, rules, short};
-use super::{VERDICTS, counted, position, verdict_style};
+use super::{VERDICTS, counted, pages_of, position, verdict_style};
 use crate::input::evaluator::Evaluated;
 use matrix::Matrix;
 
@@ -328,9 +328,8 @@ impl<W: Write + RawStream> HostsPrinter<W> {
             ));
         }
         sentences.extend_from_slice(remarks);
-        if !self.rules.is_empty() {
-            let rule = if let [rule] = self.rules[..] { rule } else { "RULE" };
-            sentences.push(format!("for details, add -v, or run `iova-preflight explain {rule}`"));
+        if let Some(pages) = pages_of(&self.rules) {
+            sentences.push(format!("for details, add -v, or run {pages}"));
         }
         self.screen.sentences(&sentences)?;
         self.screen.flush()

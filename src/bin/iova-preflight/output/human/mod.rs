@@ -152,13 +152,20 @@ impl<W: Write + RawStream> Printer<W> {
 
     /// Where to read more, if any rule found something.
     pub fn pointer(&mut self) -> Result<()> {
-        let text = match self.rules[..] {
-            [] => String::new(),
-            [rule] => format!("for details, run `iova-preflight explain {rule}`"),
-            _ => "for details, run `iova-preflight explain RULE`".to_owned(),
-        };
-        self.screen.sentences(&[text])?;
+        let text = pages_of(&self.rules).map(|pages| format!("for details, run {pages}"));
+        self.screen.sentences(&[text.unwrap_or_default()])?;
         self.screen.flush()
+    }
+}
+
+/// The command that prints what a rule means, of one rule by name, and that the others have such a page.
+fn pages_of(rules: &[&str]) -> Option<String> {
+    let explain = |rule: &&str| format!("`iova-preflight explain {rule}`");
+    match rules {
+        [] => None,
+        [rule] => Some(explain(rule)),
+        [rule, other] => Some(format!("{} or {}", explain(rule), explain(other))),
+        [rule, ..] => Some(format!("{}, and the same for the other rules", explain(rule))),
     }
 }
 

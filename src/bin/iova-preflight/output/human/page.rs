@@ -119,8 +119,8 @@ impl PageStyle {
             let changes: Vec<String> = fix.changes.iter().map(ToString::to_string).collect();
             let how = if evaluation.fix.is_some() { "" } else { ", with `iova-preflight fix --warnings`" };
             text += &self.line("fix", &format!("{}{how}", changes.join(", ")));
-            if let Some(assumption) = &fix.assumption {
-                text += &self.line("note", assumption);
+            for note in fix.assumption.iter().chain(&fix.spare_bits) {
+                text += &self.line("note", note);
             }
             if let Some((owner, advice)) = evaluated.advice(fix) {
                 // Its advice needs no `fix`, which would say this.
