@@ -160,7 +160,7 @@ fn may_be_newer(name: &str) -> bool {
 fn finding(subject: Subject<'_>, unknown: &Unknown, listed: bool, severity: Severity, consequence: &str) -> Finding {
     let shown = quoted(&unknown.name);
     let title = match (unknown.alias, subject.machine_span().is_some()) {
-        (true, true) => format!("which machine type {shown} stands for depends on the host's QEMU"),
+        (true, true) => format!("the meaning of machine type {shown} depends on the host's QEMU"),
         (true, false) => "no machine type is given: which it is depends on the host's QEMU".to_owned(),
         (false, _) if listed => format!("machine type {shown} is unknown to this program"),
         (false, _) if may_be_newer(&unknown.name) => {

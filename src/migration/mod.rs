@@ -209,7 +209,7 @@ pub fn migrate(journey: Journey<'_>, policy: &Policy) -> Migration {
     Migration { outcome, obstacles, notes, start }
 }
 
-/// A guest as the destination gets it: libvirt records what an alias stands for when the guest is defined
+/// A guest as the destination gets it: libvirt records what an alias means when the guest is defined
 /// (`virQEMUCapsGetCanonicalMachine`), and QEMU on the destination has to build the same machine.
 enum Arrived<'a> {
     Same(Subject<'a>),

@@ -38,7 +38,7 @@ fn moved_to(guest: &Domain, from: &Host, to: &Host) -> Migration {
     migrate(Journey { running: guest.into(), definition: guest.into(), from, to }, &Policy::default())
 }
 
-/// The outcome, and the rule of the first obstacle, or the side where there is none.
+/// The outcome, and the rule of the first obstacle, or the side if there is none.
 fn told(migration: &Migration) -> (MoveOutcome, Option<&'static str>) {
     let first = migration.obstacles.first();
     (migration.outcome, first.map(|obstacle| obstacle.rule.unwrap_or(obstacle.side.name())))

@@ -78,7 +78,7 @@ fn what_makes_no_sense_is_refused() {
     }
 }
 
-/// In a folder with the profiles of all hosts, the source is no destination.
+/// In a folder with the profiles of all hosts, the source is not a destination.
 #[test]
 fn a_folder_of_destinations_may_hold_the_source() {
     let arguments = ["--from", TURIN, "--to", "xml-samples/hosts", "xml-samples"];

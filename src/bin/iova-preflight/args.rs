@@ -250,7 +250,7 @@ pub(crate) struct CheckArgs {
 
     /// Host to migrate to; repeatable
     ///
-    /// A folder stands for every *.toml in it; the profile of --from is passed over.
+    /// A folder includes every *.toml in it; the profile of --from is passed over.
     #[arg(long, value_name = "PROFILE", requires = "from", help_heading = EVALUATION)]
     pub to: Vec<PathBuf>,
 
