@@ -38,27 +38,29 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
-        "The guest starts, and its firmware puts a 64-bit BAR of a passthrough device at an address that has more bits \
-         than the host's CPU. KVM maps such a BAR as memory of the guest and may refuse that address; QEMU then aborts, \
-         some seconds after the start.",
+        "The guest starts, and its firmware puts a 64-bit BAR of a passthrough device at an address with more \
+             bits than the host's CPU has. KVM maps such a BAR as guest memory and may refuse the address; QEMU \
+             then aborts, a few seconds after the start.",
     )],
     cause: &[
         Text(
-            "The guest's CPU has more physical address bits than the host's, and its firmware believes them. KVM takes \
-             no memory above the host's own bits (`kvm_arch_prepare_memory_region` of Linux `arch/x86/kvm/x86.c`).",
+            "The guest's CPU claims more physical address bits than the host's CPU has, and firmware relies on \
+             them. KVM accepts no memory above the host's own bits (`kvm_arch_prepare_memory_region`, \
+             arch/x86/kvm/x86.c).",
         ),
         shared::WINDOW,
     ],
     history: &[],
     errors: &[],
     fix: &[
-        Text("No more bits than the host has:"),
+        Text("Give the guest no more bits than the host has:"),
         shared::FIX_WARNINGS,
         Xml("<cpu mode='host-model'>\n\
              \x20 <maxphysaddr mode='passthrough'/>\n\
              </cpu>"),
     ],
     verify: &[shared::BITS[0], shared::BITS[1], shared::WHERE_BARS_ARE[0], shared::WHERE_BARS_ARE[1]],
+    background: &[Topic::Bars, Topic::PhysBits, Topic::Looking],
 };
 
 #[cfg(test)]

@@ -42,36 +42,38 @@ const PAGE: Page = Page {
     severities: &[Severity::Error, Severity::Warning],
     meaning: &[
         Text(
-            "The guest starts. Its firmware puts a 64-bit BAR of a passthrough device at an address that has more bits \
-             than the host's IOMMU can translate. The guest's CPUs reach the BAR; other passthrough devices do not, \
-             because VFIO cannot map it for DMA (peer-to-peer, as GPUs use it among one another). Black screens of a \
-             single GPU have been reported, too.",
+            "The guest starts, but its firmware puts a 64-bit BAR of a passthrough device at an address that the \
+             host's IOMMU cannot translate. The guest's CPUs reach the BAR; other passthrough devices do not, \
+             because VFIO cannot map it for DMA (peer-to-peer, as between GPUs). Black screens of a single GPU \
+             have been reported, too.",
         ),
         Text(
-            "It is an error of `check` and `watch` if the policy says `peer_to_peer = \"required\"` and all firmware \
-             that the guest may have does it. The hook does not look at BARs.",
+            "`check` and `watch` report an error instead of a warning if the policy says `peer_to_peer = \
+             \"required\"` and every firmware that the guest may have does this. The hook does not look at BARs.",
         ),
     ],
     cause: &[
         Text(
-            "Many IOMMUs of Intel desktop CPUs address 39 bits, 512 GiB, while the CPU has 46. A guest with \
+            "The IOMMUs of many Intel desktop CPUs translate 39 bits (512 GiB), while the CPU has 46. A guest with \
              `<maxphysaddr mode='passthrough'/>` or `host-passthrough` sees 46 bits, and its firmware puts BARs at \
-             the top: 56 TiB with OVMF and SeaBIOS 1.16.3, 14 TiB with SeaBIOS 1.17.",
+             the top: at 56 TiB with OVMF and SeaBIOS 1.16.3, at 14 TiB with SeaBIOS 1.17.",
         ),
         shared::WINDOW,
     ],
     history: &[],
     errors: &[shared::BAR_NOT_MAPPED[0], shared::BAR_NOT_MAPPED[1]],
     fix: &[
-        Text("A guest with no more bits than the IOMMU has (libvirt 9.3 or newer has `limit`):"),
+        Text("Give the guest no more bits than the IOMMU has (`limit` needs libvirt 9.3 or newer):"),
         Xml("<cpu mode='host-passthrough'>\n\
              \x20 <maxphysaddr mode='passthrough' limit='39'/>\n\
              </cpu>"),
         shared::FIX_WARNINGS,
+        Text("If the guest works, no action is needed."),
     ],
     verify: &[
         Text(
-            "What an Intel IOMMU addresses: bits 21 to 16 of this register, plus one. `iova-preflight host` shows it:",
+            "The width of an Intel IOMMU, as bits 21 to 16 of this register plus one and as `iova-preflight host` \
+             prints it:",
         ),
         Shell(
             "cat /sys/class/iommu/dmar0/intel-iommu/cap\n\
@@ -80,6 +82,7 @@ const PAGE: Page = Page {
         shared::WHERE_BARS_ARE[0],
         shared::WHERE_BARS_ARE[1],
     ],
+    background: &[Topic::Bars, Topic::RefusedMapping, Topic::Looking],
 };
 
 #[cfg(test)]

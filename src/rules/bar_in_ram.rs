@@ -46,32 +46,36 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
-        "QEMU starts, and the guest's firmware puts 64-bit BARs at addresses where the guest has RAM, or room for memory \
-         hot-plug. RAM hides them: the guest does not reach the device. That holds for emulated devices as for \
-         passthrough ones; a virtio disk may be lost, and the guest does not boot. A guest's Linux moves some of them and \
-         prints `can't claim; address conflict with System RAM` for others.",
+        "QEMU starts, but the guest's firmware puts 64-bit BARs at addresses where the guest has RAM or room \
+             for memory hot-plug. RAM hides them, so the guest cannot reach the device. This affects emulated \
+             devices as well: a guest that loses a virtio disk does not boot. Linux in the guest moves some of \
+             these BARs, and prints `can't claim; address conflict with System RAM` for others.",
     )],
     cause: &[
         shared::WINDOW,
         Text(
-            "For a guest with 40 bits, an AMD vCPU and a machine type of 7.1 or newer, QEMU marks 1012–1024 GiB as \
-             reserved in the guest's E820 map. SeaBIOS from 1.16.3 on moves its window down by its own size if it \
-             touches that entry, and does not look whether RAM is there: with more than 766 GiB of RAM (q35), or with \
-             more than 384 GiB of BARs, it is.",
+            "For a guest with an AMD vCPU, 40 bits and a machine type of 7.1 or newer, QEMU marks 1012–1024 GiB as \
+             reserved in the guest's E820 map. SeaBIOS 1.16.3 and newer move their window down by its own size if \
+             it touches that range, without checking for RAM. With more than 766 GiB of RAM (q35), or with more \
+             than 384 GiB of BARs, there is RAM.",
         ),
     ],
     history: &[Text(
-        "Measured with SeaBIOS 1.16.3 and 1.17.0 (QEMU 10.0 and 11.1), with TCG and with KVM. SeaBIOS up to 1.16.2 \
-         places BARs after RAM.",
+        "Measured with SeaBIOS 1.16.3 and 1.17.0 (QEMU 10.0 and 11.1), under TCG and KVM. SeaBIOS up to 1.16.2 \
+             places BARs after RAM.",
     )],
     errors: &[],
     fix: &[
-        Text("At least 41 physical address bits. The window then lies above 1 TiB, and RAM does not matter:"),
+        Text("Give the guest at least 41 physical address bits. Its BARs then go above 1 TiB:"),
         shared::FIX_WARNINGS,
         shared::MORE_BITS,
-        Text("OVMF is no way out for 766 to 862 GiB of RAM: it gives such BARs no address (see bar-not-placed)."),
+        Text(
+            "Changing to OVMF does not help with 766 to 862 GiB of RAM: OVMF gives such BARs no address (see \
+             bar-not-placed).",
+        ),
     ],
     verify: &[shared::WHERE_BARS_ARE[0], shared::WHERE_BARS_ARE[1], shared::MAP[0], shared::MAP[1]],
+    background: &[Topic::Bars, Topic::Looking],
 };
 
 #[cfg(test)]

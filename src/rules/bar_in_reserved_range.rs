@@ -71,51 +71,52 @@ const PAGE: Page = Page {
     severities: &[Severity::Error, Severity::Warning, Severity::Note],
     meaning: &[
         Text(
-            "The guest starts. Its firmware puts a 64-bit BAR of a passthrough device in a range that the host's IOMMU \
-             reserves. The guest's CPUs reach the BAR; other passthrough devices do not, because VFIO cannot map it for \
-             DMA. That is peer-to-peer DMA, which GPUs use among one another (GPUDirect, NCCL without NVLink). A guest \
-             with one device usually works.",
+            "The guest starts, but its firmware puts a 64-bit BAR of a passthrough device in a range that the \
+             host's IOMMU reserves. The guest's CPUs reach the BAR; other passthrough devices do not, because VFIO \
+             cannot map it for DMA. This breaks peer-to-peer DMA, as between GPUs (GPUDirect, NCCL without \
+             NVLink). A guest with a single device usually works.",
         ),
         Text(
-            "It is an error of `check` and `watch` if the policy says `peer_to_peer = \"required\"` and all firmware \
-             that the guest may have does it. The hook does not look at BARs. It is a note if the sizes of the BARs are \
-             unknown, and says how much is too much.",
+            "`check` and `watch` report an error instead of a warning if the policy says `peer_to_peer = \
+             \"required\"` and every firmware that the guest may have does this. The hook does not look at BARs. If \
+             the sizes of the BARs are unknown, it is a note that says from which size on they would reach the \
+             range.",
         ),
     ],
     cause: &[
         shared::THE_RANGE,
         shared::WINDOW,
         Text(
-            "With 40 bits, libvirt's default, that eighth is 896–1024 GiB, and the range lies at its end. What keeps \
-             firmware out of it is an entry in the guest's E820 map, which QEMU makes for an AMD vCPU with at least 40 \
-             bits and a machine type of 7.1 or newer. OVMF 2022.11 (Debian 12) ignores the entry, and SeaBIOS takes it \
-             in account once only. SeaBIOS up to 1.16.2 places BARs right after RAM, so that RAM and BARs together \
-             decide, whatever the bits.",
+            "With 40 bits, libvirt's default, OVMF's window is 896–1024 GiB, and the reserved range is its end. \
+             Firmware keeps out of the range only if QEMU marks it as reserved in the guest's E820 map, which it \
+             does for an AMD vCPU with at least 40 bits and a machine type of 7.1 or newer. OVMF 2022.11 (Debian \
+             12) ignores that entry, and SeaBIOS considers it only once. SeaBIOS up to 1.16.2 places BARs right \
+             after RAM, whatever the number of bits.",
         ),
     ],
     history: &[],
     errors: &[shared::BAR_NOT_MAPPED[0], shared::BAR_NOT_MAPPED[1]],
     fix: &[
         Text(
-            "Enough physical address bits: with 41 the window is 1792–2048 GiB, and with more it lies higher. As many \
-             as make room for all BARs, and no more than the host and its IOMMU have:",
+            "If no device talks to another one, no action is needed. Otherwise give the guest enough physical \
+             address bits for all BARs, but no more than the host and its IOMMU have. With 41 bits the window is \
+             1792–2048 GiB; with more it is higher:",
         ),
         shared::FIX_WARNINGS,
         shared::MORE_BITS,
         shared::RELOCATE,
-        Text("Nothing has to be done if no device talks to another one."),
     ],
     verify: &[
         shared::RESERVED[0],
         shared::RESERVED[1],
-        shared::RESERVED[2],
         shared::WHERE_BARS_ARE[0],
         shared::WHERE_BARS_ARE[1],
         Text(
-            "With iommufd, `IOMMU_IOAS_MAP failed: Bad address, PCI BAR?` (-14) is printed of any BAR wherever it lies; \
-             only -22 with an address in the range is this.",
+            "With iommufd, QEMU prints `IOMMU_IOAS_MAP failed: Bad address, PCI BAR?` (-14) for any BAR at any \
+             address. Only -22 with an address in the range is this problem.",
         ),
     ],
+    background: &[Topic::HyperTransport, Topic::Bars, Topic::RefusedMapping, Topic::Looking],
 };
 
 #[cfg(test)]

@@ -60,36 +60,38 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
-        "QEMU starts, and the guest's firmware finds no room for a 64-bit BAR. The device is there, its memory is not: \
-         drivers fail with messages such as `BAR1 is 0M @ 0x0` or `This PCI I/O region assigned to your NVIDIA device \
-         is invalid`. Typical are three GPUs of four that work, or none.",
+        "QEMU starts, but the guest's firmware has no room for a 64-bit BAR. The guest sees the device without \
+             its memory, and the driver fails with messages such as `BAR1 is 0M @ 0x0` or `This PCI I/O region \
+             assigned to your NVIDIA device is invalid`. Typically three of four GPUs work, or none does.",
     )],
     cause: &[
         shared::WINDOW,
         Text(
-            "OVMF places all BARs, each at a multiple of its size, and for each hot-plug port at least a 256th of the \
-             window. What does not fit is left out, the largest device first: four BARs of 128 GiB need 42 bits, eight \
-             need 43, and 44 with one more port. If RAM reaches into the window, OVMF has none: so with an AMD vCPU \
-             with 40 bits, a machine type of 7.1 or newer and 766 to 862 GiB of RAM (q35).",
+            "OVMF places every BAR at a multiple of its size, and keeps at least a 256th of the window for each \
+             hot-plug port. If all of that does not fit, it leaves out the largest device first: four BARs of 128 \
+             GiB need 42 bits, eight need 43, and 44 with one more port. If RAM reaches into the window, OVMF has \
+             no window at all: this happens with an AMD vCPU, 40 bits, a machine type of 7.1 or newer and 766 to \
+             862 GiB of RAM (q35).",
         ),
         Text(
-            "The fw_cfg entry `opt/ovmf/X-PciMmio64Mb` sets the size of the window in MiB. OVMF takes it as a \
-             minimum; from 2025.05 on, and in 2025.02 of Debian 13, it is exact and may make the window smaller.",
+            "The fw_cfg entry `opt/ovmf/X-PciMmio64Mb` sets the size of the window in MiB. OVMF treats it as a \
+             minimum; 2025.05 and newer, and 2025.02 of Debian 13, use exactly this size, which may make the \
+             window smaller.",
         ),
     ],
     history: &[],
     errors: &[],
     fix: &[
         Text(
-            "Enough physical address bits. The top eighth has 256 GiB with 41 bits, 512 GiB with 42, 1 TiB with 43, 2 TiB \
-             with 44 and 8 TiB with 46:",
+            "Give the guest enough physical address bits. The top eighth of its addresses is 256 GiB with 41 bits, \
+             512 GiB with 42, 1 TiB with 43, 2 TiB with 44 and 8 TiB with 46:",
         ),
         shared::FIX_WARNINGS,
         shared::MORE_BITS,
         Text(
-            "Or a larger window with `X-PciMmio64Mb`: a power of two that holds all BARs. With at least 41 bits, 1048576 \
-             puts the window at 1 TiB; 524288 in a guest with less than 512 GiB of RAM reaches the range that AMD hosts \
-             reserve below 1 TiB.",
+            "Or set a larger window with `X-PciMmio64Mb`, a power of two that holds all BARs. With at least 41 \
+             bits, 1048576 puts the window at 1 TiB. Do not use 524288 in a guest with less than 512 GiB of RAM: \
+             that window reaches the range that AMD hosts reserve below 1 TiB.",
         ),
         Xml("<sysinfo type='fwcfg'>\n\
              \x20 <entry name='opt/ovmf/X-PciMmio64Mb'>1048576</entry>\n\
@@ -98,8 +100,9 @@ const PAGE: Page = Page {
     verify: &[
         shared::WHERE_BARS_ARE[0],
         shared::WHERE_BARS_ARE[1],
-        Text("A BAR without an address is not in that list, or lspci says `<unassigned>`."),
+        Text("A BAR without an address is missing from that list, or lspci says `<unassigned>`."),
     ],
+    background: &[Topic::Bars, Topic::Looking],
 };
 
 #[cfg(test)]

@@ -63,44 +63,46 @@ const ASSUME: &str = "assume";
 const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
-        "The guest has memory where the host's IOMMU accepts no DMA mappings. The domain has no passthrough device, but \
-         one that may turn out to be the same: whether it is, only a process or a network that the domain names can \
-         tell. If it is, the guest does not start, or its device does not work.",
+        "The guest has memory where the host's IOMMU does not accept DMA mappings. It has no passthrough \
+             device, but one that may behave like a passthrough device; that depends on a process or a network \
+             that the domain only names. If it does, the guest does not start, or the device does not work.",
     )],
     cause: &[
         shared::THE_RANGE,
         Text(
-            "A vhost-user back end gets the guest's memory and may give it to a device of its own through VFIO. DPDK's \
-             vDPA drivers do, at the guest-physical addresses, as a passthrough device would; Open vSwitch and other \
-             back ends without such a device do not. QEMU has no part in it: the error is in the log of the back end, \
-             and the guest starts with a device that does not work.",
+            "A vhost-user back end maps the guest's memory, and may give a device of its own access to it through \
+             VFIO. DPDK's vDPA drivers do so, at guest-physical addresses; Open vSwitch and other back ends \
+             without such a device do not. QEMU is not involved: the guest starts, its device does not work, and \
+             the error is in the back end's log.",
         ),
         Text(
-            "An `<interface type='network'>` whose network has `<forward mode='hostdev'>` gets a virtual function of a \
-             network card each time the guest starts. It is a passthrough device like any other. Networks are looked \
-             up in the libvirt of `--connect`, in `/etc/libvirt/qemu/networks` of this host unless `--host` names a \
-             profile in a file, and in the folder `networks` beside the domain's file. The rule speaks only of one that \
-             is not found. The hook looks none up: libvirt shows it the function at `start`.",
+            "An `<interface type='network'>` whose network has `<forward mode='hostdev'>` gets a virtual function \
+             of a network card each time the guest starts, which is a passthrough device like any other. The tool \
+             looks for the network in the libvirt of `--connect`, in `/etc/libvirt/qemu/networks` of this host \
+             (unless `--host` names a profile in a file), and in the folder `networks` beside the domain's file. \
+             It reports only networks that it does not find. The hook does not look for networks: at `start`, \
+             libvirt shows it the function itself.",
         ),
     ],
-    history: &[shared::KERNEL],
+    history: &[],
     errors: &[],
     fix: &[
         Text(
-            "Find out what the device is. If it is served through VFIO, say that guests have passthrough devices, in \
+            "Find out what the device is. If VFIO is behind it, say that guests have passthrough devices, in \
              `/etc/iova-preflight/policy.toml`:",
         ),
         Shell("passthrough = \"assume\""),
-        Text("Or of one guest, in its domain:"),
+        Text("Or for one guest, in its domain:"),
         Xml("<metadata>\n\
              \x20 <policy xmlns='urn:iova-preflight:policy:1' passthrough='assume'/>\n\
              </metadata>"),
-        Text("`iova-preflight fix` then does for it what it does for a guest with a passthrough device."),
+        Text("`iova-preflight fix` then treats the guest as one with a passthrough device."),
     ],
     verify: &[
         Text("Whether a network hands out PCI functions:"),
         Shell("virsh net-dumpxml NETWORK | grep '<forward'"),
-        Text("Which processes hold VFIO devices, one of which may serve the socket:"),
+        Text("Which processes hold VFIO devices; one of them may serve the socket:"),
         Shell("sudo lsof /dev/vfio/*"),
     ],
+    background: &[Topic::HyperTransport, Topic::Looking],
 };

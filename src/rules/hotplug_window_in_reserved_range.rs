@@ -10,7 +10,7 @@ use crate::guest::Guest;
 
 pub(crate) const RULE: Rule = Rule {
     id: "hotplug-window-in-reserved-range",
-    summary: "memory that is hot-plugged later can land in a range reserved by the host's IOMMU",
+    summary: "memory hot-plugged later can land in a range reserved by the host's IOMMU",
     by: Refuser::Nobody,
     stops: false,
     check,
@@ -27,52 +27,47 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
-        "The guest starts. Memory that is plugged into it later can land in a range reserved by the host's IOMMU, and \
-         then QEMU does not refuse the new memory, it aborts: the running guest is gone, and libvirt shows it as \
-         crashed.",
+        "The guest starts, but memory hot-plugged later can land in a range reserved by the host's IOMMU. QEMU \
+             then does not refuse the new memory: it aborts, and the running guest is lost. libvirt shows it as \
+             crashed.",
     )],
     cause: &[
         shared::THE_RANGE,
         Text(
-            "QEMU keeps a window for memory devices behind RAM: what `<maxMemory>` adds to the initial memory, and a \
-             GiB for each slot. A part of it that no device takes up yet lies in the range. When memory is plugged \
-             there, VFIO cannot map it for the devices the guest has, and QEMU knows no way back.",
+            "QEMU reserves a window for memory devices after RAM: `<maxMemory>` minus the initial memory, plus 1 \
+             GiB per slot. An unused part of this window lies in the range. VFIO cannot map memory plugged there \
+             for the guest's devices, and QEMU has no way to undo the hot-plug.",
         ),
     ],
-    history: &[shared::KERNEL, shared::QEMU],
+    history: &[],
     errors: &[
-        ErrorText {
-            by: Program::Qemu,
-            when: "in the guest's log, before it aborts",
-            text: "vfio_dma_map(0x5633698a3a90, 0xfd00000000, 0x8000000, 0x7f7515600000) = -22 (Invalid argument)",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "the last line before the registers",
-            text: "qemu: hardware error: vfio: DMA mapping failed, unable to continue",
-        },
-        ErrorText {
-            by: Program::Libvirt,
-            when: "from virsh attach-device",
-            text: "error: Unable to read from monitor: Connection reset by peer",
-        },
+        ErrorText::qemu(
+            "in the guest's log, before it aborts",
+            "vfio_dma_map(0x5633698a3a90, 0xfd00000000, 0x8000000, 0x7f7515600000) = -22 \
+             (Invalid argument)",
+        ),
+        ErrorText::qemu(
+            "the last line before the registers",
+            "qemu: hardware error: vfio: DMA mapping failed, unable to continue",
+        ),
+        ErrorText::libvirt("from virsh attach-device", "error: Unable to read from monitor: Connection reset by peer"),
     ],
     fix: &[
+        Text("Until it is fixed, do not hot-plug memory into the guest while it has a passthrough device."),
         Text(
-            "A smaller `<maxMemory>`, or fewer slots, so that the window ends below 1012 GiB; or a machine type of \
-             7.1 or newer, which moves the window above 1 TiB. `iova-preflight fix` does neither for a warning alone: \
-             the guest starts as it is.",
+            "Use a smaller `<maxMemory>` or fewer slots, so that the window ends below 1012 GiB, or a machine type \
+             of 7.1 or newer, which moves the window above 1 TiB. `iova-preflight fix` does neither for this \
+             warning alone, because the guest starts as it is.",
         ),
         shared::NEW_MACHINE,
-        Text("Until then, do not hot-plug memory into the guest while it has a passthrough device."),
     ],
     verify: &[
         shared::RESERVED[0],
         shared::RESERVED[1],
-        shared::RESERVED[2],
         shared::COMMAND_LINE[0],
         shared::COMMAND_LINE[1],
-        Text("and where memory devices lie in a guest that runs:"),
+        Text("Where the memory devices of a running guest are:"),
         Shell("virsh qemu-monitor-command NAME --hmp 'info memory-devices'"),
     ],
+    background: &[Topic::HyperTransport, Topic::Layout, Topic::Looking],
 };

@@ -11,7 +11,7 @@ use crate::xml::Span;
 
 pub(crate) const RULE: Rule = Rule {
     id: "locked-memory-too-low",
-    summary: "QEMU may not lock as much memory as the guest's devices need (RLIMIT_MEMLOCK)",
+    summary: "QEMU is not allowed to lock as much memory as the guest's devices need (RLIMIT_MEMLOCK)",
     by: Refuser::Qemu,
     stops: false,
     check,
@@ -116,71 +116,68 @@ fn roomy(bytes: u64) -> String {
 const PAGE: Page = Page {
     severities: &[Severity::Error, Severity::Warning],
     meaning: &[Text(
-        "A device can reach guest memory by DMA only while that memory is pinned, and the kernel counts pinned memory as \
-         locked by QEMU. QEMU may lock less (RLIMIT_MEMLOCK) than the guest's devices need: it does not start, or it ends, or \
-         a device does not work, when the limit is reached.",
+        "QEMU is not allowed to lock as much memory as the guest's devices need (RLIMIT_MEMLOCK). When it \
+             reaches the limit, the guest does not start, QEMU ends, or a device does not work.",
     )],
     cause: &[
         Text(
-            "VFIO pins all of the guest's RAM before the guest runs. An error says that the limit is less than the RAM and the \
-             memory devices that are plugged from the start; a warning that it is less than what may be pinned in all:",
+            "For DMA, guest memory must be pinned, and the kernel counts pinned memory as locked by QEMU. VFIO \
+             pins all of the guest's RAM before the guest runs. It is an error if the limit is less than the RAM \
+             plus the memory devices present from the start, and a warning if it is less than what may be pinned \
+             in all:",
         ),
         Output(
             "what                                  counts\n\
-             VFIO devices                          once for all, with a virtual IOMMU (<iommu>) once for each\n\
+             VFIO devices                          once in all; with a virtual IOMMU (<iommu>) once per device\n\
              mediated devices (vGPU)               what the driver pins as it needs it\n\
-             NVMe disks (<disk type='nvme'>)       once for each\n\
-             vDPA devices in hardware              once for each, in a count of its own\n\
+             NVMe disks (<disk type='nvme'>)       once per disk\n\
+             vDPA devices in hardware              once per device, in a separate count\n\
              vDPA devices in software              nothing",
         ),
         Text(
-            "Each of them pins RAM, memory devices, and memory that emulated devices have in BARs: of a display, 16 MiB by \
-             default, and of `<shmem>`. Memory on huge pages counts as any other; the passthrough devices' own BARs do not. \
-             libvirt computes a limit from the same: guest memory as often as it counts, and 1 GiB once. With \
-             `<memoryBacking><locked/>` it sets no limit. But a `<memtune><hard_limit>` is taken for the limit, whatever it \
-             is; it is the limit of the guest's memory cgroup, too.",
+            "libvirt computes a limit from the guest's memory, as often as it counts, plus 1 GiB. A \
+             `<memtune><hard_limit>` replaces this limit, whatever its value (it also limits the guest's memory \
+             cgroup), and with `<memoryBacking><locked/>` libvirt sets none. Without libvirt, the limit is that of \
+             the service, container or shell that starts QEMU, often 8 MiB; `check --running` reads it from the \
+             process.",
         ),
         Text(
-            "QEMU that runs with CAP_IPC_LOCK, as root has it outside of containers, has no limit for VFIO, and one for vDPA. \
-             libvirt takes the capability away from QEMU, with `user = \"root\"` too. Without libvirt the limit is that of \
-             the service, container or shell that starts QEMU, often 8 MiB; `check --running` looks at the process.",
+            "Memory on huge pages counts like any other. So do BARs of emulated devices that are memory \
+             (`<shmem>`, and a display's, 16 MiB by default), but not the passthrough devices' own BARs. A QEMU \
+             with CAP_IPC_LOCK, which root has outside of containers, has no limit for VFIO but has one for vDPA; \
+             libvirt takes this capability away, even with `user = \"root\"`.",
         ),
     ],
     history: &[Text(
-        "libvirt counts vDPA devices since 7.2, guest memory once for each of them (and for each VFIO device where there is a \
-         virtual IOMMU) since 8.7, and NVMe disks since 9.3. Before, it added 1 GiB to the guest's memory, and that was all. An \
-         iommufd (`<driver iommufd='yes'/>`) counts like VFIO; of one that is opened without libvirt, the kernel counts what all \
-         processes of the same user pin.",
+        "libvirt has counted vDPA devices since 7.2, guest memory once for each of them (and for each VFIO \
+             device behind a virtual IOMMU) since 8.7, and NVMe disks since 9.3. Before, the limit was the guest's \
+             memory plus 1 GiB. An iommufd (`<driver iommufd='yes'/>`) counts like VFIO; if it is opened without \
+             libvirt, the kernel counts what all processes of the same user pin.",
     )],
     errors: &[
-        ErrorText {
-            by: Program::Qemu,
-            when: "first of two lines",
-            text: "VFIO_MAP_DMA failed: Cannot allocate memory",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "second line",
-            text: "vfio 0000:07:00.0: failed to setup container for group 49: memory listener initialization failed: Region \
-                   pc.ram: vfio_dma_map(0x648f08f946c0, 0x0, 0x80000000, 0x715dc0000000) = -12 (Cannot allocate memory)",
-        },
+        ErrorText::qemu("first of two lines", "VFIO_MAP_DMA failed: Cannot allocate memory"),
+        ErrorText::qemu(
+            "second line",
+            "vfio 0000:07:00.0: failed to setup container for group 49: memory listener \
+             initialization failed: Region pc.ram: vfio_dma_map(0x648f08f946c0, 0x0, \
+             0x80000000, 0x715dc0000000) = -12 (Cannot allocate memory)",
+        ),
         shared::QEMU_EXITED,
-        ErrorText {
-            by: Program::Libvirt,
-            when: "libvirt itself may not raise the limit, as in a container",
-            text: "cannot limit locked memory of process 8494 to 1342177280: Operation not permitted",
-        },
+        ErrorText::libvirt(
+            "libvirt itself may not raise the limit, as in a container",
+            "cannot limit locked memory of process 8494 to 1342177280: Operation not permitted",
+        ),
     ],
     fix: &[
         Text(
-            "Remove `<hard_limit>`, which leaves the limit to libvirt, or raise it to the number in the finding. `iova-preflight \
-             fix` does neither: the element also keeps the guest from taking the host's memory, and how much there is to spare \
-             is for the operator to decide.",
+            "Remove `<hard_limit>`, so that libvirt sets the limit, or raise it to the number in the finding. \
+             `iova-preflight fix` does neither: `<hard_limit>` also protects the host's memory, and only the \
+             operator knows how much there is to spare.",
         ),
         Xml("<memtune>\n\
-             \x20 <hard_limit unit='GiB'>17</hard_limit>   <!-- 16 GiB of memory, and 1 GiB -->\n\
+             \x20 <hard_limit unit='GiB'>17</hard_limit>   <!-- 16 GiB of memory plus 1 GiB -->\n\
              </memtune>"),
-        Text("Where libvirt itself computes too little, the same element raises the limit. Without libvirt:"),
+        Text("If libvirt itself computes too little, the same element raises the limit. Without libvirt:"),
         Shell(
             "systemctl edit UNIT                                  # [Service] LimitMEMLOCK=infinity\n\
              podman run --ulimit memlock=-1 --cap-add IPC_LOCK …\n\
@@ -188,7 +185,7 @@ const PAGE: Page = Page {
         ),
     ],
     verify: &[
-        Text("The limit of a QEMU that runs, what VFIO has pinned of it (VmLck), and what vhost-vdpa has (VmPin):"),
+        Text("The limit of a running QEMU, what VFIO has pinned (VmLck), and what vhost-vdpa has pinned (VmPin):"),
         Shell(
             "prlimit --memlock --pid PID\n\
              cat /proc/PID/status           # VmLck, VmPin, CapEff",
@@ -196,4 +193,5 @@ const PAGE: Page = Page {
         Text("What the kernel says when the limit is reached:"),
         Shell("dmesg | grep RLIMIT_MEMLOCK"),
     ],
+    background: &[Topic::LockedMemory, Topic::Looking],
 };

@@ -47,48 +47,48 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Error],
     meaning: &[Text(
-        "The host's QEMU does not have the machine type that the domain asks for: libvirt does not start it.",
+        "The host's QEMU does not have the machine type that the domain asks for, and libvirt does not start \
+             the guest.",
     )],
     cause: &[Text(
-        "The domain comes from a host with a newer QEMU, or from another distribution: RHEL, CentOS and Ubuntu have \
-         types of their own. Or the host's QEMU has been upgraded so far that it dropped the type: QEMU removes types \
-         that are older than about six years. The rule speaks only if the host's types, or at least the version of \
-         its QEMU, are known.",
+        "The domain comes from a host with a newer QEMU, or from another distribution: RHEL, CentOS and Ubuntu \
+             have machine types of their own. Or the host's QEMU was upgraded and no longer has the type: QEMU \
+             removes machine types after about six years. This is checked only if the host's machine types, or at \
+             least its QEMU version, are known.",
     )],
     history: &[Text(
-        "Aliases such as `q35` are replaced by a versioned type when a domain is defined, and stay there for the \
-         domain's life. That keeps the virtual hardware as it is, with the memory map it has.",
+        "When a domain is defined, libvirt replaces an alias such as `q35` by the newest machine type, and keeps that type. So the virtual hardware stays the same, and with it the memory map.",
     )],
     errors: &[
-        ErrorText {
-            by: Program::Libvirt,
-            when: "when the domain is defined or started",
-            text: "Emulator '/usr/bin/qemu-system-x86_64' does not support machine type 'pc-q35-99.0'",
-        },
-        ErrorText { by: Program::Qemu, when: "asked without libvirt", text: "unsupported machine type" },
-        ErrorText { by: Program::Qemu, when: "the same in QEMU 10", text: "unsupported machine type: \"pc-q35-99.0\"" },
+        ErrorText::libvirt(
+            "when the domain is defined or started",
+            "Emulator '/usr/bin/qemu-system-x86_64' does not support machine type 'pc-q35-99.0'",
+        ),
+        ErrorText::qemu("without libvirt", "unsupported machine type"),
+        ErrorText::qemu("the same in QEMU 10", "unsupported machine type: \"pc-q35-99.0\""),
     ],
     fix: &[
         Text(
-            "With `virsh edit NAME`, a type that the host has. Choose one of 7.1 or newer for a guest with a \
-             passthrough device and about a TiB of memory or of room for it.",
+            "With `virsh edit NAME`, set a machine type that the host has. For a guest with a passthrough device \
+             and about 1 TiB of memory, or of room for it, choose one of 7.1 or newer:",
         ),
         Shell(
             "virsh capabilities | grep -o '>pc-[^<]*' | sort -uV\n\
              qemu-system-x86_64 -machine help",
         ),
-        Text("Or a newer QEMU on the host."),
+        Text("Or install a newer QEMU on the host."),
         Text(
-            "A guest with an AMD CPU of 40 physical address bits whose memory ends above 768 GiB needs 41 bits with a \
-             type of 7.1 or newer, and `iova-preflight fix` adds them: with 40, current firmware puts the devices' BARs \
-             into the guest's RAM, or gives them no address.",
+            "With a machine type of 7.1 or newer, a guest with an AMD CPU of 40 physical address bits and memory \
+             that ends above 768 GiB needs 41 bits, and `iova-preflight fix` adds them: with 40, current firmware \
+             puts BARs inside the guest's RAM or gives them no address.",
         ),
     ],
     verify: &[
-        Text("Whether the host has the type, and what an alias stands for:"),
+        Text("Whether the host has the type, and which type an alias means:"),
         Shell(
             "virsh domcapabilities --machine pc-q35-6.2 | grep '<machine>'\n\
              virsh domcapabilities --machine q35 | grep '<machine>'",
         ),
     ],
+    background: &[Topic::Layout],
 };

@@ -25,75 +25,69 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 #[cfg(feature = "cli")]
 const PAGE: Page = Page {
     severities: &[Severity::Error],
-    meaning: &[Text(
-        "QEMU refuses to start the guest: it cannot make a piece of its memory, or KVM does not take the piece.",
-    )],
+    meaning: &[Text("The guest does not start: QEMU cannot create a piece of its memory, or KVM does not accept it.")],
     cause: &[
         Text(
-            "Memory on huge pages has to consist of whole pages. QEMU 10 and later refuse RAM, a NUMA cell, a DIMM or a \
-             virtio-mem device that does not; with `<source type='memfd'/>` every version does. No version takes less \
-             memory than one page, or a virtio-mem block that is smaller than one.",
+            "Memory on huge pages must consist of whole pages. QEMU 10 and newer refuse RAM, NUMA cells, DIMMs and \
+             virtio-mem devices of other sizes; with `<source type='memfd'/>` every version does. No version \
+             accepts memory, or a virtio-mem block, that is smaller than one page.",
         ),
         Text(
-            "KVM gives each piece of memory a slot, and a slot has at most 2^31 - 1 pages: RAM above 4 GiB, a NUMA cell \
-             or a memory device of 8 TiB or more does not fit. QEMU does not split it.",
+            "KVM needs a slot for each piece of memory, and a slot has at most 2^31 - 1 pages. So RAM above 4 GiB, \
+             a NUMA cell or a memory device must be smaller than 8 TiB; QEMU does not split it.",
         ),
         Text(
-            "`dynamicMemslots='yes'` of virtio-mem needs a machine type of 8.1 or newer; with memory in files or on huge \
-             pages 7.0 will do.",
+            "`dynamicMemslots='yes'` of virtio-mem needs a machine type of 8.1 or newer, or of 7.0 or newer with \
+             memory in files or on huge pages.",
         ),
     ],
-    history: &[Text("libvirt passes all of these on; QEMU looks at them when the guest starts.")],
+    history: &[Text("libvirt accepts all of these; QEMU checks them when the guest starts.")],
     errors: &[
-        ErrorText {
-            by: Program::Qemu,
-            when: "not whole pages, QEMU 10 and later",
-            text: "backend 'memory-backend-file' memory size must be multiple of 2 MiB",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "not whole pages, in a memfd",
-            text: "failed to resize memfd to 68157440: Invalid argument",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "less than a page",
-            text: "memory size 0x20000000 must be equal to or larger than page size 0x40000000",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "a virtio-mem block less than a page",
-            text: "'block-size' property has to be at least the page size (0x40000000)",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "8 TiB or more in one piece",
-            text: "kvm_set_user_memory_region: KVM_SET_USER_MEMORY_REGION failed, slot=1, start=0x100000000, \
-                   size=0x80000000000: Invalid argument",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "dynamicMemslots on an old machine type",
-            text: "'dynamic-memslots' property set to 'on' requires 'unplugged-inaccessible' to be 'on'",
-        },
+        ErrorText::qemu(
+            "not whole pages, QEMU 10 and newer",
+            "backend 'memory-backend-file' memory size must be multiple of 2 MiB",
+        ),
+        ErrorText::qemu("not whole pages, in a memfd", "failed to resize memfd to 68157440: Invalid argument"),
+        ErrorText::qemu(
+            "less than a page",
+            "memory size 0x20000000 must be equal to or larger than page size 0x40000000",
+        ),
+        ErrorText::qemu(
+            "a virtio-mem block of less than a page",
+            "'block-size' property has to be at least the page size (0x40000000)",
+        ),
+        ErrorText::qemu(
+            "8 TiB or more in one piece",
+            "kvm_set_user_memory_region: KVM_SET_USER_MEMORY_REGION failed, slot=1, \
+             start=0x100000000, size=0x80000000000: Invalid argument",
+        ),
+        ErrorText::qemu(
+            "dynamicMemslots on an old machine type",
+            "'dynamic-memslots' property set to 'on' requires 'unplugged-inaccessible' to be \
+             'on'",
+        ),
     ],
     fix: &[
         Text(
-            "With `virsh edit NAME`: make each size a multiple of the huge page, or choose a smaller page; share 8 TiB \
-             or more out over several NUMA cells, each of less than 8 TiB.",
+            "With `virsh edit NAME`, make each size a multiple of the huge page size, or choose a smaller page. \
+             Split 8 TiB or more into several NUMA cells of less than 8 TiB each:",
         ),
-        Xml("<cpu>\n  <numa>\n    <cell id='0' cpus='0-63' memory='6' unit='TiB'/>\n    \
-             <cell id='1' cpus='64-127' memory='6' unit='TiB'/>\n  </numa>\n</cpu>"),
+        Xml("<cpu>\n\
+             \x20 <numa>\n\
+             \x20   <cell id='0' cpus='0-63' memory='6' unit='TiB'/>\n\
+             \x20   <cell id='1' cpus='64-127' memory='6' unit='TiB'/>\n\
+             \x20 </numa>\n\
+             </cpu>"),
         Text(
-            "`iova-preflight fix` does not choose: how large a guest is, is not for a program to say. For \
-             `dynamicMemslots` it finds a machine type that is new enough, if the host's QEMU has one and the policy \
-             allows it.",
+            "`iova-preflight fix` does not change sizes. For `dynamicMemslots` it sets a machine type that is new \
+             enough, if the host's QEMU has one and the policy allows it.",
         ),
     ],
     verify: &[
         shared::COMMAND_LINE[0],
         shared::COMMAND_LINE[1],
-        Text("The pages that the host has:"),
+        Text("The huge page sizes of the host:"),
         Shell("ls /sys/kernel/mm/hugepages"),
     ],
+    background: &[Topic::Layout, Topic::Looking],
 };

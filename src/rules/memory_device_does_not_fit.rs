@@ -34,73 +34,59 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Error],
     meaning: &[Text(
-        "QEMU refuses to start the guest: one of its memory devices (DIMM, NVDIMM, virtio-mem, virtio-pmem) has no \
-         place in the region for memory devices, or not the one it asks for.",
+        "QEMU refuses to start the guest: one of its memory devices (DIMM, NVDIMM, virtio-mem, virtio-pmem) \
+             does not fit into the region for memory devices, or not at the address that the domain sets.",
     )],
     cause: &[
         Text(
-            "The region holds what `<maxMemory>` leaves room for beyond the initial memory. A device that is larger \
-             than what is left, or an address (`base`) outside the region, taken by another device or not a multiple \
-             of the device's alignment, is refused. So is a size that is not a multiple of it: the huge page or, of \
-             anonymous memory, 2 MiB.",
+            "The region is as large as `<maxMemory>` allows beyond the initial memory. QEMU refuses a device that \
+             is larger than what is left, or whose address (`base`) is outside the region, already in use or not a \
+             multiple of the device's alignment. The size must be a multiple of the alignment, too: the huge page \
+             size or, for anonymous memory, 2 MiB.",
         ),
         Text(
-            "An address that used to fit stops fitting when the region moves: with a machine type of 7.1 or newer and \
-             a vCPU of vendor AuthenticAMD it starts above 1 TiB once the map reaches 1012 GiB. libvirt writes the \
-             address of a device into the domain, where it survives the change of the machine type.",
+            "An address that used to fit may stop fitting when the machine type changes: with 7.1 or newer and an \
+             AMD vCPU, the region is above 1 TiB as soon as the memory map would reach 1012 GiB. libvirt stores \
+             the address of each device in the domain, where it survives the change.",
         ),
     ],
-    history: &[shared::QEMU],
+    history: &[],
     errors: &[
-        ErrorText {
-            by: Program::Qemu,
-            when: "no room is left",
-            text: "not enough space, currently 0x0 in use of total space for memory devices 0xc0000000",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "the address is outside the region",
-            text: "can't add memory device [0x8080000000:0x200000000], usable range for memory devices \
-                   [0x17f80000000:0x8400000000]",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "the address is taken",
-            text: "address range conflicts with memory device id='dimm0'",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "the address is not a multiple of the alignment",
-            text: "address must be aligned to 0x200000 bytes",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "the size is not a multiple of the alignment",
-            text: "backend memory size must be multiple of 0x200000",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "the gaps between devices are too small",
-            text: "could not find position in guest address space for memory device - memory fragmented due to \
-                   alignments",
-        },
+        ErrorText::qemu(
+            "no room is left",
+            "not enough space, currently 0x0 in use of total space for memory devices 0xc0000000",
+        ),
+        ErrorText::qemu(
+            "the address is outside the region",
+            "can't add memory device [0x8080000000:0x200000000], usable range for memory \
+             devices [0x17f80000000:0x8400000000]",
+        ),
+        ErrorText::qemu("the address is already in use", "address range conflicts with memory device id='dimm0'"),
+        ErrorText::qemu("the address is not a multiple of the alignment", "address must be aligned to 0x200000 bytes"),
+        ErrorText::qemu(
+            "the size is not a multiple of the alignment",
+            "backend memory size must be multiple of 0x200000",
+        ),
+        ErrorText::qemu(
+            "the gaps between devices are too small",
+            "could not find position in guest address space for memory device - memory \
+             fragmented due to alignments",
+        ),
     ],
     fix: &[
-        Text(
-            "Without a fixed address QEMU finds a place; `fix` leaves it out, or moves it by as much as the region \
-             moves:",
-        ),
+        Text("Let QEMU choose the address: `fix` removes it, or moves it as far as the region moves."),
         shared::FIX_IT,
         Xml("<address type='dimm' slot='0'/>"),
-        Text("Where the room is too small, a larger `<maxMemory>` (`virsh edit NAME`)."),
+        Text("If there is not enough room, set a larger `<maxMemory>` (`virsh edit NAME`)."),
     ],
     verify: &[
         shared::COMMAND_LINE[0],
         shared::COMMAND_LINE[1],
-        Text("Where devices lie in a guest that starts without the one in question:"),
+        Text("Where memory devices are in a guest that starts without the refused one:"),
         Shell(
             "virsh qemu-monitor-command NAME --hmp 'info memory-devices'\n\
              virsh qemu-monitor-command NAME --hmp 'info mtree' | grep device-memory",
         ),
     ],
+    background: &[Topic::Layout, Topic::Looking],
 };

@@ -39,44 +39,52 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Error, Severity::Warning],
     meaning: &[Text(
-        "A DIMM, an NVDIMM, a virtio-mem or a virtio-pmem device of the guest lies where the host's IOMMU maps \
-         nothing. With a VFIO or vDPA device the guest does not start; without one it is a warning.",
+        "A DIMM, NVDIMM, virtio-mem or virtio-pmem device of the guest lies where the host's IOMMU does not \
+             accept DMA mappings. With a VFIO or vDPA device the guest does not start; without one this is a \
+             warning.",
     )],
     cause: &[
         shared::THE_RANGE,
         Text(
-            "Memory devices lie behind RAM, in a region as large as `<maxMemory>` leaves room for, and a GiB for each \
-             slot. A guest with little RAM and much room for more reaches the range with them. Either QEMU placed the \
-             device there, or the domain asks for that address with `<address type='dimm' base='…'/>`, as libvirt \
-             writes it down once a device has been placed.",
+            "Memory devices come after RAM, in a region as large as `<maxMemory>` allows, plus 1 GiB per slot. So \
+             even a guest with little RAM reaches the range if it has much room for more. Either QEMU placed the \
+             device there, or the domain asks for that address (`<address type='dimm' base='…'/>`), which libvirt \
+             stores once a device has been placed.",
         ),
     ],
-    history: &[shared::KERNEL, shared::QEMU],
+    history: &[],
     errors: &[
         shared::VFIO_MAP,
-        ErrorText {
-            by: Program::Qemu,
-            when: "at start",
-            text: "vfio 0000:00:10.0: failed to setup container for group 3: memory listener initialization failed: \
-                   Region memdimm0: vfio_dma_map(0x55700ca779a0, 0xfd00000000, 0x8000000, 0x7fdc61400000) = -22 \
-                   (Invalid argument)",
-        },
+        ErrorText::qemu(
+            "at start",
+            "vfio 0000:00:10.0: failed to setup container for group 3: memory listener \
+             initialization failed: Region memdimm0: vfio_dma_map(0x55700ca779a0, \
+             0xfd00000000, 0x8000000, 0x7fdc61400000) = -22 (Invalid argument)",
+        ),
     ],
     fix: &[
         Text(
-            "A machine type of 7.1 or newer moves the region above 1 TiB too. A fixed address has to move with it, or \
-             to be left to QEMU:",
+            "Use a machine type of 7.1 or newer, which moves the region above 1 TiB, and move or remove the \
+             device's fixed address. `fix` does both:",
         ),
         shared::FIX_IT,
+        shared::NEW_MACHINE,
         Xml("<memory model='dimm'>\n\
              \x20 <target>\n\
              \x20   <size unit='GiB'>8</size>\n\
              \x20   <node>0</node>\n\
              \x20 </target>\n\
-             \x20 <!-- no base: QEMU finds a place -->\n\
+             \x20 <!-- no base: QEMU chooses the address -->\n\
              \x20 <address type='dimm' slot='0'/>\n\
              </memory>"),
-        shared::NEW_MACHINE,
     ],
-    verify: &shared::COLLISION,
+    verify: &[
+        shared::REFUSED_ADDRESS,
+        shared::RESERVED[0],
+        shared::RESERVED[1],
+        shared::MAP[0],
+        shared::MAP[1],
+        shared::MAP[2],
+    ],
+    background: &[Topic::HyperTransport, Topic::Layout, Topic::RefusedMapping, Topic::Looking],
 };

@@ -9,7 +9,7 @@ use crate::qemu::tables::TableError;
 
 pub(crate) const RULE: Rule = Rule {
     id: "memory-map-refused",
-    summary: "QEMU gives up on the memory map: it cannot describe it to the firmware",
+    summary: "QEMU gives up: it cannot describe the guest's memory map to the firmware",
     by: Refuser::Qemu,
     stops: false,
     check,
@@ -29,33 +29,36 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Error],
     meaning: &[Text(
-        "QEMU lays the guest's memory out and then gives up: it cannot describe the result to the guest's firmware.",
+        "The guest does not start: QEMU lays out its memory, but cannot describe the result to the guest's \
+             firmware.",
     )],
     cause: &[
         Text(
-            "`<pcihole64>` is so large that the hole would end beyond 64-bit addresses. QEMU does not notice when it \
-             counts the address bits, and ends with a failed assertion when it writes the ACPI tables.",
+            "Either `<pcihole64>` is so large that the hole would end beyond 64-bit addresses. QEMU does not \
+             notice this when it checks the address bits, and fails an assertion when it writes the ACPI tables.",
         ),
         Text(
-            "Machine types up to 8.0 have room for 64 KiB of SMBIOS tables. RAM is described there in pieces of 16 GiB, \
-             which fill them at 18 TiB, earlier with many CPU sockets. Types up to 9.0 have no numbers for the pieces \
-             of 60 TiB or more.",
+            "Or there is too much RAM for the machine type. Up to 8.0, a type has room for 64 KiB of SMBIOS \
+             tables, which describe RAM in pieces of 16 GiB and are full at 18 TiB, earlier with many CPU sockets. \
+             Up to 9.0, a type cannot number the pieces of 60 TiB or more.",
         ),
     ],
     history: &[Text(
-        "Since QEMU 8.1 new machine types have a 64-bit SMBIOS entry point without that limit, since 9.1 larger pieces.",
+        "Machine types of QEMU 8.1 and newer have a 64-bit SMBIOS entry point without this limit; those of 9.1 \
+             and newer also use larger pieces.",
     )],
     errors: &[
-        ErrorText {
-            by: Program::Qemu,
-            when: "the hole",
-            text: "range_invariant: Assertion `range->lob <= range->upb || range->lob == range->upb + 1' failed.",
-        },
-        ErrorText { by: Program::Qemu, when: "RAM", text: "SMBIOS 2.1 table length 66822 exceeds 65535" },
+        ErrorText::qemu(
+            "the hole is too large",
+            "range_invariant: Assertion `range->lob <= range->upb || range->lob == range->upb \
+             + 1' failed.",
+        ),
+        ErrorText::qemu("too much RAM for the machine type", "SMBIOS 2.1 table length 66822 exceeds 65535"),
     ],
     fix: &[Text(
-        "`iova-preflight fix` makes the hole as large as it is by default, and finds a machine type that is new enough \
-             for that much RAM. Where the host's QEMU has none, choose less RAM with `virsh edit NAME`.",
+        "`iova-preflight fix` resets the hole to its default size, or sets a machine type that is new enough \
+             for that much RAM. If the host's QEMU has none, give the guest less RAM with `virsh edit NAME`.",
     )],
     verify: &[shared::COMMAND_LINE[0], shared::COMMAND_LINE[1]],
+    background: &[Topic::Layout, Topic::Looking],
 };

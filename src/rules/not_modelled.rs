@@ -9,7 +9,7 @@ use crate::text::quoted;
 
 pub(crate) const RULE: Rule = Rule {
     id: "not-modelled",
-    summary: "raw QEMU arguments that are not modelled may change what is computed here",
+    summary: "raw QEMU arguments that are not modelled may change the result",
     by: Refuser::Nobody,
     stops: false,
     check,
@@ -36,31 +36,33 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
-        "The domain passes raw arguments to QEMU (`<qemu:commandline>`) that may change the memory map, the CPU or the \
-         machine, and that are not modelled. What is said of the guest leaves them out and can be wrong, so that all \
-         that QEMU or VFIO would refuse is a warning here and no error, and the hook does not stop the guest for it.",
+        "The domain passes raw arguments to QEMU (`<qemu:commandline>`) that are not modelled and may change \
+             the memory map, the CPU or the machine. The guest is evaluated without them, so the result can be \
+             wrong. Therefore everything that QEMU or VFIO would refuse is only a warning here, and the hook does \
+             not stop the guest.",
     )],
     cause: &[Text(
-        "libvirt puts raw arguments last, and QEMU merges them with what libvirt says. `-cpu`, `-m`, `-machine`, \
-         `-numa`, `-global`, `-object`, `-device` and `<qemu:override>` are read as QEMU reads them. Left out are \
-         `-readconfig`, `-set` of a device that libvirt writes, other accelerators than KVM and TCG, SGX and CXL memory, \
-         values that QEMU does not take, and in the hook options as JSON (`-device {…}`).",
+        "libvirt puts raw arguments last, and QEMU merges them with libvirt's. `-cpu`, `-m`, `-machine`, \
+             `-numa`, `-global`, `-object`, `-device` and `<qemu:override>` are read as QEMU reads them. Not \
+             modelled are `-readconfig`, `-set` of a device that libvirt adds, accelerators other than KVM and \
+             TCG, SGX and CXL memory, values that QEMU does not accept and, in the hook, options in JSON (`-device \
+             {…}`).",
     )],
     history: &[Text(
-        "Before libvirt 8.7 had `<maxphysaddr>`, a raw `-cpu` was the only way to physical address bits, and domains \
-         from that time still have one.",
+        "Before libvirt 8.7 added `<maxphysaddr>`, only a raw `-cpu` could set physical address bits, and \
+             domains of that time still have one.",
     )],
     errors: &[],
     fix: &[
         Text(
-            "Say it in libvirt's own words where there are any: `<maxphysaddr>` for phys-bits, `<pcihole64>` for the \
-             hole, `<feature>` for a CPU's features, `<maxMemory>` and `<memory model='…'>` for memory. `virsh edit \
-             NAME`, and remove the raw argument.",
+            "Use libvirt's own elements where there are any: `<maxphysaddr>` for phys-bits, `<pcihole64>` for the \
+             hole, `<feature>` for CPU features, `<maxMemory>` and `<memory model='…'>` for memory. Then remove \
+             the raw argument with `virsh edit NAME`.",
         ),
-        Text("Whatever has no such words has to be checked by hand."),
+        Text("Check everything else by hand."),
     ],
     verify: &[
-        Text("All arguments, those of the domain last:"),
+        Text("All arguments, the domain's own last:"),
         Shell("virsh domxml-to-native qemu-argv --domain NAME"),
         shared::MAP[0],
         shared::MAP[1],
@@ -68,4 +70,5 @@ const PAGE: Page = Page {
         shared::BITS[0],
         shared::BITS[1],
     ],
+    background: &[Topic::Looking],
 };

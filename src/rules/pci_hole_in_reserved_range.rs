@@ -37,56 +37,45 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
-        "The guest starts. The 64-bit PCI hole that QEMU counts with reaches into a range that the host's IOMMU \
-         reserves. Nothing has to lie there: firmware does not know of the hole (for where it puts BARs see \
-         bar-in-reserved-range). The guest's own kernel does, through ACPI, and may place the BAR of a device that is \
-         plugged later there. Such a BAR works for the guest's CPUs; other passthrough devices cannot reach it \
-         (peer-to-peer DMA, as GPUs use among one another).",
+        "The guest starts. QEMU's 64-bit PCI hole overlaps a range that the host's IOMMU reserves, and the \
+             guest's kernel, which learns of the hole through ACPI, may place the BAR of a device plugged later \
+             there. The guest's CPUs reach such a BAR; other passthrough devices do not (peer-to-peer DMA, as \
+             between GPUs). Firmware does not know of the hole; for where it places BARs see \
+             bar-in-reserved-range.",
     )],
     cause: &[
         shared::THE_RANGE,
         Text(
-            "The hole lies behind RAM and the window for memory devices; it has 32 GiB on q35 and 2 GiB on i440fx, \
-             unless `<pcihole64>` says otherwise. Once firmware has placed 64-bit BARs elsewhere, ACPI describes it from \
-             the lowest of them on. QEMU would have moved RAM, and the hole with it, but for the reason the finding \
-             names.",
+            "The hole comes after RAM and the window for memory devices. It is 32 GiB on q35 and 2 GiB on i440fx, \
+             unless `<pcihole64>` sets another size. If firmware has placed 64-bit BARs elsewhere, ACPI describes \
+             the hole from the lowest BAR on. QEMU would have moved RAM and the hole, but did not for the reason \
+             that the finding names.",
         ),
     ],
-    history: &[
-        shared::KERNEL,
-        shared::QEMU,
-        Text(
-            "With those machine types QEMU also marks the range as reserved in the guest's E820 map; with older ones it \
-             does not.",
-        ),
-    ],
+    history: &[Text(
+        "With machine types of 7.1 or newer, QEMU also marks the range as reserved in the guest's E820 map; \
+             with older ones it does not.",
+    )],
     errors: &[
-        ErrorText {
-            by: Program::Qemu,
-            when: "a warning in the guest's log, when the BAR is mapped",
-            text: "failed to vfio_dma_map. pci p2p may not work",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "the same in QEMU 10",
-            text: "0000:00:10.0: PCI peer-to-peer transactions on BARs are not supported.",
-        },
+        ErrorText::qemu(
+            "a warning in the guest's log when the BAR is mapped",
+            "failed to vfio_dma_map. pci p2p may not work",
+        ),
+        ErrorText::qemu(
+            "the same in QEMU 10",
+            "0000:00:10.0: PCI peer-to-peer transactions on BARs are not supported.",
+        ),
     ],
     fix: &[
         Text(
-            "A machine type of 7.1 or newer, or a smaller hole, if the devices' BARs fit into it. Nothing has to be \
-             done if no device talks to another one.",
+            "If no device talks to another one, no action is needed. Otherwise use a machine type of 7.1 or newer, \
+             or a smaller hole if the BARs still fit into it:",
         ),
         Xml("<controller type='pci' index='0' model='pcie-root'>\n\
              \x20 <pcihole64 unit='GiB'>16</pcihole64>\n\
              </controller>"),
         shared::NEW_MACHINE,
     ],
-    verify: &[
-        shared::RESERVED[0],
-        shared::RESERVED[1],
-        shared::RESERVED[2],
-        shared::WHERE_BARS_ARE[0],
-        shared::WHERE_BARS_ARE[1],
-    ],
+    verify: &[shared::RESERVED[0], shared::RESERVED[1], shared::WHERE_BARS_ARE[0], shared::WHERE_BARS_ARE[1]],
+    background: &[Topic::HyperTransport, Topic::Layout, Topic::Bars, Topic::Looking],
 };

@@ -11,7 +11,7 @@ use crate::libvirt::MAXPHYSADDR_SINCE;
 
 pub(crate) const RULE: Rule = Rule {
     id: "phys-bits-above-host",
-    summary: "the guest is to have more physical address bits than the host",
+    summary: "the guest asks for or has more physical address bits than the host",
     by: Refuser::Libvirt,
     stops: false,
     check,
@@ -56,41 +56,42 @@ const PAGE: Page = Page {
     severities: &[Severity::Error, Severity::Warning],
     meaning: &[
         Text(
-            "An error where the domain asks for more physical address bits than the host has, with `<maxphysaddr \
-             mode='emulate' bits='…'/>`: libvirt refuses to start it.",
+            "Error: the domain asks for more physical address bits than the host has (`<maxphysaddr mode='emulate' \
+             bits='…'/>`), and libvirt refuses to start it.",
         ),
         Text(
-            "A warning where the guest has more bits than the host by default and its memory map makes use of them: \
-             it starts, and accesses to the memory that the host cannot address fail in the running guest.",
+            "Warning: the guest has more bits than the host by default, and its memory map uses them. It starts, \
+             but accesses to memory that the host cannot address fail in the running guest.",
         ),
     ],
     cause: &[Text(
-        "A domain that was made for another host, or bits that were guessed too high. A CPU with memory encryption \
-         switched on (AMD SME, Intel TME) can have fewer bits left than its data sheet says. The warning is about \
-         hosts of 36 or 39 bits, as of some desktop and laptop processors: QEMU gives the guest 40 all the same.",
+        "The domain was made for another host, or the number was guessed too high. A CPU with memory \
+             encryption enabled (AMD SME, Intel TME) can have fewer bits than its data sheet says. The warning is \
+             about hosts with 36 or 39 bits, such as some desktop and laptop CPUs: QEMU gives the guest 40 there, \
+             too.",
     )],
     history: &[Text(
-        "libvirt reads `<maxphysaddr>` since 8.7 and compares it with the host, whose bits it knows once somebody has \
-         asked it for its capabilities; a guest that is started before that is not refused. QEMU alone does not \
-         refuse: it warns that the bits of host and guest differ.",
+        "libvirt has read `<maxphysaddr>` since 8.7. It compares the number with the host's, which it knows \
+             only after somebody has asked for its capabilities; a guest started before that is not refused. QEMU \
+             does not refuse: it warns that host and guest differ.",
     )],
     errors: &[
-        ErrorText {
-            by: Program::Libvirt,
-            when: "at start",
-            text: "The number of virtual CPU address bits cannot exceed the number supported by the host CPU",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "a warning in the guest's log",
-            text: "Host physical bits (48) does not match phys-bits property (52)",
-        },
+        ErrorText::libvirt(
+            "at start",
+            "The number of virtual CPU address bits cannot exceed the number supported by the \
+             host CPU",
+        ),
+        ErrorText::qemu(
+            "a warning in the guest's log",
+            "Host physical bits (48) does not match phys-bits property (52)",
+        ),
     ],
     fix: &[
-        Text("The bits the memory map needs, if the host has them, or those of the host:"),
+        Text("Set the bits that the memory map needs, if the host has them, or the host's bits:"),
         shared::FIX_IT,
         Xml("<maxphysaddr mode='passthrough'/>"),
-        Text("If the map needs more than the host has, only less memory helps."),
+        Text("If the map needs more bits than the host has, only less memory helps."),
     ],
     verify: &[shared::BITS[0], shared::BITS[1]],
+    background: &[Topic::PhysBits, Topic::Looking],
 };

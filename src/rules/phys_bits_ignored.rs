@@ -12,7 +12,7 @@ use crate::text::quoted;
 
 pub(crate) const RULE: Rule = Rule {
     id: "phys-bits-ignored",
-    summary: "<maxphysaddr> has no effect",
+    summary: "`<maxphysaddr>` has no effect",
     by: Refuser::Nobody,
     stops: false,
     check,
@@ -111,40 +111,38 @@ fn check_domain(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
-        "The domain asks for a number of physical address bits with `<maxphysaddr>`, and the guest gets another one. \
-         It starts; the setting is not what whoever wrote it believes.",
+        "The domain sets a number of physical address bits with `<maxphysaddr>`, but the guest gets a \
+             different one. The guest starts.",
     )],
     cause: &[
         Text(
-            "`mode='emulate' bits='…'` becomes QEMU's `phys-bits`. With `host-phys-bits=on` QEMU overrides that by \
-             the host's number, and it is on for CPU mode `host-passthrough` and `maximum` under KVM and for every \
+            "`mode='emulate' bits='…'` becomes QEMU's `phys-bits`, and `host-phys-bits=on` overrides it by the \
+             host's number. That is on for the CPU modes `host-passthrough` and `maximum` under KVM, and for every \
              CPU with the machine types of RHEL and CentOS and with Ubuntu's types that end in `-hpb`.",
         ),
         Text(
-            "`mode='passthrough'` needs KVM: without it there are no bits of the host to pass on. A CPU without long \
-             mode has a fixed width. A libvirt older than 8.7 drops the element, and one older than 9.3 drops \
-             `limit`.",
+            "`mode='passthrough'` needs KVM; without it there are no host bits to pass on. A CPU without long mode \
+             has a fixed width. libvirt before 8.7 drops the element, and libvirt before 9.3 drops `limit`.",
         ),
     ],
     history: &[Text(
-        "`<maxphysaddr>` came with libvirt 8.7, its attribute `limit` with 9.3. libvirt passes `phys-bits` on \
-         whatever the CPU mode, and QEMU, which has two properties that contradict each other then, takes the host's \
-         and warns.",
+        "`<maxphysaddr>` came with libvirt 8.7, its attribute `limit` with 9.3. libvirt passes `phys-bits` in \
+             every CPU mode. If it contradicts `host-phys-bits`, QEMU uses the host's number and warns.",
     )],
-    errors: &[ErrorText {
-        by: Program::Qemu,
-        when: "a warning in the guest's log",
-        text: "Host physical bits (48) does not match phys-bits property (40)",
-    }],
+    errors: &[ErrorText::qemu(
+        "a warning in the guest's log",
+        "Host physical bits (48) does not match phys-bits property (40)",
+    )],
     fix: &[
-        Text("For fewer bits than the host's with `host-passthrough`, say `limit` (libvirt 9.3):"),
+        Text("To get fewer bits than the host with `host-passthrough`, use `limit` (libvirt 9.3 or newer):"),
         Xml("<cpu mode='host-passthrough'>\n\
              \x20 <maxphysaddr mode='passthrough' limit='42'/>\n\
              </cpu>"),
         Text(
-            "or take CPU mode `host-model`, where `emulate` counts. Or leave the element out: what the guest has is \
-             what the finding says.",
+            "Or use CPU mode `host-model`, with which `emulate` has an effect. Or remove the element: the finding \
+             says how many bits the guest has anyway.",
         ),
     ],
     verify: &[shared::COMMAND_LINE[0], shared::COMMAND_LINE[1], shared::BITS[0], shared::BITS[1]],
+    background: &[Topic::PhysBits, Topic::Looking],
 };

@@ -33,23 +33,25 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Error],
     meaning: &[Text(
-        "QEMU refuses to start the guest: the domain gives a number of physical address bits to a CPU without long \
-         mode, whose width is fixed.",
+        "QEMU refuses to start the guest: the domain sets physical address bits for a CPU without long mode, \
+             whose width is fixed.",
     )],
     cause: &[Text(
-        "A 32-bit CPU has 32 bits, or 36 with PAE or PSE36. The model is one without long mode (`qemu32`, `kvm32`, \
-         `pentium3`, `coreduo` and older ones), or `<feature policy='disable' name='lm'/>` takes it away.",
+        "A 32-bit CPU has 32 bits, or 36 with PAE or PSE36. Either the CPU model has no long mode (`qemu32`, \
+             `kvm32`, `pentium3`, `coreduo` and older ones), or `<feature policy='disable' name='lm'/>` takes it \
+             away.",
     )],
     history: &[Text(
-        "All versions of QEMU that were measured, 7.2 to 11.1, refuse it. libvirt can ask for phys-bits since 8.7 and \
-         does so for any model.",
+        "QEMU 7.2 to 11.1, all versions that were measured, refuse it. libvirt can set phys-bits since 8.7, \
+             and does so for any model.",
     )],
-    errors: &[ErrorText { by: Program::Qemu, when: "at start", text: "phys-bits is not user-configurable in 32 bit" }],
+    errors: &[ErrorText::qemu("at start", "phys-bits is not user-configurable in 32 bit")],
     fix: &[
         Text("Remove `<maxphysaddr>` with `virsh edit NAME`, or choose a 64-bit CPU model:"),
         Shell("virsh domcapabilities --virttype kvm --arch x86_64 | grep \"usable='yes'\""),
         Text(
-            "A guest with more memory than 36 bits reach needs a 64-bit CPU. `iova-preflight fix` does not choose one.",
+            "A guest with more memory than 36 bits can address needs a 64-bit CPU. `iova-preflight fix` does not \
+             choose one.",
         ),
     ],
     verify: &[
@@ -58,4 +60,5 @@ const PAGE: Page = Page {
         Text("The refusal itself:"),
         Shell("qemu-system-x86_64 -accel tcg -nodefaults -display none -S -machine q35 -cpu pentium3,phys-bits=40"),
     ],
+    background: &[Topic::PhysBits, Topic::Looking],
 };

@@ -32,29 +32,24 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Error],
     meaning: &[Text(
-        "QEMU refuses to start the guest: a CPU has 32 to 52 physical address bits, and the domain asks for fewer or \
-         more.",
+        "QEMU refuses to start the guest: a CPU can have 32 to 52 physical address bits, and the domain asks \
+             for fewer or more.",
     )],
     cause: &[Text(
-        "`<maxphysaddr mode='emulate' bits='…'/>` with a number that no x86 CPU has; often the size of the memory, or \
-         the number of virtual address bits, 48 or 57, was meant. libvirt catches what is above the host's bits and \
-         passes on what is too small.",
+        "`<maxphysaddr mode='emulate' bits='…'/>` has a number that no x86 CPU has. Often the size of the \
+             memory, or the number of virtual address bits (48 or 57), was meant. libvirt refuses a number above \
+             the host's, but passes on one that is too small.",
     )],
     history: &[Text(
-        "52 bits are what the page tables of x86-64 can hold. Of the versions of QEMU that were measured, 7.2 and \
-         10.0 check both ends. 11.1 checks the lower one only, in other words (`phys-bits should be at least 32 (but \
-         is …)`), and aborts under KVM with more than 52.",
+        "The page tables of x86-64 can hold 52 bits. QEMU 7.2 and 10.0 check both ends. 11.1 checks only the \
+             lower one, with another message, and aborts under KVM with more than 52 bits.",
     )],
     errors: &[
-        ErrorText { by: Program::Qemu, when: "at start", text: "phys-bits should be between 32 and 52  (but is 31)" },
-        ErrorText {
-            by: Program::Qemu,
-            when: "the same in QEMU 11.1",
-            text: "phys-bits should be at least 32 (but is 31)",
-        },
+        ErrorText::qemu("at start", "phys-bits should be between 32 and 52  (but is 31)"),
+        ErrorText::qemu("the same in QEMU 11.1", "phys-bits should be at least 32 (but is 31)"),
     ],
     fix: &[
-        Text("The bits the memory map needs, or those of the host:"),
+        Text("Set the bits that the memory map needs, or the host's:"),
         shared::FIX_IT,
         Xml("<maxphysaddr mode='passthrough'/>"),
     ],
@@ -64,4 +59,5 @@ const PAGE: Page = Page {
         Text("The refusal itself:"),
         Shell("qemu-system-x86_64 -accel tcg -nodefaults -display none -S -machine q35 -cpu EPYC,phys-bits=31"),
     ],
+    background: &[Topic::PhysBits, Topic::Looking],
 };

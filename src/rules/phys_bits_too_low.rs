@@ -65,34 +65,33 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Error, Severity::Warning],
     meaning: &[Text(
-        "QEMU refuses to start the guest: its memory map reaches further than its CPU can address. This needs no \
-         passthrough device.",
+        "QEMU refuses to start the guest: its memory map reaches beyond what its CPU can address. This happens \
+             without passthrough devices, too.",
     )],
     cause: &[
         shared::DEFAULT_BITS,
         Text(
-            "What counts: RAM, the room of `<maxMemory>` with a GiB for each slot, and the 64-bit PCI hole behind it, \
-             32 GiB on q35. If that reaches 1012 GiB and the vCPU's vendor is AuthenticAMD, all of it moves above 1 \
-             TiB first. So slots and room that are never used can be what stops a small guest.",
+            "RAM counts, and so do the room of `<maxMemory>` plus 1 GiB per slot, and the 64-bit PCI hole after it \
+             (32 GiB on q35). If all of that reaches 1012 GiB and the vCPU's vendor is AuthenticAMD, QEMU first \
+             moves it above 1 TiB. So slots and room that are never used can stop a small guest.",
         ),
         Text(
-            "The first number of QEMU's message is the last address the vCPU reaches, the second the last one the map \
-             needs.",
+            "In QEMU's message, the first number is the last address that the vCPU can reach, and the second is \
+             the last address that the map needs.",
         ),
     ],
-    history: &[shared::PHYS_BITS_CHECK, shared::QEMU],
+    history: &[Text(
+        "QEMU has checked this since 7.1 (commit 1caab5cf86bd), for all machine types and vendors. Older \
+             versions start such a guest.",
+    )],
     errors: &[
-        ErrorText {
-            by: Program::Qemu,
-            when: "at start",
-            text: "Address space limit 0xffffffffff < 0x2337fffffff phys-bits too low (40)",
-        },
+        ErrorText::qemu("at start", "Address space limit 0xffffffffff < 0x2337fffffff phys-bits too low (40)"),
         shared::QEMU_EXITED,
     ],
     fix: &[
         Text(
-            "More bits, as few as the map needs, so that the guest can still migrate to hosts that have fewer; or all \
-             of the host's:",
+            "Give the guest as many bits as the map needs, so that it can still migrate to hosts with fewer bits, \
+             or all of the host's:",
         ),
         shared::FIX_IT,
         Xml("<cpu mode='host-model'>\n\
@@ -102,20 +101,20 @@ const PAGE: Page = Page {
              \x20 <maxphysaddr mode='passthrough'/>\n\
              </cpu>"),
         Text(
-            "`mode='emulate'` has no effect on `host-passthrough`, `maximum` and the machine types of RHEL, which \
-             take the host's bits anyway. If the host itself has too few, less memory, fewer slots, a smaller \
-             `<maxMemory>` or a smaller `<pcihole64>` helps.",
+            "`mode='emulate'` has no effect with `host-passthrough`, `maximum` or the machine types of RHEL, which \
+             use the host's bits anyway. If the host has too few bits, reduce memory, slots, `<maxMemory>` or \
+             `<pcihole64>`.",
         ),
     ],
     verify: &[
         shared::COMMAND_LINE[0],
         shared::COMMAND_LINE[1],
-        Text("What the host has, and what a guest that runs was given:"),
+        shared::BITS[0],
         shared::BITS[1],
-        Text("The refusal itself, without libvirt and without a TiB of memory:"),
+        Text("The refusal itself, without libvirt and without 1 TiB of memory:"),
         Shell(
-            "qemu-system-x86_64 -accel tcg -nodefaults -display none -S -machine pc-q35-7.2 -cpu EPYC -m \
-             size=1G,slots=1,maxmem=1200G",
+            "qemu-system-x86_64 -accel tcg -nodefaults -display none -S -machine pc-q35-7.2 -cpu EPYC -m size=1G,slots=1,maxmem=1200G",
         ),
     ],
+    background: &[Topic::PhysBits, Topic::Layout, Topic::Looking],
 };

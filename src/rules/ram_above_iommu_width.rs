@@ -47,68 +47,67 @@ const PAGE: Page = Page {
     severities: &[Severity::Error, Severity::Warning],
     meaning: &[
         Text(
-            "A part of the guest's memory, RAM or a DIMM or the like, has addresses with more bits than the host's IOMMU \
-             translates. With a VFIO or vDPA device the guest does not start: all of its memory has to be mapped for the \
-             device, and the kernel refuses.",
+            "A part of the guest's memory (RAM or a memory device) has addresses that the host's IOMMU cannot \
+             translate. With a VFIO or vDPA device the guest does not start: all of its memory has to be mapped \
+             for the device, and the kernel refuses.",
         ),
         Text(
-            "Without such a device it is a warning: the guest starts, and fails on the day that it gets one. It is also a \
-             warning if only the window for memory hot-plug reaches there: memory that is plugged into it later aborts the \
-             running guest.",
+            "Without such a device this is a warning: the guest starts now, and fails once it gets one. It is also \
+             a warning if only the window for memory hot-plug reaches there: memory plugged into it later aborts \
+             the running guest.",
         ),
     ],
     cause: &[
         Text(
-            "An IOMMU translates addresses up to a width. That of many Intel client processors is 39 bits, 512 GiB, \
-             although the CPU has 46; an `intel-iommu` that QEMU emulates for a virtual host has 39 unless it is told \
-             otherwise (48 since QEMU 9.2's machine types). VFIO maps nothing above, and the kernel does not list it among \
-             the reserved ranges.",
+            "An IOMMU translates addresses up to a certain width. Many Intel client CPUs have an IOMMU of 39 bits \
+             (512 GiB), although the CPU has 46. So has the `intel-iommu` that QEMU emulates for a virtual host, \
+             unless told otherwise (48 bits with machine types of 9.2 and newer). VFIO refuses addresses above the \
+             width, and the kernel does not list them among the reserved ranges.",
         ),
         Text(
-            "QEMU puts RAM in one piece from 4 GiB upwards, and the window for memory hot-plug after it, with a GiB for \
-             each slot. For an AMD vCPU it moves all of it above 1 TiB if the map would reach 1012 GiB, which is above 39 \
-             bits as well.",
+            "QEMU puts RAM in one piece from 4 GiB up, followed by the window for memory hot-plug, which includes \
+             1 GiB per slot. For an AMD vCPU it moves all of that above 1 TiB if the map would reach 1012 GiB; \
+             that is above 39 bits as well.",
         ),
         Text(
-            "A host can have several Intel units of different widths. What counts is the unit that the device is behind; of \
-             a device that is not known, only what is above the widest. AMD's have at least 48 bits, and the tool does not \
-             read which.",
+            "A host can have several Intel IOMMUs of different widths. The one that the device is behind counts; \
+             for an unknown device, only addresses above the widest are reported. AMD's IOMMUs have at least 48 \
+             bits, and their width is not read.",
         ),
     ],
     history: &[Text(
-        "Since Linux 5.11 (commit c062db039f40) VFIO knows the width of an Intel IOMMU and refuses with -22. Before, the \
-         IOMMU's driver refused with -14 (Bad address) and the line `iommu width (39) is not sufficient for the mapped \
-         address` in the kernel's log. Either way the guest does not start.",
+        "Since Linux 5.11 (commit c062db039f40), VFIO knows the width of an Intel IOMMU and refuses with -22. \
+             Before, the IOMMU's driver refused with -14 (Bad address), and the kernel's log has `iommu width (39) \
+             is not sufficient for the mapped address`. Either way the guest does not start.",
     )],
     errors: &[
         shared::VFIO_MAP,
-        ErrorText {
-            by: Program::Qemu,
-            when: "at start",
-            text: "vfio 0000:00:10.0: failed to setup container for group 1: memory listener initialization failed: \
-                   Region pc.ram: vfio_dma_map(0x564ee0bdcbc0, 0x100000000, 0x9580000000, 0x7e9182400000) = -22 \
-                   (Invalid argument)",
-        },
+        ErrorText::qemu(
+            "at start",
+            "vfio 0000:00:10.0: failed to setup container for group 1: memory listener \
+             initialization failed: Region pc.ram: vfio_dma_map(0x564ee0bdcbc0, 0x100000000, \
+             0x9580000000, 0x7e9182400000) = -22 (Invalid argument)",
+        ),
         shared::QEMU_EXITED,
     ],
     fix: &[
         Text(
-            "Less memory: an IOMMU of 39 bits reaches 510 GiB of RAM on q35 and 511 GiB on i440fx, room for hot-plug \
-             included. Or a host with a wider IOMMU. On a virtual host, its `intel-iommu` can have more:",
+            "Give the guest less memory: with 39 bits, up to 510 GiB on q35 and 511 GiB on i440fx, room for \
+             hot-plug included. Or use a host with a wider IOMMU. A virtual host can get a wider `intel-iommu`:",
         ),
         Xml("<iommu model='intel'>\n\
              \x20 <driver caching_mode='on' aw_bits='48'/>\n\
              </iommu>"),
         Text(
-            "No rewrite of a guest makes its RAM smaller, so that `iova-preflight fix` has none. RAM that lies there only \
-             because QEMU has moved it above 1 TiB comes back with a smaller `<maxMemory>`, fewer slots or a smaller \
-             `<pcihole64>`.",
+            "There is no automatic fix: `iova-preflight fix` does not take RAM away. If QEMU only moved RAM above \
+             1 TiB, a smaller `<maxMemory>`, fewer slots or a smaller `<pcihole64>` brings it back.",
         ),
     ],
     verify: &[
         Text(
-            "What an Intel IOMMU addresses: the smaller of bits 21 to 16 of this register plus one, and its deepest page \
-             table (bits 12 to 8: 39, 48, 57 bits). The device is behind the unit that `iommu` leads to:",
+            "The width of an Intel IOMMU is the smaller of two numbers in this register: bits 21 to 16 plus one, \
+             and the deepest page table (bits 12 to 8: 39, 48, 57 bits). `iommu` leads to the one that the device \
+             is behind:",
         ),
         Shell(
             "cat /sys/bus/pci/devices/0000:41:00.0/iommu/intel-iommu/cap\n\
@@ -117,4 +116,5 @@ const PAGE: Page = Page {
         shared::MAP[0],
         shared::MAP[1],
     ],
+    background: &[Topic::Layout, Topic::RefusedMapping, Topic::Looking],
 };

@@ -34,51 +34,48 @@ const PAGE: Page = Page {
     severities: &[Severity::Error, Severity::Warning],
     meaning: &[
         Text(
-            "A part of the guest's RAM lies in a range reserved by the host's IOMMU. With a VFIO or vDPA device the guest \
-             does not start: such a device may write to all of RAM, so all of RAM has to be mapped for it, and the \
-             kernel refuses.",
+            "A part of the guest's RAM lies in a range reserved by the host's IOMMU. With a VFIO or vDPA device \
+             the guest does not start: such a device may write to all of RAM, so all of RAM has to be mapped for \
+             it, and the kernel refuses.",
         ),
         Text(
-            "Without such a device it is a warning: the guest starts, and fails on the day that it gets one. Mediated \
+            "Without such a device this is a warning: the guest starts now, and fails once it gets one. Mediated \
              devices (vGPU) map single pages and are accepted.",
         ),
     ],
     cause: &[
         shared::THE_RANGE,
         Text(
-            "QEMU puts RAM in one piece from 4 GiB upwards. From about 1010 GiB of RAM on it runs into the range, \
-             unless QEMU moves it, and QEMU does not where the machine type is older than 7.1, where the vCPU's \
-             vendor is not AuthenticAMD, or where QEMU itself is older than 7.1. The finding says which of these it \
-             is.",
+            "QEMU puts RAM in one piece from 4 GiB up. From about 1010 GiB of RAM on, it reaches the range, unless \
+             QEMU moves it above 1 TiB. QEMU does that since 7.1, only with a machine type of 7.1 or newer, and \
+             only if the vCPU's vendor is AuthenticAMD. The finding says which of these is missing.",
         ),
         Text(
-            "The vendor of the vCPU is that of the host under KVM, whatever the model, unless `<model vendor_id='…'>` \
+            "Under KVM the vCPU's vendor is the host's, whatever the CPU model, unless `<model vendor_id='…'>` \
              sets another. Without KVM it is the model's.",
         ),
     ],
-    history: &[shared::KERNEL, shared::QEMU],
+    history: &[],
     errors: &[
         shared::VFIO_MAP,
-        ErrorText {
-            by: Program::Qemu,
-            when: "at start, with NUMA cells or without",
-            text: "vfio 0000:00:10.0: failed to setup container for group 3: memory listener initialization failed: \
-                   Region pc.ram: vfio_dma_map(0x55d33bf0d4e0, 0x100000000, 0x11280000000, 0x7e8991600000) = -22 \
-                   (Invalid argument)",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "the same as started by libvirt",
-            text: "vfio 0000:00:10.0: failed to setup container for group 3: memory listener initialization failed: \
-                   Region ram-node0: vfio_dma_map(0x55ea7f51cc50, 0x100000000, 0x11280000000, 0x7e3935600000) = -22 \
-                   (Invalid argument)",
-        },
+        ErrorText::qemu(
+            "at start",
+            "vfio 0000:00:10.0: failed to setup container for group 3: memory listener \
+             initialization failed: Region pc.ram: vfio_dma_map(0x55d33bf0d4e0, 0x100000000, \
+             0x11280000000, 0x7e8991600000) = -22 (Invalid argument)",
+        ),
+        ErrorText::qemu(
+            "the same for a NUMA cell, started by libvirt",
+            "vfio 0000:00:10.0: failed to setup container for group 3: memory listener \
+             initialization failed: Region ram-node0: vfio_dma_map(0x55ea7f51cc50, \
+             0x100000000, 0x11280000000, 0x7e3935600000) = -22 (Invalid argument)",
+        ),
         shared::QEMU_EXITED,
     ],
     fix: &[
         Text(
-            "A machine type of 7.1 or newer, and enough physical address bits for the map that then reaches beyond 1 \
-             TiB:",
+            "Use a machine type of 7.1 or newer, and enough physical address bits for the map that then reaches \
+             beyond 1 TiB:",
         ),
         shared::FIX_IT,
         shared::NEW_MACHINE,
@@ -88,9 +85,17 @@ const PAGE: Page = Page {
              \x20 <maxphysaddr mode='passthrough'/>\n\
              </cpu>"),
         Text(
-            "A guest that has to keep its machine type has to stay below the range: up to 1010 GiB of memory on q35 \
-             and 1011 GiB on i440fx, plugged memory included, its RAM does not reach the range.",
+            "A guest that must keep its machine type has to stay below the range: up to 1010 GiB of memory on q35 \
+             and 1011 GiB on i440fx, memory devices included.",
         ),
     ],
-    verify: &shared::COLLISION,
+    verify: &[
+        shared::REFUSED_ADDRESS,
+        shared::RESERVED[0],
+        shared::RESERVED[1],
+        shared::MAP[0],
+        shared::MAP[1],
+        shared::MAP[2],
+    ],
+    background: &[Topic::HyperTransport, Topic::Layout, Topic::RefusedMapping, Topic::Looking],
 };

@@ -8,7 +8,7 @@ use crate::text::quoted;
 
 pub(crate) const RULE: Rule = Rule {
     id: "refused-by-qemu",
-    summary: "QEMU refuses to start: it does not take an argument of its command line",
+    summary: "QEMU refuses to start: it does not accept an argument of its command line",
     by: Refuser::Qemu,
     stops: false,
     check,
@@ -32,35 +32,40 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 
 const PAGE: Page = Page {
     severities: &[Severity::Error],
-    meaning: &[Text("QEMU does not take an argument, says which, and ends before there is a guest.")],
-    cause: &[Text(
-        "A size has no number or a unit that QEMU does not know (it knows B, K, M, G, T, P and E, so `4GiB` is none), an \
-         option has a key that it does not have, a switch is neither on nor off, JSON is incomplete or has a number in \
-         quotes, a memory backend has no id or no size, an id does not begin with a letter or is there twice, `-set` names \
-         a device that does not come before it, a NUMA node is there twice, a memory device has a backend that is used \
-         already or is an NVDIMM without `-machine nvdimm=on`, no accelerator that is named is one that QEMU has, or the \
-         last option misses its value.",
-    )],
+    meaning: &[Text("QEMU does not accept an argument, says which one, and ends before there is a guest.")],
+    cause: &[
+        Text("One of these:"),
+        Output(
+            "size          no number, or an unknown unit (known: B K M G T P E, so not 4GiB)\n\
+             option        a key that the option does not have, or a switch that is neither on nor off\n\
+             last option   its value is missing\n\
+             JSON          incomplete, or a number in quotes\n\
+             id            does not begin with a letter, or is used twice\n\
+             -object       a memory backend without an id or a size\n\
+             -device       a memory device whose backend is already in use, or an NVDIMM without -machine nvdimm=on\n\
+             -set          a device that does not come before it\n\
+             -numa         a node that is there twice\n\
+             -accel        none of the accelerators is one that QEMU has",
+        ),
+    ],
     history: &[],
     errors: &[
-        ErrorText { by: Program::Qemu, when: "a key that `-m` does not have", text: "Invalid parameter 'foo'" },
-        ErrorText { by: Program::Qemu, when: "the last option misses its value", text: "requires an argument" },
-        ErrorText { by: Program::Qemu, when: "`id=5`", text: "Parameter 'id' expects an identifier" },
-        ErrorText { by: Program::Qemu, when: "an id that is there twice", text: "Duplicate ID 'mem0' for object" },
-        ErrorText {
-            by: Program::Qemu,
-            when: "the only `-accel`; with another one, QEMU goes on with that",
-            text: "invalid accelerator nosuch",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "`max-ram-below-4g`",
-            text: "Machine option 'max-ram-below-4g=5368709120' expects size less than or equal to 4G",
-        },
+        ErrorText::qemu("a key that `-m` does not have", "Invalid parameter 'foo'"),
+        ErrorText::qemu("the last option has no value", "requires an argument"),
+        ErrorText::qemu("`id=5`", "Parameter 'id' expects an identifier"),
+        ErrorText::qemu("an id that is used twice", "Duplicate ID 'mem0' for object"),
+        ErrorText::qemu("the only `-accel`; QEMU tries the next one if there is another", "invalid accelerator nosuch"),
+        ErrorText::qemu(
+            "`max-ram-below-4g`",
+            "Machine option 'max-ram-below-4g=5368709120' expects size less than or equal to 4G",
+        ),
     ],
-    fix: &[Text("`iova-preflight fix` does not guess what was meant. The finding points at the argument.")],
+    fix: &[Text(
+        "Correct the argument that the finding points at. `iova-preflight fix` does not guess what was meant.",
+    )],
     verify: &[
-        Text("QEMU's own words, without a guest that runs:"),
+        Text("QEMU's own message, without starting a guest:"),
         Shell("qemu-system-x86_64 -display none -S -m 4G,foo=1"),
     ],
+    background: &[],
 };

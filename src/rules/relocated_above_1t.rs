@@ -73,33 +73,30 @@ fn is_maybe_gpu(guest: &Guest<'_>, device: &Passthrough) -> bool {
 const PAGE: Page = Page {
     severities: &[Severity::Warning, Severity::Note],
     meaning: &[Text(
-        "QEMU moves all of the guest's RAM above 4 GiB to 1 TiB, so that nothing lies in the range that AMD hosts \
-         reserve. This is expected, and usually no action is needed. It is a warning for a Windows guest with a device \
-         that may be a GPU: NVIDIA's drivers have been reported to give up with Code 43 there.",
+        "QEMU moves all of the guest's RAM above 4 GiB to 1 TiB, so that none of it lies in the range that AMD \
+             hosts reserve. This is expected; usually no action is needed. It is a warning for a Windows guest \
+             with a device that may be a GPU: NVIDIA's drivers are reported to fail with Code 43 then.",
     )],
     cause: &[
         shared::THE_RANGE,
         Text(
-            "QEMU moves RAM if the end of its memory map, the 64-bit PCI hole included, would be 1012 GiB or more: a \
-             q35 guest from 979 GiB of RAM on, an i440fx guest from 1010 GiB on. Room for hot-plug counts like RAM, \
-             and each slot takes a GiB, so that `<maxMemory>` alone can move the memory of a small guest. Whether the \
-             guest has a passthrough device, and whether the host reserves the range at all, makes no difference.",
+            "QEMU moves RAM if the end of the memory map, including the 64-bit PCI hole, would be 1012 GiB or \
+             more: from 979 GiB of RAM on with q35, from 1010 GiB on with i440fx. Room for hot-plug counts like \
+             RAM, plus 1 GiB per slot, so `<maxMemory>` alone can move the memory of a small guest. It makes no \
+             difference whether the guest has a passthrough device, or whether the host reserves the range at all.",
         ),
     ],
-    history: &[
-        shared::QEMU,
-        Text(
-            "Two things have been seen to come of it. Addresses above 1 TiB need at least 41 physical address bits \
-             (see phys-bits-too-low). And NVIDIA drivers in Windows guests have been reported to give up with Code 43 \
-             when RAM lies up there (RHEL-98247). A guest counts as one of Windows if it gets Hyper-V enlightenments \
+    history: &[Text(
+        "Two problems are known. Addresses above 1 TiB need at least 41 physical address bits (see \
+             phys-bits-too-low). And NVIDIA's drivers in Windows guests are reported to fail with Code 43 when RAM \
+             is above 1 TiB (RHEL-98247). A guest counts as Windows if it has Hyper-V enlightenments \
              (`<features><hyperv>`) or if libosinfo's metadata say so.",
-        ),
-    ],
+    )],
     errors: &[],
     fix: &[Text(
-        "Nothing, unless a driver in the guest does not work with it. Then keep the map below 1012 GiB: a smaller \
-         `<maxMemory>`, fewer slots, or a smaller `<pcihole64>`. With `virsh edit NAME`; the guest picks it up at its next cold \
-         start.",
+        "Nothing, unless a driver in the guest fails. If one does, keep the map below 1012 GiB: set a smaller \
+             `<maxMemory>`, fewer slots or a smaller `<pcihole64>` with `virsh edit NAME`. The guest picks it up \
+             at its next cold start.",
     )],
     verify: &[
         shared::MAP[0],
@@ -108,4 +105,5 @@ const PAGE: Page = Page {
         Text("In a Linux guest:"),
         Shell("sudo grep 'System RAM' /proc/iomem"),
     ],
+    background: &[Topic::HyperTransport, Topic::Layout, Topic::Looking],
 };

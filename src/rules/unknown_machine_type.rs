@@ -6,7 +6,7 @@ use super::{Refuser, Rule};
 
 pub(crate) const RULE: Rule = Rule {
     id: "unknown-machine-type",
-    summary: "the machine type is unknown, or an alias of an unknown one",
+    summary: "the machine type is unknown, or is an alias for an unknown one",
     by: Refuser::Nobody,
     stops: false,
     // It reports before there is a guest to check: `crate::evaluate` has the flags of no machine type then.
@@ -19,26 +19,23 @@ pub(crate) const RULE: Rule = Rule {
 const PAGE: Page = Page {
     severities: &[Severity::Warning, Severity::Note],
     meaning: &[Text(
-        "What the memory map looks like depends on the machine type, and this one is unknown: it is an alias, such \
-         as `q35`, and the host's aliases are unknown, or it is newer than this program, or no QEMU has it. The guest is \
-         evaluated as one with a type older than 7.1 and as one with a newer type, and what holds for both is said. It is \
-         a note where an alias leads to the same verdict either way; a name that nobody knows may lead nowhere.",
+        "The memory map depends on the machine type, and this one is unknown: it is newer than this program, \
+             or no QEMU has it, or it is an alias such as `q35` and the host's aliases are unknown. The guest is \
+             evaluated both as one with a machine type older than 7.1 and as one with a newer type; what holds for \
+             both is reported. It is only a note if an alias leads to the same verdict either way.",
     )],
     cause: &[Text(
-        "libvirt replaces an alias by the newest type of the host's QEMU when a domain is defined. XML that comes \
-         from a repository, a template or an orchestrator still has the alias, and on another host it becomes another \
-         type, perhaps with another memory map.",
+        "When a domain is defined, libvirt replaces an alias by the newest type of the host's QEMU. XML from a \
+             repository, a template or an orchestrator still has the alias, which becomes another type on another \
+             host, possibly with another memory map.",
     )],
     history: &[Text(
-        "Which types move RAM above 1 TiB is written down for QEMU up to 11.1 and for the types of RHEL, CentOS, \
-         Ubuntu and Proxmox. All upstream types since 7.1 do.",
+        "It is known which types move RAM above 1 TiB for QEMU up to 11.1 and for the types of RHEL, CentOS, \
+             Ubuntu and Proxmox. All upstream types since 7.1 do.",
     )],
     errors: &[],
     fix: &[
-        Text(
-            "Tell which host it is for: a profile with the aliases of that host, or the type by its full name in the \
-             domain.",
-        ),
+        Text("Say which host the domain is for, with a profile that has the host's aliases:"),
         Output(
             "[qemu]\n\
              version = \"7.2\"\n\
@@ -49,19 +46,23 @@ const PAGE: Page = Page {
         ),
         Shell("iova-preflight check --host host.toml guest.xml"),
         Text(
-            "Where QEMU is never seen, as in a container that checks guests for others, and all of them run a new one, \
-             `alias = \"newest\"` in the policy takes an alias for the newest type of its family; it is then a note.",
+            "Or use the full name of the machine type in the domain. A guest that libvirt has defined has no alias \
+             any more: `virsh dumpxml --inactive NAME` shows its type.",
         ),
-        Text("A guest that libvirt has defined has no alias any more: `virsh dumpxml --inactive NAME` shows its type."),
+        Text(
+            "If there is no QEMU to ask, as in a container that checks guests for other hosts, and all of those \
+             hosts have a new one, set `alias = \"newest\"` in the policy: an alias then means the newest type of its family, and this is a note.",
+        ),
     ],
     verify: &[
-        Text("What the aliases stand for on a host:"),
+        Text("Which types the aliases mean on a host:"),
         Shell(
             "virsh domcapabilities --machine q35 | grep '<machine>'\n\
              virsh domcapabilities --machine pc | grep '<machine>'\n\
              qemu-system-x86_64 -machine help | grep alias",
         ),
     ],
+    background: &[Topic::Layout],
 };
 
 #[cfg(all(test, feature = "cli"))]

@@ -20,12 +20,9 @@ pub(super) fn beside<'g>(guest: &'g Guest<'_>, kind: ViommuKind) -> Option<(&'g 
 
 /// How a virtual IOMMU and VFIO work together.
 pub(super) const MAPPED_AT_START: Block = Text(
-    "While the guest does not translate, a passthrough device sees all of its memory, so that VFIO maps all of it at \
-     start, as without a virtual IOMMU. A guest whose RAM lies in a reserved range, or above the width of the host's IOMMU, \
-     does not start with one either. (Behind a virtio-iommu with `boot-bypass=off` nothing is mapped before the guest asks for it.) \
-     Once the guest translates, VFIO maps what the guest maps, at the addresses that the guest has chosen. \
-     Devices of a bus that bypasses the virtual IOMMU (`-machine default-bus-bypass-iommu=on`, `bypass_iommu=on` of a \
-     `pxb-pcie`) see all of memory always.",
+    "As long as the guest does not use its virtual IOMMU, VFIO maps all of its memory, as without one. So RAM in a reserved \
+     range, or above the width of the host's IOMMU, still stops the guest. Once the guest uses it, VFIO maps what the guest \
+     maps, at addresses that the guest chooses.",
 );
 
 /// The virtual IOMMU with which a device works anywhere.
@@ -35,7 +32,7 @@ pub(super) const AS_IT_WORKS: Block = Xml("<iommu model='intel'>\n\
 
 /// How to look up both widths.
 pub(super) const SHOWN: [Block; 2] = [
-    Text("What QEMU is told of it, and what the host's IOMMU addresses:"),
+    Text("What libvirt passes to QEMU, and the width of the host's IOMMU:"),
     Shell(
         "virsh domxml-to-native qemu-argv --domain NAME | tr ' ' '\\n\
          ' | grep -A1 -E '^-(machine|device)$'\n\

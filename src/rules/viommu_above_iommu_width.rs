@@ -49,24 +49,24 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Error, Severity::Warning],
     meaning: &[Text(
-        "The guest has an `intel-iommu` with more address bits than the host's IOMMU translates, and a passthrough device \
-         behind it. QEMU 9.1 and newer do not start then. Older ones do: it is a warning, as the guest may map memory for \
-         the device at an address that the host refuses, and the device's DMA to it fails.",
+        "The guest has an `intel-iommu` with more address bits than the host's IOMMU, and a passthrough device \
+             behind it. QEMU 9.1 and newer refuse to start. With older versions this is a warning: the guest may \
+             map memory for the device at an address that the host refuses, and DMA to it fails.",
     )],
     cause: &[
         Text(
-            "The width is `aw-bits`, `<driver aw_bits>` of libvirt: 39 or 48. By default it is 39 with machine types up to \
-             9.1, and 48 with newer ones. Many Intel client processors have 39 in hardware, and so has a virtual host with \
-             QEMU's default.",
+            "The width is `aw-bits` (libvirt: `<driver aw_bits>`), 39 or 48. The default is 39 with machine types \
+             up to 9.1 and 48 with newer ones. Many Intel client CPUs have an IOMMU of 39 bits, and so has a \
+             virtual host with QEMU's default.",
         ),
         viommu::MAPPED_AT_START,
     ],
     history: &[],
-    errors: &[ErrorText {
-        by: Program::Qemu,
-        when: "at start, 9.1 and newer",
-        text: "vfio 0000:00:10.0: Failed to set vIOMMU: aw-bits 48 > host aw-bits 39",
-    }],
-    fix: &[Text("As many bits as the host has:"), viommu::AS_IT_WORKS],
-    verify: &viommu::SHOWN,
+    errors: &[ErrorText::qemu(
+        "at start, 9.1 and newer",
+        "vfio 0000:00:10.0: Failed to set vIOMMU: aw-bits 48 > host aw-bits 39",
+    )],
+    fix: &[Text("Give the virtual IOMMU as many bits as the host's:"), viommu::AS_IT_WORKS],
+    verify: &[viommu::SHOWN[0], viommu::SHOWN[1]],
+    background: &[Topic::Viommu, Topic::Looking],
 };

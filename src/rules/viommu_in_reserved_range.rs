@@ -35,26 +35,29 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Warning],
     meaning: &[Text(
-        "The guest starts. Behind its `intel-iommu` it chooses the addresses for a device's DMA itself, up to 2 to the power \
-         of `aw-bits`, and among them are some that the host's IOMMU reserves. VFIO does not map these. If the guest ever \
-         uses one, the device's DMA to it fails; QEMU only prints a message.",
+        "The guest starts. With its `intel-iommu`, it chooses the addresses for DMA itself, below 2 to the \
+             power of `aw-bits`, and may choose some that the host's IOMMU reserves. VFIO does not map those, so \
+             the device's DMA to them fails; QEMU only prints a message.",
     )],
     cause: &[
         Text(
-            "A `virtio-iommu` tells the guest what the host reserves (QEMU 9.0 and newer), an `intel-iommu` has no way to \
-             do so. Linux in the guest begins below 4 GiB and goes on from the top of the device's DMA mask, so that it \
-             takes many mappings, or a driver that chooses addresses itself (VFIO in the guest, DPDK), to get there.",
+            "A `virtio-iommu` tells the guest what the host reserves (QEMU 9.0 and newer); an `intel-iommu` \
+             cannot. Linux in the guest starts below 4 GiB and then uses addresses from the top of the device's \
+             DMA mask down. So it takes many mappings, or a driver that chooses addresses itself (VFIO in the \
+             guest, DPDK), to reach the range.",
         ),
         shared::THE_RANGE,
         viommu::MAPPED_AT_START,
     ],
-    history: &[shared::KERNEL],
+    history: &[],
     errors: &[shared::VFIO_MAP],
     fix: &[
         Text(
-            "With 39 bits, 512 GiB, the guest has no address in the HyperTransport range. Or `<iommu model='virtio'/>`.",
+            "Give the virtual IOMMU 39 bits (512 GiB), which leave no address in the HyperTransport range, or use \
+             `<iommu model='virtio'/>`:",
         ),
         viommu::AS_IT_WORKS,
     ],
-    verify: &[shared::RESERVED[0], shared::RESERVED[1], shared::RESERVED[2], viommu::SHOWN[0], viommu::SHOWN[1]],
+    verify: &[shared::RESERVED[0], shared::RESERVED[1], viommu::SHOWN[0], viommu::SHOWN[1]],
+    background: &[Topic::HyperTransport, Topic::Viommu, Topic::RefusedMapping, Topic::Looking],
 };

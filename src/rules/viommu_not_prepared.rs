@@ -57,42 +57,42 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Error, Severity::Warning],
     meaning: &[Text(
-        "The guest has a virtual IOMMU and a passthrough device, and the two do not work together. QEMU says so, and does \
-         not start. With an `amd-iommu` that does not remap DMA, QEMU 11.1 starts: it is a warning, as the device works only \
-         until the guest translates for it.",
+        "The guest has a virtual IOMMU and a passthrough device, and the two do not work together as they are \
+             set up. QEMU says so and does not start. Only QEMU 11.1 with an `amd-iommu` that does not remap DMA \
+             starts; this is a warning, because the device stops working once the guest uses the virtual IOMMU.",
     )],
     cause: &[
         Text(
-            "For a passthrough device QEMU has to map what the guest maps, when the guest maps it. An `intel-iommu` tells \
-             it only in caching mode, which is off unless asked for. An `amd-iommu` did not tell at all up to QEMU 10.0, \
-             and tells 11.1 only with `dma-remap=on`, which is off unless asked for and which libvirt 12.8 does not know; \
-             `-global amd-iommu.dma-remap=on` in `<qemu:commandline>` asks for it.",
+            "Whenever the guest maps something for a passthrough device, QEMU has to map it, too. An `intel-iommu` \
+             tells QEMU only in caching mode, which is off by default. An `amd-iommu` cannot tell it up to QEMU \
+             10.0. In 11.1 it does so only with `dma-remap=on`, which is off by default and has no setting in \
+             libvirt 12.8; use `-global amd-iommu.dma-remap=on` in `<qemu:commandline>`.",
         ),
         viommu::MAPPED_AT_START,
     ],
     history: &[],
     errors: &[
-        ErrorText {
-            by: Program::Qemu,
-            when: "at start, up to 10.0",
-            text: "We need to set caching-mode=on for intel-iommu to enable device assignment with IOMMU protection.",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "the same in 11.1",
-            text: "vfio 0000:00:10.0: Failed to set vIOMMU: Device assignment is not allowed without enabling \
-                   caching-mode=on for Intel IOMMU.",
-        },
-        ErrorText {
-            by: Program::Qemu,
-            when: "an amd-iommu, up to 10.0",
-            text: "vfio 0000:00:10.0: failed to setup container for group 1: memory listener initialization failed: Region \
-                   amd_iommu: device 00.10.0 requires iommu notifier which is not currently supported",
-        },
+        ErrorText::qemu(
+            "at start, up to 10.0",
+            "We need to set caching-mode=on for intel-iommu to enable device assignment with \
+             IOMMU protection.",
+        ),
+        ErrorText::qemu(
+            "the same in 11.1",
+            "vfio 0000:00:10.0: Failed to set vIOMMU: Device assignment is not allowed without \
+             enabling caching-mode=on for Intel IOMMU.",
+        ),
+        ErrorText::qemu(
+            "an amd-iommu, up to 10.0",
+            "vfio 0000:00:10.0: failed to setup container for group 1: memory listener \
+             initialization failed: Region amd_iommu: device 00.10.0 requires iommu notifier \
+             which is not currently supported",
+        ),
     ],
     fix: &[
-        Text("Caching mode, or `<iommu model='virtio'/>`; instead of an `amd-iommu` either of them:"),
+        Text("Switch caching mode on, or use `<iommu model='virtio'/>`. Replace an `amd-iommu` by either of them:"),
         viommu::AS_IT_WORKS,
     ],
-    verify: &viommu::SHOWN,
+    verify: &[viommu::SHOWN[0], viommu::SHOWN[1]],
+    background: &[Topic::Viommu, Topic::Looking],
 };

@@ -8,7 +8,7 @@ use crate::qemu::discard::Pinning;
 
 pub(crate) const RULE: Rule = Rule {
     id: "virtio-mem-refused",
-    summary: "QEMU refuses to start: virtio-mem does not go together with vDPA or locked memory",
+    summary: "QEMU refuses to start: virtio-mem cannot be combined with vDPA or locked memory",
     by: Refuser::Qemu,
     stops: false,
     check,
@@ -41,35 +41,31 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 const PAGE: Page = Page {
     severities: &[Severity::Error],
     meaning: &[Text(
-        "QEMU refuses to start the guest: a virtio-mem device gives memory back to the host, and something else in the guest \
-         needs all of its memory to stay.",
+        "QEMU refuses to start the guest: a virtio-mem device gives memory back to the host, but something \
+             else in the guest needs all of its memory to stay.",
     )],
     cause: &[
         Text(
-            "vhost-vdpa pins the guest's memory for the device, and does not learn what virtio-mem plugs and unplugs. QEMU \
-             refuses whichever of the two comes second. It is the same whether the vDPA device is one in hardware or in \
-             software.",
+            "vhost-vdpa pins the guest's memory for the device, and does not learn what virtio-mem plugs and \
+             unplugs. QEMU refuses whichever of the two comes second, no matter whether the vDPA device is \
+             implemented in hardware or in software.",
         ),
-        Text("So does `<memoryBacking><locked/>`, `-overcommit mem-lock=on`, which locks all of QEMU's memory."),
+        Text("`<memoryBacking><locked/>` (`-overcommit mem-lock=on`) needs all of QEMU's memory to stay, too."),
         Text(
-            "VFIO and virtio-mem do go together: what is plugged is mapped, and what is unplugged is not. A memory balloon is \
-             not refused beside either, and does nothing.",
+            "virtio-mem works together with VFIO, which maps what is plugged and nothing else. A memory balloon is \
+             not refused beside any of these, but does nothing.",
         ),
     ],
     history: &[],
     errors: &[
-        ErrorText { by: Program::Qemu, when: "virtio-mem beside vDPA", text: "Discarding RAM is disabled" },
-        ErrorText {
-            by: Program::Qemu,
-            when: "`-device vhost-vdpa-device-pci` after virtio-mem",
-            text: "Cannot set discarding of RAM broken",
-        },
-        ErrorText { by: Program::Qemu, when: "virtio-mem and locked memory", text: "Incompatible with mlock" },
+        ErrorText::qemu("virtio-mem beside vDPA", "Discarding RAM is disabled"),
+        ErrorText::qemu("`-device vhost-vdpa-device-pci` after virtio-mem", "Cannot set discarding of RAM broken"),
+        ErrorText::qemu("virtio-mem and locked memory", "Incompatible with mlock"),
     ],
     fix: &[
         Text(
-            "Use DIMMs in the place of virtio-mem, or VFIO in the place of vDPA, or leave `<locked/>` out. `iova-preflight fix` \
-             does not choose.",
+            "Use DIMMs instead of virtio-mem, use VFIO instead of vDPA, or remove `<locked/>`. `iova-preflight \
+             fix` does not choose.",
         ),
         Xml("<memory model='dimm'>\n\
              \x20 <target>\n\
@@ -79,7 +75,8 @@ const PAGE: Page = Page {
              </memory>"),
     ],
     verify: &[
-        Text("QEMU says it in the guest's log, of the device that comes second:"),
+        Text("QEMU says so in the guest's log, for the device that comes second:"),
         Shell("tail -n 5 /var/log/libvirt/qemu/NAME.log"),
     ],
+    background: &[Topic::LockedMemory],
 };

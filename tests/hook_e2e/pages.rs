@@ -6,9 +6,13 @@ use iova_preflight::rules::page::Block;
 use super::world::World;
 use crate::common::guest::Guest;
 
+/// The commands of a page, block by block.
+fn commands(blocks: &'static [Block]) -> impl Iterator<Item = &'static str> {
+    blocks.iter().filter_map(|block| if let Block::Shell(commands) = block { Some(*commands) } else { None })
+}
+
 /// The lines of a block that libvirt, QEMU or this machine answers; the others need a device or a guest's inside.
-fn answered(block: &Block) -> Vec<&'static str> {
-    let Block::Shell(commands) = block else { return Vec::new() };
+fn answered(commands: &'static str) -> Vec<&'static str> {
     let programs = ["virsh ", "sed ", "grep ", "qemu-system-x86_64 -machine help"];
     commands.lines().filter(|line| programs.iter().any(|program| line.starts_with(program))).collect()
 }
@@ -24,9 +28,12 @@ fn the_commands_of_the_pages_work() {
     let file = world.files().join("network.xml");
     std::fs::write(&file, network).expect("write the network");
     world.virsh(&["net-define", file.to_str().expect("UTF-8")]).expect_ok();
+    let background = include_str!("../../docs/background.md").split("```sh\n").skip(1);
+    let background: Vec<_> = background.filter_map(|block| block.split("```").next()).collect();
+    let pages = RULES.iter().map(|rule| (rule.id, commands(rule.page.fix).chain(commands(rule.page.verify)).collect()));
     let mut ran = 0;
-    for rule in RULES {
-        for block in rule.page.fix.iter().chain(rule.page.verify) {
+    for (page, blocks) in pages.chain([("background", background)]) {
+        for block in blocks {
             let lines = answered(block);
             if lines.iter().any(|line| line.starts_with("virsh start")) && world.state("NAME") != "shut off" {
                 world.virsh(&["destroy", "NAME"]).expect_ok();
@@ -38,10 +45,10 @@ fn the_commands_of_the_pages_work() {
             for line in lines {
                 let script = format!("set -o pipefail; cd '{}'; {line}", world.files().display());
                 let run = world.command("bash", &["-c", &script]);
-                assert!(run.ok, "{}: {line}: {run:?}", rule.id);
+                assert!(run.ok, "{page}: {line}: {run:?}");
                 let printed = run.expect_ok();
-                assert!(line.contains(" > ") || !printed.trim().is_empty(), "{}: {line} prints nothing", rule.id);
-                assert!(!printed.contains("\"error\""), "{}: {line} prints {printed}", rule.id);
+                assert!(line.contains(" > ") || !printed.trim().is_empty(), "{page}: {line} prints nothing");
+                assert!(!printed.contains("\"error\""), "{page}: {line} prints {printed}");
                 ran += 1;
             }
         }

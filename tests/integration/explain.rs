@@ -3,6 +3,7 @@
 use super::golden;
 use crate::common::{PATIENCE, check, every_host, generated, note, samples, skip, work_dir};
 use iova_preflight::explain::{index, markdown};
+use iova_preflight::messages::table::wordings;
 use iova_preflight::rules::page::Block;
 use iova_preflight::rules::{RULES, Rule};
 use serde_json::Value;
@@ -33,6 +34,44 @@ fn the_committed_pages_are_those_of_the_program() {
         .map(|entry| entry.expect("a folder entry").file_name().to_string_lossy().into_owned())
         .collect();
     assert_eq!(there, expected, "a page for each rule and nothing else");
+}
+
+/// Every Markdown file below `folder`.
+fn markdown_below(folder: &Path) -> Vec<String> {
+    let mut texts = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder of docs") {
+        let path = entry.expect("a folder entry").path();
+        if path.is_dir() {
+            texts.extend(markdown_below(&path));
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            texts.push(std::fs::read_to_string(&path).expect("UTF-8"));
+        }
+    }
+    texts
+}
+
+/// `grep -rF` in docs, with a line of a message as it was printed.
+#[test]
+fn a_plain_search_in_docs_finds_every_message() {
+    let texts = markdown_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"));
+    let on_pages = RULES.iter().flat_map(|rule| rule.page.errors).map(|error| error.text);
+    let in_table = wordings().flat_map(|wording| wording.forms.iter().copied());
+    let mut count = 0;
+    for line in on_pages.chain(in_table).flat_map(str::lines) {
+        assert!(texts.iter().flat_map(|text| text.lines()).any(|found| found.contains(line)), "{line}");
+        count += 1;
+    }
+    assert!(count > 200, "{count} lines");
+}
+
+#[test]
+fn pages_link_to_sections_of_the_background() {
+    let background = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/background.md");
+    let background = std::fs::read_to_string(background).expect("docs/background.md");
+    for (rule, topic) in RULES.iter().flat_map(|rule| rule.page.background.iter().map(move |topic| (rule, topic))) {
+        assert!(background.contains(&format!("\n## {}\n", topic.title())), "{}: {}", rule.id, topic.title());
+        assert!(markdown(rule).contains(&format!("](../background.md#{})", topic.anchor())), "{}", rule.id);
+    }
 }
 
 #[test]

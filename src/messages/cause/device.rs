@@ -9,12 +9,13 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "group-not-viable",
         ours: false,
         headline: "another device of the same IOMMU group is not bound to vfio-pci",
-        because: "All devices of an IOMMU group go to one guest, or to none. One of them still has a driver of the host.",
+        because: "All devices of an IOMMU group go to one guest, or to none. One of them is still bound to a driver \
+                  of the host.",
         is_not: &[NOT_MAPPING],
         fix: &[
             Text(
-                "Bind all devices of the group but bridges to vfio-pci, pass them through together, or put the card into \
-                 another slot:",
+                "Bind all devices of the group except bridges to vfio-pci, pass them through together, or put the \
+                 card into another slot:",
             ),
             GROUP,
         ],
@@ -25,19 +26,19 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "group-in-two-spaces",
         ours: false,
         headline: "devices of one IOMMU group are behind different virtual IOMMUs or ports",
-        because: "Devices of one group share their mappings, so that the guest has to see them in one address space.",
+        because: "Devices of one group share their mappings, so the guest has to see them in one address space.",
         is_not: &[NOT_MAPPING],
-        fix: &[Text("Put the devices on one virtual slot as functions, or leave one of them out:"), GROUP],
+        fix: &[Text("Put the devices on one virtual slot as functions, or remove one of them:"), GROUP],
         rule: None,
     },
     Answer {
         cause: Cause::NoIommu,
         id: "no-iommu",
         ours: false,
-        headline: "the host has no IOMMU that is in use, or VFIO is not loaded",
-        because: "Without an IOMMU there are no IOMMU groups, and nothing can be passed through. It is switched off in the \
-                  BIOS (VT-d, AMD-Vi, IOMMU), on the kernel's command line, or the modules vfio and vfio_iommu_type1 are \
-                  missing.",
+        headline: "the host's IOMMU is not in use, or VFIO is not loaded",
+        because: "Without an IOMMU there are no IOMMU groups, and nothing can be passed through. It is switched off \
+                  in the BIOS (VT-d, AMD-Vi, IOMMU) or on the kernel's command line, or the modules vfio and \
+                  vfio_iommu_type1 are missing.",
         is_not: &[NOT_MAPPING, "the IOMMU's width or what it reserves"],
         fix: &[
             Text("Switch it on in the BIOS, add `intel_iommu=on` on Intel, and load the modules:"),
@@ -55,8 +56,8 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "no-vfio-device",
         ours: false,
         headline: "the device is not bound to vfio-pci",
-        because: "/dev/vfio/N appears when a device of group N is bound to vfio-pci. The device has no driver or one of the \
-                  host, or in a container the file was not passed in.",
+        because: "/dev/vfio/N appears when a device of group N is bound to vfio-pci. The device has no driver, or one \
+                  of the host; or the file was not passed into the container.",
         is_not: &[NOT_MAPPING],
         fix: &[
             Text("Bind it, or let libvirt do so with `managed='yes'`:"),
@@ -69,7 +70,8 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "no-iommufd",
         ours: false,
         headline: "the host's kernel has no iommufd, which this guest asks for",
-        because: "`iommufd` needs Linux 6.6 or newer with CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV, and the module has to be loaded.",
+        because: "`iommufd` needs Linux 6.6 or newer with CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV, and its module \
+                  has to be loaded.",
         is_not: &[NOT_MAPPING],
         fix: &[
             Text("Load it, or leave iommufd out (`<driver iommufd='no'/>`, no `-object iommufd`):"),
@@ -81,23 +83,23 @@ pub(super) static ANSWERS: &[Answer] = &[
         cause: Cause::DeviceBusy,
         id: "device-busy",
         ours: false,
-        headline: "the device is in use: by another guest, or by a process",
-        because: "A VFIO group or device can be open once. Another guest, a guest that has not quite ended, or another program \
-                  (DPDK, SPDK) has it.",
+        headline: "the device is in use by another guest or process",
+        because: "A VFIO group or device can be open only once. Another guest, a guest that is still ending, or \
+                  another program (DPDK, SPDK) has it.",
         is_not: &[NOT_MAPPING],
-        fix: &[Text("Find out who has it:"), Shell("lsof /dev/vfio/* 2>/dev/null\nvirsh list --all")],
+        fix: &[Text("Find out who uses it:"), Shell("lsof /dev/vfio/* 2>/dev/null\nvirsh list --all")],
         rule: None,
     },
     Answer {
         cause: Cause::NoPermission,
         id: "no-permission",
         ours: false,
-        headline: "QEMU may not open the VFIO device file",
-        because: "The owner or the mode of the file, the device cgroup, SELinux or AppArmor forbids it. With libvirt as root \
-                  it sets all of them; without it, or in a container, somebody else has to.",
-        is_not: &[NOT_MAPPING, "the locked-memory limit, which comes next"],
+        headline: "QEMU is not allowed to open the VFIO device file",
+        because: "The owner or mode of the file, the device cgroup, SELinux or AppArmor forbids it. When it runs as \
+                  root, libvirt sets all of them; without libvirt, or in a container, you have to.",
+        is_not: &[NOT_MAPPING, "the locked-memory limit: that comes later"],
         fix: &[
-            Text("Look at the file, and at what was denied:"),
+            Text("Check the file, and what was denied:"),
             Shell("ls -lZ /dev/vfio\nausearch -m avc -ts recent; dmesg | grep -i apparmor"),
         ],
         rule: None,
@@ -106,11 +108,11 @@ pub(super) static ANSWERS: &[Answer] = &[
         cause: Cause::DeviceNotOpened,
         id: "device-not-opened",
         ours: false,
-        headline: "VFIO does not give out the device of this group",
-        because: "The device is not there any more, is not bound to VFIO, is in use, or its driver (vGPU, mdev) failed to \
-                  start it. The kernel's log says which.",
+        headline: "VFIO could not open the device of this group",
+        because: "The device is gone, is not bound to VFIO, is in use, or its driver (vGPU, mdev) failed to start it. \
+                  The kernel's log says which.",
         is_not: &[NOT_MAPPING],
-        fix: &[Text("Look at the device and at the kernel's log:"), GROUP, Shell("dmesg | tail -n 30")],
+        fix: &[Text("Check the device and the kernel's log:"), GROUP, Shell("dmesg | tail -n 30")],
         rule: None,
     },
     Answer {
@@ -118,11 +120,12 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "iommu-not-set",
         ours: false,
         headline: "the device cannot be attached to an IOMMU domain",
-        because: "The kernel refused before any memory was mapped. With -1 (Operation not permitted) interrupt remapping is \
-                  missing or the firmware keeps a mapping for the device (RMRR); the kernel's log says which.",
+        because: "The kernel refused before any memory was mapped. With -1 (Operation not permitted), interrupt \
+                  remapping is missing or the firmware keeps a mapping for the device (RMRR); the kernel's log says \
+                  which.",
         is_not: &[NOT_MAPPING],
         fix: &[
-            Text("The line that says why:"),
+            Text("Find the line that says why:"),
             Shell("dmesg | grep -iE 'vfio|DMAR|AMD-Vi|remapping|RMRR' | tail -n 20"),
         ],
         rule: None,
@@ -131,11 +134,15 @@ pub(super) static ANSWERS: &[Answer] = &[
         cause: Cause::NoInterruptRemapping,
         id: "no-interrupt-remapping",
         ours: false,
-        headline: "the host has no interrupt remapping, and VFIO refuses to go without",
-        because: "Without it a guest could send interrupts to the host. It is off in the BIOS, or the platform has none.",
+        headline: "the host has no interrupt remapping, and VFIO refuses to work without it",
+        because: "Without it, a guest could send interrupts to the host. It is off in the BIOS, or the platform has \
+                  none.",
         is_not: &[NOT_MAPPING],
         fix: &[
-            Text("Switch it on (x2APIC, interrupt remapping) in the BIOS. Only if you trust the guests:"),
+            Text(
+                "Switch it on in the BIOS (x2APIC, interrupt remapping). Only if you trust the guests, allow it \
+                 without:",
+            ),
             Shell("echo 'options vfio_iommu_type1 allow_unsafe_interrupts=1' > /etc/modprobe.d/vfio.conf"),
         ],
         rule: None,
@@ -160,12 +167,13 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "device-not-reset",
         ours: false,
         headline: "the device cannot be reset",
-        because: "The device has no function level reset that works, and shares its bus with devices that are not the guest's. \
-                  The first start after a boot often works, and the next one does not.",
+        because: "The device has no function level reset that works, and shares its bus with devices that are not the \
+                  guest's. Often the first start after a boot works, and the next one does not.",
         is_not: &[NOT_MAPPING],
         fix: &[
             Text(
-                "Pass through all functions of the card together, update its firmware, or see what resets the kernel has:",
+                "Pass through all functions of the card together, or update its firmware. The resets that the kernel \
+                 can use:",
             ),
             Shell("cat /sys/bus/pci/devices/0000:41:00.0/reset_method"),
         ],
@@ -175,8 +183,8 @@ pub(super) static ANSWERS: &[Answer] = &[
         cause: Cause::DeviceAsleep,
         id: "device-asleep",
         ours: false,
-        headline: "the device does not answer any more (power state or reset)",
-        because: "The device did not come back from power saving or from a reset. Everything that is read from it is 0xff.",
+        headline: "the device does not respond any more (power state or reset)",
+        because: "The device did not come back from power saving or from a reset. Every read from it returns 0xff.",
         is_not: &[NOT_MAPPING],
         fix: &[
             Text("Cold-boot the host. If it comes back, keep the device from sleeping and update its firmware:"),
@@ -188,14 +196,15 @@ pub(super) static ANSWERS: &[Answer] = &[
         cause: Cause::IommuTimeout,
         id: "iommu-timeout",
         ours: false,
-        headline: "the IOMMU waits for a device that does not answer",
-        because: "The IOMMU asked a device to drop addresses from its cache (ATS), and got no answer. The device hangs, mostly after a reset that did not work; the host can hang with it.",
+        headline: "the IOMMU waits for a device that does not respond",
+        because: "The IOMMU asked a device to drop addresses from its cache (ATS) and got no answer. The device \
+                  hangs, mostly after a failed reset, and the host can hang with it.",
         is_not: &[
             NOT_MAPPING,
             "the HyperTransport range 1012–1024 GiB: the address here is that of the IOMMU's own command",
         ],
         fix: &[
-            Text("Cold-boot the host, then look at how the device is reset, and at ATS:"),
+            Text("Cold-boot the host, then check how the device is reset, or switch ATS off:"),
             Shell("cat /sys/bus/pci/devices/0000:41:00.0/reset_method\n# on the kernel's command line: pci=noats"),
         ],
         rule: None,
@@ -205,10 +214,10 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "rom-unreadable",
         ours: false,
         headline: "the device's option ROM cannot be read; most devices do not need it",
-        because: "The ROM is not there (integrated graphics), or was shadowed when the host booted with the card as its \
-                  first one. That alone stops no guest.",
+        because: "There is no ROM (integrated graphics), or it was shadowed because the host booted with this card as \
+                  its first one. This alone stops no guest.",
         is_not: &[NOT_MAPPING, "the reason why a guest does not start: look for the error after it"],
-        fix: &[Text("Leave it out, or give a file with the card's own ROM:"), Xml("<rom bar='off'/>")],
+        fix: &[Text("Switch it off, or provide a file with the card's own ROM:"), Xml("<rom bar='off'/>")],
         rule: None,
     },
     Answer {
@@ -216,11 +225,11 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "bar-taken",
         ours: false,
         headline: "the host itself uses the device's BAR (-16)",
-        because: "A console of the host (efifb, simplefb, vesafb) or another driver has the BAR. The guest starts, and its \
-                  graphics stay black or are slow.",
-        is_not: &["the place of the BAR in the guest", "the IOMMU", NOT_MEMLOCK],
+        because: "A console of the host (efifb, simplefb, vesafb) or another driver uses the BAR. The guest starts, \
+                  but its graphics stay black or are slow.",
+        is_not: &["the address of the BAR in the guest", "the IOMMU", NOT_MEMLOCK],
         fix: &[
-            Text("Find out who has it, and boot the host without a console on this card:"),
+            Text("Find out who uses it, and boot the host without a console on this card:"),
             Shell(
                 "cat /proc/iomem | grep -B1 -A3 41:00.0\n# on the kernel's command line: initcall_blacklist=sysfb_init",
             ),
@@ -231,8 +240,9 @@ pub(super) static ANSWERS: &[Answer] = &[
         cause: Cause::NoRoomForFunctions,
         id: "no-room-for-functions",
         ours: false,
-        headline: "the host's firmware has left no room for the BARs of virtual functions",
-        because: "The kernel of the host cannot place the BARs of the VFs that were asked for. No guest has anything to do with it.",
+        headline: "the host's firmware left no room for the BARs of virtual functions",
+        because: "The host's kernel cannot place the BARs of the VFs that were asked for. This has nothing to do with \
+                  any guest.",
         is_not: &["a BAR in a guest", NOT_MEMLOCK],
         fix: &[
             Text("Switch Above 4G Decoding and SR-IOV on in the BIOS, or let the kernel place BARs:"),
@@ -245,8 +255,8 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "interrupt-taken",
         ours: false,
         headline: "the device's interrupt cannot be used (INTx is shared with another device)",
-        because: "VFIO needs an INTx interrupt for itself if the device cannot mask it. Another device of the host is on the \
-                  same line.",
+        because: "VFIO needs an INTx interrupt for itself if the device cannot mask it, and another device of the \
+                  host is on the same line.",
         is_not: &["the IOMMU", NOT_MEMLOCK],
         fix: &[
             Text("Unbind the other device or use another slot; a device with MSI does not need INTx:"),
@@ -258,12 +268,12 @@ pub(super) static ANSWERS: &[Answer] = &[
         cause: Cause::NotBound,
         id: "not-bound",
         ours: false,
-        headline: "the device could not be given to vfio-pci, or is not given to it by libvirt",
-        because: "With `managed='no'` somebody else has to bind the device before; with `managed='yes'` the host's driver did \
-                  not let it go, or vfio-pci did not take it.",
+        headline: "the device could not be bound to vfio-pci, or libvirt was told not to bind it",
+        because: "With `managed='no'` you have to bind the device yourself first. With `managed='yes'` the host's \
+                  driver did not release it, or vfio-pci did not accept it.",
         is_not: &[NOT_MAPPING],
         fix: &[
-            Text("Detach it by hand, and read what the kernel says:"),
+            Text("Detach it by hand, and read the kernel's log:"),
             Shell("virsh nodedev-detach pci_0000_41_00_0\ndmesg | tail -n 20"),
         ],
         rule: None,
@@ -273,9 +283,9 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "not-migratable",
         ours: false,
         headline: "a guest with this device cannot be migrated, saved or have a snapshot with memory",
-        because: "The device's driver (vfio-pci itself among them) has no support for migration.",
-        is_not: &["a matter of addresses"],
-        fix: &[Text("Detach the device before, or use a driver with support for migration (mlx5_vfio_pci, vGPU).")],
+        because: "The device's driver (vfio-pci itself, for example) does not support migration.",
+        is_not: &["a problem with addresses"],
+        fix: &[Text("Detach the device first, or use a driver that supports migration (mlx5_vfio_pci, vGPU).")],
         rule: None,
     },
     Answer {
@@ -283,10 +293,11 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "viommu-not-prepared",
         ours: true,
         headline: "the guest's virtual IOMMU does not work with passthrough devices as it is set up",
-        because: "intel-iommu has to tell QEMU of every mapping (caching mode); amd-iommu of older QEMUs cannot.",
+        because: "QEMU has to learn of every mapping that the guest makes. An intel-iommu tells it only in caching \
+                  mode; the amd-iommu of older QEMU versions cannot.",
         is_not: &["the IOMMU of the host"],
         fix: &[
-            Text("For intel-iommu; otherwise use it or virtio-iommu:"),
+            Text("Use an intel-iommu in caching mode, or a virtio-iommu:"),
             Xml("<iommu model='intel'>\n  <driver intremap='on' caching_mode='on'/>\n</iommu>"),
         ],
         rule: Some("viommu-not-prepared"),
@@ -296,22 +307,22 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "host-out-of-memory",
         ours: false,
         headline: "the host does not have the memory for the guest",
-        because: "QEMU could not even reserve the guest's RAM: too little memory and swap, or a limit of the control group or \
-                  of the address space (overcommit).",
+        because: "QEMU could not even reserve the guest's RAM: there is too little memory and swap, or a limit of the \
+                  control group or of the address space (overcommit) is in the way.",
         is_not: &[
             "the locked-memory limit: that comes later, as VFIO_MAP_DMA failed: Cannot allocate memory",
-            "an address",
+            "a problem with addresses",
         ],
-        fix: &[Text("Look at what is free, and at the limits:"), Shell("free -g\ncat /proc/sys/vm/overcommit_memory")],
+        fix: &[Text("Check what is free, and the limits:"), Shell("free -g\ncat /proc/sys/vm/overcommit_memory")],
         rule: None,
     },
     Answer {
         cause: Cause::HugePagesMissing,
         id: "huge-pages-missing",
         ours: false,
-        headline: "there are not enough huge pages, or the file behind the guest's memory does not do",
+        headline: "there are not enough huge pages, or the file behind the guest's memory is unsuitable",
         because: "QEMU maps the file or the huge pages for all of the guest's memory at once.",
-        is_not: &["the locked-memory limit", "an address"],
+        is_not: &["the locked-memory limit", "a problem with addresses"],
         fix: &[
             Text("Reserve as many huge pages as the guest has memory, on every NUMA node that it uses:"),
             Shell("grep -i huge /proc/meminfo\nsysctl vm.nr_hugepages"),
@@ -323,10 +334,10 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "kvm-missing",
         ours: false,
         headline: "KVM is not available",
-        because: "Virtualization is switched off in the BIOS, the module kvm_amd or kvm_intel is missing, or /dev/kvm may not \
-                  be opened.",
+        because: "Virtualization is switched off in the BIOS, the module kvm_amd or kvm_intel is missing, or QEMU is \
+                  not allowed to open /dev/kvm.",
         is_not: &[NOT_MAPPING],
-        fix: &[Text("Look at the device and at the kernel's log:"), Shell("ls -l /dev/kvm; dmesg | grep -i kvm")],
+        fix: &[Text("Check the device and the kernel's log:"), Shell("ls -l /dev/kvm; dmesg | grep -i kvm")],
         rule: None,
     },
     Answer {
@@ -334,21 +345,22 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "vga-missing",
         ours: false,
         headline: "the device has no legacy VGA region that QEMU could use",
-        because: "`x-vga` and the legacy mode for Intel graphics need it, and the kernel has none for this device \
-                  (disable_vga, or not a VGA device).",
+        because: "`x-vga` and the legacy mode for Intel graphics need this region, and the kernel does not offer it \
+                  for this device (disable_vga, or not a VGA device).",
         is_not: &[NOT_MAPPING],
-        fix: &[Text("Leave `x-vga` out and start the guest with UEFI.")],
+        fix: &[Text("Remove `x-vga`, and start the guest with UEFI.")],
         rule: None,
     },
     Answer {
         cause: Cause::GuestDriverFailed,
         id: "guest-driver-failed",
         ours: false,
-        headline: "the driver cannot start the card",
-        because: "NVIDIA's driver found the card and could not start it: a card that was not reset, a driver that does not fit, too little power, or a BAR that is not where the driver looks for it. Lines before it say more.",
+        headline: "the driver cannot initialize the card",
+        because: "NVIDIA's driver found the card but could not initialize it: the card was not reset, the driver does \
+                  not match, there is too little power, or a BAR is not where the driver expects it. Read the lines before this one.",
         is_not: &["a DMA mapping that was refused: QEMU would say so"],
         fix: &[
-            Text("Look at what comes before it, and whether the guest placed all BARs:"),
+            Text("Read the lines before it, and check whether all BARs have an address in the guest:"),
             Shell("dmesg | grep -iE 'NVRM|BAR' | head -n 20    # in the guest"),
         ],
         rule: None,
@@ -358,15 +370,16 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "dma-fault",
         ours: false,
         headline: "a device used an address that is not mapped for it (IOMMU page fault)",
-        because: "The IOMMU stopped the access. Common reasons are a driver in the guest that is at fault, a device that still \
-                  works while its guest restarts, and integrated graphics that reach memory of the firmware.",
+        because: "The IOMMU stopped the access. Common reasons are a faulty driver in the guest, a device that keeps \
+                  working while its guest restarts, and integrated graphics that use memory of the firmware.",
         is_not: &[
             "a mapping that was refused: QEMU would say so",
-            "the HyperTransport range 1012–1024 GiB, which the address is not in",
+            "the HyperTransport range 1012–1024 GiB: the address is not in it",
         ],
         fix: &[
             Text(
-                "A few at the start or the end of a guest are harmless. Otherwise see whose device and whose address it is:",
+                "A few when a guest starts or ends are harmless. Otherwise find out which device it is, and what is \
+                 at the address:",
             ),
             Shell("lspci -nnks 41:00\nvirsh qemu-monitor-command NAME --hmp 'info mtree -f'"),
         ],
@@ -376,8 +389,9 @@ pub(super) static ANSWERS: &[Answer] = &[
         cause: Cause::RegionNotAligned,
         id: "region-not-aligned",
         ours: false,
-        headline: "a piece of memory that is no whole page is not mapped for DMA; this is harmless",
-        because: "Devices that QEMU emulates (a TPM, for one) have memory of less than a page. No device has to reach it, and QEMU leaves it out.",
+        headline: "memory of less than a whole page is not mapped for DMA; this is harmless",
+        because: "Devices that QEMU emulates (a TPM, for example) have memory of less than a page. No device needs to \
+                  reach it, and QEMU leaves it out.",
         is_not: &["the reason why a guest does not start: look for the error after it"],
         fix: &[Text("No action is needed.")],
         rule: None,
@@ -387,9 +401,10 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "stopped-by-iova-preflight",
         ours: true,
         headline: "iova-preflight's hook has stopped the guest before QEMU started",
-        because: "The guest would not have started, or would have lost DMA. The words behind `iova-preflight:` say what collides and what to do.",
+        because: "The guest would not have started, or its DMA would have been lost. The text after `iova-preflight:` \
+                  says what collides and what to do.",
         is_not: &["an error of QEMU, which was not started"],
-        fix: &[Text("See the whole answer, and what would change:"), FIX],
+        fix: &[Text("Show the whole result, and what would change:"), FIX],
         rule: None,
     },
     Answer {
@@ -397,10 +412,11 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "stopped-by-hook",
         ours: false,
         headline: "a hook script of this host has stopped the guest",
-        because: "libvirt runs /etc/libvirt/hooks/qemu, and the scripts in qemu.d, before a guest starts. One of them ended with a status other than 0, and the words behind the status are its own.",
+        because: "libvirt runs /etc/libvirt/hooks/qemu, and the scripts in qemu.d, before a guest starts. One of them \
+                  ended with a status other than 0; the text after the status is its own.",
         is_not: &["an error of QEMU, which was not started"],
         fix: &[
-            Text("Look at which scripts there are:"),
+            Text("See which scripts there are:"),
             Shell("ls -l /etc/libvirt/hooks/qemu /etc/libvirt/hooks/qemu.d/\niova-preflight hook status"),
         ],
         rule: None,
@@ -410,8 +426,9 @@ pub(super) static ANSWERS: &[Answer] = &[
         id: "qemu-exited",
         ours: false,
         headline: "the guest did not start, or QEMU ended; the reason is in another line",
-        because: "libvirt and virsh put this in front of the reason, which is what QEMU printed last. The text has no other line that is known.",
-        is_not: &["a cause: it says only that there was one"],
+        because: "libvirt and virsh print this before the reason, which is the last message of QEMU. The text has no \
+                  other known message.",
+        is_not: &["a cause: it only says that there is one"],
         fix: &[
             Text("Read the end of the guest's log, which has all that QEMU printed:"),
             Shell("iova-preflight explain - < /var/log/libvirt/qemu/NAME.log"),

@@ -108,7 +108,7 @@ pub(super) static WORDINGS: &[Wording] = &[
             "Firmware has requested this device have a 1:1 IOMMU mapping, rejecting configuring the device without a 1:1 \
              mapping. Contact your platform vendor.",
         ],
-        source: "__iommu_group_set_domain_internal's callers, drivers/iommu/iommu.c (6.6 and newer)",
+        source: "the callers of `__iommu_group_set_domain_internal`, drivers/iommu/iommu.c (6.6 and newer)",
         read: says!(FirmwareNeedsMapping),
     },
     Wording {
@@ -149,7 +149,7 @@ pub(super) static WORDINGS: &[Wording] = &[
         with: &[],
         by: Speaker::HostKernel,
         forms: &["vfio-pci 0000:05:00.0: BAR 0: can't reserve [mem 0xd0000000-0xdfffffff 64bit pref]"],
-        source: "__pci_request_region, drivers/pci/pci.c",
+        source: "`__pci_request_region`, drivers/pci/pci.c",
         read: says!(BarTaken),
     },
     Wording {

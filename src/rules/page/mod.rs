@@ -2,9 +2,11 @@
 //! `docs/rules` holds it.
 
 pub(crate) mod shared;
+mod topic;
 
 pub use crate::finding::Severity;
 pub(crate) use Block::{Output, Shell, Text, Xml};
+pub use topic::Topic;
 
 /// The page of a rule.
 #[derive(Debug)]
@@ -15,7 +17,7 @@ pub struct Page {
     pub meaning: &'static [Block],
     /// Why it is so.
     pub cause: &'static [Block],
-    /// Since when, and how it came about.
+    /// What differs between versions, and since when.
     pub history: &'static [Block],
     /// What is printed by the programs that refuse, warn or abort.
     pub errors: &'static [ErrorText],
@@ -23,6 +25,8 @@ pub struct Page {
     pub fix: &'static [Block],
     /// How to verify it by hand.
     pub verify: &'static [Block],
+    /// What docs/background.md says about it, for this page and others.
+    pub background: &'static [Topic],
 }
 
 /// A piece of a page.
@@ -47,6 +51,18 @@ pub struct ErrorText {
     pub when: &'static str,
     /// The text as it is printed, with numbers and names of an example.
     pub text: &'static str,
+}
+
+impl ErrorText {
+    /// What QEMU prints.
+    pub(crate) const fn qemu(when: &'static str, text: &'static str) -> Self {
+        Self { by: Program::Qemu, when, text }
+    }
+
+    /// What libvirt prints.
+    pub(crate) const fn libvirt(when: &'static str, text: &'static str) -> Self {
+        Self { by: Program::Libvirt, when, text }
+    }
 }
 
 /// Who prints an error.
@@ -84,6 +100,8 @@ pub enum Content {
     Blocks(&'static [Block]),
     /// What programs print.
     Errors(&'static [ErrorText]),
+    /// Sections of docs/background.md.
+    Background(&'static [Topic]),
 }
 
 impl Page {
@@ -94,6 +112,8 @@ impl Page {
         };
         let errors = (!self.errors.is_empty())
             .then_some(Section { title: "What is printed", content: Content::Errors(self.errors) });
+        let background = (!self.background.is_empty())
+            .then_some(Section { title: "Background", content: Content::Background(self.background) });
         [
             blocks("What it means", self.meaning),
             blocks("Cause", self.cause),
@@ -101,6 +121,7 @@ impl Page {
             errors,
             blocks("What to do", self.fix),
             blocks("How to verify", self.verify),
+            background,
         ]
         .into_iter()
         .flatten()

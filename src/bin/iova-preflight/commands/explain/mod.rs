@@ -164,9 +164,17 @@ fn render(rule: &Rule, columns: usize) -> String {
         match section.content {
             Content::Blocks(blocks) => blocks.iter().for_each(|block| add(shown(block, columns))),
             // Unbroken on one line, so that it can be searched for.
-            Content::Errors(errors) => errors.iter().for_each(|error| {
-                add(format!("  {}, {}:\n    {}", error.by.name(), error.when, error.text));
-            }),
+            Content::Errors(errors) => {
+                let lines = errors.iter().map(|error| {
+                    let when = wrapped(&format!("{} ({}):", error.by.name(), error.when), columns, "  ");
+                    format!("{when}\n    {}", error.text)
+                });
+                add(lines.collect::<Vec<_>>().join("\n"));
+            }
+            Content::Background(topics) => {
+                let titles: Vec<&str> = topics.iter().map(|topic| topic.title()).collect();
+                add(wrapped(&format!("docs/background.md: {}", titles.join("; ")), columns, "  "));
+            }
         }
     }
     text
@@ -189,6 +197,11 @@ fn indented(lines: &str, indent: &str) -> String {
 fn wrapped(text: &str, columns: usize, indent: &str) -> String {
     textwrap::fill(
         text,
-        textwrap::Options::new(columns).initial_indent(indent).subsequent_indent(indent).break_words(false),
+        textwrap::Options::new(columns)
+            .initial_indent(indent)
+            .subsequent_indent(indent)
+            .break_words(false)
+            // Names of rules stay whole.
+            .word_splitter(textwrap::WordSplitter::NoHyphenation),
     )
 }
