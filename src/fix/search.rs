@@ -368,7 +368,7 @@ impl<'a> FixSearch<'a> {
         }
         #[cfg(feature = "cli")]
         if broken.findings.iter().any(|finding| rules::locked_memory_too_low::RULE.found(finding)) {
-            self.note("<hard_limit> also caps the guest's memory use, so the value is yours to choose".to_owned());
+            self.note("<hard_limit> also caps the guest's memory use, so choose the value yourself".to_owned());
         }
         #[cfg(feature = "cli")]
         self.advise_viommu(broken);

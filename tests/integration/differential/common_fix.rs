@@ -104,7 +104,7 @@ fn file_name(path: &Path) -> String {
 /// What came of a start.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    /// Outside the reserved range, or where nothing is reserved.
+    /// Outside the reserved range, or on a host that reserves nothing.
     Runs,
     /// Refused, or inside the reserved range; with the reason.
     Fails(String),

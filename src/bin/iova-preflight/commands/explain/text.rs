@@ -222,7 +222,7 @@ fn is_of_proxmox(quote: &str) -> bool {
     quote.starts_with("kvm: ") || quote.contains(" kvm: ")
 }
 
-/// Commands for a guest of libvirt's in the words of Proxmox VE; `None` for one that has no place there.
+/// Commands for a guest of libvirt's in the words of Proxmox VE; `None` for one without an equivalent.
 fn in_words_of_proxmox(line: &str) -> Option<String> {
     let is_about_a_guest = line.contains(" --connect qemu:///system --domain NAME");
     if is_about_a_guest && line.starts_with("iova-preflight fix ") {
