@@ -90,8 +90,17 @@ pub fn user() -> Option<u32> {
 /// # Errors
 /// Those of reading.
 pub fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
+    let expected = file.metadata().map_or(0, |metadata| metadata.len());
+    read_expected(file, expected, limit)
+}
+
+/// Reads at most `limit` bytes and one more of an open file that is believed to have `expected` bytes.
+///
+/// # Errors
+/// Those of reading.
+pub fn read_expected(file: File, expected: u64, limit: usize) -> io::Result<Vec<u8>> {
     // Without a hint the buffer would grow, and be read into, seven times for a common domain.
-    let expected = file.metadata().map_or(0, |metadata| metadata.len()).min(limit as u64);
+    let expected = expected.min(limit as u64);
     let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 1);
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

@@ -2,7 +2,7 @@
 
 use crate::common::{end_of, open_when_read, wait_for};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -88,6 +88,53 @@ fn a_line_of_jsonl_for_an_unreadable_input_is_there_before_the_complaint() {
     let text = fs::read_to_string(&both).expect("UTF-8");
     let place = |words: &str| text.lines().position(|line| line.contains(words)).expect("a line");
     assert_eq!(place("n-sofa.xml:1:1"), place("n-sofa.xml\",") + 1, "{text}");
+}
+
+/// Guests that can be fixed, each with a name of its own.
+fn alike(name: &str, guests: usize) -> PathBuf {
+    let folder = crate::common::work_dir(name);
+    let text = fs::read_to_string("xml-samples/old-machine-1200g-gpu.xml").expect("a sample");
+    for guest in 0..guests {
+        let text = text.replacen("</name>", &format!("-{guest}</name>"), 1);
+        fs::write(folder.join(format!("{guest:05}.xml")), text).expect("written");
+    }
+    folder
+}
+
+/// The peak of its memory, in bytes, until the whole folder is printed.
+fn peak(folder: &Path, format: &str, jobs: &str) -> u64 {
+    // It waits for standard input once it complains about the file before that.
+    let mut child = Command::new(PROGRAM)
+        .args(["check", "--policy", "none", "--host", "amd-epyc", "--format", format, "--jobs", jobs])
+        .args([folder, Path::new("not-there.xml"), Path::new("-")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut complaints = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let complaint = complaints.next().expect("a line").expect("UTF-8");
+    assert!(complaint.starts_with("not-there.xml:"), "{complaint}");
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it runs");
+    drop(child.stdin.take());
+    assert_eq!(end_of(&mut child).code(), Some(2));
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
+/// Of each guest, its path and a hash of its name are kept, and nothing of what is printed.
+#[test]
+fn memory_does_not_grow_with_what_is_printed() {
+    const FEW: usize = 200;
+    const MANY: usize = 2000;
+    let (few, many) = (alike("many-few", FEW), alike("many-many", MANY));
+    let path = many.join("00000.xml").as_os_str().len();
+    // What is printed of each guest is over 1000 bytes. How much is evaluated at once differs from run to run.
+    let most = (MANY - FEW) * (path + 64) + (1 << 20);
+    for format in ["human", "jsonl"] {
+        let growth = peak(&many, format, "2").saturating_sub(peak(&few, format, "2"));
+        assert!(growth <= most as u64, "{format}: {growth} bytes more, {most} at most");
+    }
 }
 
 #[test]

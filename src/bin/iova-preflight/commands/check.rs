@@ -17,7 +17,7 @@ use crate::connected;
 use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
-use crate::input::{Batch, Folders, Input};
+use crate::input::{Batch, Batches, Folders, Input, Inputs, distinct};
 use crate::outcome::Outcome;
 use crate::output::human::{HostsPrinter, MovesPrinter, OnHost, PageStyle, Printer};
 use crate::output::progress::Progress;
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
         }
         None => (None, batches(args)?),
     };
-    if args.format == Format::Sarif && batches.iter().any(|batch| batch.sources.len() > 1) {
+    if args.format == Format::Sarif && batches.has_several_each {
         bail!("SARIF takes one --host; run it once for each host, or use --format json");
     }
     let jobs = args.jobs.map_or_else(parallel::default_jobs, usize::from);
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
 }
 
 /// What the command line names, libvirt by libvirt.
-fn batches(args: &CheckArgs) -> Result<Vec<Batch>> {
+fn batches(args: &CheckArgs) -> Result<Batches> {
     if !args.connect.is_empty() {
         let patience = Duration::from_secs(args.connect_timeout);
         return connected::batches(&args.connect, args.domain.as_deref(), patience, &args.common);
@@ -67,18 +67,18 @@ fn batches(args: &CheckArgs) -> Result<Vec<Batch>> {
         return running(&args.common.host, args.common.quiet);
     }
     let sources = HostSource::choose_all(&args.common.host)?;
-    Ok(vec![Batch { sources, inputs: Input::expand(&args.common.paths) }])
+    Ok(Batches::one(sources, Inputs::expand(&args.common.paths)))
 }
 
 /// The host that guests run on, and the guests that are to move to others.
-fn journeys(args: &CheckArgs, from: &Path) -> Result<(HostSource, Vec<Batch>)> {
+fn journeys(args: &CheckArgs, from: &Path) -> Result<(HostSource, Batches)> {
     let (from, sources) = HostSource::choose_journey(from, &args.to)?;
     let inputs = if args.connect.is_empty() {
-        Input::expand(&args.common.paths)
+        Inputs::expand(&args.common.paths)
     } else {
         connected::running(&args.connect, args.domain.as_deref(), Duration::from_secs(args.connect_timeout))?
     };
-    Ok((from, vec![Batch { sources, inputs }]))
+    Ok((from, Batches::one(sources, inputs)))
 }
 
 /// How all inputs are evaluated.
@@ -96,13 +96,13 @@ struct How<'a> {
 
 impl How<'_> {
     /// Whether the host of an evaluation is named.
-    fn names_hosts(self, batches: &[Batch]) -> bool {
-        self.from.is_some() || labels(batches).len() > 1
+    fn names_hosts(self, batches: &Batches) -> bool {
+        self.from.is_some() || batches.labels.len() > 1
     }
 }
 
 /// The processes of this host.
-fn running(hosts: &[PathBuf], quiet: bool) -> Result<Vec<Batch>> {
+fn running(hosts: &[PathBuf], quiet: bool) -> Result<Batches> {
     let sources = if hosts.is_empty() { vec![HostSource::this()] } else { HostSource::choose_all(hosts)? };
     let Processes { found, hidden } = qemu_processes(Path::new("/")).context("/proc")?;
     if !quiet {
@@ -117,8 +117,7 @@ fn running(hosts: &[PathBuf], quiet: bool) -> Result<Vec<Batch>> {
             );
         }
     }
-    let inputs = found.into_iter().map(Input::Process).collect();
-    Ok(vec![Batch { sources, inputs }])
+    Ok(Batches::one(sources, found.into_iter().map(|process| Input::Process(Box::new(process))).collect()))
 }
 
 /// The remaining inputs, and the results so far.
@@ -132,9 +131,8 @@ struct CheckRun<'a> {
 }
 
 impl<'a> CheckRun<'a> {
-    fn new(batches: &[Batch], how: How<'a>) -> Self {
-        let progress = Progress::new(batches.iter().map(|batch| batch.inputs.len()).sum());
-        Self { how, progress, outcome: Outcome::Clean, folders: Folders::default(), warns: true }
+    fn new(how: How<'a>) -> Self {
+        Self { how, progress: Progress::new(), outcome: Outcome::Clean, folders: Folders::default(), warns: true }
     }
 
     /// Evaluates every input of a batch and hands what `view` makes of it on each host to `done`, in order, or its name
@@ -142,7 +140,7 @@ impl<'a> CheckRun<'a> {
     fn each<T: Send>(
         &mut self,
         sources: &[HostSource],
-        inputs: Vec<Input>,
+        inputs: Inputs,
         view: impl Fn(&Evaluated<'_>) -> T + Sync,
         mut done: impl FnMut(Result<Vec<T>, (String, Unreadable)>) -> Result<()>,
     ) -> Result<()> {
@@ -161,7 +159,8 @@ impl<'a> CheckRun<'a> {
             )?;
             Ok((evaluator, seen, refused, unreadable))
         };
-        for inputs in apart(inputs) {
+        self.progress.expect(inputs.len());
+        for inputs in inputs.apart() {
             parallel::in_order(inputs, jobs, work, |evaluated: Result<_>| {
                 let (Evaluator { outcome, folders, .. }, seen, refused, unreadable) = evaluated?;
                 self.folders.append(folders);
@@ -186,49 +185,27 @@ impl<'a> CheckRun<'a> {
     }
 }
 
-/// Standard input apart from the other inputs: it may never end, and waiting for a thread that reads it would not end
-/// either.
-fn apart(inputs: Vec<Input>) -> Vec<Vec<Input>> {
-    let mut parts: Vec<Vec<Input>> = Vec::new();
-    let mut alone = true;
-    for input in inputs {
-        let stdin = matches!(input, Input::Stdin);
-        match parts.last_mut() {
-            Some(part) if !alone && !stdin => part.push(input),
-            _ => parts.push(vec![input]),
-        }
-        alone = stdin;
-    }
-    parts
-}
-
-fn quiet(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
-    let mut run = CheckRun { warns: false, ..CheckRun::new(&batches, how) };
-    for Batch { sources, inputs } in batches {
+fn quiet(batches: Batches, how: How<'_>) -> Result<Outcome> {
+    let mut run = CheckRun { warns: false, ..CheckRun::new(how) };
+    for Batch { sources, inputs } in batches.parts {
         run.each(&sources, inputs, |_| (), |_| Ok(()))?;
     }
     Ok(run.outcome)
 }
 
-/// The names of the hosts, each once.
-fn labels(batches: &[Batch]) -> Vec<String> {
-    let mut labels: Vec<String> = Vec::new();
-    for source in batches.iter().flat_map(|batch| &batch.sources) {
-        if !labels.contains(&source.label) {
-            labels.push(source.label.clone());
+fn human(batches: Batches, how: How<'_>, verbose: bool) -> Result<Outcome> {
+    let mut parts = batches.parts;
+    if batches.has_several_each {
+        let all: Vec<Batch> = parts.collect();
+        if all.iter().any(|batch| batch.sources.len() > 1) {
+            return on_hosts(all, how, verbose);
         }
-    }
-    labels
-}
-
-fn human(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
-    if batches.iter().any(|batch| batch.sources.len() > 1) {
-        return on_hosts(batches, how, verbose);
+        parts = Box::new(all.into_iter());
     }
     let style = PageStyle::new(verbose);
     let mut printer = Printer::new(io::stdout().lock(), terminal::columns());
-    let mut run = CheckRun::new(&batches, how);
-    for Batch { sources, inputs } in batches {
+    let mut run = CheckRun::new(how);
+    for Batch { sources, inputs } in parts {
         sources.iter().for_each(|source| printer.host(&source.notice, how.policy.notice.as_deref()));
         run.each(
             &sources,
@@ -239,6 +216,8 @@ fn human(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
                 Err((name, error)) => printer.unreadable(&name, &error.to_string()),
             },
         )?;
+        // The next batch may take a while to arrive.
+        printer.flush()?;
     }
     run.progress.clear();
     printer.summary(&run.folders.remarks())?;
@@ -249,8 +228,9 @@ fn human(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
 /// Guests on several hosts: of each, which hosts run it.
 fn on_hosts(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
     let style = PageStyle::new(verbose).of_hosts();
-    let mut printer = HostsPrinter::new(io::stdout().lock(), terminal::columns(), labels(&batches));
-    let mut run = CheckRun::new(&batches, how);
+    let labels = batches.iter().flat_map(|batch| &batch.sources).map(|source| source.label.clone());
+    let mut printer = HostsPrinter::new(io::stdout().lock(), terminal::columns(), distinct(labels));
+    let mut run = CheckRun::new(how);
     printer.policy(how.policy.notice.as_deref())?;
     for Batch { sources, inputs } in batches {
         run.each(
@@ -269,12 +249,12 @@ fn on_hosts(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome>
 }
 
 /// Guests that are to move: what becomes of each on its way to each host.
-fn moves(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
+fn moves(batches: Batches, how: How<'_>, verbose: bool) -> Result<Outcome> {
     let style = PageStyle::new(verbose);
     let mut printer = MovesPrinter::new(io::stdout().lock(), terminal::columns());
-    let mut run = CheckRun::new(&batches, how);
+    let mut run = CheckRun::new(how);
     printer.policy(how.policy.notice.as_deref())?;
-    for Batch { sources, inputs } in batches {
+    for Batch { sources, inputs } in batches.parts {
         run.each(
             &sources,
             inputs,
@@ -299,11 +279,11 @@ fn report_of(evaluated: &Evaluated<'_>, named: bool) -> GuestReport {
     report.of_process(process).of_migration(migration)
 }
 
-fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
+fn json(batches: Batches, how: How<'_>) -> Result<Outcome> {
     let several = how.names_hosts(&batches);
     let (mut guests, mut hosts) = (Vec::new(), Vec::<HostSource>::new());
-    let mut run = CheckRun::new(&batches, how);
-    for Batch { sources, inputs } in batches {
+    let mut run = CheckRun::new(how);
+    for Batch { sources, inputs } in batches.parts {
         run.each(
             &sources,
             inputs,
@@ -339,12 +319,12 @@ fn json(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
 }
 
 /// Memory stays bounded, however many guests there are: only a few are read before the first of them is written.
-fn jsonl(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
+fn jsonl(batches: Batches, how: How<'_>) -> Result<Outcome> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let watched = out.get_ref().is_terminal();
     let several = how.names_hosts(&batches);
-    let mut run = CheckRun::new(&batches, how);
-    for Batch { sources, inputs } in batches {
+    let mut run = CheckRun::new(how);
+    for Batch { sources, inputs } in batches.parts {
         run.each(
             &sources,
             inputs,
@@ -362,16 +342,18 @@ fn jsonl(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
                 Ok(())
             },
         )?;
+        // The next batch may take a while to arrive.
+        out.flush()?;
     }
     run.progress.clear();
     out.flush()?;
     Ok(run.outcome)
 }
 
-fn sarif(batches: Vec<Batch>, how: How<'_>) -> Result<Outcome> {
+fn sarif(batches: Batches, how: How<'_>) -> Result<Outcome> {
     let mut all = sarif::LogBuilder::default();
-    let mut run = CheckRun::new(&batches, how);
-    for Batch { sources, inputs } in batches {
+    let mut run = CheckRun::new(how);
+    for Batch { sources, inputs } in batches.parts {
         run.each(
             &sources,
             inputs,

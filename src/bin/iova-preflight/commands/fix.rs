@@ -10,13 +10,13 @@ use iova_preflight::verdict::Verdict;
 
 use crate::args::FixArgs;
 use crate::commands::redefine;
-use crate::input::Input;
 use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
+use crate::input::{Input, Inputs};
 use crate::outcome::Outcome;
 use crate::output::fix::{Said, chosen, explain_block, explain_fix, nothing_to_fix, print_diff};
-use crate::place::{Place, open_found};
+use crate::place::Place;
 use crate::stderr::{self, complain};
 
 /// Rewrites every input that can be fixed.
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     if args.common.quiet {
         notices.clear();
     }
-    for input in Input::expand(&args.common.paths) {
+    for input in Inputs::expand(&args.common.paths) {
         let (input, target) = open(input, args);
         evaluator.each(
             input,
@@ -112,19 +112,22 @@ fn open(input: Input, args: &FixArgs) -> (Input, Target) {
     };
     let opened = if args.in_place {
         let place = match &folder {
-            Some(folder) => Place::found(folder, &path),
+            Some(folder) => Place::found(folder.path(), &path),
             None => Place::named(&path),
         };
         place.and_then(|place| Ok((place.file()?, Target::Place(place))))
     } else {
         let file = match &folder {
-            Some(folder) => open_found(folder, &path),
+            Some(folder) => folder.open(&path).map(|(file, _)| file),
             None => open_regular(&path, 0),
         };
         file.map(|file| (file, elsewhere))
     };
     match opened {
-        Ok((file, target)) => (Input::Open { path, folder, file }, target),
+        Ok((file, target)) => {
+            let folder = folder.map(|folder| folder.path().clone());
+            (Input::Open { path, folder, file }, target)
+        }
         Err(error) => (Input::Unreadable(path, error), Target::Nowhere),
     }
 }

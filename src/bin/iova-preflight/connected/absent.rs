@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::input::{Batch, Input};
+use crate::input::{Batches, Inputs};
 
 /// Where the package iova-preflight-libvirt has its program.
 const CONNECTED: &str = "/usr/libexec/iova-preflight/iova-preflight";
@@ -26,11 +26,11 @@ pub(crate) fn become_connected(what: &str) -> anyhow::Error {
 }
 
 /// Never comes back with guests.
-pub(crate) fn batches(_: &[String], _: Option<&str>, _: Duration, _: &CommonArgs) -> Result<Vec<Batch>> {
+pub(crate) fn batches(_: &[String], _: Option<&str>, _: Duration, _: &CommonArgs) -> Result<Batches> {
     Err(become_connected("--connect"))
 }
 
 /// Never comes back with guests.
-pub(crate) fn running(_: &[String], _: Option<&str>, _: Duration) -> Result<Vec<Input>> {
+pub(crate) fn running(_: &[String], _: Option<&str>, _: Duration) -> Result<Inputs> {
     Err(become_connected("--connect"))
 }

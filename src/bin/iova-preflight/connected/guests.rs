@@ -1,22 +1,22 @@
 //! `--connect`: guests of a libvirt instead of files.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::live::{Inventory, inventories};
+use super::live::{Answers, Inventory, is_local};
 use crate::args::CommonArgs;
 use crate::input::host::HostSource;
-use crate::input::{Batch, Input};
+use crate::input::{Batch, Batches, Input, Inputs, distinct};
 use crate::stderr;
 
 /// How long a libvirt may take to return one guest.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The guests of every libvirt in `uris`. A libvirt that does not answer within `patience`, fails, or has no profile in
-/// `options` is an input that cannot be read. One without any is named on standard error.
+/// The guests of every libvirt in `uris`, as the answers arrive. A libvirt that does not answer within `patience`, fails,
+/// or has no profile in `options` is an input that cannot be read. One without any domain is named on standard error.
 ///
 /// # Errors
 /// A profile cannot be read.
@@ -25,35 +25,26 @@ pub(crate) fn batches(
     domain: Option<&str>,
     patience: Duration,
     options: &CommonArgs,
-) -> Result<Vec<Batch>> {
-    let profiles = profiles(&options.host)?;
-    let shows = std::io::stderr().is_terminal();
-    let answers = inventories(uris, domain, patience, |uri, guests| {
-        if shows && uris.len() > 1 && guests > 0 {
-            stderr::line(&format!("{uri}: {guests} domains"));
+) -> Result<Batches> {
+    let (profiles, quiet) = (profiles(&options.host)?, options.quiet);
+    let label = |uri: &String| if is_local(uri) { HostSource::HERE.to_owned() } else { uri.clone() };
+    let labels = match &profiles[..] {
+        [] => distinct(uris.iter().map(label)),
+        profiles => distinct(profiles.iter().map(|profile| profile.label.clone())),
+    };
+    let has_several_each = profiles.len() > 1;
+    let parts = Answers::ask(uris, domain, patience).map(move |(uri, answer)| {
+        let batch = answer.and_then(|inventory| batch(inventory, &profiles)).unwrap_or_else(|error| Batch {
+            // It has no guest to evaluate for a host.
+            sources: Vec::new(),
+            inputs: std::iter::once(unreadable(&uri, &error)).collect(),
+        });
+        if batch.inputs.len() == 0 && !quiet {
+            stderr::line(&format!("no domain in {uri}"));
         }
+        batch
     });
-    let mut batches: Vec<Batch> = Vec::new();
-    // Those before the first one that answers.
-    let mut silent = Vec::new();
-    for (uri, answer) in uris.iter().zip(answers) {
-        match (answer.and_then(|inventory| batch(inventory, &profiles)), batches.last_mut()) {
-            (Ok(mut batch), _) => {
-                if batch.inputs.is_empty() && !options.quiet {
-                    stderr::line(&format!("no domain in {uri}"));
-                }
-                batch.inputs.splice(..0, silent.drain(..));
-                batches.push(batch);
-            }
-            (Err(error), Some(batch)) => batch.inputs.push(unreadable(uri, &error)),
-            (Err(error), None) => silent.push(unreadable(uri, &error)),
-        }
-    }
-    if !silent.is_empty() {
-        // None of them has a guest to evaluate for a host.
-        batches.push(Batch { sources: Vec::new(), inputs: silent });
-    }
-    Ok(batches)
+    Ok(Batches { labels, has_several_each, parts: Box::new(parts) })
 }
 
 /// The guests that run in every libvirt in `uris`, each with its persistent definition if it has one. A libvirt that has not
@@ -61,13 +52,13 @@ pub(crate) fn batches(
 ///
 /// # Errors
 /// None; the program without libvirt has one.
-pub(crate) fn running(uris: &[String], domain: Option<&str>, patience: Duration) -> Result<Vec<Input>> {
+pub(crate) fn running(uris: &[String], domain: Option<&str>, patience: Duration) -> Result<Inputs> {
     let mut inputs = Vec::new();
-    for (uri, answer) in uris.iter().zip(inventories(uris, domain, patience, |_, _| {})) {
+    for (uri, answer) in Answers::ask(uris, domain, patience) {
         let guests = match answer {
             Ok(Inventory { guests, .. }) => guests,
             Err(error) => {
-                inputs.push(unreadable(uri, &error));
+                inputs.push(unreadable(&uri, &error));
                 continue;
             }
         };
@@ -81,7 +72,7 @@ pub(crate) fn running(uris: &[String], domain: Option<&str>, patience: Duration)
             Input::Running { name: format!("{uri} {}", guest.name), xml: guest.xml.into_bytes(), definition }
         }));
     }
-    Ok(inputs)
+    Ok(inputs.into_iter().collect())
 }
 
 fn unreadable(uri: &str, error: &anyhow::Error) -> Input {
@@ -148,9 +139,8 @@ fn is_same_host(one: &str, other: &str) -> bool {
 /// The libvirt does not answer or has no such guest, a profile cannot be read, or not exactly one is for this libvirt.
 pub(crate) fn host_of(uri: &str, name: &str, hosts: &[PathBuf]) -> Result<HostSource> {
     let profiles = profiles(hosts)?;
-    let inventory = inventories(&[uri.to_owned()], Some(name), PATIENCE, |_, _| {})
-        .pop()
-        .unwrap_or_else(|| Err(anyhow!("no answer")));
+    let mut answers = Answers::ask(&[uri.to_owned()], Some(name), PATIENCE);
+    let inventory = answers.next().map_or_else(|| Err(anyhow!("no answer")), |(_, answer)| answer);
     let mut sources = inventory.and_then(|inventory| sources(inventory, &profiles)).with_context(|| uri.to_owned())?;
     match (sources.pop(), sources.is_empty()) {
         (Some(source), true) => Ok(source),

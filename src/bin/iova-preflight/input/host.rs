@@ -37,6 +37,9 @@ pub(crate) struct HostSource {
 const LARGE: u64 = 512 << 30;
 
 impl HostSource {
+    /// The name of this host among others.
+    pub const HERE: &str = "this host";
+
     /// This host, as detected.
     pub fn this() -> Self {
         Self::detected(detect_for_any_guest(Path::new("/")).profile)
@@ -44,7 +47,7 @@ impl HostSource {
 
     fn detected(profile: Profile) -> Self {
         let here = Some(OnceLock::new());
-        let name = "this host".to_owned();
+        let name = Self::HERE.to_owned();
         Self { label: name.clone(), name, notice: "host: this host".to_owned(), profile, here }
     }
 

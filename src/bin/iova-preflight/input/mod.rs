@@ -2,24 +2,58 @@
 
 pub(crate) mod evaluator;
 pub(crate) mod host;
+mod list;
 pub(crate) mod policy;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use iova_preflight::io::file::{read_file_limited, read_limited, read_open};
+use iova_preflight::io::file::{read_expected, read_file_limited, read_limited, read_open};
 use iova_preflight::process::QemuProcess;
 use iova_preflight::xml::MAX_BYTES;
-use walkdir::{DirEntry, WalkDir};
 
-use crate::place::open_found;
+use crate::place::Searched;
 use host::HostSource;
+pub(crate) use list::Inputs;
 
-/// Guests and the hosts they are evaluated for, at least one.
+/// Guests and the hosts they are evaluated for; no host if no guest is known.
 pub(crate) struct Batch {
     pub sources: Vec<HostSource>,
-    pub inputs: Vec<Input>,
+    pub inputs: Inputs,
+}
+
+/// All that is evaluated.
+pub(crate) struct Batches {
+    /// The names of the hosts that guests may be evaluated for, each once.
+    pub labels: Vec<String>,
+    /// Whether a guest may be evaluated for more than one of them.
+    pub has_several_each: bool,
+    /// In order. The next one may take a while to arrive.
+    pub parts: Box<dyn Iterator<Item = Batch>>,
+}
+
+impl Batches {
+    /// Guests that are all evaluated for the same hosts.
+    pub fn one(sources: Vec<HostSource>, inputs: Inputs) -> Self {
+        let labels: Vec<String> = sources.iter().map(|source| source.label.clone()).collect();
+        Self {
+            has_several_each: labels.len() > 1,
+            labels: distinct(labels),
+            parts: Box::new(std::iter::once(Batch { sources, inputs })),
+        }
+    }
+}
+
+/// Each of them once, in their order.
+pub(crate) fn distinct(labels: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut distinct = Vec::new();
+    for label in labels {
+        if !distinct.contains(&label) {
+            distinct.push(label);
+        }
+    }
+    distinct
 }
 
 /// A domain XML to be read.
@@ -33,8 +67,8 @@ pub(crate) enum Input {
     Found {
         /// The file.
         path: PathBuf,
-        /// The folder, as it was named.
-        folder: Arc<Path>,
+        /// The folder that was named.
+        folder: Arc<Searched>,
     },
     /// A file that is open: how it was named, the folder it was found in if it was, and the file.
     Open {
@@ -61,36 +95,10 @@ pub(crate) enum Input {
         definition: Option<Vec<u8>>,
     },
     /// A QEMU that runs on this host.
-    Process(QemuProcess),
+    Process(Box<QemuProcess>),
 }
 
 impl Input {
-    /// What the paths on the command line mean, in their order; the files of a folder sorted by name.
-    pub fn expand(paths: &[PathBuf]) -> Vec<Self> {
-        let mut inputs = Vec::new();
-        for path in paths {
-            if path.as_os_str() != "-" && path.is_dir() {
-                let before = inputs.len();
-                inputs.extend(folder(path));
-                if inputs.len() == before {
-                    // A mistyped folder must not look like one whose guests all pass.
-                    let error = io::Error::new(io::ErrorKind::NotFound, "no *.xml in this folder");
-                    inputs.push(Self::Unreadable(path.clone(), error));
-                }
-            } else {
-                let read = inputs.iter().any(|input| matches!(input, Self::Stdin));
-                inputs.push(match Self::one(path) {
-                    Self::Stdin if read => {
-                        let error = io::Error::other("standard input can be read only once");
-                        Self::Unreadable(path.clone(), error)
-                    }
-                    input => input,
-                });
-            }
-        }
-        inputs
-    }
-
     /// What one path on the command line means; a folder is none.
     pub fn one(path: &Path) -> Self {
         if path.as_os_str() == "-" { Self::Stdin } else { Self::File(path.to_owned()) }
@@ -119,7 +127,7 @@ impl Input {
     /// The folder it was found in, if it was not named itself.
     pub fn folder(&self) -> Option<Arc<Path>> {
         match self {
-            Self::Found { folder, .. } => Some(folder.clone()),
+            Self::Found { folder, .. } => Some(folder.path().clone()),
             Self::Open { folder, .. } => folder.clone(),
             _ => None,
         }
@@ -130,7 +138,10 @@ impl Input {
         match self {
             Self::Stdin => read_limited(io::stdin().lock(), MAX_BYTES),
             Self::File(path) => read_file_limited(&path, MAX_BYTES),
-            Self::Found { path, folder } => read_open(open_found(&folder, &path)?, MAX_BYTES),
+            Self::Found { path, folder } => {
+                let (file, bytes) = folder.open(&path)?;
+                read_expected(file, bytes, MAX_BYTES)
+            }
             Self::Open { file, .. } => read_open(file, MAX_BYTES),
             Self::Unreadable(_, error) => Err(error),
             Self::Live(_, xml) | Self::Running { xml, .. } => Ok(xml),
@@ -198,21 +209,4 @@ impl Folders {
         }
         lines
     }
-}
-
-fn folder(path: &Path) -> impl Iterator<Item = Input> {
-    let folder: Arc<Path> = path.into();
-    // Of two paths in one folder only the names differ; to cut them out takes longer than to compare the whole.
-    let in_order = |a: &DirEntry, b: &DirEntry| a.path().as_os_str().cmp(b.path().as_os_str());
-    // Links are not followed: libvirt's autostart folder links to files that are seen anyway.
-    WalkDir::new(path).sort_by(in_order).into_iter().filter_map(move |entry| match entry {
-        Ok(entry) => {
-            let is_xml = entry.file_type().is_file() && entry.path().extension().is_some_and(|e| e == "xml");
-            is_xml.then(|| Input::Found { path: entry.into_path(), folder: folder.clone() })
-        }
-        Err(error) => {
-            let path = error.path().unwrap_or(&folder).to_owned();
-            Some(Input::Unreadable(path, error.into()))
-        }
-    })
 }

@@ -23,24 +23,34 @@ const PAUSE: Duration = Duration::from_millis(100);
 const ERASE: &[u8] = b"\r\x1b[K";
 
 impl Progress {
-    /// For this many inputs.
-    pub fn new(total: usize) -> Self {
+    /// For no inputs yet.
+    pub fn new() -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         let watched = std::io::stderr().is_terminal() && !dumb;
-        Self { due: watched.then(|| Instant::now() + FIRST), total, done: 0, stopped: 0, shown: false }
+        Self { due: watched.then(|| Instant::now() + FIRST), total: 0, done: 0, stopped: 0, shown: false }
+    }
+
+    /// For this many inputs more.
+    pub fn expect(&mut self, more: usize) {
+        self.total += more;
     }
 
     /// One more input is evaluated; `stopped` if it needs attention.
     pub fn tick(&mut self, stopped: bool) {
         self.done += 1;
         self.stopped += usize::from(stopped);
+        let (done, total, stopped) = (self.done, self.total, self.stopped);
+        self.say(|| format!("{done} of {total} domains evaluated, {stopped} do not start"));
+    }
+
+    /// Shows `line`, if one is due.
+    pub fn say(&mut self, line: impl FnOnce() -> String) {
         let Some(due) = self.due else { return };
         let now = Instant::now();
         if now >= due {
             self.due = Some(now + PAUSE);
             self.shown = true;
-            let line = format!("{} of {} domains evaluated, {} do not start", self.done, self.total, self.stopped);
-            write(&[ERASE, line.as_bytes()].concat());
+            write(&[ERASE, line().as_bytes()].concat());
         }
     }
 

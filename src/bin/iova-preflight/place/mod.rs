@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use iova_preflight::io::file::open_regular;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
@@ -85,17 +86,42 @@ impl Place {
     }
 }
 
-/// Opens a file for reading that was found in `folder`, which somebody named: no link below that is followed.
-///
-/// # Errors
-/// It cannot be opened, is not a regular file, or anybody may have put it there.
-pub(crate) fn open_found(folder: &Path, path: &Path) -> io::Result<File> {
-    let top = openat(CWD, folder, THROUGH, Mode::empty())?;
-    let (below, name) = descend(&top, folder, path)?;
-    let here = below.as_ref().unwrap_or(&top);
-    let (file, opened) = open_file(here, &name)?;
-    may_belong_there(&opened, here, &top)?;
-    Ok(file)
+/// A folder that somebody named, whose files are read. It is opened once, together with the first of them.
+#[derive(Debug)]
+pub(crate) struct Searched {
+    path: Arc<Path>,
+    top: OnceLock<OwnedFd>,
+}
+
+impl Searched {
+    /// The folder of this name.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.into(), top: OnceLock::new() }
+    }
+
+    /// Its path, as it was named.
+    pub fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    /// Opens a file for reading that was found in it, and returns its size in bytes. No link below the folder is followed.
+    ///
+    /// # Errors
+    /// It cannot be opened, is not a regular file, or anybody may have put it there.
+    pub fn open(&self, path: &Path) -> io::Result<(File, u64)> {
+        let top = match self.top.get() {
+            Some(top) => top,
+            None => {
+                let top = openat(CWD, &*self.path, THROUGH, Mode::empty())?;
+                self.top.get_or_init(|| top)
+            }
+        };
+        let (below, name) = descend(top, &self.path, path)?;
+        let here = below.as_ref().unwrap_or(top);
+        let (file, opened) = open_file(here, &name)?;
+        may_belong_there(&opened, here, top)?;
+        Ok((file, u64::try_from(opened.st_size).unwrap_or(0)))
+    }
 }
 
 /// The folder of `path`, if it is not `folder` itself, and its name; no link below `folder` is followed.

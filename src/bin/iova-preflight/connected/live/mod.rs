@@ -3,13 +3,14 @@
 pub(crate) mod events;
 
 use std::collections::BTreeMap;
-use std::sync::mpsc;
-use std::thread;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
+use std::{thread, vec};
 
 use anyhow::{Context, Result, anyhow, bail};
 use iova_preflight::Version;
 use iova_preflight::host::{Host, Networks, read_network};
+use iova_preflight::text::printable;
 use iova_preflight::xml::Document;
 use virt::connect::Connect;
 use virt::domain::Domain;
@@ -17,6 +18,7 @@ use virt::error::ErrorNumber;
 use virt::sys;
 
 use crate::connected::redefine::Definitions;
+use crate::output::progress::Progress;
 use events::Subscription;
 
 /// The answer of one libvirt.
@@ -45,38 +47,77 @@ pub(crate) struct LiveGuest {
     pub xml: String,
 }
 
-/// Asks every libvirt in `uris` at once, for all guests or for the one called `domain`, and gives up on those that have
-/// not answered completely after `patience`. The answers are in the order of `uris`; `progress` hears of each as it
-/// arrives.
-pub(crate) fn inventories(
-    uris: &[String],
-    domain: Option<&str>,
+/// The answers of libvirts that are all asked at once, in the order of their URIs, each as soon as it and those before it
+/// have arrived. A libvirt that has not answered completely in time is given up on.
+pub(crate) struct Answers {
+    uris: vec::IntoIter<(usize, String)>,
+    receiver: Receiver<(usize, Result<Inventory>)>,
     patience: Duration,
-    mut progress: impl FnMut(&str, usize),
-) -> Vec<Result<Inventory>> {
-    // libvirt prints errors by itself otherwise.
-    virt::error::clear_error_callback();
-    let end = Instant::now() + patience;
-    let (sender, receiver) = mpsc::channel();
-    for (index, uri) in uris.iter().enumerate() {
-        let (sender, uri, domain) = (sender.clone(), uri.clone(), domain.map(str::to_owned));
-        // A libvirt call cannot be cancelled. A thread that gets no answer is left behind; the process ends without it.
-        thread::spawn(move || {
-            // The receiver is gone once patience has run out.
-            let _ = sender.send((index, inventory(&uri, domain.as_deref())));
-        });
-    }
-    drop(sender);
-    let mut answers = BTreeMap::new();
-    // Answers that arrived before the deadline count, even if they are read after it.
-    while let Ok((index, answer)) = receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
-        if let (Some(uri), Ok(Inventory { guests, .. })) = (uris.get(index), &answer) {
-            progress(uri, guests.len());
+    end: Instant,
+    /// Those that arrived before their turn.
+    early: BTreeMap<usize, Result<Inventory>>,
+    /// How many have arrived, of how many.
+    arrived: usize,
+    all: usize,
+    progress: Progress,
+}
+
+impl Answers {
+    /// Asks for all guests or for the one called `domain`; gives up after `patience`.
+    pub fn ask(uris: &[String], domain: Option<&str>, patience: Duration) -> Self {
+        // libvirt prints errors by itself otherwise.
+        virt::error::clear_error_callback();
+        let end = Instant::now() + patience;
+        let (sender, receiver) = mpsc::channel();
+        let uris: Vec<(usize, String)> = uris.iter().cloned().enumerate().collect();
+        for (index, uri) in uris.clone() {
+            let (sender, domain) = (sender.clone(), domain.map(str::to_owned));
+            // A libvirt call cannot be cancelled. A thread that gets no answer is left behind; the process ends without it.
+            thread::spawn(move || {
+                // The receiver is gone once patience has run out.
+                let _ = sender.send((index, inventory(&uri, domain.as_deref())));
+            });
         }
-        answers.insert(index, answer);
+        let (all, uris) = (uris.len(), uris.into_iter());
+        Self { uris, receiver, patience, end, early: BTreeMap::new(), arrived: 0, all, progress: Progress::new() }
     }
-    let given_up = || Err(anyhow!("no answer within {} seconds", patience.as_secs()));
-    (0..uris.len()).map(|index| answers.remove(&index).unwrap_or_else(given_up)).collect()
+
+    /// The answer with this index; `None` if it does not arrive in time.
+    fn wait_for(&mut self, index: usize, uri: &str) -> Option<Result<Inventory>> {
+        /// Between two progress lines.
+        const SLICE: Duration = Duration::from_millis(200);
+        loop {
+            if let Some(answer) = self.early.remove(&index) {
+                return Some(answer);
+            }
+            let left = self.end.saturating_duration_since(Instant::now());
+            // Answers that arrived before the deadline count, even if they are read after it.
+            match self.receiver.recv_timeout(left.min(SLICE)) {
+                Ok((index, answer)) => {
+                    self.arrived += 1;
+                    self.early.insert(index, answer);
+                }
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {
+                    let (arrived, all) = (self.arrived, self.all);
+                    self.progress
+                        .say(|| format!("{arrived} of {all} libvirts have answered; waiting for {}", printable(uri)));
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+impl Iterator for Answers {
+    type Item = (String, Result<Inventory>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (index, uri) = self.uris.next()?;
+        let answer = self.wait_for(index, &uri);
+        self.progress.clear();
+        let seconds = self.patience.as_secs();
+        Some((uri, answer.unwrap_or_else(|| Err(anyhow!("no answer within {seconds} seconds")))))
+    }
 }
 
 fn inventory(uri: &str, wanted: Option<&str>) -> Result<Inventory> {
@@ -122,7 +163,7 @@ fn networks(connection: &Connect) -> Networks {
 }
 
 /// `driver:///path` without a host or another transport.
-fn is_local(uri: &str) -> bool {
+pub(crate) fn is_local(uri: &str) -> bool {
     uri.split_once("://")
         .is_some_and(|(scheme, rest)| rest.starts_with('/') && (!scheme.contains('+') || scheme.ends_with("+unix")))
 }

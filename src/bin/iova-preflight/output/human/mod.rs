@@ -113,8 +113,13 @@ impl<W: Write + RawStream> Printer<W> {
         self.screen.print(&text)
     }
 
-    /// The guests that need attention, how many there are of each kind, unless there is only one, and `remarks` about
-    /// the inputs, a line each.
+    /// Writes everything printed so far.
+    pub fn flush(&mut self) -> Result<()> {
+        self.screen.flush()
+    }
+
+    /// The guests that need attention, how many there are of each kind, unless there is only one, and `remarks` about the
+    /// inputs, a line each.
     pub fn summary(&mut self, remarks: &[String]) -> Result<()> {
         let total: usize = self.counts.by_verdict.iter().sum::<usize>() + self.counts.unreadable;
         if total >= 2 {
