@@ -52,8 +52,9 @@ pub(crate) fn plan_for_all(subject: Subject<'_>, hosts: &[NamedHost<'_>], policy
     if !reasons.is_empty() {
         return Err(by_sentence(reasons));
     }
+    let all = least(hosts);
     let narrowed = hosts.iter().filter_map(|(_, base)| {
-        let host = narrowed(base, hosts);
+        let host = narrowed(base, &all);
         let broken = diagnose(subject, &host, policy);
         plan(subject, &host, policy, &broken).ok().filter(|_| broken.stops())
     });
@@ -63,15 +64,28 @@ pub(crate) fn plan_for_all(subject: Subject<'_>, hosts: &[NamedHost<'_>], policy
     let draft = hosts.first().map(|(_, host)| Draft::new(subject, host, policy));
     let freed: Vec<_> = draft.iter().flat_map(|draft| candidates.iter().map(|changes| freed(changes, draft))).collect();
     candidates.extend(freed);
+    // Of many hosts, most take the same.
+    let mut tried = Vec::new();
+    candidates.retain(|changes| {
+        !tried.contains(changes) && {
+            tried.push(changes.clone());
+            true
+        }
+    });
     let found = candidates.into_iter().find(|changes| stops_on(subject, hosts, policy, changes).is_none());
     if let Some(changes) = found {
         return Ok(fix_of(subject, hosts, policy, changes));
     }
+    let mut told = Vec::new();
     for (name, changes) in own {
+        if told.contains(&changes) {
+            continue;
+        }
         let names: Vec<String> = changes.iter().map(Change::to_string).collect();
         if let Some((other, why)) = stops_on(subject, hosts, policy, &changes) {
             reasons.push((other, format!("{}, which helps on {name}, is not enough: {why}", names.join(" and "))));
         }
+        told.push(changes);
     }
     Err(by_sentence(reasons))
 }
@@ -123,9 +137,9 @@ fn fix_of(subject: Subject<'_>, hosts: &[NamedHost<'_>], policy: &Policy, change
     Fix { changes, assumption, spare_bits: spare.map(|sentence| needed.unwrap_or(sentence)), moves_ram }
 }
 
-/// `base`, with no more than every one of `hosts` has: of the lists of machine types those that are known, of numbers the
-/// least, of reserved ranges all.
-fn narrowed(base: &Host, hosts: &[NamedHost<'_>]) -> Host {
+/// What every one of `hosts` has: of the lists of machine types those that are known, of numbers the least, of reserved
+/// ranges all.
+fn least(hosts: &[NamedHost<'_>]) -> Host {
     let all = || hosts.iter().map(|(_, host)| *host);
     let lists: Vec<BTreeSet<&String>> =
         all().filter(|host| !host.machines.is_empty()).map(|host| host.machines.iter().collect()).collect();
@@ -139,12 +153,26 @@ fn narrowed(base: &Host, hosts: &[NamedHost<'_>]) -> Host {
     reserved.dedup();
     Host {
         machines: machines.unwrap_or_default(),
-        deprecated: base.deprecated.as_ref().map(|_| deprecated.into_iter().cloned().collect()),
+        deprecated: Some(deprecated.into_iter().cloned().collect()),
         qemu: all().filter_map(|host| host.qemu).min(),
         libvirt: all().filter_map(|host| host.libvirt).min(),
         phys_bits: all().filter_map(|host| host.phys_bits).min(),
         iommu_bits: all().filter_map(|host| host.iommu_bits).min(),
         reserved,
+        ..Host::default()
+    }
+}
+
+/// `base`, with no more than what [`least`] finds.
+fn narrowed(base: &Host, all: &Host) -> Host {
+    Host {
+        machines: all.machines.clone(),
+        deprecated: all.deprecated.clone().filter(|_| base.deprecated.is_some()),
+        qemu: all.qemu,
+        libvirt: all.libvirt,
+        phys_bits: all.phys_bits,
+        iommu_bits: all.iommu_bits,
+        reserved: all.reserved.clone(),
         ..base.clone()
     }
 }

@@ -261,6 +261,9 @@ fn a_profile_that_is_none_ends_the_run() {
     let empty = work_dir("hosts-empty");
     let broken = fleet("broken", 2);
     fs::write(broken.join("015.toml"), "[cpu]\nvendor = \"AuthenticAMD\"\nphys_bits = many\n").expect("written");
+    let pipe = fleet("pipe", 2);
+    let made = Command::new("mkfifo").arg(pipe.join("03.toml")).status().expect("mkfifo");
+    assert!(made.success());
     let dangling = fleet("dangling", 2);
     std::os::unix::fs::symlink("nowhere", dangling.join("03.toml")).expect("a link");
     for (hosts, complaint) in [
@@ -268,6 +271,7 @@ fn a_profile_that_is_none_ends_the_run() {
         (vec!["amd-epyc".into(), empty.clone()], "no *.toml in this folder".to_owned()),
         (vec![broken.clone()], format!("{}/015.toml:3:13: ", broken.display())),
         (vec![dangling.clone()], format!("{}/03.toml: ", dangling.display())),
+        (vec![pipe.clone()], format!("{}/03.toml: not a regular file", pipe.display())),
         (vec!["amd-epyc".into(), "epyc".into()], "host profile epyc: neither a file nor one of".to_owned()),
     ] {
         for format in ["human", "json", "jsonl"] {
@@ -375,6 +379,15 @@ fn what_is_fixed_for_several_hosts_runs_on_all_of_them() {
         }
     }
     assert!(rewritten > 20, "{rewritten} guests");
+}
+
+/// Of very many hosts, counts of the first are shown, and one fix is found for all.
+#[test]
+fn very_many_hosts_are_counted() {
+    let folder = fleet("very-many", 60);
+    let output = text(&check(std::slice::from_ref(&folder), &["xml-samples/old-machine-1200g-gpu.xml"]).stdout);
+    assert_eq!(output.lines().filter(|line| line.starts_with("hv-")).count(), 50, "{output}");
+    assert!(output.contains("\nand 10 more hosts\n"), "{output}");
 }
 
 #[test]

@@ -201,6 +201,10 @@ fn profiles_in(folder: &Path) -> Result<Vec<PathBuf>> {
         let path = entry.path();
         let hidden = entry.file_name().as_bytes().starts_with(b".");
         if !hidden && path.extension() == Some(OsStr::new("toml")) && !path.is_dir() {
+            // A pipe that nobody writes to would be waited for; what cannot be looked at fails when it is read.
+            if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+                bail!("host profile {}: not a regular file", path.display());
+            }
             profiles.push(path);
         }
     }

@@ -313,11 +313,13 @@ impl<W: Write + RawStream> HostsPrinter<W> {
             let title = format!("{total} {guests}, {} hosts:", self.hosts.len());
             text += &counted(&title, self.all.counts().chain([not_applicable]), columns);
         }
-        for HostTally { shown, counts, .. } in
-            self.hosts.iter().filter(|host| host.counts.iter().any(|&count| count > 0))
-        {
+        let used = || self.hosts.iter().filter(|host| host.counts.iter().any(|&count| count > 0));
+        for HostTally { shown, counts, .. } in used().take(MOST) {
             let counts = VERDICTS.iter().zip(counts).map(|((verdict, style), count)| (verdict.name(), *style, *count));
             text += &counted(&format!("{}:", printable(shown)), counts, columns);
+        }
+        if used().count() > MOST {
+            let _ = writeln!(text, "and {} more hosts", used().count() - MOST);
         }
         self.screen.print(&text)?;
         let mut sentences = Vec::new();
@@ -392,11 +394,13 @@ fn alone(text: &mut String, row: &GuestRow, guest: &str, columns: usize) {
 
 /// A line below a guest: a highlighted word, and what it is about.
 fn said(text: &mut String, (word, style): (&str, Style), about: &str, columns: usize) {
-    let lines = wrapped(&format!("{word} {}", printable(about)), columns - INDENT);
+    /// What goes on in a further line is indented further, so that it is not taken for another reason.
+    const HANGING: usize = 2;
+    let lines = wrapped(&format!("{word} {}", printable(about)), columns - INDENT - HANGING);
     for (nth, line) in lines.iter().enumerate() {
         match line.strip_prefix(word).filter(|_| nth == 0) {
             Some(rest) => end(text, &format!("{:INDENT$}{style}{word}{style:#}{rest}", "")),
-            None => end(text, &format!("{:INDENT$}{line}", "")),
+            None => end(text, &format!("{:1$}{line}", "", INDENT + HANGING)),
         }
     }
 }
