@@ -52,6 +52,27 @@ fn repositories(name: &str) -> [(i32, PathBuf); 3] {
     [(0, repository(&format!("{name}-0"), &[good])), (1, findings), (2, repository(&format!("{name}-2"), &all))]
 }
 
+/// GitHub takes the issue forms, and the one about a guest asks for what a verdict can be repeated with.
+#[test]
+fn issue_forms_are_valid_and_ask_for_domain_host_and_versions() {
+    let Some(validators) = Validators::install() else { return };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".github/ISSUE_TEMPLATE");
+    let forms = ["guest.yml", "other.yml"].map(|name| folder.join(name));
+    validators.assert_valid(&Schema::Builtin("vendor.github-issue-forms"), &forms);
+    validators.assert_valid(&Schema::Builtin("vendor.github-issue-config"), &[folder.join("config.yml")]);
+    // The control.
+    let text = std::fs::read_to_string(&forms[0]).expect("readable");
+    let broken = work_dir("issue-form").join("guest.yml");
+    std::fs::write(&broken, text.replace("type: textarea", "type: text")).expect("written");
+    validators.assert_rejected(&Schema::Builtin("vendor.github-issue-forms"), &[broken]);
+
+    let form = validators.yaml(&forms[0]);
+    let asked: BTreeSet<&str> =
+        form["body"].as_array().expect("parts").iter().filter_map(|p| p["id"].as_str()).collect();
+    assert!(["error", "domain", "host", "versions"].iter().all(|id| asked.contains(id)), "{asked:?}");
+    assert!(text.contains("`iova-preflight host`"));
+}
+
 #[test]
 fn the_github_pipeline_works() {
     let Some(validators) = Validators::install() else { return };
