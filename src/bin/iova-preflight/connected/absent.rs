@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::args::CommonArgs;
 use crate::input::{Batches, Inputs};
 
 /// Where the package iova-preflight-libvirt has its program.
