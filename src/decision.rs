@@ -166,7 +166,8 @@ fn advice(operation: Operation, name: &str, evaluation: &Evaluation) -> String {
     match &evaluation.fix {
         _ if operation.is_incoming() => {
             format!(
-                "what already ran cannot be changed: edit the definition with `virsh edit {name}` and start it anew; {OWNED}"
+                "a migrated or restored guest cannot be rewritten: edit the definition with `virsh edit {name}` and \
+                 start it from scratch; {OWNED}"
             )
         }
         Some(fix) => {

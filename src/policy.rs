@@ -120,7 +120,7 @@ impl TryFrom<String> for MachineUpgrade {
             ("never", _) => Ok(Self::Never),
             (_, Resolved::Known(machine)) if machine.enforces_amd_1tb_hole => Ok(Self::Named(machine)),
             (_, Resolved::Known(_)) => Err(format!("machine type {} does not move RAM above 1 TiB", quoted(&text))),
-            _ => Err(format!("`{}` is neither minimum, latest, never nor a machine type that is known", quoted(&text))),
+            _ => Err(format!("`{}` is neither minimum, latest, never nor a known machine type", quoted(&text))),
         }
     }
 }

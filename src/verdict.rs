@@ -136,7 +136,7 @@ pub fn evaluate_for_all<'a>(subject: impl Into<Subject<'a>>, hosts: &[(&str, &Ho
     } else if let Some(fix) = &worst.warning_fix
         && let Some((name, why)) = fix::stops_on(subject, hosts, policy, &fix.changes)
     {
-        worst.tried.push(format!("what would do away with the warning stops the guest on {name}: {why}"));
+        worst.tried.push(format!("the fix for the warning would stop the guest on {name}: {why}"));
         worst.warning_fix = None;
     }
     worst
@@ -215,7 +215,7 @@ mod tests {
         let says = |host: &Host, machine: &str, devices: &str| {
             let host = Host { cpu_vendor: Some(AMD.to_owned()), phys_bits: Some(48), ..host.clone() };
             let evaluation = evaluated(&host, machine, devices);
-            evaluation.assumptions.iter().any(|assumption| assumption.contains("IOMMU, and this host has none"))
+            evaluation.assumptions.iter().any(|assumption| assumption.contains("IOMMU, and none is active"))
         };
         assert!(says(&host, "pc-q35-7.2", CARD));
         assert!(!says(&host, "pc-q35-7.2", VGPU) && !says(&host, "pc-q35-7.2", ""));

@@ -148,7 +148,7 @@ fn stopped(
         };
     }
     if worst.is_none() {
-        return allowed(": whoever refuses it says why");
+        return allowed(": see the error of whoever refuses it");
     }
     let line = format!("stopped: {}", reason.line);
     AdapterOutcome::logged(AdapterDecision::Stop(reason), Level::Warning, line)

@@ -191,7 +191,7 @@ impl Protocol {
     fn printed(&self, text: Vec<u8>) -> Reply {
         match self.most.filter(|&most| text.len() > most) {
             Some(most) => self.declined(&format!(
-                "{} bytes of XML are more than this hook can hand back ({most}); {} uses its own XML",
+                "{} bytes of XML are more than this hook can return ({most}); {} uses its own XML",
                 text.len(),
                 self.owner.title()
             )),

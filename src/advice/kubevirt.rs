@@ -22,7 +22,7 @@ pub(super) fn advise(subject: Subject<'_>, fix: &Fix) -> Advice {
     let rest = Wanted::told(fix, |change| !matches!(change, Change::Machine { .. }));
     if !rest.is_empty() {
         steps.push(format!(
-            "a VirtualMachine has no field for this, the hook sidecar does it at each start: {rest}; annotation \
+            "a VirtualMachine has no field for this; the hook sidecar does it at each start: {rest}; annotation \
              hooks.kubevirt.io/hookSidecars, see `iova-preflight adapter kubevirt`"
         ));
     }

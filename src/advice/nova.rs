@@ -33,7 +33,8 @@ pub(super) fn advise(subject: Subject<'_>, fix: &Fix) -> Advice {
         (None, _) => Vec::new(),
         (Some(_), Some(release)) => {
             steps.push(format!(
-                "Nova {release} has no property for address bits, {FIRST_WITH_WIDTH} and newer do; until then, only cpu_mode = \
+                "Nova {release} has no property for address bits; {FIRST_WITH_WIDTH} and newer have one. Until then, \
+                 only cpu_mode = \
                  host-passthrough in nova.conf of the compute host gives the host's"
             ));
             Vec::new()

@@ -33,7 +33,8 @@ pub(super) fn advise(subject: Subject<'_>, fix: &Fix) -> Advice {
     let rest = Wanted::told(fix, |change| !is_told(change));
     if !rest.is_empty() {
         steps.push(format!(
-            "no attribute has this, the wrapper around its deploy script does it at each start: {rest}; `iova-preflight \
+            "no attribute sets this; the wrapper around its deploy script does it at each start: {rest}; \
+             `iova-preflight \
              adapter opennebula install` on the front-end, then `onehost sync --force`"
         ));
     }

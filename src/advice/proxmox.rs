@@ -38,7 +38,7 @@ pub(super) fn advise(subject: Subject<'_>, fix: &Fix) -> Advice {
         arguments.push(format!("-global {bridge}.pci-hole64-size={bytes}"));
     }
     if !arguments.is_empty() {
-        steps.push(format!("qm set {id} --args '{}', with what its args have already", arguments.join(" ")));
+        steps.push(format!("qm set {id} --args '{}', added to its existing args", arguments.join(" ")));
     }
     let unset = Wanted::told(fix, |change| matches!(change, Change::DeviceAddress { .. } | Change::FreeAddress { .. }));
     steps.extend(no_setting(Owner::Proxmox, &unset));

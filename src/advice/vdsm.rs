@@ -23,7 +23,8 @@ pub(super) fn advise(fix: &Fix) -> Advice {
     let rest = Wanted::told(fix, |change| !matches!(change, Change::Machine { .. }));
     if !rest.is_empty() {
         steps.push(format!(
-            "the engine has no setting for this, VDSM's hook does it at each start: {rest}; `iova-preflight adapter vdsm \
+            "the engine has no setting for this; VDSM's hook does it at each start: {rest}; `iova-preflight adapter \
+             vdsm \
              install` on every host of the cluster"
         ));
     }

@@ -20,7 +20,7 @@ pub use write::quoted;
 pub const MAX_ARGUMENT_BYTES: usize = 2 << 20;
 
 /// The error for more than that.
-const TOO_LONG: &str = "more than 2 MiB of arguments, which Linux passes to no program";
+const TOO_LONG: &str = "more than 2 MiB of arguments, more than Linux passes to a program";
 
 /// A call of QEMU in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub struct CallError {
 type Wrong = (usize, String);
 
 /// The error for blank text.
-const EMPTY: &str = "empty: no domain XML and no QEMU command line";
+const EMPTY: &str = "empty: neither domain XML nor a QEMU command line";
 
 /// The error for text that is neither.
 const NEITHER: &str = "neither domain XML nor a QEMU command line";
@@ -85,7 +85,7 @@ impl<'t> Call<'t> {
         let wrong = |(offset, message): Wrong| CallError { location: Location::of(text, offset), message };
         let source = std::str::from_utf8(text).map_err(|error| wrong((error.valid_up_to(), "not UTF-8".to_owned())))?;
         if text.len() > MAX_BYTES {
-            return Err(wrong((MAX_BYTES, "more than 4 MiB; the call of QEMU alone is enough".to_owned())));
+            return Err(wrong((MAX_BYTES, "longer than 4 MiB; the QEMU command line alone is enough".to_owned())));
         }
         if source.trim_start_matches('\u{feff}').trim().is_empty() {
             return Err(wrong((0, EMPTY.to_owned())));
@@ -131,7 +131,7 @@ impl<'t> Call<'t> {
         match self.form {
             _ if self.calls < 2 => None,
             Form::Log => Some(format!("the last of {} starts in this log, line {line}", self.calls)),
-            Form::Shell | Form::Nul => Some(format!("the last of {} calls of QEMU, line {line}", self.calls)),
+            Form::Shell | Form::Nul => Some(format!("the last of {} QEMU command lines, line {line}", self.calls)),
         }
     }
 }

@@ -279,7 +279,7 @@ impl Scanner<'_> {
 }
 
 fn unclosed(open: usize, quote: &str) -> Wrong {
-    (open, format!("nothing closes this {quote}"))
+    (open, format!("this {quote} is not closed"))
 }
 
 /// The length of a backslash that ends a line with the end of that line, also of Windows, or where the

@@ -132,14 +132,14 @@ fn unreadable_command_lines_are_errors_with_their_place() {
     assert_eq!(error(b"kvm -m 1\0G"), "1:9: a NUL byte in a shell word");
     assert_eq!(error(b"kvm -name \xff"), "1:11: not UTF-8");
     for text in ["", " \n", "\u{feff}\n"] {
-        assert_eq!(error(text.as_bytes()), "1:1: empty: no domain XML and no QEMU command line");
+        assert_eq!(error(text.as_bytes()), "1:1: empty: neither domain XML nor a QEMU command line");
     }
     for text in ["hello", "- a\n- b", "[domain]\nname = 1", "name: x", "\0", "echo kvm", "{}", "can't"] {
         let said = error(text.as_bytes());
         assert!(said.ends_with(NEITHER), "{text:?}: {said}");
     }
     let comments = "#\n".repeat(crate::xml::MAX_BYTES / 2) + "kvm";
-    assert!(error(comments.as_bytes()).ends_with("more than 4 MiB; the call of QEMU alone is enough"));
+    assert!(error(comments.as_bytes()).ends_with("longer than 4 MiB; the QEMU command line alone is enough"));
     let long = format!("kvm -name {} -S", "x".repeat(MAX_ARGUMENT_BYTES));
-    assert_eq!(error(long.as_bytes()), "1:11: more than 2 MiB of arguments, which Linux passes to no program");
+    assert_eq!(error(long.as_bytes()), "1:11: more than 2 MiB of arguments, more than Linux passes to a program");
 }

@@ -385,7 +385,7 @@ impl Overrides {
             "assume" => Self { assume_passthrough: Some(true), broken: None },
             "present" => Self { assume_passthrough: Some(false), broken: None },
             other => {
-                let value = format!("passthrough='{}'; it is `present` or `assume`", quoted(other));
+                let value = format!("passthrough='{}' is neither `present` nor `assume`", quoted(other));
                 Self { assume_passthrough: None, broken: Some(Sourced { value, span }) }
             }
         }

@@ -260,7 +260,7 @@ fn memory_device(device: Element<'_>) -> Result<MemoryDevice> {
         Some("virtio-pmem") => MemoryModel::VirtioPmem,
         Some("sgx-epc") => MemoryModel::SgxEpc,
         Some(other) => {
-            return error(device.start_tag(), format!("<memory model='{}'> is none libvirt knows", quoted(other)));
+            return error(device.start_tag(), format!("<memory model='{}'> is unknown to libvirt", quoted(other)));
         }
         None => return error(device.start_tag(), "<memory> device without a model"),
     };
@@ -338,7 +338,7 @@ fn read_cpu(cpu: Element<'_>) -> Result<CpuElement> {
         Some("host-passthrough") => CpuMode::HostPassthrough,
         Some("maximum") => CpuMode::Maximum,
         Some(other) => {
-            return error(cpu.start_tag(), format!("<cpu mode='{}'> is none libvirt knows", quoted(other)));
+            return error(cpu.start_tag(), format!("<cpu mode='{}'> is unknown to libvirt", quoted(other)));
         }
     };
     let model = cpu.child("model");
@@ -368,7 +368,7 @@ fn feature(feature: Element<'_>) -> Result<Feature> {
         Some("disable" | "forbid") => Some(false),
         Some("optional") => None,
         Some(other) => {
-            return error(feature.start_tag(), format!("<feature policy='{}'> is none libvirt knows", quoted(other)));
+            return error(feature.start_tag(), format!("<feature policy='{}'> is unknown to libvirt", quoted(other)));
         }
     };
     Ok(Feature { name: feature.value("name").unwrap_or_default().to_owned(), enabled, span: feature.start_tag() })
@@ -379,7 +379,7 @@ fn maxphysaddr(element: Element<'_>) -> Result<MaxPhysAddr> {
         Some("passthrough") => MaxPhysAddrMode::Passthrough,
         Some("emulate") => MaxPhysAddrMode::Emulate,
         Some(other) => {
-            return error(element.start_tag(), format!("<maxphysaddr mode='{}'> is none libvirt knows", quoted(other)));
+            return error(element.start_tag(), format!("<maxphysaddr mode='{}'> is unknown to libvirt", quoted(other)));
         }
         None => return error(element.start_tag(), "<maxphysaddr> without a mode"),
     };

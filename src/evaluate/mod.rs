@@ -274,7 +274,7 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
     let groupless = host.iommu == Some(Iommu::None) && host.reserved.is_empty();
     let pci = question.line.passthrough().iter().any(|device| device.kind == PassthroughKind::VfioPci);
     if groupless && pci && !stops {
-        let sentence = "depends on an IOMMU, and this host has none at work: a PCI device cannot be passed through";
+        let sentence = "depends on an IOMMU, and none is active on this host: PCI devices cannot be passed through";
         diagnosis.assumptions.push(sentence.to_owned());
     }
     // Reserved ranges change neither what QEMU refuses nor what the IOMMU can address.

@@ -34,7 +34,7 @@ pub(super) fn diagnose(question: Question<'_>, unknown: &Unknown) -> Diagnosis {
     }
     let Some(family) = unknown.family else {
         let mut diagnosis = nothing_known(Fate::Warn);
-        let said = finding(subject, unknown, listed, Severity::Warning, "nothing can be said of the guest");
+        let said = finding(subject, unknown, listed, Severity::Warning, "the guest cannot be evaluated");
         diagnosis.findings.push(said);
         return diagnosis;
     };
@@ -66,7 +66,7 @@ pub(super) fn diagnose(question: Question<'_>, unknown: &Unknown) -> Diagnosis {
     diagnosis.facts.enforces_amd_1tb_hole = None;
     let consequence = match (same_fate, same_map) {
         (true, true) => "it makes no difference to this guest",
-        (true, false) => "where RAM above 4 GiB lies depends on it, whether the guest starts does not",
+        (true, false) => "where RAM above 4 GiB lies depends on it, but whether the guest starts does not",
         (false, _) => "whether the guest starts depends on it",
     };
     if !same_fate {
@@ -106,10 +106,10 @@ pub(super) fn diagnose_newest(question: Question<'_>, family: Family, name: &str
         host_phys_bits_limit: None,
     });
     let mut diagnosis = known_machine(question, &newest);
-    let title = format!("machine type {} is taken for {}, the newest", quoted(name), newest.name);
+    let title = format!("machine type {} is treated as {}, the newest", quoted(name), newest.name);
     let span = subject.machine_span().unwrap_or(subject.span());
     let said = Finding::new(unknown_machine_type::RULE.id, Severity::Note, title, span, "an alias")
-        .because("which one it is depends on the host's QEMU, and the policy says alias = \"newest\"");
+        .because("which one it is depends on the host's QEMU; the policy says alias = \"newest\"");
     diagnosis.findings.insert(0, said);
     diagnosis
 }
@@ -241,7 +241,7 @@ mod tests {
             let diagnosis = diagnosed(machine, host);
             assert_eq!(diagnosis.facts.machine.as_deref(), Some(expected), "{machine} {host}");
             assert_eq!(diagnosis.fate, fate, "{machine} {host}: {:?}", diagnosis.findings);
-            let said = diagnosis.findings.iter().any(|finding| finding.title.contains("is taken for"));
+            let said = diagnosis.findings.iter().any(|finding| finding.title.contains("is treated as"));
             assert_eq!(said, !host.contains("aliases") && !machine.contains("zebra"), "{machine} {host}");
         }
     }

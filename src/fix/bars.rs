@@ -84,13 +84,15 @@ impl FixSearch<'_> {
     pub(super) fn make_room(&mut self, changes: &[Change], before: &Diagnosis) -> Option<Fix> {
         if self.policy.phys_bits == PhysBitsPolicy::Never {
             self.note(
-                "other physical address bits may make room for BARs, and the policy does not allow it".to_owned(),
+                "a different number of physical address bits may make room for BARs, but the policy does not allow \
+                 it"
+                .to_owned(),
             );
             self.advise_window(before, &[]);
             return None;
         }
         if let Some(reason) = self.draft.fixed_width() {
-            self.note(format!("other physical address bits may make room for BARs, and {reason}"));
+            self.note(format!("a different number of physical address bits may make room for BARs, but {reason}"));
             self.advise_window(before, &[]);
             return None;
         }
@@ -111,7 +113,7 @@ impl FixSearch<'_> {
             let most = self.most_bits(before);
             if stays_for_its_type(before) {
                 self.note(
-                    "a larger <pcihole64> moves RAM, and BARs with it, with machine types of 7.1 and newer".to_owned(),
+                    "with machine types 7.1 and newer, a larger <pcihole64> moves RAM, and BARs with it".to_owned(),
                 );
             }
             self.note(format!(

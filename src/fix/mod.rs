@@ -38,7 +38,7 @@ impl Fix {
     /// What changes for the guest, a sentence each, and when.
     pub fn consequences(&self) -> Vec<&'static str> {
         let mut sentences = self.risks();
-        sentences.push("a running guest picks it up at its next cold start");
+        sentences.push("on a running guest it takes effect at the next cold start");
         sentences
     }
 
@@ -50,17 +50,18 @@ impl Fix {
             sentences.push(
                 "a new machine type is a new revision of the virtual hardware: Windows may ask to be activated again",
             );
-            sentences.push("saved state and internal snapshots taken before no longer restore");
+            sentences.push("saved states and internal snapshots from before can no longer be restored");
         }
         if self.moves_ram {
             sentences.push("RAM moves above 1 TiB, which some Windows GPU drivers do not work with");
         }
         if has(Change::is_limit) {
             sentences.push(
-                "the guest sees another width of addresses: hosts it migrates to need as many physical address bits",
+                "the guest sees a different number of physical address bits: hosts it migrates to need at least as \
+                 many",
             );
         } else if has(Change::is_width) {
-            sentences.push("the guest sees a wider CPU: hosts it migrates to need as many physical address bits");
+            sentences.push("the guest sees more physical address bits: hosts it migrates to need at least as many");
         }
         // A larger one is there to move RAM.
         if has(Change::is_hole) && !self.moves_ram {

@@ -36,7 +36,7 @@ pub(crate) fn plan(subject: Subject<'_>, host: &Host, policy: &Policy, broken: &
     }
     search.advise(broken);
     if search.tried.is_empty() {
-        search.note("no other machine type, width of addresses or size of the PCI hole would change that".to_owned());
+        search.note("no other machine type, phys-bits or PCI hole size would change that".to_owned());
     }
     Err(search.tried)
 }
@@ -164,14 +164,14 @@ impl<'a> FixSearch<'a> {
     fn widen_to(&mut self, needed: u32, reason: &str, mut changes: Vec<Change>) -> Option<Fix> {
         let obstacle = match (self.draft.fixed_width(), self.host.phys_bits) {
             _ if self.policy.phys_bits == PhysBitsPolicy::Never => {
-                Some("the policy does not allow to change them".to_owned())
+                Some("the policy does not allow changing them".to_owned())
             }
             (Some(reason), _) => Some(reason),
             (_, Some(bits)) if bits < needed => Some(format!("the host has {bits}")),
             _ => None,
         };
         if let Some(obstacle) = obstacle {
-            self.note(format!("{needed} physical address bits are needed{reason}, and {obstacle}"));
+            self.note(format!("{needed} physical address bits are needed{reason}, but {obstacle}"));
             return None;
         }
         for width in self.draft.widths(needed) {
@@ -316,17 +316,17 @@ impl<'a> FixSearch<'a> {
     /// prefers first, or why there is none.
     fn allowed_types(&self, name: &str) -> Result<Vec<MachineType>, String> {
         if let Some(qemu) = self.host.qemu.filter(|&qemu| qemu < FIRST_RELOCATING_QEMU) {
-            return Err(format!("no machine type of QEMU {qemu} moves RAM; 7.1 is the first that does"));
+            return Err(format!("no machine type of QEMU {qemu} moves RAM; 7.1 is the first version that does"));
         }
         let Resolved::Known(current) = machine::resolve(name) else {
-            return Err(format!("which machine types are newer than {} is not known", quoted(name)));
+            return Err(format!("it is unknown which machine types are newer than {}", quoted(name)));
         };
         let mut candidates = self.newer_types(&current);
         candidates.sort_by_key(|candidate| candidate.version);
         let newest = candidates.last().cloned();
         match &self.policy.machine_upgrade {
             MachineUpgrade::Never => {
-                return Err("a newer machine type may help, and the policy does not allow it".to_owned());
+                return Err("a newer machine type may help, but the policy does not allow it".to_owned());
             }
             // One that QEMU will remove is better than none.
             MachineUpgrade::Minimum => {
@@ -425,7 +425,8 @@ impl<'a> FixSearch<'a> {
         }
         if layout.relocated {
             self.note(
-                "RAM that QEMU moves above 1 TiB is out of reach of this host's IOMMU; less <maxMemory>, fewer slots or a \
+                "RAM that QEMU moves above 1 TiB is out of reach of this host's IOMMU; a smaller <maxMemory>, fewer \
+                 slots or a \
                  smaller <pcihole64> may keep it below"
                     .to_owned(),
             );
@@ -436,7 +437,7 @@ impl<'a> FixSearch<'a> {
             .zip(1_u64.checked_shl(bits))
             .and_then(|(low, end)| end.checked_sub(crate::address::ABOVE_4G_START)?.checked_add(low));
         let most = most.map(|most| format!(" (it reaches {} of RAM)", text::size(most))).unwrap_or_default();
-        self.note(format!("give the guest less memory, or a host whose IOMMU has more than {bits} bits{most}"));
+        self.note(format!("give the guest less memory, or use a host whose IOMMU has more than {bits} bits{most}"));
     }
 
     /// The most slots with which the guest starts, where it does with fewer than it has.

@@ -235,7 +235,7 @@ impl Reserved {
             (ReservedKind::Reserved, AMD_HT_START) => format!("HyperTransport, {range}"),
             (ReservedKind::Reserved, _) => range,
             (ReservedKind::Direct, _) => format!("single devices, {range}"),
-            (ReservedKind::DirectRelaxable, _) => "until a device is passed on".to_owned(),
+            (ReservedKind::DirectRelaxable, _) => "until a device is passed through".to_owned(),
         }
     }
 }
@@ -274,7 +274,7 @@ impl std::str::FromStr for ReservedKind {
     fn from_str(text: &str) -> Result<Self, String> {
         let all = [Self::Direct, Self::DirectRelaxable, Self::Reserved, Self::Msi];
         all.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-            format!("`{}` is no type of reserved region: direct, direct-relaxable, reserved or msi", quoted(text))
+            format!("`{}` is not a type of reserved region: direct, direct-relaxable, reserved or msi", quoted(text))
         })
     }
 }

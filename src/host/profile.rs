@@ -295,7 +295,7 @@ fn iommu_bits(bits: Option<toml::Spanned<u32>>) -> Result<Option<u32>, Mistake> 
     let Some(bits) = bits else { return Ok(None) };
     match *bits.get_ref() {
         valid @ 1..=64 => Ok(Some(valid)),
-        _ => Err((bits.span().start, "`address_bits` is 1 to 64".to_owned())),
+        _ => Err((bits.span().start, "`address_bits` must be 1 to 64".to_owned())),
     }
 }
 
@@ -324,11 +324,11 @@ fn functions(tables: Vec<PciTable>) -> Result<BTreeMap<String, Vec<PciBar>>, Mis
                 return Err((place, mistake));
             }
             if bars.insert(index, bar).is_some() {
-                return Err((place, format!("a second BAR {index} of {address}")));
+                return Err((place, format!("BAR {index} of {address} is given twice")));
             }
         }
         if functions.insert(address.clone(), bars.into_values().collect()).is_some() {
-            return Err((place, format!("a second [[pci]] of {address}")));
+            return Err((place, format!("[[pci]] of {address} is given twice")));
         }
     }
     Ok(functions)
@@ -356,7 +356,7 @@ mod tests {
             ("[cpu]\nphys_bits = 'x'", (2, 13), "invalid type"),
             ("[iommu]\nkind = 'arm'", (2, 8), "unknown variant"),
             ("[[iommu.reserved]]\nstart = 2\nend = 1\ntype = 'msi'", (2, 9), "last address"),
-            ("[[iommu.reserved]]\nstart = 1\nend = 2\ntype = 'x'", (4, 8), "no type of reserved region"),
+            ("[[iommu.reserved]]\nstart = 1\nend = 2\ntype = 'x'", (4, 8), "not a type of reserved region"),
             ("[qemu]\nversion = '7'", (2, 11), "not a version"),
             ("[[emulator]]\nversion = '7.2'", (1, 1), "without `path`"),
             ("[[iommu.group]]\ndevices = ['0000:01:00.0']", (1, 1), "missing field `reserved`"),
@@ -408,12 +408,12 @@ mod tests {
             (bar(6, 16, false), "0 to 5"),
             (bar(0, 3 << 30, true), "power of two"),
             (bar(0, 8, false), "power of two"),
-            (format!("{large}, {large}"), "a second BAR 2"),
+            (format!("{large}, {large}"), "BAR 2 of 0000:41:00.0 is given twice"),
         ] {
             let error = Host::from_profile(&with(&bars)).expect_err(&bars);
             assert!(error.location.line == 3 && error.message.contains(words), "{error}");
         }
         let twice = format!("{}{}", with(""), with(""));
-        assert!(Host::from_profile(&twice).expect_err("twice").message.contains("a second [[pci]]"));
+        assert!(Host::from_profile(&twice).expect_err("twice").message.contains("is given twice"));
     }
 }

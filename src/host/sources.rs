@@ -41,24 +41,23 @@ impl Fact {
     /// What a verdict takes for true if the fact is missing.
     pub fn assumption(self) -> &'static str {
         match self {
-            Self::CpuVendor => {
-                "Guests are evaluated as on AuthenticAMD; where GenuineIntel would change a verdict, it says so."
-            }
-            Self::PhysBits => "Guests are evaluated with 48; where 40 or 52 would change a verdict, it says so.",
-            Self::Iommu | Self::Reserved => {
-                "Guests are evaluated as if nothing were reserved, and every verdict says that it depends on that."
-            }
+            Self::CpuVendor => "Verdicts assume AuthenticAMD; if GenuineIntel would change a verdict, it says so.",
+            Self::PhysBits => "Verdicts assume 48; if 40 or 52 would change a verdict, it says so.",
+            Self::Iommu | Self::Reserved => "Verdicts assume that nothing is reserved, and say that they depend on it.",
             Self::Name | Self::Kernel | Self::Kvm | Self::Memory => "No verdict depends on it.",
-            Self::GbPages => "The 64-bit BARs of guests are placed as with and as without; what both say is certain.",
-            Self::IommuBits => "No address is taken to be too wide for the IOMMU.",
-            Self::Firmware => {
-                "The 64-bit BARs of guests are placed as by every firmware that is known; what all of them do is certain."
+            Self::GbPages => {
+                "The 64-bit BARs of guests are placed for both cases; only what is true in both is \
+                              certain."
             }
-            Self::Pci => "Of a device whose BARs are unknown, only what holds for any BAR is said.",
-            Self::Libvirt => "Guests are evaluated with a libvirt that passes every setting on to QEMU.",
+            Self::IommuBits => "Verdicts assume that the IOMMU can address everything.",
+            Self::Firmware => {
+                "The 64-bit BARs of guests are placed as by every known firmware; only what all of them do is certain."
+            }
+            Self::Pci => "For a device whose BARs are unknown, findings say only what is true for any BAR.",
+            Self::Libvirt => "Verdicts assume a libvirt that passes every setting on to QEMU.",
             Self::Qemu => {
-                "Guests are evaluated with the newest known QEMU and every machine type; where an older one would change \
-                 a verdict, or what an alias such as q35 stands for, it says so."
+                "Verdicts assume the newest known QEMU with every machine type; if an older one, or the meaning of an \
+                 alias such as q35, would change a verdict, it says so."
             }
         }
     }

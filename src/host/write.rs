@@ -68,8 +68,8 @@ impl Described {
     pub fn lines(&self) -> Vec<ProfileLine> {
         let mut page = ProfileText { described: self, lines: Vec::new() };
         page.comment(
-            "A host profile: `iova-preflight check --host FILE` evaluates guests for this host on any machine. Comments \
-             say where a fact came from, or what is missing, what a verdict then takes for true, and how to get at it.",
+            "A host profile: `iova-preflight check --host FILE` evaluates guests for this host on any machine. \
+             Comments say where each fact was found. For a missing fact they say what verdicts assume and how to find it.",
         );
         page.name();
         page.cpu();
@@ -137,7 +137,7 @@ impl ProfileText<'_> {
     fn missing(&mut self, fact: Fact, what: &str) {
         let (why, remedy) = match self.described.origin(fact) {
             Some(FactOrigin::Missing { why, remedy }) => (why.as_str(), remedy.as_str()),
-            _ => ("Nothing tells.", ""),
+            _ => ("Not found.", ""),
         };
         for (title, text) in [(what, why), ("", fact.assumption()), ("Remedy:", remedy)] {
             let text = text::printable(text);
@@ -189,27 +189,27 @@ impl ProfileText<'_> {
         match self.host().iommu {
             Some(Iommu::None) => {
                 self.comment(
-                    "No IOMMU is at work: no device can be passed to a guest here, and no range is reserved. \
-                     `iova-preflight check` without --host takes amd-epyc instead of this host.",
+                    "No IOMMU is active: no device can be passed through on this host, and no range is reserved. \
+                     Without --host, `iova-preflight check` uses amd-epyc instead of this host.",
                 );
                 self.comment(if amd_cpu {
-                    "If the machine has one, the firmware's setup switches it on, and the kernel's command line must \
-                     be without amd_iommu=off; `dmesg | grep AMD-Vi` shows it."
+                    "If the machine has one, enable it in the firmware setup, and remove amd_iommu=off from the \
+                     kernel command line; then `dmesg | grep AMD-Vi` shows it."
                 } else {
-                    "If the machine has one, the firmware's setup switches it on (VT-d), and so does intel_iommu=on \
-                     on the kernel's command line; `dmesg | grep DMAR` shows it."
+                    "If the machine has one, enable it in the firmware setup (VT-d) and with intel_iommu=on on the \
+                     kernel command line; then `dmesg | grep DMAR` shows it."
                 });
             }
             Some(Iommu::Intel) => self.comment(
                 "An Intel IOMMU has no HyperTransport range: what starts here may fail on an AMD host. \
-                 `iova-preflight check` without --host takes amd-epyc instead of this host.",
+                 Without --host, `iova-preflight check` uses amd-epyc instead of this host.",
             ),
             Some(Iommu::Amd) | None => {}
         }
         if !self.host().reserved.is_empty() {
             self.reserved();
         } else if self.host().iommu.is_some_and(|kind| kind != Iommu::None) {
-            self.missing(Fact::Reserved, "What is reserved is missing:");
+            self.missing(Fact::Reserved, "The reserved ranges are missing:");
         }
         self.groups();
     }
@@ -218,7 +218,7 @@ impl ProfileText<'_> {
         let everywhere = self.host().reserved_for_any();
         if let Some(source) = self.found(Fact::Reserved) {
             self.lines.push(ProfileLine::Blank);
-            self.comment(&format!("Where VFIO maps no guest memory ({source}):"));
+            self.comment(&format!("Ranges where VFIO maps no guest memory ({source}):"));
         }
         for reserved in self.host().reserved.clone() {
             self.table("[[iommu.reserved]]", Some(&reserved.meaning()));
@@ -234,8 +234,8 @@ impl ProfileText<'_> {
                 false => "",
             };
             self.comment(&format!(
-                "The HyperTransport range, 1012–1024 GiB, is not among them{why}. QEMU moves RAM out of that range all \
-                 the same."
+                "The HyperTransport range, 1012–1024 GiB, is not among them{why}. QEMU moves RAM out of that range \
+                 anyway."
             ));
         }
     }
@@ -246,8 +246,8 @@ impl ProfileText<'_> {
         if !others.is_empty() {
             self.lines.push(ProfileLine::Blank);
             self.comment(match ranges {
-                true => "The IOMMU groups of these devices reserve something else; only that counts for them:",
-                false => "The IOMMU that these devices are behind has other address bits; only those count for them:",
+                true => "The IOMMU groups of these devices have their own reserved ranges; only those apply to them:",
+                false => "The IOMMU of these devices has its own number of address bits; only that applies to them:",
             });
         }
         for group in others {
@@ -294,11 +294,11 @@ impl ProfileText<'_> {
         let reserves_ht = host.reserved_for_any().iter().any(covers_ht);
         if version < FIRST_KERNEL_TO_REFUSE_RESERVED {
             self.comment(
-                "Older than 5.4: VFIO maps guest memory even where it is reserved, unless the distribution has taken the \
-                 check over. The guest then starts, and DMA to what lies there fails while it runs.",
+                "Older than 5.4: VFIO maps guest memory even in reserved ranges, unless the distribution has \
+                 backported the check. The guest then starts, and DMA to such memory is lost while it runs.",
             );
         } else if amd && reserves_ht {
-            self.comment("5.4 or newer: VFIO refuses to map what is reserved (-22, Invalid argument).");
+            self.comment("5.4 or newer: VFIO refuses to map reserved ranges (-22, Invalid argument).");
             if version < FIRST_HT_IGNORING_KERNEL {
                 self.comment("With Linux 6.16 or newer, an IOMMU that has HTRangeIgnore (EPYC Turin) frees the range.");
             }
@@ -312,7 +312,7 @@ impl ProfileText<'_> {
             None => self.missing(Fact::Kvm, "available is missing:"),
         }
         if self.host().kvm == Some(false) {
-            self.comment("No guest of type kvm starts here, whatever its verdict.");
+            self.comment("Guests of type kvm do not start on this host, whatever their verdict.");
         }
     }
 
@@ -327,7 +327,7 @@ impl ProfileText<'_> {
     fn qemu(&mut self) {
         match self.described.profile.qemu.clone() {
             Some(qemu) => {
-                self.table("[qemu]", Some("of guests that name no <emulator>"));
+                self.table("[qemu]", Some("for guests without <emulator>"));
                 let source = self.found(Fact::Qemu);
                 self.emulator(&qemu, source.as_deref());
             }
@@ -336,7 +336,7 @@ impl ProfileText<'_> {
                 self.lines.push(ProfileLine::Blank);
                 let what = match self.described.profile.emulators.is_empty() {
                     true => "[qemu] is missing:",
-                    false => "[qemu], for guests that name no <emulator>, is missing:",
+                    false => "[qemu], for guests without <emulator>, is missing:",
                 };
                 self.missing(Fact::Qemu, what);
             }
@@ -346,7 +346,7 @@ impl ProfileText<'_> {
     fn emulators(&mut self) {
         let described = self.described;
         for (number, emulator) in described.profile.emulators.iter().enumerate() {
-            self.table("[[emulator]]", Some("of guests that name it"));
+            self.table("[[emulator]]", Some("for guests that use it"));
             self.emulator(emulator, described.emulators.get(number).map(String::as_str));
         }
     }
@@ -367,7 +367,7 @@ impl ProfileText<'_> {
             self.missing(Fact::Firmware, "[[firmware]] is missing:");
         }
         for (number, FirmwareFile { path, kind, version }) in firmwares.iter().enumerate() {
-            let note = if path.is_some() { "of guests that name it" } else { "of guests that name none" };
+            let note = if path.is_some() { "for guests that use it" } else { "for guests that name no firmware" };
             self.table("[[firmware]]", Some(note));
             if let Some(path) = path {
                 self.entry("path", string(path), None);
@@ -391,7 +391,8 @@ impl ProfileText<'_> {
         }
         let source = self.found(Fact::Pci).map(|source| format!(" ({source})")).unwrap_or_default();
         self.comment(&format!(
-            "The memory BARs of what can be passed on, as large as they are now{source}. Leave out what no guest gets."
+            "The memory BARs of the devices that can be passed through, with their current sizes{source}. Leave out \
+             devices that no guest gets."
         ));
         for (address, bars) in functions {
             self.table("[[pci]]", None);

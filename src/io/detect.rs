@@ -93,7 +93,7 @@ pub fn detect_for_any_guest(root: &Path) -> Described {
         Fact::Libvirt,
         match profile.host.libvirt {
             Some(_) => FactOrigin::Found("from libvirt's cache, see below".to_owned()),
-            None => missing("It is read where [qemu] is, see below.", ""),
+            None => missing("It is read from the same cache as [qemu], see below.", ""),
         },
     );
     origins.insert(Fact::Qemu, trouble);
@@ -135,10 +135,10 @@ fn cli_facts(root: &Path, host: &mut Host, origins: &mut BTreeMap<Fact, FactOrig
         match host.iommu_bits {
             Some(_) => FactOrigin::Found(format!("/{IOMMU_CLASS}/{units}/cap")),
             None if host.iommu == Some(Iommu::Amd) => missing(
-                "What the kernel shows of AMD's differs between its versions.",
-                "Set it by hand if you know it.",
+                "The kernel does not show the width of AMD's IOMMU in a reliable way.",
+                "Set it yourself if you know it.",
             ),
-            None => missing(format!("/{IOMMU_CLASS}/{units}/cap does not tell."), ""),
+            None => missing(format!("/{IOMMU_CLASS}/{units}/cap does not say."), ""),
         },
     );
     let total = read_word(&root.join(MEMINFO)).and_then(|text| {
@@ -160,7 +160,7 @@ fn firmware_origin(firmwares: &[FirmwareFile]) -> FactOrigin {
     if firmwares.is_empty() {
         return missing(
             "No SeaBIOS in QEMU's folders and no OVMF in dpkg's database; that of rpm is not read.",
-            "`rpm -qf FILE` tells the version of a file; [[firmware]] takes it.",
+            "`rpm -qf FILE` prints the version of a file; enter it as [[firmware]].",
         );
     }
     FactOrigin::Found("files of SeaBIOS, dpkg".to_owned())
@@ -179,11 +179,11 @@ fn cpu_origin(known: bool, leaf: &str) -> FactOrigin {
     if known {
         return FactOrigin::Found(leaf.to_owned());
     }
-    missing("CPUID does not tell.", "`lscpu` of the host does.")
+    missing("CPUID does not say.", "Run `lscpu` on the host.")
 }
 
 fn found_at(path: &str, known: bool) -> FactOrigin {
-    if known { FactOrigin::Found(format!("/{path}")) } else { missing(format!("/{path} does not tell."), "") }
+    if known { FactOrigin::Found(format!("/{path}")) } else { missing(format!("/{path} does not say."), "") }
 }
 
 fn iommu_origin(root: &Path) -> FactOrigin {
@@ -192,7 +192,7 @@ fn iommu_origin(root: &Path) -> FactOrigin {
     names.sort_unstable();
     let path = shown(root, &class);
     match (iommu(root), names.first()) {
-        (None, _) => missing(format!("{path} is not there."), "Run this on the host itself, not in a container."),
+        (None, _) => missing(format!("{path} does not exist."), "Run this on the host itself, not in a container."),
         (Some(_), None) => FactOrigin::Found(format!("{path} is empty")),
         (Some(Iommu::None), Some(other)) => FactOrigin::Found(format!("{path} has only {other}")),
         (Some(_), Some(name)) if names.len() == 1 => FactOrigin::Found(format!("{path}/{name}")),
@@ -202,12 +202,12 @@ fn iommu_origin(root: &Path) -> FactOrigin {
 
 /// Why the QEMU of guests that name none is not known, if it is not.
 fn cache_trouble(caches: &io::Result<Vec<(PathBuf, CachedQemu)>>) -> FactOrigin {
-    const LOOK: &str = "`virsh -c qemu:///system capabilities` makes libvirt look and write it down.";
+    const LOOK: &str = "`virsh -c qemu:///system capabilities` makes libvirt probe QEMU and fill its cache.";
     match caches {
         Ok(caches) if caches.is_empty() => missing(format!("/{CAPABILITY_CACHE} holds no x86 QEMU."), LOOK),
         Ok(_) => missing(format!("None of {} is in libvirt's cache.", DEFAULT_EMULATORS.join(", ")), LOOK),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            missing(format!("/{CAPABILITY_CACHE} is not there: libvirt has not looked at a QEMU yet."), LOOK)
+            missing(format!("/{CAPABILITY_CACHE} does not exist: libvirt has not probed a QEMU yet."), LOOK)
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             missing(format!("Only root can read /{CAPABILITY_CACHE}."), "Run this as root.")
@@ -335,7 +335,7 @@ impl Groups {
     fn origin(&self) -> FactOrigin {
         let path = format!("/{IOMMU_GROUPS}/*/reserved_regions");
         match (self.count, self.readable) {
-            (0, _) => missing(format!("There is no group in /{IOMMU_GROUPS}."), ""),
+            (0, _) => missing(format!("There are no groups in /{IOMMU_GROUPS}."), ""),
             (count, 0) => missing(
                 format!("None of {count} groups has a readable {path}; Linux has them since 4.11."),
                 "Run this on the host itself, as root.",
@@ -343,7 +343,7 @@ impl Groups {
             (1, _) => FactOrigin::Found(format!("{path}, 1 group")),
             (count, readable) if count == readable => FactOrigin::Found(format!("{path}, {count} groups")),
             (count, readable) => {
-                FactOrigin::Found(format!("{path}, {readable} of {count} groups; the others do not tell"))
+                FactOrigin::Found(format!("{path}, {readable} of {count} groups; the others are not readable"))
             }
         }
     }

@@ -45,7 +45,9 @@ pub fn read_operators(root: &Path) -> io::Result<Option<Vec<u8>>> {
     let path = path_below(root);
     match std::fs::metadata(&path).and_then(|_| changeable_by_others(root, Path::new(PATH))) {
         Ok(None) => read_open(open_regular(&path, 0)?, MAX_BYTES).map(Some),
-        Ok(Some(changeable)) => Err(io::Error::other(format!("others than root can change {}", changeable.display()))),
+        Ok(Some(changeable)) => {
+            Err(io::Error::other(format!("users other than root can change {}", changeable.display())))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

@@ -87,7 +87,7 @@ fn keywords(cpu: &CpuElement) -> Result<(), Refusal> {
     ];
     for (name, value, words) in all {
         if let Some(value) = value.filter(|value| !words.contains(&value.value.as_str())) {
-            return refuse(value.span, format!("{name}='{}' is none of {}", quoted(&value.value), words.join(", ")));
+            return refuse(value.span, format!("{name}='{}' is not one of {}", quoted(&value.value), words.join(", ")));
         }
     }
     match (&cpu.vendor, &cpu.model) {
@@ -174,7 +174,7 @@ fn maxphysaddr(width: &MaxPhysAddr, properties: &mut Properties, libvirt: Option
     }
     if let Some(limit) = width.limit.filter(|_| libvirt.is_none_or(|version| version >= LIMIT_SINCE)) {
         if width.mode == MaxPhysAddrMode::Emulate {
-            return refuse(limit.span, "<maxphysaddr limit> goes with mode='passthrough' only");
+            return refuse(limit.span, "<maxphysaddr limit> needs mode='passthrough'");
         }
         properties.set("host-phys-bits-limit", limit.value, Origin::Xml(limit.span));
     }

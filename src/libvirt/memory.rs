@@ -73,7 +73,7 @@ pub(super) fn sizes(domain: &Domain, host: &Host) -> Result<Sizes, Refusal> {
     }
     let total_kib = initial_kib.checked_add(devices_kib).ok_or_else(overflow)?;
     if let Some(maximum) = maximum.filter(|maximum| maximum.value < total_kib) {
-        return refuse(maximum.span, "<maxMemory> is less than the memory the guest has");
+        return refuse(maximum.span, "<maxMemory> is less than the guest's memory");
     }
     hotplug(domain, slots, maximum.is_some(), host)?;
 
@@ -170,7 +170,7 @@ fn nvdimm(device: &MemoryDevice) -> Result<(), Refusal> {
         return refuse(device.span, "an NVDIMM needs <source><path>");
     }
     match device.label_kib.is_some_and(|label| label > 0 && label < MIN_LABEL_KIB || label >= device.size.value) {
-        true => refuse(device.span, "the label of an NVDIMM takes at least 128 KiB and less than the device"),
+        true => refuse(device.span, "the label of an NVDIMM must be at least 128 KiB and smaller than the device"),
         false => Ok(()),
     }
 }

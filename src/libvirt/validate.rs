@@ -79,7 +79,7 @@ fn cells(domain: &Domain) -> Result<(), Refusal> {
         let number = id.map_or(index, |id| id.value as usize);
         let span = id.map(|id| id.span).or(domain.numa).unwrap_or(domain.span);
         if number >= count {
-            return refuse(span, format!("the {count} NUMA cells have to have the ids from 0 on, without a gap"));
+            return refuse(span, format!("the {count} NUMA cells need ids from 0 on, without gaps"));
         }
         if !seen.insert(number) {
             return refuse(span, format!("two NUMA cells have the id {number}"));
@@ -155,7 +155,7 @@ fn pci_controller(controller: &Controller, domain: &Domain, root: &str) -> Resul
         )
     );
     if express && root == "pci-root" {
-        return refuse(span, "this machine type has no PCI Express for it");
+        return refuse(span, "this machine type has no PCI Express");
     }
     let expander = matches!(named, Some("pci-expander-bus" | "pcie-expander-bus"));
     let wrong_root = match named {
@@ -219,7 +219,7 @@ fn firmware(domain: &Domain, libvirt: Option<Version>) -> Result<(), Refusal> {
         {
             refuse(
                 domain.loader_secure.unwrap_or(firmware.span),
-                "<loader secure> and <os firmware> exclude one another",
+                "<loader secure> and <os firmware> cannot be combined",
             )
         }
         "efi" if !domain.acpi => refuse(firmware.span, "UEFI needs <features><acpi/></features>"),

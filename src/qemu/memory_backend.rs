@@ -32,10 +32,10 @@ pub const TOO_LARGE_FOR_KVM: u64 = 1 << 43;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// `property 'size' of memory-backend-ram doesn't take value '0'`
-    #[error("a piece of memory has no size")]
+    #[error("a memory backend has no size")]
     Empty,
     /// `memory size 0x… must be equal to or larger than page size 0x…`
-    #[error("{} of memory are less than a page of {}", text::size(*.size), text::size(*.page))]
+    #[error("{} of memory is less than a page of {}", text::size(*.size), text::size(*.page))]
     LessThanPage {
         /// Its bytes.
         size: u64,
@@ -51,7 +51,7 @@ pub enum BackendError {
         page: u64,
     },
     /// `alignment 0x… must be multiples of page size 0x…`, `alignment 0x… must be a power of two`
-    #[error("an alignment of {} is not a power of two of at least a page, {}", text::size(*.align), text::size(*.page))]
+    #[error("the alignment {} is not a power of two of at least {}, one page", text::size(*.align), text::size(*.page))]
     Alignment {
         /// `align`, in bytes.
         align: u64,
@@ -59,7 +59,7 @@ pub enum BackendError {
         page: u64,
     },
     /// `'block-size' property has to be at least the page size (0x…)`
-    #[error("the block size of virtio-mem, {}, is less than a page of its memory, {}", text::size(*.block), text::size(*.page))]
+    #[error("the block size of virtio-mem, {}, is smaller than its page size, {}", text::size(*.block), text::size(*.page))]
     BlockLessThanPage {
         /// `block-size`, in bytes.
         block: u64,
@@ -70,7 +70,7 @@ pub enum BackendError {
     #[error("dynamic memory slots of virtio-mem need a newer machine type")]
     DynamicMemslots,
     /// `KVM_SET_USER_MEMORY_REGION failed … Invalid argument`
-    #[error("{} of memory in one piece are too many: a memory slot of KVM has less than 8 TiB", text::size(*.size))]
+    #[error("{} in one memory backend is too much: a KVM memory slot holds less than 8 TiB", text::size(*.size))]
     TooLargeForKvm {
         /// Its bytes.
         size: u64,

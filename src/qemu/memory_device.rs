@@ -141,7 +141,7 @@ pub enum PlacementError {
     #[error("there are {0} memory devices")]
     TooMany(usize),
     /// `invalid slot# …, should be less than …`
-    #[error("there is no slot {slot} among its {all}")]
+    #[error("there is no slot {slot}, only {all} slots")]
     NoSuchSlot {
         /// The slot it asks for.
         slot: u64,

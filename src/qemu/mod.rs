@@ -219,7 +219,11 @@ fn memory_refusal(line: &CommandLine, machine: &MachineType, ram: u64) -> Option
         return Some(format!("machine type {} has no memory hotplug", quoted(&machine.name)));
     }
     if memory.slots() > memory_device::MAX_SLOTS {
-        return Some(format!("{} memory slots, QEMU has at most {}", memory.slots(), memory_device::MAX_SLOTS));
+        return Some(format!(
+            "{} memory slots, but QEMU supports at most {}",
+            memory.slots(),
+            memory_device::MAX_SLOTS
+        ));
     }
     if maxmem > ram && !maxmem.is_multiple_of(PAGE) {
         return Some(format!("maxmem is not a multiple of {PAGE} bytes"));

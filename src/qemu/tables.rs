@@ -42,7 +42,7 @@ pub enum TableError {
     #[error("the 64-bit PCI hole ends beyond 64-bit addresses")]
     HoleWraps,
     /// `SMBIOS 2.1 table length … exceeds 65535`
-    #[error("RAM takes {bytes} bytes of SMBIOS tables, and this machine type has room for {MAX_TABLES}")]
+    #[error("RAM takes {bytes} bytes of SMBIOS tables, but this machine type has room for {MAX_TABLES}")]
     SmbiosTooLong {
         /// Their length.
         bytes: u64,

@@ -82,17 +82,17 @@ fn name(device: &OpenDevice) -> String {
 fn notes(process: &QemuProcess, evaluation: &Evaluation, host: &Host) -> Vec<String> {
     let mut notes = Vec::new();
     if evaluation.verdict.stops() {
-        notes.push("it runs, and would not start again".to_owned());
+        notes.push("it is running, but would not start again".to_owned());
     }
     let open = process.devices.as_deref().unwrap_or_default();
     let errors = || evaluation.findings.iter().filter(|finding| finding.severity == Severity::Error);
     if !open.is_empty() && errors().any(rules::is_collision) {
         notes.push(match host.kernel {
             Some(kernel) if kernel < FIRST_KERNEL_TO_REFUSE_RESERVED => format!(
-                "Linux {kernel} maps what the IOMMU reserves without effect (5.4 is the first that refuses): DMA to that \
-                 part of the guest's memory is lost without a message, now"
+                "Linux {kernel} accepts mappings in reserved ranges, but they have no effect (5.4 is the first \
+                 version that refuses them): DMA to that part of the guest's memory is lost now, without a message"
             ),
-            _ => "it has the device all the same: its IOMMU group may reserve less than is known here".to_owned(),
+            _ => "QEMU has the device anyway: its IOMMU group may reserve less than this program knows".to_owned(),
         });
     }
     notes

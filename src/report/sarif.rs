@@ -279,8 +279,8 @@ fn rules(repository: Option<&str>) -> Vec<ReportingDescriptor> {
         let version = env!("CARGO_PKG_VERSION");
         repository.map(|repository| format!("{repository}/blob/v{version}/docs/rules/{}.md", rule.id))
     };
-    let unreadable = "The input is neither a libvirt domain nor a QEMU command line that could be evaluated: it cannot be \
-                      read, is not well-formed, or is something else. Nothing is said of the guest.";
+    let unreadable = "The input could not be evaluated: it cannot be read, is not well-formed, or is neither a \
+                      libvirt domain nor a QEMU command line. There is no verdict on the guest.";
     let described = RULES.iter().map(|rule| {
         let meaning: Vec<&str> = rule.page.meaning.iter().filter_map(words).collect();
         ReportingDescriptor {

@@ -30,7 +30,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(trouble) = bars::trouble(mmio64, |possible| hits(guest, mmio64, possible)) else { return };
     let what = format!("above the {bits} bits that the host's CPU can address");
     let title = trouble.title(&format!("lies {what}"), &format!("lie {what}"), &format!("may lie {what}"));
-    let cause = format!("KVM may refuse it as memory of the guest, and QEMU then aborts; {}", trouble.place());
+    let cause = format!("KVM may refuse to map it for the guest, and QEMU then aborts; {}", trouble.place());
     let finding = trouble.finding(RULE.id, Severity::Warning, title, cause);
     findings.push(Finding { range: trouble.first_place(), ..finding });
 }

@@ -30,7 +30,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let what = collision::above_width(bits);
     let title = trouble.title(&format!("lies {what}"), &format!("lie {what}"), &format!("may lie {what}"));
     let cause = format!(
-        "VFIO does not map it for DMA, so that other devices do not reach it (peer-to-peer); {}",
+        "VFIO does not map it for DMA, so other devices cannot reach it (peer-to-peer DMA); {}",
         trouble.place()
     );
     let severity = trouble.peer_to_peer_severity(guest);

@@ -36,9 +36,9 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let in_memory = trouble.first_place().and_then(|place| bars::in_memory(guest, place));
     let is_room = in_memory.is_some_and(|part| bars::in_ram(guest, part).is_none());
     let (what, hides) =
-        if is_room { ("the room for memory hot-plug", "RAM plugged there") } else { ("the guest's RAM", "RAM") };
+        if is_room { ("the window for memory hot-plug", "RAM plugged there") } else { ("the guest's RAM", "RAM") };
     let title = trouble.title(&format!("lies in {what}"), &format!("lie in {what}"), &format!("may lie in {what}"));
-    let cause = format!("{hides} hides the BAR, and the guest does not reach the device; {}", trouble.place());
+    let cause = format!("{hides} hides the BAR, so the guest cannot use the device; {}", trouble.place());
     let finding = trouble.finding(RULE.id, Severity::Warning, title, cause);
     findings.push(Finding { range: in_memory, ..finding });
 }

@@ -38,7 +38,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
             let title =
                 trouble.title(&format!("lies in {range}"), &format!("lie in {range}"), &format!("may lie in {range}"));
             let cause = format!(
-                "VFIO does not map it for DMA, so that other devices do not reach it (peer-to-peer); {}",
+                "VFIO does not map it for DMA, so other devices cannot reach it (peer-to-peer DMA); {}",
                 trouble.place()
             );
             let severity = trouble.peer_to_peer_severity(guest);
@@ -60,7 +60,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         if let (Some(device), Some((common, room))) = (device, reach.min_by_key(|&(_, room)| room)) {
             let title =
                 format!("BARs of more than {} in all reach {}", text::size(room), collision::reserved_name(reserved));
-            let cause = "BAR sizes are unknown; run it on the host or with a host profile that has them";
+            let cause = "BAR sizes are unknown; run this on the host, or use a host profile that has them";
             let finding = Finding::new(RULE.id, Severity::Note, title, device.origin.span(), "its BARs are unknown");
             findings.push(finding.because(cause).about(common));
         }

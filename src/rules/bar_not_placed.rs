@@ -51,9 +51,9 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     };
     let unknown = match mmio64.possible.len() {
         0 | 1 => "",
-        _ => "; the version of the guest's firmware is unknown, and others may have room",
+        _ => "; the guest's firmware version is unknown, and other versions may have room",
     };
-    let cause = format!("the guest starts without the device's memory; {window}{unknown}");
+    let cause = format!("the guest starts, but cannot use the device's memory: {window}{unknown}");
     findings.push(trouble.finding(RULE.id, Severity::Warning, title, cause));
 }
 
@@ -130,7 +130,10 @@ mod tests {
         let findings = found(&RULE, &BarCase { bars: &[128], placed: &placed, ..BarCase::default() });
         assert!(findings[0].1.ends_with("may get no address"), "{findings:?}");
         assert!(findings[0].2.contains("the window of OVMF 2022.08"), "{findings:?}");
-        assert!(findings[0].2.ends_with("firmware is unknown, and others may have room"), "{findings:?}");
+        assert!(
+            findings[0].2.ends_with("firmware version is unknown, and other versions may have room"),
+            "{findings:?}"
+        );
     }
 
     /// OVMF 2025.02 with 800 GiB: no 64-bit BAR has an address.

@@ -48,8 +48,8 @@ fn consequence(guest: &Guest<'_>, unmappable: Unmappable) -> String {
     let vdpa = !devices.is_empty() && devices.iter().all(|device| device.kind == PassthroughKind::VhostVdpa);
     let lost = kernel.filter(|_| !vdpa && is_lost(guest, unmappable)).map(|kernel| {
         format!(
-            "Linux {kernel} maps it without effect, unless the distribution has taken over the check of 5.4: the guest \
-             starts, and DMA to it is lost without a message"
+            "Linux {kernel} accepts the mapping, but it has no effect (unless the distribution has backported the \
+             check of 5.4): the guest starts, and DMA to it is lost without a message"
         )
     });
     let error = match unmappable.why {
@@ -60,7 +60,8 @@ fn consequence(guest: &Guest<'_>, unmappable: Unmappable) -> String {
     match guest.exposure {
         // Measured with QEMU 7.2, 10.0 and 11.1, which start then.
         Exposure::Present | Exposure::Assumed if guest.hides_memory => {
-            "boot-bypass=off keeps it from being mapped at start; a guest that lets devices past its virtual IOMMU is aborted"
+            "with boot-bypass=off it is not mapped at start; QEMU aborts if the guest lets devices bypass its virtual \
+             IOMMU"
                 .to_owned()
         }
         Exposure::Present => lost.unwrap_or_else(|| format!("{who} refuses to map it ({error})")),
@@ -123,7 +124,7 @@ pub(super) fn in_window(
     }
     let then = match is_lost(guest, unmappable) {
         true => "DMA to memory hot-plugged into it is lost without a message",
-        false => "memory hot-plugged into it aborts the running guest",
+        false => "hot-plugging memory into it aborts the running guest",
     };
     let consequence = match guest.exposure {
         Exposure::Present | Exposure::Assumed => then.to_owned(),
@@ -136,7 +137,7 @@ pub(super) fn in_window(
     let title = format!("the window for memory hot-plug reaches {reaches}");
     let cause = cause(guest, unmappable).map_or(consequence.clone(), |cause| format!("{consequence}; {cause}"));
     let span = guest.maxmem_span().unwrap_or(guest.whole());
-    let label = format!("the window takes up {}, a GiB for each slot included", text::range(window));
+    let label = format!("the window takes up {}, including 1 GiB per slot", text::range(window));
     let finding = Finding::new(rule, Severity::Warning, title, span, label).because(cause).about(common);
     Some(labelled(guest, unmappable, finding))
 }
@@ -169,7 +170,7 @@ pub(super) fn cause(guest: &Guest<'_>, unmappable: Unmappable) -> Option<String>
     let (machine, cpu) = (guest.setting.machine, guest.cpu()?);
     // A version that is only assumed is not a cause.
     if guest.setting.host.qemu.is_some_and(|qemu| qemu < FIRST_RELOCATING_QEMU) {
-        Some(format!("QEMU {} never moves RAM out of the way, 7.1 is the first that does", guest.setting.qemu))
+        Some(format!("QEMU {} never moves RAM out of the way; 7.1 is the first version that does", guest.setting.qemu))
     } else if !machine.enforces_amd_1tb_hole {
         let older = match machine.flavor {
             Flavor::Upstream | Flavor::Proxmox => "is older than 7.1".to_owned(),
@@ -180,7 +181,7 @@ pub(super) fn cause(guest: &Guest<'_>, unmappable: Unmappable) -> Option<String>
         Some(format!("machine type {} {older}, so QEMU does not move RAM above 1 TiB", quoted(&machine.name)))
     } else if !cpu.is_amd() {
         let vendor = cpu.vendor.as_deref().unwrap_or("unknown");
-        Some(format!("QEMU moves RAM above 1 TiB for AuthenticAMD only, and the guest's CPU vendor is {vendor}"))
+        Some(format!("QEMU moves RAM above 1 TiB only if the guest's CPU vendor is AuthenticAMD, but it is {vendor}"))
     } else {
         None
     }

@@ -10,7 +10,7 @@ use crate::text::{self, quoted};
 
 pub(crate) const RULE: Rule = Rule {
     id: "dma-not-visible",
-    summary: "a device may reach guest memory by DMA, and the domain does not say whether it does",
+    summary: "a device may use DMA to guest memory, but the domain does not show whether it does",
     by: Refuser::Nobody,
     stops: false,
     check,
@@ -40,10 +40,10 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
                     "the process at the other end of the socket may map guest memory for a device of its own; if it \
                      does, as DPDK's vDPA drivers do, set passthrough = \"{ASSUME}\" in the policy"
                 ),
-                format!("what serves the {protocol} socket is unknown"),
+                format!("the process that serves the {protocol} socket is unknown"),
             ),
             Unseen::Network(name) => (
-                format!("the guest may fail to start: network {} may give it a PCI function", quoted(name)),
+                format!("the guest may fail to start: network {} may assign it a PCI device", quoted(name)),
                 format!(
                     "guest memory lies {place}, and the network was not found (--connect looks it \
                      up in libvirt). If its forward mode is hostdev, set passthrough = \"{ASSUME}\" in the policy"

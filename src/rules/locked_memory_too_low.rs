@@ -92,15 +92,15 @@ fn limit<'a>(guest: &'a Guest<'_>) -> Option<Limit<'a>> {
                 None => format!("set it to {} or more", roomy(most)),
             };
             let why = move |most| format!("libvirt also uses it as QEMU's locked-memory limit; {}", why(most));
-            (Some(bytes), span, "the limit for locked memory", Box::new(why))
+            (Some(bytes), span, "the locked-memory limit", Box::new(why))
         }
         LockLimit::Computed(bytes) => {
-            let sets = format!("{version} sets the limit for locked memory to {} for this guest", text::size(bytes));
+            let sets = format!("{version} sets the locked-memory limit to {} for this guest", text::size(bytes));
             let why = move |most| format!("{sets}; set <hard_limit> to {} or more", roomy(most));
             (Some(bytes), guest.whole(), "without <hard_limit>", Box::new(why))
         }
         LockLimit::Inherited => {
-            let sets = format!("{version} does not raise the limit for locked memory for this guest");
+            let sets = format!("{version} does not raise the locked-memory limit for this guest");
             let why = move |most| format!("{sets}; set <hard_limit> to {} or more", roomy(most));
             (None, guest.whole(), "without <hard_limit>", Box::new(why))
         }

@@ -8,7 +8,7 @@ use crate::guest::Guest;
 
 pub(crate) const RULE: Rule = Rule {
     id: "memory-backend-refused",
-    summary: "QEMU or KVM refuses a piece of the guest's memory: its pages, its size or its slots",
+    summary: "QEMU or KVM refuses a memory backend: its page size, its size or its slots",
     by: Refuser::Qemu,
     stops: false,
     check,

@@ -25,7 +25,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let span = guest.device_span(*index);
     let mut finding = Finding::new(RULE.id, Severity::Error, message, span, "does not fit");
     if let Some(maximum) = guest.maxmem_span() {
-        finding = finding.with_label(maximum, "the room there is");
+        finding = finding.with_label(maximum, "this is all the room");
     }
     findings.push(finding);
 }

@@ -20,7 +20,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let Some(why) = &guest.memory_refusal else { return };
     let span = guest.maxmem_span().or(guest.ram_span()).unwrap_or(guest.whole());
     let message = format!("QEMU refuses to start: {why}");
-    findings.push(Finding::new(RULE.id, Severity::Error, message, span, "memory hot-plug is asked for here"));
+    findings.push(Finding::new(RULE.id, Severity::Error, message, span, "memory hot-plug is requested here"));
 }
 
 #[cfg(feature = "cli")]

@@ -26,8 +26,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     for (option, value, origin) in not_modelled.chain(refused) {
         let shown = format!("{} {}", quoted(option), quoted(value));
         let shown = shown.trim_start();
-        let message =
-            format!("the {raw}QEMU argument `{shown}` is not modelled: what is said of this guest leaves it out");
+        let message = format!("the {raw}QEMU argument `{shown}` is not modelled: the verdict ignores it");
         findings.push(Finding::new(RULE.id, Severity::Warning, message, origin.span(), "not modelled"));
     }
 }

@@ -22,7 +22,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     for (common, unmappable) in guest.in_reserved(hole) {
         let Some(reserved) = unmappable.reserved() else { continue };
         let title = format!("the 64-bit PCI hole reaches into {}", collision::reserved_name(reserved));
-        let consequence = "a BAR that the guest's kernel places there has no peer-to-peer DMA";
+        let consequence = "peer-to-peer DMA to BARs that the guest's kernel places there fails";
         let cause = collision::cause(guest, unmappable)
             .map_or(consequence.to_owned(), |cause| format!("{consequence}; {cause}"));
         let takes = format!("the hole takes up {}", text::range(hole));

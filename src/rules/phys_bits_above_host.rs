@@ -41,8 +41,8 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let out_of_reach = layout.max_gpa >> host_bits.min(63) != 0;
     if guest.accelerator() == Accelerator::Kvm && cpu.phys_bits > host_bits && out_of_reach {
         let message = format!(
-            "the memory map reaches {:#x}, which the guest's {} physical address bits cover and the host's {host_bits} do not: \
-             accesses up there fail in the running guest",
+            "the memory map reaches {:#x}, within the guest's {} physical address bits but beyond the host's \
+             {host_bits}: accesses up there fail in the running guest",
             layout.max_gpa, cpu.phys_bits
         );
         let written = guest.cpu_element().map(|cpu| cpu.span);

@@ -49,7 +49,7 @@ fn check_options(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     };
     for name in ["phys-bits", "host-phys-bits"] {
         if let Some((told, why)) = ignored(name) {
-            let message = format!("{name} has no effect, the guest has {} physical address bits: {why}", cpu.phys_bits);
+            let message = format!("{name} has no effect; the guest has {} physical address bits: {why}", cpu.phys_bits);
             findings.push(Finding::new(RULE.id, Severity::Warning, message, told.origin.span(), "ignored"));
         }
     }
@@ -58,14 +58,14 @@ fn check_options(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
 /// Why the guest has the host's bits and no others.
 fn host_bits(guest: &Guest<'_>, model: &Model, host: &str, max: &str) -> String {
     match model {
-        Model::Host => format!("{host} takes the host's bits"),
-        Model::Max => format!("{max} takes the host's bits"),
-        _ if guest.line.cpu_options().host_phys_bits == Some(true) => "host-phys-bits takes the host's bits".to_owned(),
+        Model::Host => format!("{host} uses the host's bits"),
+        Model::Max => format!("{max} uses the host's bits"),
+        _ if guest.line.cpu_options().host_phys_bits == Some(true) => "host-phys-bits uses the host's bits".to_owned(),
         _ => format!("machine type {} gives every CPU the host's bits", quoted(&guest.setting.machine.name)),
     }
 }
 
-const NO_HOST_BITS: &str = "without KVM there are no host bits to pass on";
+const NO_HOST_BITS: &str = "without KVM, the host's bits are not passed on";
 
 const FIXED_WIDTH: &str = "a CPU without long mode has a fixed width";
 
@@ -76,16 +76,16 @@ fn check_domain(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let libvirt = guest.setting.host.libvirt;
     let mut report = |span, why: String| {
         let message =
-            format!("<maxphysaddr> has no effect, the guest has {} physical address bits: {why}", cpu.phys_bits);
+            format!("<maxphysaddr> has no effect; the guest has {} physical address bits: {why}", cpu.phys_bits);
         findings.push(Finding::new(RULE.id, Severity::Warning, message, span, "ignored"));
     };
     if let Some(version) = libvirt.filter(|&version| version < MAXPHYSADDR_SINCE) {
-        report(width.span, format!("libvirt {version} drops it, 8.7 is the first that reads it"));
+        report(width.span, format!("libvirt {version} ignores it; 8.7 is the first version that supports it"));
         return;
     }
     if let Some(bits) = width.bits.filter(|_| guest.raw_width_span().is_some()) {
         if bits.value != cpu.phys_bits {
-            report(bits.span, "a raw QEMU argument says otherwise".to_owned());
+            report(bits.span, "a raw QEMU argument overrides it".to_owned());
         }
         return;
     }
@@ -101,7 +101,13 @@ fn check_domain(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         }
         _ => {
             if let (Some(limit), Some(version)) = (width.limit, libvirt.filter(|&version| version < LIMIT_SINCE)) {
-                report(limit.span, format!("libvirt {version} drops the limit, 9.3 is the first that reads it"));
+                report(
+                    limit.span,
+                    format!(
+                        "libvirt {version} ignores the limit; 9.3 is the first version that \
+                                            supports it"
+                    ),
+                );
             }
         }
     }

@@ -25,7 +25,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let message = format!(
         "QEMU refuses to start: phys-bits should be between {MIN_PHYS_BITS} and {MAX_PHYS_BITS}  (but is {bits})"
     );
-    findings.push(Finding::new(RULE.id, Severity::Error, message, span, "not a width a CPU can have"));
+    findings.push(Finding::new(RULE.id, Severity::Error, message, span, "outside 32 to 52"));
 }
 
 #[cfg(feature = "cli")]

@@ -31,7 +31,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     }
     let moved = if layout.relocated { ", with RAM moved above 1 TiB" } else { "" };
     let title = format!(
-        "QEMU refuses to start: the guest has {} phys-bits, its memory map needs {}{moved}",
+        "QEMU refuses to start: the guest has {} phys-bits, but its memory map needs {}{moved}",
         cpu.phys_bits, layout.phys_bits_needed
     );
     // In QEMU's words, so that a search for them finds this.

@@ -20,10 +20,10 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         guest.line.refused.iter().filter(|argument| argument.from.is_none_or(|from| guest.setting.qemu >= from));
     for argument in by_this.filter(|_| guest.domain.is_none()) {
         let message = match argument.value.as_str() {
-            "" => format!("QEMU refuses to start: `{}` misses its value", quoted(&argument.option)),
+            "" => format!("QEMU refuses to start: `{}` has no value", quoted(&argument.option)),
             value => {
                 let shown = format!("{} {}", quoted(&argument.option), quoted(value));
-                format!("QEMU refuses to start: it does not take `{shown}`")
+                format!("QEMU refuses to start: it rejects `{shown}`")
             }
         };
         findings.push(Finding::new(RULE.id, Severity::Error, message, argument.origin.span(), "not taken"));

@@ -39,9 +39,14 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
             let slots = if slots == 1 { "1 slot".to_owned() } else { format!("{slots} slots") };
             let most = text::size(most & !(GIB - 1));
             let element = if guest.domain.is_some() { "a <maxMemory>" } else { "maxmem" };
-            format!("only for memory hot-plug; {element} of up to {most} with {slots} would keep it below 1 TiB")
+            format!(
+                "because of memory hot-plug alone; {element} of at most {most} with {slots} would keep it below 1 \
+                     TiB"
+            )
         }
-        (Some(_), Some(_)) => "only for memory hot-plug; without it, or with fewer slots, it would stay".to_owned(),
+        (Some(_), Some(_)) => "because of memory hot-plug alone; without it, or with fewer slots, RAM would stay \
+                               below 1 TiB"
+            .to_owned(),
         _ => "so that none of it lies just below 1 TiB".to_owned(),
     };
     let mut cause = match severity {

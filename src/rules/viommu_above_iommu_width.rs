@@ -30,20 +30,21 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
         true => (
             Severity::Error,
             format!(
-                "QEMU refuses to start: the guest's intel-iommu has {bits} address bits, the host's IOMMU only {host}"
+                "QEMU refuses to start: the guest's intel-iommu has {bits} address bits, but the host's IOMMU only \
+                 {host}"
             ),
         ),
         false => (
             Severity::Warning,
-            format!("the guest's intel-iommu has {bits} bits, and the host's IOMMU can address {host}"),
+            format!("the guest's intel-iommu has {bits} bits, but the host's IOMMU can address only {host}"),
         ),
     };
     let cause = match refuses {
-        true => "QEMU 9.1 and newer refuse to pass a device through in that case".to_owned(),
+        true => "QEMU 9.1 and newer then refuse the passthrough device".to_owned(),
         false => format!("DMA to an address above {host} bits, if the guest maps one there, fails while it runs"),
     };
     let finding = Finding::new(RULE.id, severity, title, viommu.origin.span(), format!("{bits} bits")).because(cause);
-    findings.push(finding.with_label(device.origin.span(), format!("behind {host} bits of the host")));
+    findings.push(finding.with_label(device.origin.span(), format!("the host's IOMMU has {host} bits")));
 }
 
 const PAGE: Page = Page {

@@ -27,7 +27,7 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let intel = if is_old { viommu::beside } else { viommu::of };
     if let Some((viommu, device)) = intel(guest, ViommuKind::Intel).filter(|(viommu, _)| !viommu.caching_mode) {
         let title = "QEMU refuses to start: intel-iommu needs its caching mode for a passthrough device";
-        let cause = "without it, QEMU does not learn what the guest maps";
+        let cause = "without it, QEMU does not see what the guest maps";
         let finding = Finding::new(RULE.id, Severity::Error, title, viommu.origin.span(), "no caching mode");
         findings
             .push(finding.because(cause).with_label(device.origin.span(), "its DMA must follow the guest's mappings"));
@@ -38,13 +38,13 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
             true => (
                 Severity::Error,
                 "QEMU refuses to start: its amd-iommu does not work with passthrough devices",
-                format!("QEMU {} does not learn what the guest maps; 11.1 does with dma-remap=on", guest.setting.qemu),
+                format!("QEMU {} does not see what the guest maps; 11.1 does, with dma-remap=on", guest.setting.qemu),
             ),
             false => (
                 Severity::Warning,
                 "the guest's amd-iommu does not translate for passthrough devices",
-                "without dma-remap=on, QEMU does not follow what the guest maps, and DMA goes elsewhere once it \
-                 translates"
+                "without dma-remap=on, QEMU does not follow what the guest maps: once the virtual IOMMU translates, \
+                 DMA goes to the wrong addresses"
                     .to_owned(),
             ),
         };

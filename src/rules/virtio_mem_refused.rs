@@ -19,14 +19,14 @@ fn check(guest: &Guest<'_>, findings: &mut Vec<Finding>) {
     let (device, title, cause, other) = match guest.discard_refused {
         Some((device, Pinning::Vdpa(vdpa))) => (
             device,
-            "QEMU refuses to start: virtio-mem does not go together with a vDPA device",
-            "vhost-vdpa pins all of the guest's memory, and QEMU then lets no device give memory back to the host",
+            "QEMU refuses to start: virtio-mem cannot be combined with a vDPA device",
+            "vhost-vdpa pins all of the guest's memory, so QEMU lets no device give memory back to the host",
             Some((vdpa.span(), "pins all memory")),
         ),
         Some((device, Pinning::Locked)) => (
             device,
-            "QEMU refuses to start: virtio-mem does not go together with locked memory",
-            "<memoryBacking><locked/> keeps all of the guest's memory on the host, and virtio-mem gives memory back to it",
+            "QEMU refuses to start: virtio-mem cannot be combined with locked memory",
+            "<memoryBacking><locked/> locks all of the guest's memory, but virtio-mem gives memory back to the host",
             None,
         ),
         None => return,

@@ -460,7 +460,7 @@ impl<'a> TreeBuilder<'a> {
 
     fn declaration(&self, span: Span) -> Result<(), XmlError> {
         if span.start != self.mark_len {
-            return Err(self.error(span.start, "an XML declaration is allowed at the very start only"));
+            return Err(self.error(span.start, "an XML declaration is allowed only at the very start"));
         }
         let inside = self.slice(span).trim_start_matches("<?xml").trim_end_matches("?>");
         // The one place where libxml2 does not require white space.

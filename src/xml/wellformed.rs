@@ -216,7 +216,7 @@ pub(crate) fn attribute_value(raw: &str) -> Result<Cow<'_, str>, (usize, Cow<'st
     while let Some(c) = raw[at..].chars().next() {
         match c {
             '&' => {
-                let len = raw[at..].find(';').ok_or((at, Cow::Borrowed("`&` starts no entity reference")))?;
+                let len = raw[at..].find(';').ok_or((at, Cow::Borrowed("`&` does not begin an entity reference")))?;
                 value.push(entity(&raw[at + 1..at + len]).map_err(|message| (at, message))?);
                 at += len + 1;
                 continue;

@@ -23,7 +23,7 @@ fn the_profile_of_a_real_host_evaluates_as_the_host_does() {
     for line in [
         "kind = \"amd\"                    # /sys/class/iommu/ivhd0",
         "[[iommu.reserved]]              # HyperTransport, 1012–1024 GiB",
-        "[qemu]                          # of guests that name no <emulator>",
+        "[qemu]                          # for guests without <emulator>",
         "path = \"/usr/bin/qemu-system-x86_64\"",
     ] {
         assert!(profile.lines().any(|known| known == line), "{line}\n{profile}");

@@ -44,7 +44,7 @@ fn a_managed_save_is_restored() {
     // Refused, it is not lost.
     world.set_policy(STRICT);
     let error = assert_stopped(world.start("db"), "db", "restore");
-    assert!(error.contains("what already ran cannot be changed"), "{error}");
+    assert!(error.contains("a migrated or restored guest cannot be rewritten"), "{error}");
     assert_eq!((world.state("db").as_str(), world.qemu("db")), ("shut off", None));
     assert!(world.path("/var/lib/libvirt/qemu/save/db.save").exists(), "the image is gone");
 

@@ -26,7 +26,7 @@ fn the_destination_decides() {
 
     destination.set_policy("passthrough = 'assume'\n");
     let error = assert_stopped(migrate("db", &source, &destination), "db", "migrate");
-    assert!(error.contains("what already ran cannot be changed"), "{error}");
+    assert!(error.contains("a migrated or restored guest cannot be rewritten"), "{error}");
     assert_eq!(source.state("db"), "paused");
     assert_eq!(source.qemu("db"), Some(qemu), "the guest is not the one that was to move");
     assert_eq!(destination.qemu("db"), None);

@@ -109,7 +109,7 @@ fn a_guest_of_an_orchestrator_is_left_to_it() {
     let (status, said, error) = fix(&world, "vnf", &[]);
     assert!(status == 1 && said.is_empty(), "{status} {said}{error}");
     for part in
-        ["nova: nova-manage libvirt update_machine_type c0ffee00-", "vnf is left as it is: Nova regenerates", "--force"]
+        ["nova: nova-manage libvirt update_machine_type c0ffee00-", "vnf is unchanged: Nova regenerates", "--force"]
     {
         assert!(error.contains(part), "{error}");
     }

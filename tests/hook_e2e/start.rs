@@ -72,7 +72,7 @@ fn ram_in_the_hole_without_a_device_starts_and_is_logged() {
     world.set_policy("passthrough = 'assume'\n");
     let guest = &running(&world)["guests"][0];
     assert_eq!(guest["verdict"], "fixable", "{guest}");
-    assert_eq!(guest["process"]["notes"], serde_json::json!(["it runs, and would not start again"]));
+    assert_eq!(guest["process"]["notes"], serde_json::json!(["it is running, but would not start again"]));
 }
 
 #[test]

@@ -154,7 +154,7 @@ fn watch_reconnects_when_libvirtd_comes_back() {
     let Some(world) = World::without_hook("watch-restart") else { return };
     // The service starts before libvirtd.
     let watcher = Watcher::ready(&world, REWRITE);
-    assert_eq!(watcher.count(&["<3>", "it is asked again until it answers"]), 1);
+    assert_eq!(watcher.count(&["<3>", "retrying until it answers"]), 1);
     world.start_daemons();
     let mut guests = Vec::new();
     // Until libvirtd is killed in the middle.
@@ -213,7 +213,7 @@ fn what_others_define_at_the_same_time_is_not_lost() {
     std::thread::sleep(Duration::from_secs(1));
     assert!(is_fixed(&world, &guests));
     let (said, _) = watcher.stop();
-    let noticed: Vec<&String> = said.iter().filter(|line| line.contains("at the moment it was rewritten")).collect();
+    let noticed: Vec<&String> = said.iter().filter(|line| line.contains("was also defined by someone else")).collect();
     crate::common::note(&format!(
         "watch: {} of {} edits came at the very moment of a rewrite",
         noticed.len(),
@@ -239,14 +239,14 @@ fn a_definition_that_is_restored_each_time_is_left_in_the_end() {
         std::thread::sleep(Duration::from_millis(250));
     }
     world.define(&guest);
-    watcher.wait_until_said(&["left alone for some minutes"]);
+    watcher.wait_until_said(&["not rewriting it again for some minutes"]);
     for _ in 0..2 {
         world.define(&guest);
         std::thread::sleep(Duration::from_millis(250));
     }
     assert!(!is_fixed(&world, &[guest]));
     let (said, _) = watcher.stop();
-    let gives_up = said.iter().filter(|line| line.contains("left alone for some minutes")).count();
+    let gives_up = said.iter().filter(|line| line.contains("not rewriting it again for some minutes")).count();
     let redefined = said.iter().filter(|line| line.contains("is redefined")).count();
     assert_eq!((redefined, gives_up), (10, 1), "{said:#?}");
 }
@@ -271,7 +271,7 @@ fn a_budget_survives_undefine() {
         world.virsh(&["undefine", &guest.name]).expect_ok();
     }
     world.define(&guest);
-    watcher.wait_until_said(&["guest db: fixable", "left alone for some minutes"]);
+    watcher.wait_until_said(&["guest db: fixable", "not rewriting it again for some minutes"]);
     let kept = watcher.backups().len();
     let (said, ..) = watcher.stop();
     let redefined = said.iter().filter(|line| line.contains("is redefined")).count();
@@ -312,7 +312,7 @@ fn backups_are_bounded() {
             watcher.wait_until_said(&[
                 "<3>",
                 &format!("guest {}: fixable", guest.name),
-                "it is left as it is",
+                "its definition is unchanged",
                 "is full",
             ]);
         }
@@ -364,7 +364,7 @@ fn no_attack_takes_more_than_its_room() {
         if round == 0 {
             wait_for("all rewrites", || watcher.count(&["is redefined"]) == guests.len());
         } else {
-            watcher.wait_until_said(&["is left as it is", "is full"]);
+            watcher.wait_until_said(&["is unchanged", "is full"]);
         }
         most = most.max(watcher.peak());
         if round == 2 {

@@ -85,7 +85,7 @@ fn commands_are_not_broken_in_narrow_terminals() {
 #[test]
 fn the_owner_is_told_of_the_risks() {
     let (_, said, _) = run(&instance("pc-q35-6.2"), &["check"]);
-    let risks = ["Windows may ask to be activated again", "no longer restore", "RAM moves above 1 TiB"];
+    let risks = ["Windows may ask to be activated again", "can no longer be restored", "RAM moves above 1 TiB"];
     for risk in risks {
         assert!(said.lines().any(|line| line.starts_with("   = note: ") && line.contains(risk)), "{risk}: {said}");
     }
@@ -107,7 +107,7 @@ fn the_summary_points_to_fix_for_guests_without_an_owner() {
     let (_, said, _) = run(&fine, &["check", &owned]);
     assert!(said.contains("2 domains:") && !said.contains("can be fixed"), "{said}");
     let (_, said, _) = run(&fine, &["check", &owned, &free]);
-    assert!(said.contains("2 can be fixed: `iova-preflight fix` shows how"), "{said}");
+    assert!(said.contains("2 can be fixed; to see how, run `iova-preflight fix`"), "{said}");
 }
 
 /// Services show no more of a result than its message.

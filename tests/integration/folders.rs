@@ -82,7 +82,7 @@ fn other_xml_of_libvirt_is_passed_over_in_folders() {
         assert_eq!(output.status.code(), Some(0), "{command}: {}", stderr(&output));
         let said = stdout(&output) + &stderr(&output);
         assert!(said.contains(&format!("no domain in {}", folder.display())), "{command}: {said}");
-        assert!(said.contains(&format!("passed over {} XML files", ROOTS.len())), "{command}: {said}");
+        assert!(said.contains(&format!("skipped {} libvirt XML files", ROOTS.len())), "{command}: {said}");
         let output = run(&[command, "-q"], &folder);
         assert_eq!(
             (output.status.code(), stdout(&output) + &stderr(&output)),
@@ -185,7 +185,7 @@ fn xml_printed_by_virsh_is_skipped() {
     assert!(printed >= 5, "virsh printed {printed} documents");
     let output = run(&["check"], &folder);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert!(stdout(&output).contains(&format!("passed over {printed} XML files")), "{}", stdout(&output));
+    assert!(stdout(&output).contains(&format!("skipped {printed} libvirt XML files")), "{}", stdout(&output));
     write(&folder, "domain.xml", &virsh(&["dumpxml", "test"]).expect("the domain"));
     assert_eq!(run(&["check"], &folder).status.code(), Some(0));
 }

@@ -92,7 +92,7 @@ fn installs_twice_and_leaves_nothing_behind() {
     assert_eq!(root.target(LINK).as_deref(), Some(Path::new(PROGRAM)));
     let installed = root.files();
     let (status, text) = root.install();
-    assert!(status == 0 && text.contains("in place already"), "{text}");
+    assert!(status == 0 && text.contains("already installed"), "{text}");
     assert_eq!(root.files(), installed);
     assert_eq!(root.hook(&["uninstall"]).0, 0);
     assert_eq!(root.files(), before);
@@ -120,19 +120,19 @@ fn a_foreign_hook_is_never_touched() {
     root.write(SOLE, script, 0o755);
     let (status, text) = root.install();
     assert_eq!(status, 2);
-    assert!(text.contains("left as it is") && text.starts_with(include_str!("../../hooks/chain.sh")), "{text}");
+    assert!(text.contains("is not changed") && text.starts_with(include_str!("../../hooks/chain.sh")), "{text}");
     root.hook(&["uninstall"]);
     assert_eq!(fs::read_to_string(root.path(SOLE)).expect("still there"), script);
     // The script in its place runs both, and is not to be put in front of itself.
     root.write(SOLE, include_str!("../../hooks/chain.sh"), 0o755);
     let (status, text) = root.install();
-    assert!(status == 0 && text.contains("runs it already"), "{text}");
+    assert!(status == 0 && text.contains("already runs it"), "{text}");
     let (_, text) = root.hook(&["status"]);
     assert!(text.contains(&format!("runs {PROGRAM}, and then qemu.before")), "{text}");
     let older = include_str!("../../hooks/chain.sh").replace("exit 0", "exit 00");
     root.write(SOLE, &older, 0o755);
     let (status, text) = root.install();
-    assert!(status == 2 && text.contains("leave qemu.before as it is"), "{text}");
+    assert!(status == 2 && text.contains("leave qemu.before alone"), "{text}");
     assert_eq!(fs::read_to_string(root.path(SOLE)).expect("still there"), older);
 
     root.with_libvirt(9_000_000);
@@ -371,7 +371,7 @@ fn a_program_that_apparmor_keeps_from_libvirtd_is_not_installed_unasked() {
     root.write("sys/kernel/security/apparmor/profiles", "libvirtd (enforce)\n", 0o444);
     let program = "/opt/iova-preflight-hook";
     let (status, text) = root.hook(&["install", "--program", program]);
-    assert!(status == 2 && text.contains("kills those that run when libvirtd is restarted"), "{text}");
+    assert!(status == 2 && text.contains("kills running ones when libvirtd restarts"), "{text}");
     assert_eq!(root.target(LINK), None);
     assert_eq!(root.hook(&["install", "--force", "--program", program]).0, 0);
     assert_eq!(root.target(LINK).as_deref(), Some(Path::new(program)));
@@ -432,7 +432,7 @@ fn a_program_that_others_can_change_is_not_installed_unasked() {
     for (path, bad, good) in [(&program, 0o757, 0o755), (&program, 0o775, 0o755), (&folder, 0o777, 0o755)] {
         mode(path, bad);
         let (status, text) = root.install();
-        assert!(status == 2 && text.contains("can be changed by others than root"), "{text}");
+        assert!(status == 2 && text.contains("can be changed by users other than root"), "{text}");
         assert!(text.contains("--force") && root.target(LINK).is_none(), "{text}");
         mode(path, good);
     }
@@ -455,7 +455,8 @@ fn a_program_that_others_can_change_is_not_installed_unasked() {
         mode(&root.path(below), 0o777);
         let (status, text) = root.hook(&["status"]);
         let named = root.path(below).display().to_string();
-        let fails = |line: &str| line.starts_with("FAIL") && line.contains(&named) && line.contains("others than root");
+        let fails =
+            |line: &str| line.starts_with("FAIL") && line.contains(&named) && line.contains("users other than root");
         assert!(status == 1 && text.lines().any(fails), "{below}:\n{text}");
         mode(&root.path(below), 0o755);
     }
@@ -473,24 +474,24 @@ fn a_program_with_libraries_that_may_be_missing_is_not_installed_unasked() {
     // What cargo builds is linked dynamically, unlike what `hooks/build` does.
     fs::copy(env!("CARGO_BIN_EXE_iova-preflight"), root.path("usr/bin/iova-preflight-hook")).expect("copied");
     let (status, text) = root.install();
-    assert!(status == 2 && text.contains("linked dynamically") && text.contains("--force"), "{text}");
+    assert!(status == 2 && text.contains("dynamically linked") && text.contains("--force"), "{text}");
     assert_eq!(root.target(LINK), None);
     assert_eq!(root.hook(&["install", "--force", "--program", PROGRAM]).0, 0);
     let (status, text) = root.hook(&["status"]);
-    assert!(status == 1 && text.contains("FAIL /usr/bin/iova-preflight-hook is linked dynamically"), "{text}");
+    assert!(status == 1 && text.contains("FAIL /usr/bin/iova-preflight-hook is dynamically linked"), "{text}");
 }
 
 #[test]
 fn status_names_what_is_wrong() {
     let root = Root::new("status");
     let (status, text) = root.hook(&["status"]);
-    assert!(status == 1 && text.contains("is not there"), "{text}");
+    assert!(status == 1 && text.contains("does not exist"), "{text}");
     root.install();
     let (status, text) = root.hook(&["status"]);
     assert!(status == 1 && text.contains("not an executable file"), "{text}");
     root.write("usr/bin/iova-preflight-hook", "", 0o777);
     let (status, text) = root.hook(&["status"]);
-    assert!(status == 1 && text.contains("can be changed by others"), "{text}");
+    assert!(status == 1 && text.contains("can be changed by users other"), "{text}");
     root.write("sys/kernel/security/apparmor/profiles", "", 0o444);
     // As if it was installed before AppArmor, or with `--force`.
     root.hook(&["install", "--force", "--program", "/usr/libexec/iova-preflight-hook"]);

@@ -296,9 +296,9 @@ fn every_fact_says_where_it_came_from() {
         "kind = \"amd\"                    # /sys/class/iommu: ivhd0 and 1 more",
         "[[iommu.reserved]]              # HyperTransport, 1012–1024 GiB",
         "version = \"6.1.0\"               # /proc/sys/kernel/osrelease",
-        "# 5.4 or newer: VFIO refuses to map what is reserved (-22, Invalid argument).",
+        "# 5.4 or newer: VFIO refuses to map reserved ranges (-22, Invalid argument).",
         "aliases.q35 = \"pc-q35-7.2\"",
-        "[[emulator]]                    # of guests that name it",
+        "[[emulator]]                    # for guests that use it",
     ] {
         assert!(text.lines().any(|known| known == line), "{line}\n{text}");
     }
@@ -310,9 +310,9 @@ fn unknown_facts_differ_from_absent_ones() {
     let found = none.detect();
     assert_eq!(found.profile.host.iommu, Some(Iommu::None));
     assert_eq!(source(&found, Fact::Iommu), "/sys/class/iommu is empty");
-    assert!(written(&found).contains("No IOMMU is at work"));
+    assert!(written(&found).contains("No IOMMU is active"));
     let (reason, remedy) = why(&found, Fact::Qemu);
-    assert!(reason.contains("is not there") && remedy.contains("virsh"), "{reason} {remedy}");
+    assert!(reason.contains("does not exist") && remedy.contains("virsh"), "{reason} {remedy}");
 
     // libvirt was there, and found no QEMU for x86.
     none.write(&format!("{CACHE}/a.xml"), "<qemuCaps><arch>aarch64</arch></qemuCaps>");
@@ -322,7 +322,7 @@ fn unknown_facts_differ_from_absent_ones() {
     let found = none.detect();
     assert!(why(&found, Fact::Qemu).0.contains("None of /usr/bin/qemu-system-x86_64"));
     assert_eq!(found.emulators.len(), 1);
-    assert!(written(&found).contains("# [qemu], for guests that name no <emulator>, is missing:"));
+    assert!(written(&found).contains("# [qemu], for guests without <emulator>, is missing:"));
 
     // A kernel before 4.11 has groups and does not tell what they reserve.
     let old = Root::new("old-kernel");
@@ -330,7 +330,7 @@ fn unknown_facts_differ_from_absent_ones() {
     let found = old.detect();
     assert_eq!((found.profile.host.iommu, found.profile.host.knows_reserved()), (Some(Iommu::Amd), false));
     assert!(why(&found, Fact::Reserved).0.contains("since 4.11"));
-    assert!(written(&found).contains("# What is reserved is missing: None of 1 groups"), "{}", written(&found));
+    assert!(written(&found).contains("# The reserved ranges are missing: None of 1 groups"), "{}", written(&found));
 
     // No sysfs at all, as in a container or on another system.
     let bare = Root(crate::common::work_dir("host-bare"));
@@ -338,7 +338,7 @@ fn unknown_facts_differ_from_absent_ones() {
     assert_eq!(found.profile.host.iommu, None);
     assert!(why(&found, Fact::Iommu).1.contains("not in a container"));
     assert_eq!(found.profile.host.kvm, Some(false));
-    assert!(written(&found).contains("No guest of type kvm starts here"));
+    assert!(written(&found).contains("Guests of type kvm do not start on this host"));
 }
 
 #[test]
@@ -505,5 +505,5 @@ fn files_are_evaluated_for_this_host_if_it_has_an_iommu() {
     let intel = shown("mv /sys/class/iommu/ivhd0 /sys/class/iommu/dmar0");
     assert!(intel.starts_with("host: this host\n"), "{intel}");
     let none = shown("rmdir /sys/class/iommu/dmar0");
-    assert!(none.starts_with("host: built-in profile amd-epyc, as this host has no IOMMU at work"), "{none}");
+    assert!(none.starts_with("host: built-in profile amd-epyc, because no IOMMU is active on this host"), "{none}");
 }

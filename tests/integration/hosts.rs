@@ -174,7 +174,7 @@ fn the_table_names_the_hosts_that_run_each_guest() {
          amd-epyc: 1 pass, 1 fixable\n\
          amd-turin-ht-ignore: 2 pass\n\
          intel-xeon: 2 pass\n\
-         1 can be fixed: `iova-preflight fix --host HOST` shows how, and with several hosts looks for one fix for all\n\
+         1 can be fixed; to see how, run `iova-preflight fix --host HOST` (several hosts: one fix for all of them)\n\
          for details, add -v, or run `iova-preflight explain ram-in-reserved-range`\n"
     );
     assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
@@ -424,7 +424,7 @@ fn a_profile_with_a_name_is_for_the_libvirt_of_that_name() {
     let output = run(&[folder.join("other.toml")]);
     assert_eq!(output.status.code(), Some(2));
     let said = text(&output.stderr);
-    assert!(said.starts_with(&format!("test:///default: the name of its host is {its}, and ")), "{said}");
+    assert!(said.starts_with(&format!("test:///default: its host is called {its}, but ")), "{said}");
     assert!(said.contains("another-host"), "{said}");
 }
 

@@ -64,7 +64,8 @@ fn ram_above_the_width_stops_a_guest_with_a_device() {
     let [(Severity::Error, message)] = &found(&evaluation, RULE)[..] else { panic!("{evaluation:?}") };
     assert!(message.starts_with("1 GiB of guest RAM lies above the 39 bits"), "{message}");
     assert!(message.contains("VFIO refuses to map it (-22"), "{message}");
-    let advice = "give the guest less memory, or a host whose IOMMU has more than 39 bits (it reaches 510 GiB of RAM)";
+    let advice = "give the guest less memory, or use a host whose IOMMU has more than 39 bits (it reaches 510 GiB of \
+                  RAM)";
     assert_eq!(evaluation.tried, [advice]);
     assert!(evaluation.assumptions.is_empty());
     for devices in ["", VGPU] {
@@ -131,7 +132,7 @@ fn the_hot_plug_window_is_a_warning_and_a_dimm_in_it_an_error() {
     let memory = "<maxMemory slots='4' unit='GiB'>600</maxMemory><memory unit='GiB'>4</memory>";
     let evaluation = evaluated(&narrow(), "pc-q35-7.2", memory, CARD);
     let [(Severity::Warning, message)] = &found(&evaluation, RULE)[..] else { panic!("{evaluation:?}") };
-    assert!(message.contains("hot-plugged into it aborts the running guest"), "{message}");
+    assert!(message.contains("hot-plugging memory into it aborts the running guest"), "{message}");
     let dimm = "<memory model='dimm'><target><size unit='GiB'>1</size><node>0</node></target>\
                 <address type='dimm' slot='0' base='0x8000000000'/></memory>";
     let memory = "<maxMemory slots='4' unit='GiB'>600</maxMemory><memory unit='GiB'>5</memory>";

@@ -155,7 +155,7 @@ fn standard_input_is_read_once() {
         .expect("runs");
     let (text, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("3 domains:") && text.contains("fixable        - (ml-train-03)"), "{text}");
-    assert_eq!(complaint, "-: standard input can be read only once\n");
+    assert_eq!(complaint, "-: standard input can only be read once\n");
 }
 
 /// If both streams go to one place, an input's error is printed between the guests around it.

@@ -37,7 +37,7 @@ fn every_sample_is_drawn_or_it_is_said_why_not() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(expected), "{}: {stderr}", path.display());
         if expected == 2 {
-            assert!(output.stdout.is_empty() && stderr.contains("there is no map: "), "{}: {stderr}", path.display());
+            assert!(output.stdout.is_empty() && stderr.contains("no map: "), "{}: {stderr}", path.display());
         }
     }
 }

@@ -172,10 +172,10 @@ fn a_few_words_of_a_message_are_enough() {
         let messages = document["messages"].as_array().expect("messages");
         assert_eq!((messages.len(), messages[0]["cause"].as_str()), (1, Some(cause)), "{text}");
         let answer = String::from_utf8(explain(&["--", text], None).stdout).expect("UTF-8");
-        assert!(answer.contains("with the whole line"), "{text}: {answer}");
+        assert!(answer.contains("paste the whole line"), "{text}: {answer}");
     }
     let whole = String::from_utf8(explain(&["group 1 is not viable"], None).stdout).expect("UTF-8");
-    assert!(!whole.contains("with the whole line"), "{whole}");
+    assert!(!whole.contains("paste the whole line"), "{whole}");
     assert_eq!(explain(&["-"], Some(b"RLIMIT_MEMLOCK\n")).status.code(), Some(1), "a log has whole lines");
 }
 

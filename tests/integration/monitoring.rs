@@ -80,7 +80,11 @@ fn the_script_counts_what_the_hook_logs() {
         internal(OnInternalError::Allow),
         internal(OnInternalError::Allow),
         // A name cannot make one of the other.
-        HookOutcome::of_failure("is stopped (on_internal_error)", "stopped: it panicked", OnInternalError::Allow),
+        HookOutcome::of_failure(
+            "is stopped (on_internal_error)",
+            "stopped: the program panicked",
+            OnInternalError::Allow,
+        ),
         internal(OnInternalError::Block),
     ];
     let lines: Vec<String> = outcomes.into_iter().flat_map(|outcome| outcome.log).map(|(_, line)| line).collect();

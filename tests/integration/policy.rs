@@ -135,7 +135,7 @@ fn the_policy_may_be_a_link_where_all_of_it_is_roots() {
     let target = machine.path("/etc/sites/here.toml");
     let others = |expected: &str| {
         let (status, _, stderr) = run(&machine, &["check"]);
-        assert!(status == 2 && stderr.contains(&format!("others than root can change {expected}")), "{stderr}");
+        assert!(status == 2 && stderr.contains(&format!("users other than root can change {expected}")), "{stderr}");
         let (status, log) = hook();
         assert!(status == Some(0) && log.contains(expected) && log.contains("guest db"), "{log}");
     };

@@ -39,7 +39,7 @@ fn hook() -> ! {
     std::panic::set_hook(Box::new(|_| {}));
     let outcome = catch_unwind(AssertUnwindSafe(|| run(operation, name, &mut System)));
     let outcome =
-        outcome.unwrap_or_else(|_| HookOutcome::of_failure(name, "it panicked", process::on_internal_error()));
+        outcome.unwrap_or_else(|_| HookOutcome::of_failure(name, "the program panicked", process::on_internal_error()));
     // From here on nothing changes the guest's outcome.
     process::decided(outcome.blocked);
     for (level, line) in &outcome.log {

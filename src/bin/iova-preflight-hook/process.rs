@@ -191,11 +191,11 @@ extern "C" fn on_signal(signal: libc::c_int) {
         libc::SIGPROF => "timed out: no decision after 2 seconds of CPU time",
         // A limit that could not be raised. The kernel sends this every second, and then SIGKILL.
         libc::SIGXCPU if cpu_time() < CPU_LIMIT / 4 => return,
-        libc::SIGXCPU => "no decision: the limit of CPU time is reached (SIGXCPU)",
-        libc::SIGSEGV => "it crashed (SIGSEGV)",
-        libc::SIGBUS => "it crashed (SIGBUS)",
+        libc::SIGXCPU => "timed out: no decision within the CPU time limit (SIGXCPU)",
+        libc::SIGSEGV => "the program crashed (SIGSEGV)",
+        libc::SIGBUS => "the program crashed (SIGBUS)",
         libc::SIGSYS => "a system call is forbidden (SIGSYS)",
-        _ => "it was aborted",
+        _ => "the program was aborted",
     };
     fail(reason)
 }
@@ -236,7 +236,7 @@ pub(crate) fn read_stdin(buffer: &mut [u8]) -> Result<usize, String> {
         // SAFETY: the structure outlives the call.
         let ready = unsafe { libc::poll(&raw mut input, 1, INPUT_LIMIT) };
         if ready == 0 {
-            return Err("timed out: no decision, as nothing came for 30 seconds".to_owned());
+            return Err("timed out: no decision, no input for 30 seconds".to_owned());
         }
         let mut result = Err(std::io::Error::last_os_error());
         if ready > 0 {

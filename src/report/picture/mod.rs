@@ -64,7 +64,7 @@ impl Kind {
         match self {
             Self::Ram => Some("RAM"),
             Self::Device => Some("memory device"),
-            Self::Window => Some("room for memory hot-plug"),
+            Self::Window => Some("window for memory hot-plug"),
             Self::PciHole => Some("64-bit PCI hole"),
             Self::Bar => Some("64-bit BAR"),
             Self::BarWindow => Some("firmware's window for 64-bit BARs"),

@@ -62,7 +62,7 @@ pub(crate) fn answer(name: &str, arguments: &[OsString]) -> ExitCode {
     if let Some(new) = &reply.file {
         let replaced = seen.place.get().map(|place| place.replace(new.as_bytes()));
         if let Some(Err(error)) = replaced {
-            let failure = AdapterOutcome::failure(format!("the domain XML cannot be written: {error}"));
+            let failure = AdapterOutcome::failure(format!("cannot write the domain XML: {error}"));
             reply = protocol.reply(input, failure.of_vm(vm.as_deref()), &policy);
         }
     }
@@ -137,13 +137,13 @@ fn look_within(
         let outcome = match looked {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(problem)) => AdapterOutcome::failure(problem),
-            Err(_) => AdapterOutcome::failure("it panicked"),
+            Err(_) => AdapterOutcome::failure("the program panicked"),
         };
         // The receiver is gone if this took too long.
         let _ = sender.send(outcome);
     };
     if let Err(error) = thread::Builder::new().spawn(work) {
-        return AdapterOutcome::failure(format!("no thread can be started: {error}"));
+        return AdapterOutcome::failure(format!("cannot start a thread: {error}"));
     }
     receiver.recv_timeout(Duration::from_secs(protocol.patience)).unwrap_or_else(|_| {
         AdapterOutcome::failure(format!("timed out: no decision after {} seconds", protocol.patience))
@@ -186,8 +186,8 @@ fn from_stdin() -> Result<Vec<u8>, String> {
 
 /// Reads the file that VDSM names. Errors do not name it: the name would mean nothing to their reader.
 fn from_file(seen: &CallInput) -> Result<Vec<u8>, String> {
-    let path = vdsm::domain_file().ok_or("_hook_domxml is not set: not called by VDSM")?;
-    let explained = |error: io::Error| format!("the file that _hook_domxml names: {error}");
+    let path = vdsm::domain_file().ok_or("_hook_domxml is not set; VDSM sets it when it calls the hook")?;
+    let explained = |error: io::Error| format!("the file in _hook_domxml: {error}");
     let place = Place::named(&path).map_err(explained)?;
     let read = place.file().and_then(|file| read_open(file, MAX_BYTES)).map_err(explained)?;
     // Only VDSM sets it.

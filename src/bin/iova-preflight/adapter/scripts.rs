@@ -104,7 +104,7 @@ impl Script {
         // One that is not UTF-8 or that a terminal acts on would be written as another.
         let name = program.to_str().filter(|name| printable(name) == *name);
         let Some(name) = name.filter(|name| self.line == SHELL || !name.contains(['\'', '\\'])) else {
-            bail!("{}: the script cannot name a program with such a path", program.display());
+            bail!("{}: a path with these characters does not work in the script", program.display());
         };
         let quoted = if self.line == SHELL { shell_word(name) } else { name.to_owned() };
         let line = |program: &str| format!("{}{program}{}", self.line.0, self.line.1);

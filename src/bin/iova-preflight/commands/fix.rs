@@ -27,10 +27,16 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     }
     let stdin = args.common.paths.iter().any(|path| path.as_os_str() == "-");
     if stdin && args.in_place {
-        bail!("--in-place: standard input has no place; without it, the rewritten domain goes to standard output");
+        bail!(
+            "--in-place does not work with standard input; without it, the rewritten domain is printed on standard \
+               output"
+        );
     }
     if stdin && !args.diff && args.common.paths.len() > 1 {
-        bail!("-: standard output is for one domain; fix the others in another run, or see all of them with --diff");
+        bail!(
+            "-: only one domain can be printed on standard output; fix the others in another run, or add --diff to \
+               see all changes"
+        );
     }
     let sources = HostSource::choose_all(&args.common.host)?;
     let evaluator = Evaluator::new(&sources, &policy).of_kind(args.common.input).in_words(args.common.advice);

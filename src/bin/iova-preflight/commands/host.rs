@@ -80,7 +80,8 @@ fn list(out: &mut impl Write) -> Result<()> {
         }
         writeln!(out)?;
     }
-    let how = "`--host NAME` takes one of them, `--host FILE` what `iova-preflight host` printed elsewhere.";
+    let how = "Use one with `--host NAME`, or the output of `iova-preflight host` from another machine with `--host \
+               FILE`.";
     for line in text::wrapped(how, columns) {
         writeln!(out, "{line}")?;
     }

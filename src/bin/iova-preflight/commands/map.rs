@@ -38,7 +38,7 @@ pub(crate) fn run(args: &MapArgs) -> Result<Outcome> {
             match draw(evaluated, &source, &policy)? {
                 Some(picture) => print(&picture, args.format)?,
                 None => {
-                    stderr::line(&format!("{}: there is no map: {}", evaluated.name, why_not(evaluated.evaluation)));
+                    stderr::line(&format!("{}: no map: {}", evaluated.name, why_not(evaluated.evaluation)));
                     outcome = Outcome::Failed;
                 }
             }

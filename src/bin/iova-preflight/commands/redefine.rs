@@ -70,14 +70,14 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     let Some(new) = new.filter(|_| !args.dry_run) else { return Ok(evaluator.outcome) };
     if let Some(owner) = owner.filter(|_| !args.force && policy.owned == OwnedPolicy::Leave) {
         let name = printable(name);
-        stderr::line(&format!("guest {name} is left as it is: {}; --force redefines it all the same", place(owner)));
+        stderr::line(&format!("guest {name} is unchanged: {}; use --force to redefine it anyway", place(owner)));
         return Ok(evaluator.outcome);
     }
 
     let redefinition =
         Redefinition { source: &source, policy, backup: args.backup.as_deref(), force: args.force, room: None };
     let redefined = redefinition.make(&mut definition, &old, &new).map_err(|failure| {
-        let force = if matches!(failure, Failure::Obstacle(_)) { "; --force redefines it all the same" } else { "" };
+        let force = if matches!(failure, Failure::Obstacle(_)) { "; use --force to redefine it anyway" } else { "" };
         anyhow!("guest {name}: {:#}{force}", anyhow::Error::from(failure))
     })?;
     if !args.common.quiet {
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
             redefined.backup.display()
         )?;
         if definition.is_running() {
-            writeln!(out, "it is running, and picks the change up at its next cold start, not at a reboot")?;
+            writeln!(out, "it is running; the change takes effect at its next cold start, not at a reboot")?;
         }
     }
     Ok(Outcome::Clean)

@@ -115,7 +115,7 @@ fn sources(inventory: Inventory, profiles: &[HostSource]) -> Result<Vec<HostSour
             if found.is_empty() {
                 let its = host_name.map_or_else(|| "unknown".to_owned(), str::to_owned);
                 let names: Vec<&str> = profiles.iter().map(|profile| profile.label.as_str()).collect();
-                bail!("the name of its host is {its}, and no --host is of that name: {}", names.join(", "));
+                bail!("its host is called {its}, but no --host profile has that name: {}", names.join(", "));
             }
             found
         }
@@ -144,7 +144,7 @@ pub(crate) fn host_of(uri: &str, name: &str, hosts: &[PathBuf]) -> Result<HostSo
     let mut sources = inventory.and_then(|inventory| sources(inventory, &profiles)).with_context(|| uri.to_owned())?;
     match (sources.pop(), sources.is_empty()) {
         (Some(source), true) => Ok(source),
-        _ => bail!("{uri}: several host profiles are for its host; name one of them"),
+        _ => bail!("{uri}: several host profiles match its host; give only one"),
     }
 }
 

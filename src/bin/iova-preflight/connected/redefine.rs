@@ -16,34 +16,34 @@ pub(crate) trait Definitions {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// A state saved with the old definition would be lost.
-    #[error("it is left as it is: {0}")]
+    #[error("its definition is unchanged: {0}")]
     Obstacle(&'static str),
     /// There is no room to keep the old definition, and why.
-    #[error("it is left as it is: {0}")]
+    #[error("its definition is unchanged: {0}")]
     Full(String),
     /// There is no place to keep the old definition.
-    #[error("it is left as it is: what it was cannot be kept")]
+    #[error("its definition is unchanged: the previous one cannot be saved")]
     NotKept(#[source] anyhow::Error),
     /// It could not be read.
     #[error("its definition cannot be read")]
     Unreadable(#[source] anyhow::Error),
     /// Somebody else changed it first.
-    #[error("the definition was changed meanwhile and is left as it is; try again")]
+    #[error("the definition was changed at the same time and is not rewritten; try again")]
     ChangedMeanwhile,
     /// libvirt does not take the new one.
-    #[error("libvirt refuses the rewritten definition; the old one is still in place")]
+    #[error("libvirt refuses the rewritten definition; the previous one is still in place")]
     Refused(#[source] anyhow::Error),
     /// libvirt took the new one and cannot be asked for it.
-    #[error("libvirt took the rewritten definition, and it cannot be read back")]
+    #[error("libvirt accepted the rewritten definition, but it cannot be read back")]
     NotReadBack(#[source] anyhow::Error),
     /// Somebody else changed it right after.
-    #[error("the definition was changed right after it was rewritten, and is left as it is now")]
+    #[error("the definition was changed right after it was rewritten; the new change is kept")]
     Overtaken,
     /// libvirt left the change out.
-    #[error("the change did not take; the old definition is back in place")]
+    #[error("the change had no effect; the previous definition is restored")]
     NotTaken(#[source] anyhow::Error),
     /// libvirt left out a part of the change, and does not take the old definition either.
-    #[error("the change did not take ({reason}), and the old definition could not be put back")]
+    #[error("the change had no effect ({reason}), and the previous definition could not be restored")]
     NotPutBack {
         /// What is wrong with what libvirt has now.
         reason: String,
@@ -157,7 +157,7 @@ mod tests {
     fn what_somebody_else_changed_is_not_overwritten() {
         let mut fake = Fake::new("theirs");
         let error = redefine(&mut fake, "old", "new", is_new).expect_err("changed meanwhile");
-        assert!(error.to_string().contains("changed meanwhile"));
+        assert!(error.to_string().contains("changed at the same time"));
         assert_eq!((fake.now.as_str(), fake.defined.len()), ("theirs", 0));
     }
 

@@ -55,8 +55,8 @@ impl Room {
         Ok((!fits).then(|| {
             let (folder, most) = (path.display(), size(self.bytes));
             format!(
-                "{folder} is full, as at most {} replaced definitions of {most} in all are kept; remove those that are \
-                 not needed any more",
+                "{folder} is full: it holds at most {} previous definitions, {most} in all; remove those you no \
+                 longer need",
                 self.files
             )
         }))
@@ -131,6 +131,6 @@ fn default_folder() -> Result<PathBuf> {
     let state = state
         .filter(|path| path.is_absolute())
         .or_else(home)
-        .context("neither XDG_STATE_HOME nor HOME is set; --backup says where the replaced definition is kept")?;
+        .context("neither XDG_STATE_HOME nor HOME is set; use --backup to say where to save the previous definition")?;
     Ok(state.join("iova-preflight/backup"))
 }

@@ -41,7 +41,10 @@ pub(crate) fn reload_advice(root: &Path, place: &HookPlace) -> Option<String> {
         .filter_map(|hook| Some(std::fs::symlink_metadata(hook).ok()?.ctime()))
         .min()?;
     (oldest >= *started).then(|| {
-        format!("{name} was started before it had any hook for QEMU: unless it was reloaded since, run {RELOAD}")
+        format!(
+            "{name} was started before any QEMU hook was installed; unless you have reloaded it since, run \
+                 {RELOAD}"
+        )
     })
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
 pub(crate) fn changeable(root: &Path, path: &Path) -> Result<Option<String>> {
     let changeable = changeable_by_others(root, path).with_context(|| path.display().to_string())?;
     Ok(changeable.map(|changeable| {
-        format!("{} can be changed by others than root, and libvirt runs the hook as root", changeable.display())
+        format!("{} can be changed by users other than root, and libvirt runs the hook as root", changeable.display())
     }))
 }
 

@@ -70,8 +70,10 @@ impl HostSource {
         let name = "amd-epyc";
         let mut host = host::builtin(name).ok_or_else(|| anyhow!("no built-in profile {name}"))?;
         host.networks = this.host.networks;
-        let notice =
-            format!("host: built-in profile {name}, as this host has no IOMMU at work (--host chooses another)");
+        let notice = format!(
+            "host: built-in profile {name}, because no IOMMU is active on this host (choose another with \
+                     --host)"
+        );
         let (name, label) = (name.to_owned(), name.to_owned());
         Ok(Self { name, label, notice, profile: host.into(), here: Some(OnceLock::new()) })
     }

@@ -204,8 +204,8 @@ impl Folders {
         let mut lines: Vec<String> = without.map(|seen| format!("no domain in {}", seen.folder.display())).collect();
         match self.passed_over() {
             0 => {}
-            1 => lines.push("passed over 1 XML file of libvirt's that is not a domain".to_owned()),
-            more => lines.push(format!("passed over {more} XML files of libvirt's that are not domains")),
+            1 => lines.push("skipped 1 libvirt XML file that is not a domain".to_owned()),
+            more => lines.push(format!("skipped {more} libvirt XML files that are not domains")),
         }
         lines
     }

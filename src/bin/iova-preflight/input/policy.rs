@@ -41,7 +41,7 @@ impl ChosenPolicy {
                 if wanted.is_none() && error.kind() == io::ErrorKind::PermissionDenied =>
             {
                 stderr::line(&format!(
-                    "warning: policy {PATH}: {error}; using the default policy, as --policy none does"
+                    "warning: policy {PATH}: {error}; using the built-in defaults, as with --policy none"
                 ));
                 Ok(Self::default())
             }

@@ -163,7 +163,7 @@ fn may_belong_there(file: &Stat, folder: &OwnedFd, named: &OwnedFd) -> io::Resul
         return Ok(());
     }
     Err(io::Error::other(format!(
-        "belongs to user {owner} in a folder that everybody may write to; name it to read it"
+        "belongs to user {owner} in a world-writable folder; name the file itself to read it"
     )))
 }
 
@@ -207,7 +207,7 @@ fn look(folder: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<Look> {
     }
     let target = readlinkat(folder, name, Vec::new())?;
     if !is_same(&stat, &statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?) {
-        return Err(io::Error::other("somebody is changing it"));
+        return Err(io::Error::other("it is being changed by another process"));
     }
     Ok(Look::Link(stat.st_uid, OsString::from_vec(target.into_bytes()).into()))
 }

@@ -27,7 +27,7 @@ impl Place {
         self.assert_unchanged()?;
         let links = self.opened.st_nlink;
         if links > 1 {
-            let why = format!("{links} hard links lead to this file, and a rewrite would change one of them only");
+            let why = format!("the file has {links} hard links; a rewrite would change only one of them");
             return Err(io::Error::other(why));
         }
         self.assert_writable()?;
@@ -44,7 +44,7 @@ impl Place {
     fn assert_unchanged(&self) -> io::Result<()> {
         let named = statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW);
         let same = named.is_ok_and(|now| is_same(&self.opened, &now)) && is_same(&self.opened, &fstat(&self.file)?);
-        if same { Ok(()) } else { Err(io::Error::other("somebody changed this file meanwhile; it is left as it is")) }
+        if same { Ok(()) } else { Err(io::Error::other("the file was changed at the same time; it is not rewritten")) }
     }
 
     /// A user who may not write to a file must not replace it either, although the folder would allow it.
@@ -52,10 +52,9 @@ impl Place {
         // By access(2), not by opening: on an overlay file system, opening a file for writing makes a copy of it.
         match accessat(&self.folder, &self.name, Access::WRITE_OK, AtFlags::EACCESS) {
             Ok(()) => Ok(()),
-            Err(Errno::ACCESS) => Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "the file is read-only; `chmod u+w` allows a rewrite",
-            )),
+            Err(Errno::ACCESS) => {
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, "the file is read-only; run `chmod u+w` first"))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -81,7 +80,7 @@ impl Place {
 }
 
 fn lost(what: &str, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what} cannot be kept: {error}"))
+    io::Error::new(error.kind(), format!("{what} cannot be preserved: {error}"))
 }
 
 /// The extended attributes of a file that have to be kept.

@@ -111,7 +111,7 @@ impl Service<'_> {
             let Over::Lost(why) = over else { break };
             let why = why.map_or_else(|| "the connection was closed".to_owned(), |error| format!("{error:#}"));
             if why != complained {
-                let line = format!("{}: {why}; it is asked again until it answers", self.args.connect);
+                let line = format!("{}: {why}; retrying until it answers", self.args.connect);
                 self.journal.line(Priority::Error, &line);
                 complained.clone_from(&why);
             }
@@ -231,7 +231,7 @@ impl Service<'_> {
         let (fixable, blocked) = (tally.of(Verdict::Fixable), tally.of(Verdict::Blocked));
         let text = format!("{} guests, {fixable} fixable, {blocked} blocked", tally.guests);
         if first {
-            let rewrites = if self.policy.watch.rewrite { "rewrites what can be fixed" } else { "reports only" };
+            let rewrites = if self.policy.watch.rewrite { "fixing guests automatically" } else { "reporting only" };
             self.journal.line(Priority::Info, &format!("watching {}: {text}; {rewrites}", self.args.connect));
         }
         self.manager.status(text);
@@ -265,7 +265,7 @@ impl Service<'_> {
         evaluator.each(
             Input::Live(name, xml.clone().into_bytes()),
             |evaluated| self.evaluated(evaluated, &mut case),
-            |name, error| unreadable = Some(format!("guest {name}: its definition cannot be evaluated: {error}")),
+            |name, error| unreadable = Some(format!("guest {name}: the definition cannot be evaluated: {error}")),
         )?;
         if let Some(line) = unreadable {
             self.agenda.failed(uuid);
@@ -279,8 +279,7 @@ impl Service<'_> {
         let (name, evaluation) = (evaluated.name, evaluated.evaluation);
         if self.agenda.found(case.uuid, Fingerprint::of(case.xml), evaluation.verdict, Instant::now()) {
             let line = format!(
-                "guest {name} was defined by somebody else at the moment it was rewritten; \
-                 what they changed may have to be changed again"
+                "guest {name} was also defined by someone else while it was rewritten; that change may be lost"
             );
             self.journal.line(Priority::Warning, &line);
         }
@@ -314,7 +313,7 @@ impl Service<'_> {
                 format!("guest {name}: fixable: {title}; {}: {steps}", place(owner))
             }
             None => format!(
-                "guest {name}: fixable: {title}; `iova-preflight fix --connect {} --domain {}` helps: {changes}",
+                "guest {name}: fixable: {title}; fix: {changes} with `iova-preflight fix --connect {} --domain {}`",
                 shell_word(&self.args.connect),
                 shell_word(name)
             ),
@@ -327,15 +326,14 @@ impl Service<'_> {
         } else if let Some(assumption) = evaluation.assumptions.first().or(fix.assumption.as_ref()) {
             // A person may know what is unknown here.
             self.agenda.left_alone(case.uuid, LeftAlone::UnknownFact);
-            let line = format!("{helps}; it is not rewritten unasked, because that {assumption}");
+            let line = format!("{helps}; not rewritten automatically, because that {assumption}");
             self.say(case.uuid, Priority::Warning, &line);
         } else {
             match self.agenda.may_rewrite(case.uuid, Fingerprint::of(case.xml), Instant::now()) {
                 Permission::Granted => self.rewrite(case, name, &evaluated.guest.rewritten(fix)?, &changes, &helps)?,
                 Permission::Hopeless => {}
                 Permission::Exhausted => {
-                    let line =
-                        format!("{helps}; it was rewritten so often lately that it is left alone for some minutes");
+                    let line = format!("{helps}; rewritten too often; not rewriting it again for some minutes");
                     self.say(case.uuid, Priority::Error, &line);
                 }
             }
@@ -352,7 +350,8 @@ impl Service<'_> {
                 self.agenda.rewritten(case.uuid, Fingerprint::of(&redefined.now));
                 self.metrics.redefined();
                 let is_running = case.definition.is_running();
-                let running = if is_running { "; it is running, and picks it up at its next cold start" } else { "" };
+                let running =
+                    if is_running { "; it is running; the change takes effect at its next cold start" } else { "" };
                 let backup = redefined.backup.display();
                 let line = format!(
                     "guest {name} is redefined: {changes}; the previous definition is saved in {backup}{running}"

@@ -29,11 +29,11 @@ pub(super) fn original(place: &Path) -> PathBuf {
 pub(super) fn keep_original(place: &Path, found: &Found) -> Result<Metadata> {
     let (shown, kept) = (place.display(), original(place));
     match found {
-        Found::Nothing => bail!("{shown} is not there: nothing to put the script in front of"),
+        Found::Nothing => bail!("{shown} does not exist; the script runs before it"),
         Found::Ours { .. } if is_executable(&kept) => {}
         Found::Ours { .. } => bail!(
-            "{shown} is ours, but {} is not there to be run after it, so that no VM starts; put OpenNebula's own deploy, \
-             from its package, at {shown} and run this command again",
+            "{shown} is our script, but {}, which it runs, does not exist, so no VM starts; restore OpenNebula's own \
+             deploy from its package to {shown} and run this command again",
             kept.display()
         ),
         Found::Foreign => keep_foreign(place, &kept)?,
@@ -45,12 +45,12 @@ fn keep_foreign(place: &Path, kept: &Path) -> Result<()> {
     let shown = place.display();
     let metadata = fs::symlink_metadata(place).with_context(|| shown.to_string())?;
     if !metadata.is_file() {
-        bail!("{shown} is not a regular file and is left as it is");
+        bail!("{shown} is not a regular file and is not changed");
     }
     let content = read(place).with_context(|| shown.to_string())?;
     // Somebody else's script of the same kind.
     if content.windows(ORIGINAL.len()).any(|window| window == ORIGINAL.as_bytes()) {
-        bail!("{shown} runs {ORIGINAL} and is not ours; it is left as it is");
+        bail!("{shown} runs {ORIGINAL} and is not our script; it is not changed");
     }
     // After an upgrade of OpenNebula, what was kept is its old one.
     let may_be_replaced = match fs::symlink_metadata(kept) {
@@ -58,7 +58,7 @@ fn keep_foreign(place: &Path, kept: &Path) -> Result<()> {
         _ => read(kept).is_ok_and(|there| there == content || read(&record(place)).is_ok_and(|ours| ours == there)),
     };
     if !may_be_replaced {
-        bail!("{} is not ours and is left as it is; move it away and run this command again", kept.display());
+        bail!("{} is not our script and is not changed; move it away and run this command again", kept.display());
     }
     let temporary = place.with_file_name(format!(".iova-preflight-{}", std::process::id()));
     let linked = fs::hard_link(place, &temporary).and_then(|()| fs::rename(&temporary, kept));
@@ -87,7 +87,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 pub(super) fn put_original_back(place: &Path) -> Result<()> {
     let kept = original(place);
     fs::rename(&kept, place)
-        .with_context(|| format!("{} cannot be put back in the place of {}", kept.display(), place.display()))?;
+        .with_context(|| format!("{} cannot be restored to {}", kept.display(), place.display()))?;
     match fs::remove_file(record(place)) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| record(place).display().to_string())

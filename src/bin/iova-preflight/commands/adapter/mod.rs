@@ -28,7 +28,7 @@ pub(crate) fn run(args: &AdapterArgs) -> Result<Outcome> {
             let (script, other) = match (name, shell) {
                 ("cloudstack", false) => (&CLOUDSTACK_GROOVY, Some(&CLOUDSTACK_SHELL)),
                 ("cloudstack", true) => (&CLOUDSTACK_SHELL, Some(&CLOUDSTACK_GROOVY)),
-                (_, true) => bail!("--shell: only CloudStack takes another script"),
+                (_, true) => bail!("--shell: only cloudstack has a shell script"),
                 (name, false) => (scripts(name)[0], None),
             };
             let program = program.clone().unwrap_or_else(|| default_program(&at.root));
@@ -73,12 +73,12 @@ fn scripts(name: &str) -> &'static [&'static Script] {
 /// What is left to do once the script is in place.
 fn next_step(name: &str) -> &'static str {
     match name {
-        "vdsm" => "VDSM runs it when a VM starts; nothing has to be restarted",
+        "vdsm" => "VDSM runs it when a VM starts; no restart is needed",
         "kubevirt" => "copy it and iova-preflight into an image made from KubeVirt's sidecar-shim",
-        "cloudstack" => "the agent looks for it when it starts: `systemctl restart cloudstack-agent`",
+        "cloudstack" => "the agent reads it when it starts; run `systemctl restart cloudstack-agent`",
         "opennebula" => {
-            "`onehost sync --force` as oneadmin brings it to the hosts, each of which needs iova-preflight; after an upgrade of \
-             OpenNebula, run both commands again"
+            "to copy it to the hosts, run `onehost sync --force` as oneadmin; each host needs iova-preflight. After \
+             an upgrade of OpenNebula, run both commands again"
         }
         _ => {
             "on every node, and then for each VM: `qm set VMID --hookscript local:snippets/iova-preflight` (the storage local \
@@ -90,9 +90,9 @@ fn next_step(name: &str) -> &'static str {
 /// What is left to do once the script is gone.
 fn next_step_after_removal(name: &str) -> Option<&'static str> {
     match name {
-        "cloudstack" => Some("the agent runs it no more once it is restarted: `systemctl restart cloudstack-agent`"),
+        "cloudstack" => Some("the agent runs it until it is restarted; run `systemctl restart cloudstack-agent`"),
         "opennebula" => {
-            Some("`onehost sync --force` as oneadmin brings it to the hosts, which run the script until then")
+            Some("to remove it from the hosts, run `onehost sync --force` as oneadmin; they run the script until then")
         }
         _ => None,
     }
@@ -106,7 +106,10 @@ fn default_program(root: &Path) -> PathBuf {
 
 /// Why a program should not be run for guests.
 fn decides(changeable: &Path) -> String {
-    format!("{} can be changed by others than root, who would decide about guests then", changeable.display())
+    format!(
+        "{} can be changed by users other than root, who could then decide which guests start",
+        changeable.display()
+    )
 }
 
 fn install(script: &Script, root: &Path, program: &Path, out: &mut impl Write) -> Result<()> {
@@ -117,7 +120,7 @@ fn install(script: &Script, root: &Path, program: &Path, out: &mut impl Write) -
         bail!("{}: not an executable file", program.display());
     }
     if let Some(needs) = script.needs.map(|needs| root.join(needs)).filter(|needs| !needs.is_dir()) {
-        bail!("{} is not there: nothing on this host would run the hook", needs.display());
+        bail!("{} does not exist: nothing on this host would run the hook", needs.display());
     }
     // Below another root it may come later.
     if below(root, program).exists()
@@ -130,11 +133,11 @@ fn install(script: &Script, root: &Path, program: &Path, out: &mut impl Write) -
     let found = script.found(root)?;
     let like = match found {
         _ if script.path == OPENNEBULA.path => Some(deploy::keep_original(&place, &found)?),
-        Found::Foreign => bail!("{shown} is not ours and is left as it is"),
+        Found::Foreign => bail!("{shown} is not our script and is not changed"),
         Found::Nothing | Found::Ours { .. } => None,
     };
     if found == (Found::Ours { program: program.to_owned(), current: true }) {
-        writeln!(out, "{shown} is in place already")?;
+        writeln!(out, "{shown} is already installed")?;
         return Ok(());
     }
     let (Some(folder), Some(name)) = (place.parent(), place.file_name()) else { bail!("{shown}: not a file") };
@@ -153,12 +156,12 @@ fn uninstall(script: &Script, root: &Path, out: &mut impl Write) -> Result<bool>
         Found::Nothing => return Ok(false),
         Found::Foreign if script.path == OPENNEBULA.path => return Ok(false),
         Found::Foreign => {
-            writeln!(out, "{shown} is not ours and is left as it is")?;
+            writeln!(out, "{shown} is not our script and is not changed")?;
             return Ok(false);
         }
         Found::Ours { .. } if script.path == OPENNEBULA.path => {
             deploy::put_original_back(&place)?;
-            writeln!(out, "{shown} is OpenNebula's own again")?;
+            writeln!(out, "{shown} is OpenNebula's own script again")?;
             return Ok(true);
         }
         Found::Ours { .. } if script.path == PROXMOX.path => keep_while_named(&place, root, out)?,
@@ -178,7 +181,7 @@ fn keep_while_named(place: &Path, root: &Path, out: &mut impl Write) -> Result<(
     }
     if !vms.is_empty() {
         out.flush()?;
-        bail!("{} is left in place: the VMs above name it and would not start without it", place.display());
+        bail!("{} is not removed: the VMs above use it and would not start without it", place.display());
     }
     Ok(())
 }

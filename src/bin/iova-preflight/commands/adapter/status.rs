@@ -33,41 +33,44 @@ pub(super) fn run(name: &str, scripts: &[&Script], root: &Path, out: &mut impl W
                 if script.path == VDSM.path {
                     for path in place.parent().into_iter().chain([place.as_path()]) {
                         if !vdsm_may_run(path) {
-                            let text = format!(
-                                "{} cannot be read by VDSM, which is user 36; its mode should be 0755",
-                                path.display()
-                            );
+                            let text =
+                                format!("{} cannot be read by VDSM (user 36); its mode should be 0755", path.display());
                             checks.line(Grade::Fail, &text)?;
                         }
                     }
                 }
                 if !current {
                     let install = script.command;
-                    checks
-                        .line(Grade::Note, &format!("{shown} is of another version; `{install} install` renews it"))?;
+                    checks.line(
+                        Grade::Note,
+                        &format!(
+                            "{shown} is from another version; to replace it, run `{install} \
+                                                     install`"
+                        ),
+                    )?;
                 }
                 programs.push(program);
             }
             Found::Foreign if script.path != OPENNEBULA.path => {
-                checks.line(Grade::Note, &format!("{shown} is not ours"))?;
+                checks.line(Grade::Note, &format!("{shown} is not our script"))?;
             }
             Found::Foreign | Found::Nothing => {}
         }
         if script.path == PROXMOX.path && programs.is_empty() {
             let vms: Vec<String> = pve::named_by(root)?.keys().map(u64::to_string).collect();
             if !vms.is_empty() {
-                let text = format!("these VMs name {shown} and do not start without it: {}", vms.join(", "));
+                let text = format!("these VMs use {shown} and do not start without it: {}", vms.join(", "));
                 checks.line(Grade::Fail, &text)?;
             }
         }
         if script.path == OPENNEBULA.path && !programs.is_empty() {
             let original = deploy::original(&place);
             let (grade, is) = if is_executable(&original) { (Grade::Pass, "is") } else { (Grade::Fail, "is not") };
-            checks.line(grade, &format!("{} {is} there to be run after it", original.display()))?;
+            checks.line(grade, &format!("{} {is} there, which the script runs", original.display()))?;
         }
     }
     if programs.is_empty() {
-        let text = format!("the hook is not in place; `iova-preflight adapter {name} install` puts it there");
+        let text = format!("the hook is not installed; run `iova-preflight adapter {name} install`");
         checks.line(Grade::Fail, &text)?;
     }
     for program in programs {
@@ -75,7 +78,7 @@ pub(super) fn run(name: &str, scripts: &[&Script], root: &Path, out: &mut impl W
         let (grade, is) = match is_executable(&below(root, &program)) {
             true => (Grade::Pass, "is"),
             // The front-end of OpenNebula runs no guests.
-            false if name == "opennebula" => (Grade::Note, "has to be there on the hosts: here it is not"),
+            false if name == "opennebula" => (Grade::Note, "is needed on the hosts, and here it is not"),
             false => (Grade::Fail, "is not"),
         };
         checks.line(grade, &format!("{shown} {is} an executable file"))?;
@@ -90,7 +93,7 @@ pub(super) fn run(name: &str, scripts: &[&Script], root: &Path, out: &mut impl W
             let (grade, text) = match mode {
                 Mode::Enforce => (Grade::Pass, "guests that would fail are rewritten or stopped"),
                 Mode::Warn => (Grade::Note, "guests that would fail are logged and start"),
-                Mode::Off => (Grade::Note, "no guest is looked at"),
+                Mode::Off => (Grade::Note, "the adapter is off"),
             };
             checks.line(grade, &format!("{}: {text}", shown.display()))?;
         }
@@ -99,7 +102,7 @@ pub(super) fn run(name: &str, scripts: &[&Script], root: &Path, out: &mut impl W
     // The image of a sidecar is not a host, and the front-end of OpenNebula runs no guests.
     let is_host = !["kubevirt", "opennebula"].contains(&name);
     if is_host && !detect_for_any_guest(root).profile.host.knows_reserved() {
-        let text = "no IOMMU is at work on this host: guests are stopped only if QEMU or libvirt would refuse them";
+        let text = "no IOMMU is active on this host: guests are stopped only if QEMU or libvirt would refuse them";
         checks.line(Grade::Note, text)?;
     }
     Ok(if checks.failed { Outcome::Stopped } else { Outcome::Clean })

@@ -29,12 +29,12 @@ const PIECE: usize = 128 << 10;
 const SHORT: usize = 16 << 10;
 
 /// The answer if no message is known.
-const UNKNOWN: &str = "no known message is in this text";
+const UNKNOWN: &str = "this text contains no known message";
 
 /// Where a known message would be.
 const WHERE: [(&str, &str); 3] = [
     ("what QEMU printed, as libvirt keeps it", "iova-preflight explain - < /var/log/libvirt/qemu/NAME.log"),
-    ("what the kernel of the host says", "dmesg | grep -iE 'vfio|iommu|AMD-Vi|DMAR|kvm' | iova-preflight explain -"),
+    ("what the host's kernel printed", "dmesg | grep -iE 'vfio|iommu|AMD-Vi|DMAR|kvm' | iova-preflight explain -"),
     ("whether the guest can start at all", "iova-preflight check --connect qemu:///system --domain NAME"),
 ];
 
@@ -83,7 +83,7 @@ fn print_page(printed: Printed, text: &str, format: ExplainFormat) -> Result<Out
 }
 
 /// The note with an answer to a few words.
-const FRAGMENT: &str = "with the whole line, addresses, sizes and the error number are read too";
+const FRAGMENT: &str = "paste the whole line to have its addresses, sizes and error number explained";
 
 /// A note after an answer.
 #[derive(Default)]
@@ -153,7 +153,7 @@ fn write_out(text: &str) -> Result<()> {
 fn unknown(file: Option<&OsString>) -> String {
     let mut text = format!("{HEADING}{UNKNOWN}{HEADING:#}\n");
     if file.is_some() {
-        remark(&mut text, "note", "this is the name of a file: `iova-preflight explain - < FILE` reads it");
+        remark(&mut text, "note", "this is the name of a file; to read it, run `iova-preflight explain - < FILE`");
     }
     remark(&mut text, "look at", "the lines just before QEMU ended, and the first error rather than the last:");
     for (what, command) in WHERE {

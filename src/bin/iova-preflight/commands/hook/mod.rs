@@ -46,7 +46,7 @@ fn default_program() -> PathBuf {
 
 fn install(root: &Path, program: &Path, force: bool, out: &mut impl Write) -> Result<Outcome> {
     if !program.is_absolute() {
-        bail!("{}: the path of the hook program must be absolute, libvirt runs it from /", program.display());
+        bail!("{}: the path of the hook program must be absolute: libvirt runs it from /", program.display());
     }
     if program.file_name().is_none_or(|name| name != PROGRAM) {
         bail!("{}: not {PROGRAM}", program.display());
@@ -54,11 +54,11 @@ fn install(root: &Path, program: &Path, force: bool, out: &mut impl Write) -> Re
     if root == Path::new("/") && !is_executable(program) {
         bail!("{}: not an executable file", program.display());
     }
-    const FORCE: &str = "; --force installs it all the same";
+    const FORCE: &str = "; use --force to install it anyway";
     if !force && apparmor_refuses(root, program) == Some(true) {
         bail!(
-            "{}: libvirtd's AppArmor profile allows programs in {} only, and a hook that cannot be run stops every guest \
-             and kills those that run when libvirtd is restarted{FORCE}",
+            "{}: libvirtd's AppArmor profile only allows programs in {}; a hook that cannot run stops every guest, \
+             and kills running ones when libvirtd restarts{FORCE}",
             program.display(),
             APPARMOR_FOLDERS.join(", ")
         );
@@ -69,38 +69,35 @@ fn install(root: &Path, program: &Path, force: bool, out: &mut impl Write) -> Re
             bail!("{why}{FORCE}");
         }
         if loader(root, program)? == Loader::Dynamic {
-            bail!(
-                "{} is linked dynamically, so that a missing library would stop every guest{FORCE}",
-                program.display()
-            );
+            bail!("{} is dynamically linked: a missing library would stop every guest{FORCE}", program.display());
         }
     }
     let place = place(root);
     let link = place.link.display();
     match present(&place.link)? {
         Present::Foreign if place.sole && chain::program(&place.link).as_deref() == Some(program) => {
-            writeln!(out, "{link} runs it already, before qemu.before")?;
+            writeln!(out, "{link} already runs it, before qemu.before")?;
         }
         Present::Foreign if place.sole && chain::mentions(root).contains(&place.link) => {
             write!(out, "{}", chain::script(program))?;
             bail!(
-                "{link} runs {PROGRAM} and is left as it is. If it is an older form of the script from standard output, \
-                 put that in its place, owned by root, mode 0755, and leave qemu.before as it is"
+                "{link} runs {PROGRAM} and is not changed. If it is an older version of the script on standard \
+                 output, replace it with that script (owner root, mode 0755) and leave qemu.before alone"
             )
         }
         Present::Foreign if place.sole => {
             write!(out, "{}", chain::script(program))?;
             bail!(
-                "{link} is another program's hook and is left as it is; this libvirt runs only one. To run both, rename \
-                 it to qemu.before and put the script from standard output in its place, owned by root, mode 0755"
+                "{link} is another program's hook and is not changed; this libvirt runs only one hook. To run both, \
+                 rename it to qemu.before and save the script on standard output in its place (owner root, mode 0755)"
             )
         }
         Present::Foreign => bail!(
-            "{link} is not a link to {PROGRAM} and is left as it is; move it out of that folder first, where libvirt \
-             runs every program"
+            "{link} is not a link to {PROGRAM} and is not changed; move it out of that folder first: libvirt runs \
+             every program in it"
         ),
         Present::Ours(target) if target == program => {
-            writeln!(out, "{link} is in place already")?;
+            writeln!(out, "{link} is already installed")?;
         }
         Present::Ours(_) | Present::Nothing => {
             replace_link(&place.link, program)?;
@@ -137,7 +134,7 @@ fn uninstall(root: &Path, out: &mut impl Write) -> Result<Outcome> {
     }
     for hook in chain::mentions(root) {
         stderr::line(&format!(
-            "iova-preflight: warning: {} mentions {PROGRAM}; make sure that it lets guests go on without it",
+            "iova-preflight: warning: {} mentions {PROGRAM}; make sure that it lets guests start without it",
             hook.display()
         ));
     }

@@ -21,7 +21,7 @@ pub(crate) fn run(root: &Path, out: &mut impl Write) -> Result<Outcome> {
     let version = libvirt_version(root);
     let place = place(root);
     let shown = place.link.display();
-    let known = version.map_or_else(|| "libvirt's version is not known".to_owned(), |v| format!("libvirt {v}"));
+    let known = version.map_or_else(|| "libvirt's version is unknown".to_owned(), |v| format!("libvirt {v}"));
     checks.line(Grade::Pass, &format!("{known}: hooks are read from {}", place.folder().display()))?;
     let program = match present(&place.link)? {
         Present::Ours(program) => {
@@ -40,7 +40,13 @@ pub(crate) fn run(root: &Path, out: &mut impl Write) -> Result<Outcome> {
             }
         },
         Present::Nothing => {
-            checks.line(Grade::Fail, &format!("{shown} is not there; `iova-preflight hook install` makes it"))?;
+            checks.line(
+                Grade::Fail,
+                &format!(
+                    "{shown} does not exist; to install it, run `iova-preflight hook \
+                                               install`"
+                ),
+            )?;
             None
         }
     };
@@ -64,13 +70,13 @@ impl<W: Write> Checks<'_, W> {
         let link = Path::new("/").join(place.link.strip_prefix(root).unwrap_or(&place.link));
         match changeable(root, &link)?.or(changeable(root, program)?) {
             None => {
-                self.line(Grade::Pass, &format!("{shown}, the link and their folders can be changed by root only"))?
+                self.line(Grade::Pass, &format!("{shown}, the link and their folders can only be changed by root"))?
             }
             Some(why) => self.line(Grade::Fail, &why)?,
         }
         let (grade, linked) = match loader(root, program)? {
-            Loader::Kernel => (Grade::Pass, "is linked statically"),
-            Loader::Dynamic => (Grade::Fail, "is linked dynamically: a missing library would stop every guest"),
+            Loader::Kernel => (Grade::Pass, "is statically linked"),
+            Loader::Dynamic => (Grade::Fail, "is dynamically linked: a missing library would stop every guest"),
             Loader::Interpreter => (Grade::Note, "is not an ELF program: a missing interpreter would stop every guest"),
         };
         self.line(grade, &format!("{shown} {linked}"))?;
@@ -79,7 +85,7 @@ impl<W: Write> Checks<'_, W> {
             Some(false) => self.line(Grade::Pass, "AppArmor: libvirtd's profile allows hooks to run it")?,
             Some(true) => {
                 let folders = APPARMOR_FOLDERS.join(", ");
-                self.line(Grade::Fail, &format!("AppArmor: libvirtd's profile allows programs in {folders} only"))?;
+                self.line(Grade::Fail, &format!("AppArmor: libvirtd's profile only allows programs in {folders}"))?;
             }
         }
         if root.join("sys/fs/selinux/enforce").exists() {
@@ -96,18 +102,18 @@ impl<W: Write> Checks<'_, W> {
         match policy.map(|policy| policy.mode) {
             Ok(Mode::Enforce) => self.line(Grade::Pass, &format!("{shown}: guests that would fail are stopped")),
             Ok(Mode::Warn) => self.line(Grade::Note, &format!("{shown}: guests that would fail are logged and start")),
-            Ok(Mode::Off) => self.line(Grade::Note, &format!("{shown}: the hook looks at no guest")),
+            Ok(Mode::Off) => self.line(Grade::Note, &format!("{shown}: the hook is off")),
             Err(error) => self.line(Grade::Fail, &format!("{error:#}")),
         }
     }
 
     fn daemon(&mut self, root: &Path, place: &HookPlace) -> Result<()> {
         if !is_running(root) {
-            return self.line(Grade::Note, "no libvirtd or virtqemud is running; the next one will know of the hook");
+            return self.line(Grade::Note, "no libvirtd or virtqemud is running; the next one will use the hook");
         }
         match reload_advice(root, place) {
             Some(advice) => self.line(Grade::Note, &advice),
-            None => self.line(Grade::Pass, "the running daemon knows that there are hooks"),
+            None => self.line(Grade::Pass, "the running daemon uses hooks"),
         }
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn start(listener: impl Fn(usize, Event) + Send + Sync + 'static) -> 
     event::event_register_default_impl().context("libvirt's event loop")?;
     // SAFETY: `turned` is a function, valid for ever, and makes no use of its second argument.
     if unsafe { sys::virEventAddTimeout(TURN_MS, Some(turned), ptr::null_mut(), None) } < 0 {
-        bail!("libvirt's event loop takes no timer");
+        bail!("libvirt's event loop cannot add a timer");
     }
     thread::Builder::new().name("events".to_owned()).spawn(|| {
         loop {
@@ -144,7 +144,7 @@ impl Subscription {
             )
         };
         if lifecycle < 0 {
-            return Err(virt::error::Error::last_error()).context("libvirt does not tell of its guests");
+            return Err(virt::error::Error::last_error()).context("libvirt does not report changes of its guests");
         }
         // From here on, dropping the value removes the callback.
         let subscription = Self { connection, lifecycle };
@@ -153,7 +153,7 @@ impl Subscription {
             sys::virConnectRegisterCloseCallback(subscription.connection.as_ptr(), Some(closed), generation, None)
         };
         if status < 0 {
-            return Err(virt::error::Error::last_error()).context("libvirt does not tell when it goes");
+            return Err(virt::error::Error::last_error()).context("libvirt does not report when the connection closes");
         }
         Ok(subscription)
     }

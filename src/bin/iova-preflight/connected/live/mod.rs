@@ -188,7 +188,7 @@ impl Definition {
         let connection = Connect::open(Some(uri)).with_context(|| uri.to_owned())?;
         let domain = connection.lookup_domain_by_name(name)?;
         if !domain.is_persistent()? {
-            bail!("guest {name} is transient: it has no definition that could be rewritten");
+            bail!("guest {name} is transient: it has no persistent definition to rewrite");
         }
         Ok(Self { connection, domain, may_write: true })
     }
@@ -196,11 +196,11 @@ impl Definition {
     /// Why a rewrite would lose something, if it would: states saved with the old definition cannot be restored.
     pub fn obstacle(&self) -> Result<Option<&'static str>> {
         if self.domain.has_managed_save(0)? {
-            return Ok(Some("it has a managed save image, which would no longer restore"));
+            return Ok(Some("it has a managed save image, which could no longer be restored"));
         }
         // Drivers without snapshots say so with an error.
         let snapshots = self.domain.num_snapshots(0).unwrap_or(0);
-        Ok((snapshots > 0).then_some("it has snapshots, which would no longer restore"))
+        Ok((snapshots > 0).then_some("it has snapshots, which could no longer be restored"))
     }
 
     /// Whether it runs at the moment.

@@ -325,7 +325,8 @@ impl<W: Write + RawStream> HostsPrinter<W> {
         let mut sentences = Vec::new();
         if self.fixable > 0 {
             sentences.push(format!(
-                "{} can be fixed: `iova-preflight fix --host HOST` shows how, and with several hosts looks for one fix for all",
+                "{} can be fixed; to see how, run `iova-preflight fix --host HOST` (several hosts: one fix for all of \
+                 them)",
                 self.fixable
             ));
         }

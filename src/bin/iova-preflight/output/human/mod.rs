@@ -147,7 +147,8 @@ impl<W: Write + RawStream> Printer<W> {
         text += &counted(&format!("{total} {guests}:"), counts.chain([unreadable]), self.screen.columns);
         let fixable = self.counts.by_verdict[position(Verdict::Fixable)];
         if self.fixes_here {
-            for line in wrapped(&format!("{fixable} can be fixed: `iova-preflight fix` shows how"), self.screen.columns)
+            for line in
+                wrapped(&format!("{fixable} can be fixed; to see how, run `iova-preflight fix`"), self.screen.columns)
             {
                 let _ = writeln!(text, "{line}");
             }

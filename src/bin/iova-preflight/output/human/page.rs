@@ -234,8 +234,8 @@ fn unknown_sizes(evaluation: &Evaluation) -> Option<String> {
     };
     let device = &first.device;
     Some(format!(
-        "the BAR sizes of {device}{others} are unknown; for PCI functions, `iova-preflight host` on their host finds \
-         them"
+        "the BAR sizes of {device}{others} are unknown; for PCI devices, run `iova-preflight host` on their host to \
+         find them"
     ))
 }
 
