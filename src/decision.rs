@@ -323,7 +323,7 @@ mod tests {
         let Decision::Block { message } = decide(Operation::Migrate, &domain, &epyc(), &Policy::default()) else {
             panic!("not blocked")
         };
-        assert!(message.contains("cannot be changed") && message.contains(r"virsh edit 'it'\''s'"), "{message}");
+        assert!(message.contains("cannot be rewritten") && message.contains(r"virsh edit 'it'\''s'"), "{message}");
     }
 
     #[test]

@@ -126,9 +126,9 @@ fn text_that_a_shell_replaces_is_marked() {
 
 #[test]
 fn unreadable_command_lines_are_errors_with_their_place() {
-    assert_eq!(error(b"kvm -name 'a"), "1:11: nothing closes this '");
-    assert_eq!(error(b"kvm \\\n -name \"a\n"), "2:8: nothing closes this \"");
-    assert_eq!(error(b"kvm -m $(x"), "1:8: nothing closes this $(");
+    assert_eq!(error(b"kvm -name 'a"), "1:11: this ' is not closed");
+    assert_eq!(error(b"kvm \\\n -name \"a\n"), "2:8: this \" is not closed");
+    assert_eq!(error(b"kvm -m $(x"), "1:8: this $( is not closed");
     assert_eq!(error(b"kvm -m 1\0G"), "1:9: a NUL byte in a shell word");
     assert_eq!(error(b"kvm -name \xff"), "1:11: not UTF-8");
     for text in ["", " \n", "\u{feff}\n"] {

@@ -182,7 +182,7 @@ fn a_host_of_few_bits_keeps_a_guest_from_a_new_machine_type() {
         assert_eq!(
             tried,
             ["41 physical address bits are needed with machine type pc-q35-8.2 (with fewer, firmware loses \
-                 devices' BARs), and the host has 40"],
+                 devices' BARs), but the host has 40"],
             "{cpu}"
         );
         assert_eq!(after(40, 700), Ok(vec!["machine pc-q35-4.2 → pc-q35-8.2".to_owned()]), "{cpu}");

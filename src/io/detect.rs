@@ -135,8 +135,8 @@ fn cli_facts(root: &Path, host: &mut Host, origins: &mut BTreeMap<Fact, FactOrig
         match host.iommu_bits {
             Some(_) => FactOrigin::Found(format!("/{IOMMU_CLASS}/{units}/cap")),
             None if host.iommu == Some(Iommu::Amd) => missing(
-                "The kernel does not show the width of AMD's IOMMU in a reliable way.",
-                "Set it yourself if you know it.",
+                "What the kernel shows of AMD's IOMMU width differs between its versions.",
+                "Set it by hand if you know it.",
             ),
             None => missing(format!("/{IOMMU_CLASS}/{units}/cap does not say."), ""),
         },

@@ -90,7 +90,7 @@ fn notes(process: &QemuProcess, evaluation: &Evaluation, host: &Host) -> Vec<Str
         notes.push(match host.kernel {
             Some(kernel) if kernel < FIRST_KERNEL_TO_REFUSE_RESERVED => format!(
                 "Linux {kernel} accepts mappings in reserved ranges, but they have no effect (5.4 is the first \
-                 version that refuses them): DMA to that part of the guest's memory is lost now, without a message"
+                 version that refuses them): DMA to that part of the guest's memory is being lost without a message"
             ),
             _ => "QEMU has the device anyway: its IOMMU group may reserve less than this program knows".to_owned(),
         });

@@ -520,7 +520,7 @@ fn status_tells_whether_the_daemon_knows() {
     process(0);
     assert!(root.hook(&["status"]).1.contains("NOTE libvirtd was started before"), "{}", root.hook(&["status"]).1);
     process(200_000_000_000);
-    assert!(root.hook(&["status"]).1.contains("PASS the running daemon knows"), "{}", root.hook(&["status"]).1);
+    assert!(root.hook(&["status"]).1.contains("PASS the running daemon uses hooks"), "{}", root.hook(&["status"]).1);
 }
 
 #[test]

@@ -330,7 +330,10 @@ fn a_hookscript_that_vms_name_is_not_removed() {
 fn uninstall_says_what_is_left_to_do() {
     for (name, expected) in [
         ("cloudstack", "`systemctl restart cloudstack-agent`"),
-        ("opennebula", "deploy is OpenNebula's own script again\n`onehost sync --force`"),
+        (
+            "opennebula",
+            "deploy is OpenNebula's own script again\nto remove it from the hosts, run `onehost sync --force`",
+        ),
     ] {
         let root = Root::new("removal");
         assert_eq!(root.adapter(name, &["install"]).0, 0);

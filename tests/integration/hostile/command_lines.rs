@@ -17,18 +17,18 @@ fn unreadable_command_lines_are_errors_with_their_place() {
     let in_log = format!("{log}/usr/bin/qemu-system-x86_64 \\\n-name 'a \\\n-S\n");
     assert_all_of(
         &[
-            case("single-quote", "kvm -name 'a", "1:11", "nothing closes this '"),
-            case("double-quote", "kvm -name a \\\n  -m \"1G\n-S\n", "2:6", "nothing closes this \""),
-            case("dollar-quote", "kvm -name $'a\\'", "1:11", "nothing closes this $'"),
-            case("substitution", "kvm -smp $(nproc", "1:10", "nothing closes this $("),
-            case("backtick", "kvm -smp `nproc", "1:10", "nothing closes this `"),
-            case("brace", "kvm -m ${RAM", "1:8", "nothing closes this ${"),
-            case("quote-in-a-log", in_log, "3:7", "nothing closes this '"),
+            case("single-quote", "kvm -name 'a", "1:11", "this ' is not closed"),
+            case("double-quote", "kvm -name a \\\n  -m \"1G\n-S\n", "2:6", "this \" is not closed"),
+            case("dollar-quote", "kvm -name $'a\\'", "1:11", "this $' is not closed"),
+            case("substitution", "kvm -smp $(nproc", "1:10", "this $( is not closed"),
+            case("backtick", "kvm -smp `nproc", "1:10", "this ` is not closed"),
+            case("brace", "kvm -m ${RAM", "1:8", "this ${ is not closed"),
+            case("quote-in-a-log", in_log, "3:7", "this ' is not closed"),
             case(
                 "quote-in-a-script",
                 "#!/bin/sh\nset -e\nexec kvm -m 1G -name \"$1\n",
                 "3:22",
-                "nothing closes this \"",
+                "this \" is not closed",
             ),
             case("nul-in-a-word", b"kvm -m 1\0G", "1:9", "NUL"),
             case("nul-after-a-line", b"kvm -m 1G\n\0", "2:1", "NUL"),
@@ -70,7 +70,7 @@ fn a_command_line_may_come_through_a_pipe() {
     for (name, pieces, code, said) in [
         ("shell", &["kvm -m 1", "G -name a\n"][..], 0, "pass"),
         ("nul", &["kvm\0-m\0", "1G\0-name\0a\0"], 0, "pass"),
-        ("cut", &["kvm -m 1G -na", "me 'a"], 2, "1:17: nothing closes"),
+        ("cut", &["kvm -m 1G -na", "me 'a"], 2, "1:17: this ' is not closed"),
         ("nothing", &[], 2, "1:1: empty: "),
     ] {
         let pipe = folder.join(format!("{name}.args"));
