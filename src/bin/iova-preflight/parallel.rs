@@ -54,7 +54,7 @@ pub(crate) fn in_order<I: Send, T: Send>(
                     queue.finish(number, piece.into_iter().map(work).collect());
                 }
             };
-            thread::Builder::new().spawn_scoped(scope, thread).context("no thread can be started; try --jobs 1")?;
+            thread::Builder::new().spawn_scoped(scope, thread).context("cannot start a thread; try --jobs 1")?;
         }
         loop {
             match queue.next() {

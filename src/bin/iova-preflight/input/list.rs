@@ -44,7 +44,7 @@ impl Inputs {
             } else {
                 inputs.push(match Input::one(path) {
                     Input::Stdin if stdin_seen => {
-                        let error = io::Error::other("standard input can be read only once");
+                        let error = io::Error::other("standard input can only be read once");
                         Input::Unreadable(path.clone(), error)
                     }
                     input => {
