@@ -86,7 +86,7 @@ fn an_old_libvirt_computes_too_little() {
     let behind_iommu = format!("{PCI}{PCI}{IOMMU}");
     let disks = format!("{NVME}{NVME}");
     for (devices, version, expected) in [
-        (VDPA, "7.1", Some("does not raise the limit")),
+        (VDPA, "7.1", Some("does not raise the locked-memory limit")),
         (VDPA, "7.2", None),
         (two.as_str(), "8.6", Some("to 17 GiB for this guest; set <hard_limit> to 33 GiB or more")),
         (&two, "8.7", None),
