@@ -63,12 +63,14 @@ const PAGE: Page = Page {
     history: &[],
     errors: &[shared::BAR_NOT_MAPPED[0], shared::BAR_NOT_MAPPED[1]],
     fix: &[
-        Text("Give the guest no more bits than the IOMMU has (`limit` needs libvirt 9.3 or newer):"),
+        Text(
+            "If the guest works, no action is needed. Otherwise give the guest no more bits than the IOMMU has, as found \
+             below (`limit` needs libvirt 9.3 or newer):",
+        ),
         Xml("<cpu mode='host-passthrough'>\n\
              \x20 <maxphysaddr mode='passthrough' limit='39'/>\n\
              </cpu>"),
         shared::FIX_WARNINGS,
-        Text("If the guest works, no action is needed."),
     ],
     verify: &[
         Text(

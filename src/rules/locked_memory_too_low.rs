@@ -170,14 +170,15 @@ const PAGE: Page = Page {
     ],
     fix: &[
         Text(
-            "Remove `<hard_limit>`, so that libvirt sets the limit, or raise it to the number in the finding. \
-             `iova-preflight fix` does neither: `<hard_limit>` also protects the host's memory, and only the \
-             operator knows how much there is to spare.",
+            "Remove `<hard_limit>`, so that libvirt sets the limit, or raise it to the number that `iova-preflight \
+             check` names: the guest's memory, as often as it counts, plus several GiB. It is the limit of the \
+             guest's cgroup, too: the kernel kills a QEMU that reaches it. `iova-preflight fix` does neither: \
+             `<hard_limit>` also protects the host's memory, and only the operator knows how much there is to spare.",
         ),
         Xml("<memtune>\n\
-             \x20 <hard_limit unit='GiB'>17</hard_limit>   <!-- 16 GiB of memory plus 1 GiB -->\n\
+             \x20 <hard_limit unit='GiB'>20</hard_limit>   <!-- 16 GiB of memory, and room for QEMU itself -->\n\
              </memtune>"),
-        Text("If libvirt itself computes too little, the same element raises the limit. Without libvirt:"),
+        Text("If there is no `<hard_limit>` and libvirt computes too little, add one. Without libvirt:"),
         Shell(
             "systemctl edit UNIT                                  # [Service] LimitMEMLOCK=infinity\n\
              podman run --ulimit memlock=-1 --cap-add IPC_LOCK …\n\

@@ -92,15 +92,17 @@ const PAGE: Page = Page {
     ],
     fix: &[
         Text(
-            "Give the guest less memory: with 39 bits, up to 510 GiB on q35 and 511 GiB on i440fx, room for \
-             hot-plug included. Or use a host with a wider IOMMU. A virtual host can get a wider `intel-iommu`:",
+            "Give the guest less memory: with 39 bits, up to 510 GiB on q35 and 511 GiB on i440fx, room for hot-plug \
+             included. Or use a host with a wider IOMMU. If the host is a virtual machine itself, give it a wider \
+             `intel-iommu`, in its definition on the outer host:",
         ),
         Xml("<iommu model='intel'>\n\
              \x20 <driver caching_mode='on' aw_bits='48'/>\n\
              </iommu>"),
         Text(
-            "There is no automatic fix: `iova-preflight fix` does not take RAM away. If QEMU only moved RAM above \
-             1 TiB, a smaller `<maxMemory>`, fewer slots or a smaller `<pcihole64>` brings it back.",
+            "There is no automatic fix: `iova-preflight fix` does not take RAM away. If RAM is above the width only \
+             because QEMU moved it above 1 TiB, a smaller `<maxMemory>`, fewer slots or a smaller `<pcihole64>` \
+             brings it back.",
         ),
     ],
     verify: &[

@@ -48,7 +48,7 @@ const PAGE: Page = Page {
         Text(
             "QEMU puts RAM in one piece from 4 GiB up. From about 1010 GiB of RAM on, it reaches the range, unless \
              QEMU moves it above 1 TiB. QEMU does that since 7.1, only with a machine type of 7.1 or newer, and \
-             only if the vCPU's vendor is AuthenticAMD. The finding says which of these is missing.",
+             only if the vCPU's vendor is AuthenticAMD. `iova-preflight check` says which of these is missing.",
         ),
         Text(
             "Under KVM the vCPU's vendor is the host's, whatever the CPU model, unless `<model vendor_id='…'>` \
@@ -79,10 +79,10 @@ const PAGE: Page = Page {
         ),
         shared::FIX_IT,
         shared::NEW_MACHINE,
-        Xml("<type arch='x86_64' machine='pc-q35-7.2'>hvm</type>\n\
+        Xml("<type arch='x86_64' machine='pc-q35-7.1'>hvm</type>\n\
              \n\
              <cpu mode='host-model'>\n\
-             \x20 <maxphysaddr mode='passthrough'/>\n\
+             \x20 <maxphysaddr mode='emulate' bits='42'/>\n\
              </cpu>"),
         Text(
             "A guest that must keep its machine type has to stay below the range: up to 1010 GiB of memory on q35 \

@@ -85,10 +85,10 @@ const PAGE: Page = Page {
     cause: &[
         shared::THE_RANGE,
         Text(
-            "QEMU moves RAM if the end of the memory map, including the 64-bit PCI hole, would be 1012 GiB or \
-             more: from 979 GiB of RAM on with q35, from 1010 GiB on with i440fx. Room for hot-plug counts like \
-             RAM, plus 1 GiB per slot, so `<maxMemory>` alone can move the memory of a small guest. It makes no \
-             difference whether the guest has a passthrough device, or whether the host reserves the range at all.",
+            "QEMU moves RAM if the end of the memory map, including the 64-bit PCI hole, would be above 1012 GiB: \
+             from 979 GiB of RAM on with q35, from 1010 GiB on with i440fx. Room for hot-plug counts like RAM, plus 1 \
+             GiB per slot, so `<maxMemory>` alone can move the memory of a small guest. It makes no difference \
+             whether the guest has a passthrough device, or whether the host reserves the range at all.",
         ),
     ],
     history: &[Text(

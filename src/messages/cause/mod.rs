@@ -119,8 +119,9 @@ const FIX_BARS: Block = Shell(
 );
 const RESERVED: Block = Shell("cat /sys/bus/pci/devices/0000:41:00.0/iommu_group/reserved_regions");
 const WIDTH: Block = Shell(
-    "dmesg | grep -iE 'DMAR: Host address width|AMD-Vi'   # the width of the host's IOMMU\n\
-     grep -m1 'address sizes' /proc/cpuinfo               # the width of the host's CPU",
+    "iova-preflight host | grep address_bits                                        # the width of the host's IOMMU\n\
+     echo $(( (0x$(cat /sys/class/iommu/dmar0/intel-iommu/cap) >> 16 & 63) + 1 ))   # the same by hand, Intel\n\
+     grep -m1 'address sizes' /proc/cpuinfo                                         # the width of the host's CPU",
 );
 const GROUP: Block = Shell(
     "ls -l /sys/bus/pci/devices/0000:41:00.0/iommu_group/devices/\n\

@@ -54,9 +54,10 @@ pub(crate) const FIX_IT: Block = Shell(
 
 /// What a changed machine type means.
 pub(crate) const NEW_MACHINE: Block = Text(
-    "By hand: run `virsh edit NAME` and set a machine type of 7.1 or newer that the host has in `<os>`. It is a new \
-     revision of the virtual hardware: Windows may ask to be activated again, and saved states and snapshots with memory \
-     can no longer be restored. It takes effect at the next cold start; a reboot inside the guest is not enough.",
+    "By hand: run `virsh edit NAME` and set, in `<os>`, a machine type of 7.1 or newer that the host's QEMU has. It \
+     is a new revision of the virtual hardware: Windows may ask to be activated again, and saved states and snapshots \
+     with memory can no longer be restored. It takes effect at the next cold start; a reboot inside the guest is not \
+     enough.",
 );
 
 /// What the host reserves.
@@ -74,8 +75,9 @@ pub(crate) const RESERVED: [Block; 2] = [
 /// Where QEMU put RAM.
 pub(crate) const MAP: [Block; 3] = [
     Text(
-        "Where QEMU puts RAM, in a guest that is started but does not run yet. If its devices keep the guest from \
-         starting, remove them for this:",
+        "Where QEMU puts RAM, in a guest that is started but does not run yet. If the guest does not start because of \
+         its devices, look at a copy without them (`virsh dumpxml --inactive NAME > copy.xml`, remove every \
+         `<hostdev>`, `virsh create copy.xml --paused`):",
     ),
     Shell(
         "virsh start --paused NAME\n\
@@ -113,9 +115,9 @@ pub(crate) const COMMAND_LINE: [Block; 2] = [
 
 /// Where firmware puts BARs.
 pub(crate) const WINDOW: Block = Text(
-    "The guest's firmware decides where BARs go. OVMF 2022.11 and newer and SeaBIOS 1.16.3 and newer use the top of the \
-     vCPU's address space (OVMF its last eighth) if they trust the number of bits: 41 or more, 40 with an AMD vCPU, 36 or \
-     39 with an Intel one. Otherwise, and in older versions, BARs go right after RAM.",
+    "The guest's firmware decides where BARs go. OVMF 2022.11 and newer and SeaBIOS 1.16.3 and newer use the top of \
+     the vCPU's address space (OVMF its last eighth) if they trust the number of bits: 41 or more, 40 with an AMD \
+     vCPU, 36 or 39 with an Intel one. Otherwise, and in older versions, BARs go right after RAM.",
 );
 
 /// The command that makes the fix of a warning.
