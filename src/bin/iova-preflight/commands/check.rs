@@ -17,7 +17,7 @@ use crate::connected;
 use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
 use crate::input::policy::ChosenPolicy;
-use crate::input::{Batch, Batches, Folders, Input, Inputs, distinct};
+use crate::input::{Batch, Batches, Folders, Input, Inputs};
 use crate::outcome::Outcome;
 use crate::output::human::{HostsPrinter, MovesPrinter, OnHost, PageStyle, Printer};
 use crate::output::progress::Progress;
@@ -45,6 +45,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
     if args.format == Format::Sarif && batches.has_several_each {
         bail!("SARIF takes one --host; run it once for each host, or use --format json");
     }
+    let batches = batches.settled();
     let jobs = args.jobs.map_or_else(parallel::default_jobs, usize::from);
     let how = How { policy: &policy, jobs, kind: args.common.input, words: args.common.advice, from: from.as_ref() };
     match args.format {
@@ -194,18 +195,13 @@ fn quiet(batches: Batches, how: How<'_>) -> Result<Outcome> {
 }
 
 fn human(batches: Batches, how: How<'_>, verbose: bool) -> Result<Outcome> {
-    let mut parts = batches.parts;
     if batches.has_several_each {
-        let all: Vec<Batch> = parts.collect();
-        if all.iter().any(|batch| batch.sources.len() > 1) {
-            return on_hosts(all, how, verbose);
-        }
-        parts = Box::new(all.into_iter());
+        return on_hosts(batches, how, verbose);
     }
     let style = PageStyle::new(verbose);
     let mut printer = Printer::new(io::stdout().lock(), terminal::columns());
     let mut run = CheckRun::new(how);
-    for Batch { sources, inputs } in parts {
+    for Batch { sources, inputs } in batches.parts {
         sources.iter().for_each(|source| printer.host(&source.notice, how.policy.notice.as_deref()));
         run.each(
             &sources,
@@ -226,13 +222,12 @@ fn human(batches: Batches, how: How<'_>, verbose: bool) -> Result<Outcome> {
 }
 
 /// Guests on several hosts: of each, which hosts run it.
-fn on_hosts(batches: Vec<Batch>, how: How<'_>, verbose: bool) -> Result<Outcome> {
+fn on_hosts(batches: Batches, how: How<'_>, verbose: bool) -> Result<Outcome> {
     let style = PageStyle::new(verbose).of_hosts();
-    let labels = batches.iter().flat_map(|batch| &batch.sources).map(|source| source.label.clone());
-    let mut printer = HostsPrinter::new(io::stdout().lock(), terminal::columns(), distinct(labels));
+    let mut printer = HostsPrinter::new(io::stdout().lock(), terminal::columns(), batches.labels);
     let mut run = CheckRun::new(how);
     printer.policy(how.policy.notice.as_deref())?;
-    for Batch { sources, inputs } in batches {
+    for Batch { sources, inputs } in batches.parts {
         run.each(
             &sources,
             inputs,

@@ -43,6 +43,21 @@ impl Batches {
             parts: Box::new(std::iter::once(Batch { sources, inputs })),
         }
     }
+
+    /// The same, with only the hosts that guests are really evaluated for. With several profiles, this waits for the answer
+    /// of every libvirt.
+    pub fn settled(self) -> Self {
+        if !self.has_several_each {
+            return self;
+        }
+        let parts: Vec<Batch> = self.parts.collect();
+        let labels = parts.iter().flat_map(|batch| &batch.sources).map(|source| source.label.clone());
+        Self {
+            labels: distinct(labels),
+            has_several_each: parts.iter().any(|batch| batch.sources.len() > 1),
+            parts: Box::new(parts.into_iter()),
+        }
+    }
 }
 
 /// Each of them once, in their order.
