@@ -169,7 +169,7 @@ impl std::fmt::Display for Change {
             Self::EmulateBits(bits) => write!(f, "maxphysaddr emulate {bits}"),
             Self::PassHostBits => write!(f, "maxphysaddr passthrough"),
             Self::PciHole64(kib) => write!(f, "pcihole64 {}", text::size(kib.saturating_mul(1024))),
-            Self::FreeAddress { from, .. } => write!(f, "memory device {from:#x} → any address"),
+            Self::FreeAddress { from, .. } => write!(f, "memory device {from:#x} → address chosen by QEMU"),
             Self::DeviceAddress { from, to, .. } => write!(f, "memory device {from:#x} → {to:#x}"),
             #[cfg(feature = "cli")]
             Self::PassHostBitsUpTo(bits) => write!(f, "maxphysaddr passthrough, limit {bits}"),

@@ -309,7 +309,7 @@ fn a_fix_for_several_hosts_is_one_that_all_of_them_accept() {
         (
             "fixed-dimm-address-in-the-hole.xml",
             vec![epyc, xeon],
-            "machine pc-q35-6.2 → pc-q35-7.1, memory device 0xfd00000000 → any address",
+            "machine pc-q35-6.2 → pc-q35-7.1, memory device 0xfd00000000 → address chosen by QEMU",
         ),
     ] {
         let (status, said) = fixed(sample, &hosts);

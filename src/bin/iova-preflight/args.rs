@@ -21,7 +21,7 @@ const FILES: &str = "Files";
 const LIBVIRT: &str = "Guests of a libvirt";
 const GLOBAL: &str = "Global options";
 
-/// Find and fix guests that VFIO refuses to start because of their memory map
+/// Find and fix guests that cannot start because of their memory map
 ///
 /// Computes the guest-physical memory map that QEMU builds for a libvirt domain or a QEMU command line, and compares it
 /// with what the host's IOMMU accepts. AMD hosts, for example, reserve 1012-1024 GiB for HyperTransport: a guest with PCI
@@ -250,7 +250,7 @@ pub(crate) struct CheckArgs {
 
     /// Host to migrate to; repeatable
     ///
-    /// A folder includes every *.toml in it; the profile of --from is passed over.
+    /// A folder includes every *.toml in it; the profile of --from is skipped.
     #[arg(long, value_name = "PROFILE", requires = "from", help_heading = EVALUATION)]
     pub to: Vec<PathBuf>,
 
@@ -294,7 +294,7 @@ pub(crate) struct FixArgs {
 
     /// Redefine a guest of this libvirt
     ///
-    /// For example qemu:///system. The persistent definition changes; a running guest has to be shut down and started
+    /// For example qemu:///system. The persistent definition changes at once; a running guest has to be shut down and started
     /// again.
     #[arg(long, value_name = "URI", conflicts_with_all = ["paths", "in_place"], requires = "domain")]
     #[arg(help_heading = LIBVIRT)]
@@ -363,7 +363,7 @@ fn metrics_file(text: &str) -> Result<PathBuf, &'static str> {
 }
 
 const HOOK_HELP: &str = "\
-libvirt runs another program, iova-preflight-hook; you do not have to call it yourself.";
+libvirt runs the program iova-preflight-hook; these commands only put it in place.";
 
 #[derive(Debug, Args)]
 pub(crate) struct MapArgs {

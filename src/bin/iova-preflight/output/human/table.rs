@@ -439,7 +439,7 @@ mod tests {
         assert_eq!(up_to("512 GiB", "1024 GiB"), "512–1024 GiB");
         assert_eq!(up_to("512 MiB", "1024 GiB"), "512 MiB–1024 GiB");
         assert_eq!(short("machine pc-q35-6.2 → pc-q35-7.1"), "machine pc-q35-7.1");
-        assert_eq!(short("memory device 0x1000 → any address"), "memory device any address");
+        assert_eq!(short("memory device 0x1000 → address chosen by QEMU"), "memory device address chosen by QEMU");
         assert_eq!(short("maxphysaddr emulate 42"), "maxphysaddr emulate 42");
     }
 }
