@@ -1,5 +1,7 @@
 //! Devices that reach guest memory through the host's IOMMU.
 
+#[cfg(feature = "cli")]
+use super::boolean;
 use super::{CommandLine, Device, Origin};
 
 /// A device whose DMA goes through VFIO or vDPA.
@@ -22,6 +24,10 @@ pub struct Passthrough {
 pub enum Mobility {
     /// The device itself has to hand it over.
     OfDevice,
+    /// The same, with `x-enable-migration=on`, which QEMU 5.2 to 8.0 has and wants (`hw/vfio/pci.c`).
+    Experimental,
+    /// It stays: `enable-migration=off` (`hw/vfio/pci.c`, since 8.1).
+    Disabled,
     /// QEMU has all of it: the guest sees a virtio-blk device of QEMU's, of which only the back end is passed through.
     OfQemu,
     /// There is none to move: the guest gives the device back before, as `failover_pair_id` says (QEMU
@@ -51,6 +57,9 @@ impl PassthroughKind {
     }
 }
 
+/// The drivers of VFIO's PCI devices.
+const VFIO_PCI: [&str; 2] = ["vfio-pci", "vfio-pci-nohotplug"];
+
 /// Where the host keeps mediated devices.
 pub(crate) const MDEV_FOLDER: &str = "/sys/bus/mdev/devices/";
 
@@ -59,12 +68,17 @@ impl CommandLine {
     pub fn passthrough(&self) -> Vec<Passthrough> {
         let ends = self.host_ends.iter().filter_map(host_end);
         let mut devices: Vec<Passthrough> = self.devices.iter().filter_map(device).chain(ends).collect();
+        #[cfg(feature = "cli")]
+        for device in devices.iter_mut().filter(|device| device.mobility == Mobility::OfDevice) {
+            let switch = |name: &str| self.global(&VFIO_PCI, name).map(|property| property.value.as_str());
+            if matches!(device.kind, PassthroughKind::VfioPci | PassthroughKind::VfioMdev) {
+                device.mobility = switched(switch);
+            }
+        }
         devices.sort_by_key(|device| device.origin);
         devices
     }
-}
 
-impl CommandLine {
     /// The devices that another process serves, each with its protocol. What else speaks
     /// vhost-user is served by programs without devices of their own.
     pub(crate) fn foreign_processes(&self) -> impl Iterator<Item = (&'static str, Origin)> {
@@ -88,13 +102,26 @@ impl Passthrough {
     }
 }
 
+/// What the properties of a VFIO device say of its migration.
+#[cfg(feature = "cli")]
+fn switched<'v>(value: impl Fn(&str) -> Option<&'v str>) -> Mobility {
+    let is = |name: &str, wanted: bool| value(name).and_then(boolean) == Some(wanted);
+    if is("enable-migration", false) {
+        Mobility::Disabled
+    } else if is("x-enable-migration", true) {
+        Mobility::Experimental
+    } else {
+        Mobility::OfDevice
+    }
+}
+
 /// QEMU `hw/vfio/pci.c`, `hw/virtio/vdpa-dev-pci.c`.
 fn device(device: &Device) -> Option<Passthrough> {
     let value = |name: &str| device.properties.value(name);
     #[cfg(feature = "cli")]
     let mobility = match value("failover_pair_id") {
         Some(_) => Mobility::Unplugged,
-        None => Mobility::OfDevice,
+        None => switched(value),
     };
     let found = |kind, device_name: String| {
         Some(Passthrough {
@@ -106,7 +133,7 @@ fn device(device: &Device) -> Option<Passthrough> {
         })
     };
     match device.driver.as_ref() {
-        "vfio-pci" | "vfio-pci-nohotplug" => {
+        driver if VFIO_PCI.contains(&driver) => {
             let path = value("sysfsdev").unwrap_or_default();
             let last = path.rsplit('/').next().unwrap_or_default();
             match value("host") {

@@ -21,8 +21,10 @@ use crate::mmio64::Mmio64;
 #[cfg(feature = "cli")]
 use crate::policy::PeerToPeer;
 use crate::policy::{AliasPolicy, Policy};
-use crate::qemu::cpu::{AMD, HostCpu};
+use crate::qemu::cpu::{AMD, HostCpu, INTEL};
 use crate::qemu::layout::Layout;
+#[cfg(feature = "cli")]
+use crate::qemu::viommu::Viommu;
 use crate::rules::{self, machine_type_not_available, not_modelled};
 use crate::text::quoted;
 use crate::version::Version;
@@ -99,6 +101,9 @@ pub struct Facts {
     pub passthrough: Vec<Passthrough>,
     /// What the host does not map for this guest's devices.
     pub unmappable: Vec<Unmappable>,
+    /// The virtual IOMMU.
+    #[cfg(feature = "cli")]
+    pub viommu: Option<Viommu>,
     /// Where 64-bit BARs may be.
     #[cfg(feature = "cli")]
     pub mmio64: Option<Mmio64>,
@@ -108,7 +113,7 @@ pub struct Facts {
 const QEMU_GENERATIONS: [Version; 3] = [Version::new(6, 2), Version::new(7, 2), NEWEST];
 
 /// phys-bits that AMD and Intel hosts have; the first is what an unknown host is taken for.
-const HOST_PHYS_BITS: [u32; 3] = [48, 52, 40];
+pub(crate) const HOST_PHYS_BITS: [u32; 3] = [48, 52, 40];
 
 /// Says what becomes of a guest as it is, and why.
 pub(crate) fn diagnose<'a>(subject: impl Into<Subject<'a>>, host: &Host, policy: &Policy) -> Diagnosis {
@@ -252,7 +257,7 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
         alternatives.extend(others.map(|&qemu| ("the QEMU version", Setting { qemu, ..main })));
     }
     if host.cpu_vendor.is_none() {
-        let other = HostCpu { vendor: "GenuineIntel", ..cpu };
+        let other = HostCpu { vendor: INTEL, ..cpu };
         alternatives.push(("the host's CPU vendor", Setting { cpu: other, ..main }));
     }
     if host.phys_bits.is_none() {
@@ -362,6 +367,8 @@ fn facts(guest: &Guest<'_>) -> Facts {
         memory_devices: guest.plugged.iter().flatten().map(|device| (device.kind.name(), device.range)).collect(),
         passthrough: Vec::new(),
         unmappable: guest.unmappable.clone(),
+        #[cfg(feature = "cli")]
+        viommu: guest.viommu.clone(),
         #[cfg(feature = "cli")]
         mmio64: guest.mmio64.clone(),
     }

@@ -224,6 +224,10 @@ pub(crate) fn virtual_iommu(domain: &Domain) -> Option<Device> {
             properties.set(name, &told.value, origin);
         }
     }
+    // libvirt 12.8 with QEMU 11.1; 11.3 does not know this model.
+    if driver == "amd-iommu" {
+        properties.set("pci-id", "iommu0", origin);
+    }
     Some(Device { driver: driver.into(), id: None, properties, origin, settable: false })
 }
 

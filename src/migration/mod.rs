@@ -6,9 +6,15 @@
 //! `src/qemu/qemu_process.c`; both of 9.0 and 11.3). Nobody compares the two memory maps: QEMU sends RAM block by block,
 //! by name and offset (`migration/ram.c`), so that a map that is another one on the destination is found out by the guest.
 //!
-//! Disks, networks, CPU features and all else that has nothing to do with the memory map are not looked at.
+//! Disks, networks, CPU features and all else that has nothing to do with the memory map are not looked at, nor are shared
+//! memory (ivshmem), virtiofs and encrypted memory (`<launchSecurity>`), with which QEMU or libvirt may refuse.
 
-use crate::command_line::{Launch, Mobility, Origin, Passthrough, PassthroughKind};
+mod guess;
+mod source;
+
+use self::guess::Guess;
+use self::source::left_behind;
+use crate::command_line::{Launch, Origin};
 use crate::domain::{CpuMode, Domain};
 use crate::evaluate::{Facts, diagnose};
 use crate::finding::{Finding, Label, Severity};
@@ -19,22 +25,7 @@ use crate::qemu::layout::Layout;
 use crate::rules;
 use crate::text;
 use crate::verdict::{Evaluation, evaluate};
-use crate::version::Version;
 use crate::xml::Span;
-
-/// The first QEMU that migrates VFIO devices without an experimental property (`enable-migration` of `hw/vfio/pci.c`; it is
-/// `x-enable-migration`, off, in 5.2 to 8.0, and there is none before).
-const VFIO_SINCE: Version = Version::new(8, 1);
-
-/// The first QEMU that migrates vDPA network devices, with shadow virtqueues (`vhost_vdpa_init` of `net/vhost-vdpa.c`).
-/// Before, `vhost_dev_init` of `hw/virtio/vhost.c` refuses: no vDPA back end has `VHOST_F_LOG_ALL`.
-const VDPA_SINCE: Version = Version::new(8, 0);
-
-/// The first libvirt that asks QEMU what is in the way (`query-migrate`, `blocked-reasons`) and not its own table, which
-/// has all of these devices (`qemuMigrationSrcIsAllowed` and `qemuMigrationSrcIsAllowedHostdev` of
-/// `src/qemu/qemu_migration.c`). Its capability `migration.blocked-reasons` is younger than those of 8.5; 9.0, 11.3 and
-/// 12.8 have it.
-const BLOCKERS_SINCE: Version = Version::new(8, 6);
 
 /// What becomes of a guest that is to move, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,7 +153,10 @@ pub struct Migration {
 /// Says what becomes of a guest that is to move.
 pub fn migrate(journey: Journey<'_>, policy: &Policy) -> Migration {
     let Journey { running, definition, from, to } = journey;
-    let start = evaluate(definition, to, policy);
+    // A command line is read again at each start, with its alias.
+    let meant = definition.machine().filter(|_| definition.domain().is_some());
+    let defined = Arrived::new(definition, meant.map(|name| from.canonical_machine(name)));
+    let start = evaluate(defined.subject(), to, policy);
     let here = diagnose(running, from, policy);
     if here.not_applicable.is_some() {
         return Migration { outcome: MoveOutcome::NotApplicable, obstacles: Vec::new(), notes: Vec::new(), start };
@@ -177,19 +171,24 @@ pub fn migrate(journey: Journey<'_>, policy: &Policy) -> Migration {
     }
     let there = diagnose(arrived.subject(), to, policy);
 
-    let (mut obstacles, depends) = left_behind(running, &here.facts.passthrough, from);
+    let (mut obstacles, depends) = left_behind(running, &here.facts, from);
     let refuses = |finding: &&Finding| finding.severity == Severity::Error && !rules::by_policy(finding);
     obstacles.extend(there.findings.iter().filter(refuses).cloned().map(Obstacle::from));
-    let (spots, vendors) = (Spots::of(running), changed(&here.facts.cpu_vendor, &there.facts.cpu_vendor));
+    let guess_there = Guess::of(arrived.subject(), Side::Destination, to, &there.facts, policy);
+    let guess = Guess::of(running, Side::Source, from, &here.facts, policy).or(guess_there);
+    let vendors = changed(&here.facts.cpu_vendor, &there.facts.cpu_vendor).filter(|_| !guess.vendor);
+    let spots = Spots::of(running);
     if let (Some(vendors), Some(true)) = (vendors, running.domain().map(demands_vendor)) {
         obstacles.push(spots.refused_vendor(vendors));
     }
     let mut changes = Vec::new();
     if obstacles.is_empty() {
         notes.extend(depends);
-        notes.extend(there.assumptions.iter().cloned());
-        changes = spots.changes(vendors, &here.facts, &there.facts);
-        if let (Some(before), Some(after)) = (here.facts.phys_bits, there.facts.phys_bits)
+        notes.extend(there.assumptions.iter().filter(|assumption| !guess.covers(assumption)).cloned());
+        notes.extend(guess.notes());
+        changes = spots.changes(vendors, &here.facts, &there.facts, &guess);
+        if !guess.bits
+            && let (Some(before), Some(after)) = (here.facts.phys_bits, there.facts.phys_bits)
             && after > before
         {
             notes.push(format!(
@@ -244,54 +243,6 @@ impl<'a> Arrived<'a> {
     }
 }
 
-/// The passthrough devices that the source does not migrate, and what that depends on.
-fn left_behind(running: Subject<'_>, devices: &[Passthrough], from: &Host) -> (Vec<Obstacle>, Vec<String>) {
-    let (mut obstacles, mut unknown) = (Vec::new(), Vec::new());
-    // Who starts QEMU without libvirt does not ask libvirt.
-    let libvirt = running.domain().and(from.libvirt);
-    for device in devices.iter().filter(|device| device.mobility == Mobility::OfDevice) {
-        let (since, kind) = match device.kind {
-            PassthroughKind::VhostVdpa => (VDPA_SINCE, "vDPA network devices"),
-            PassthroughKind::VfioPci | PassthroughKind::VfioMdev => (VFIO_SINCE, "VFIO devices"),
-        };
-        let refused = match (from.qemu, libvirt) {
-            (Some(qemu), _) if qemu < since => Some((
-                format!("QEMU {qemu} does not migrate {kind}"),
-                format!("QEMU {} is the first that does", short(since)),
-            )),
-            (_, Some(libvirt)) if libvirt < BLOCKERS_SINCE => Some((
-                format!("libvirt {libvirt} does not migrate {kind}"),
-                format!("libvirt {} is the first that does", short(BLOCKERS_SINCE)),
-            )),
-            _ => None,
-        };
-        if let Some((title, cause)) = refused {
-            let cause = format!("{cause}, if the device's driver can save its state; detach the device before");
-            obstacles.push(Obstacle::new(Side::Source, title, &cause, device.origin.span(), "cannot move".to_owned()));
-            continue;
-        }
-        unknown.push(if device.device.is_empty() { "a device" } else { device.device.as_str() });
-    }
-    let mut notes = Vec::new();
-    if !unknown.is_empty() {
-        if from.qemu.is_none() || (running.domain().is_some() && libvirt.is_none()) {
-            notes.push("depends on the versions of QEMU and libvirt on the source, which are unknown".to_owned());
-        }
-        let what = if unknown.len() == 1 {
-            "the driver can save and load the state of"
-        } else {
-            "the drivers can save and load the states of"
-        };
-        notes.push(format!("depends on whether {what} {}, which is unknown", unknown.join(", ")));
-    }
-    (obstacles, notes)
-}
-
-/// A version without its patch level.
-fn short(version: Version) -> String {
-    format!("{}.{}", version.major, version.minor)
-}
-
 /// Whether the destination's libvirt compares the CPU's vendor with its host's: host-model runs as a model with all its
 /// features, `<vendor>` is compared unless `check='none'` says otherwise (`virCPUx86Compare` in `src/cpu/cpu_x86.c`).
 fn demands_vendor(domain: &Domain) -> bool {
@@ -325,7 +276,7 @@ impl Spots {
     }
 
     /// What of the guest is not the same on the destination.
-    fn changes(&self, vendors: Option<(&str, &str)>, here: &Facts, there: &Facts) -> Vec<Obstacle> {
+    fn changes(&self, vendors: Option<(&str, &str)>, here: &Facts, there: &Facts, guess: &Guess) -> Vec<Obstacle> {
         let mut changes = Vec::new();
         if let Some((before, after)) = vendors {
             // Under KVM it is the host's (`host_cpu_instance_init` in QEMU `target/i386/host-cpu.c`), and CPUID is not in
@@ -336,6 +287,7 @@ impl Spots {
         }
         // Another vendor's CPU is another one in every way.
         if vendors.is_none()
+            && !guess.bits
             && let (Some(before), Some(after)) = (here.phys_bits, there.phys_bits)
             && after < before
         {
@@ -343,6 +295,9 @@ impl Spots {
             let cause = "neither libvirt nor QEMU compares them; addresses that the guest uses may no longer be valid";
             let label = format!("gives {before} bits on the source");
             changes.push(Obstacle::new(Side::Destination, title, cause, self.cpu, label));
+        }
+        if guess.map {
+            return changes;
         }
         if let (Some(before), Some(after)) = (&here.layout, &there.layout)
             && let Some(what) = moved(before, after)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Call;
 use crate::decision::{Decision, Operation, decide};
 use crate::domain;
 use crate::host::builtin;
@@ -32,6 +33,18 @@ fn guest(machine: &str, gib: u64, cpu: &str, devices: &str) -> Domain {
          <os><type arch='x86_64' machine='{machine}'>hvm</type></os>{cpu}<devices>{devices}</devices></domain>"
     );
     domain::read(&Document::parse(xml.as_bytes()).expect("well-formed")).expect("a domain")
+}
+
+/// QEMU with KVM, without libvirt.
+fn launch(options: &str) -> Launch {
+    let text = format!("qemu-system-x86_64 -accel kvm {options}");
+    Launch::read(&Call::read(text.as_bytes()).expect("a call"))
+}
+
+/// What becomes of it between two such hosts.
+fn outcome_of(launch: &Launch, host: &Host) -> (MoveOutcome, Option<&'static str>) {
+    let journey = Journey { running: launch.into(), definition: launch.into(), from: host, to: host };
+    told(&migrate(journey, &Policy::default()))
 }
 
 fn moved_to(guest: &Domain, from: &Host, to: &Host) -> Migration {
@@ -112,11 +125,28 @@ fn the_destination_needs_the_machine_type_that_the_guest_runs_with() {
     }
 }
 
-/// As pc-q35-6.2 its map ends at 1019 GiB, which 40 bits reach; pc-q35-7.2 moves the part above 4 GiB to 1 TiB.
+/// libvirt records what an alias means when the guest is defined, and QEMU on its own reads it at each start: as
+/// pc-q35-6.2 the map ends at 1019 GiB, which 40 bits reach; pc-q35-7.2 moves the part above 4 GiB to 1 TiB. Seen with
+/// libvirt 9.0: after `virsh define` of `machine='q35'`, `virsh dumpxml --inactive` has `pc-q35-7.2`.
 #[test]
-fn a_guest_that_migrates_and_could_not_be_started_there_is_told_apart() {
+fn an_alias_means_another_machine_there_only_without_libvirt() {
     let (old, new) = (epyc("6.2", "8.7"), epyc("7.2", "9.0"));
     let migration = moved_to(&guest("q35", 985, PLAIN, ""), &old, &new);
+    assert_eq!(told(&migration), (MoveOutcome::Migrates, None), "{migration:#?}");
+    let launch = launch("-M q35 -cpu EPYC -m 985G");
+    let journey = Journey { running: (&launch).into(), definition: (&launch).into(), from: &old, to: &new };
+    let migration = migrate(journey, &Policy::default());
+    assert_eq!(told(&migration), (MoveOutcome::CannotStart, None), "{migration:#?}");
+    assert!(migration.start.findings.iter().any(|finding| finding.rule == "phys-bits-too-low"));
+}
+
+#[test]
+fn a_guest_that_migrates_and_could_not_be_started_there_is_told_apart() {
+    let new = epyc("7.2", "9.0");
+    // More memory from the next start on, for which 40 bits are too few.
+    let (runs, defined) = (guest("pc-q35-6.2", 4, PLAIN, ""), guest("pc-q35-6.2", 1200, PLAIN, ""));
+    let journey = Journey { running: (&runs).into(), definition: (&defined).into(), from: &new, to: &new };
+    let migration = migrate(journey, &Policy::default());
     assert_eq!(told(&migration), (MoveOutcome::CannotStart, None), "{migration:#?}");
     assert!(migration.start.findings.iter().any(|finding| finding.rule == "phys-bits-too-low"));
     // The device that it had to give back is still in its definition.
@@ -208,4 +238,97 @@ fn the_hook_on_the_destination_agrees() {
         }
     }
     assert!(stopped > 20 && let_go > 20, "{stopped} {let_go}");
+}
+
+/// QEMU 10.0 `vfio_migration_realize` has no way around it; 11.1 refuses only some devices.
+#[test]
+fn vfio_devices_behind_a_virtual_iommu_stay_up_to_qemu_10_0() {
+    const INTEL: &str = "<iommu model='intel'><driver caching_mode='on'/></iommu>";
+    const VIRTIO: &str = "<iommu model='virtio'/>";
+    for (devices, qemu, migrates) in [
+        (format!("{CARD}{INTEL}"), "8.1", false),
+        (format!("{CARD}{VIRTIO}"), "10.0.13", false),
+        (format!("{VGPU}{INTEL}"), "10.0", false),
+        (format!("{CARD}{INTEL}"), "11.1", true),
+        (format!("{VDPA}{INTEL}"), "10.0", true),
+        (format!("{TEAMED}{INTEL}"), "10.0", true),
+        (INTEL.to_owned(), "10.0", true),
+    ] {
+        let host = turin(qemu, "12.8");
+        let migration = moved_to(&guest("pc-q35-8.1", 4, PASSTHROUGH, &devices), &host, &host);
+        let expected = if migrates { (MoveOutcome::Migrates, None) } else { (MoveOutcome::Refused, Some("source")) };
+        assert_eq!(told(&migration), expected, "{devices} on QEMU {qemu}: {migration:#?}");
+        let depends = migration.notes.iter().any(|note| note.contains("behind a virtual IOMMU"));
+        assert_eq!(depends, qemu == "11.1", "{:?}", migration.notes);
+    }
+    let bypassed = launch("-M q35,default_bus_bypass_iommu=on -device intel-iommu -device vfio-pci,host=41:00.0");
+    assert_eq!(outcome_of(&bypassed, &turin("10.0", "11.3")).0, MoveOutcome::Migrates);
+}
+
+/// Seen between two QEMUs each of 7.2, 10.0 and 11.1, without a passthrough device: "State blocked by non-migratable
+/// device 'amd-iommu'", and "completed" with `-device AMDVI-PCI,id=p -device amd-iommu,pci-id=p` of 11.1. libvirt 12.8
+/// writes these two for `<iommu model='amd'/>`.
+#[test]
+fn an_amd_iommu_migrates_only_with_pci_id() {
+    for (options, qemu, outcome) in [
+        ("-M pc-q35-7.1 -device amd-iommu", "7.2", MoveOutcome::Refused),
+        ("-M pc-q35-7.1 -device amd-iommu", "10.0", MoveOutcome::Refused),
+        ("-M pc-q35-7.1 -device amd-iommu", "11.1", MoveOutcome::Refused),
+        ("-M pc-q35-7.1 -device AMDVI-PCI,id=p -device amd-iommu,pci-id=p", "11.1", MoveOutcome::Migrates),
+        ("-M pc-q35-7.1 -device intel-iommu,intremap=on", "7.2", MoveOutcome::Migrates),
+        ("-M pc-q35-7.1 -device virtio-iommu-pci", "7.2", MoveOutcome::Migrates),
+    ] {
+        let told = outcome_of(&launch(options), &turin(qemu, "12.8"));
+        assert_eq!(told.0, outcome, "{options} on QEMU {qemu}: {told:?}");
+    }
+    let domain = guest("pc-q35-7.1", 4, PASSTHROUGH, "<iommu model='amd'/>");
+    for (qemu, outcome) in [("10.0", MoveOutcome::Refused), ("11.1", MoveOutcome::Migrates)] {
+        let host = turin(qemu, "12.8");
+        assert_eq!(moved_to(&domain, &host, &host).outcome, outcome, "QEMU {qemu}");
+    }
+}
+
+/// QEMU `hw/vfio/pci.c`: `x-enable-migration`, off, from 5.2 to 8.0; `enable-migration`, auto, since.
+#[test]
+fn a_device_can_be_told_whether_to_migrate() {
+    for (options, qemu, outcome) in [
+        ("-device vfio-pci,host=41:00.0", "10.0", MoveOutcome::Migrates),
+        ("-device vfio-pci,host=41:00.0,enable-migration=off", "10.0", MoveOutcome::Refused),
+        ("-device vfio-pci,host=41:00.0 -global vfio-pci.enable-migration=off", "10.0", MoveOutcome::Refused),
+        ("-device vfio-pci,host=41:00.0,enable-migration=on", "10.0", MoveOutcome::Migrates),
+        ("-device vfio-pci,host=41:00.0", "7.2", MoveOutcome::Refused),
+        ("-device vfio-pci,host=41:00.0,x-enable-migration=on", "7.2", MoveOutcome::Migrates),
+    ] {
+        let told = outcome_of(&launch(&format!("-M pc-q35-6.2 -cpu host {options}")), &turin(qemu, "11.3"));
+        assert_eq!(told.0, outcome, "{options} on QEMU {qemu}: {told:?}");
+    }
+}
+
+#[test]
+fn facts_that_a_host_does_not_tell_are_not_compared() {
+    let intel = Host { cpu_vendor: Some("GenuineIntel".to_owned()), ..Host::default() };
+    let (unknown, known) = (Host::default(), xeon("10.0", "11.3"));
+    let (vendor, bits) = ("CPU vendor of the", "physical address bits of the");
+    for (cpu, from, to, notes) in [
+        (PASSTHROUGH, &known, &unknown, &[vendor, bits][..]),
+        (PASSTHROUGH, &unknown, &known, &[vendor, bits]),
+        (PASSTHROUGH, &known, &intel, &[bits]),
+        (PASSTHROUGH, &intel, &unknown, &[vendor, bits, bits]),
+        ("<cpu mode='host-model'/>", &known, &unknown, &[vendor]),
+        (BITS_42, &known, &unknown, &[vendor]),
+        ("<cpu><model vendor_id='AuthenticAMD'>EPYC</model></cpu>", &known, &unknown, &[]),
+    ] {
+        let migration = moved_to(&guest("pc-q35-7.2", 4, cpu, ""), from, to);
+        assert_eq!(told(&migration), (MoveOutcome::Migrates, None), "{cpu}: {migration:#?}");
+        let depends = |what: &str| migration.notes.iter().filter(|note| note.contains(what)).count();
+        for what in [vendor, bits] {
+            let expected = notes.iter().filter(|note| **note == what).count();
+            assert_eq!(depends(what), expected, "{cpu} {what}: {:?}", migration.notes);
+        }
+    }
+    // Its map is another one with the vendor.
+    let large = guest("pc-q35-7.1", 1200, BITS_42, "");
+    assert_eq!(told(&moved_to(&large, &known, &unknown)), (MoveOutcome::Migrates, None));
+    let amd = Host { cpu_vendor: Some("AuthenticAMD".to_owned()), ..Host::default() };
+    assert_eq!(moved_to(&large, &known, &amd).outcome, MoveOutcome::Breaks);
 }

@@ -18,6 +18,9 @@ pub const MIN_PHYS_BITS: u32 = 32;
 /// The vendor that QEMU takes for AMD (`IS_AMD_CPU` in QEMU `target/i386/cpu.h`); Hygon is not.
 pub const AMD: &str = "AuthenticAMD";
 
+/// The vendor of Intel's CPUs, as CPUID spells it.
+pub const INTEL: &str = "GenuineIntel";
+
 /// What is known about the host CPU.
 #[derive(Debug, Clone, Copy)]
 pub struct HostCpu<'a> {

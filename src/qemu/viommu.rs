@@ -69,6 +69,8 @@ pub struct Viommu {
     pub caching_mode: bool,
     /// `dma-remap` of amd-iommu: whether QEMU follows what the guest maps.
     pub dma_remap: bool,
+    /// `pci-id` of amd-iommu: whether its PCI function is a device of its own, without which QEMU does not migrate it.
+    pub has_pci_id: bool,
     /// How many bits the guest's own IOVAs may have; of intel-iommu only.
     pub address_bits: Option<u32>,
     /// Whether devices may do without it.
@@ -98,6 +100,7 @@ impl Viommu {
                 kind,
                 caching_mode: is_on("caching-mode"),
                 dma_remap: is_on("dma-remap"),
+                has_pci_id: told("pci-id").is_some(),
                 address_bits: if kind == ViommuKind::Intel { bits() } else { None },
                 may_be_bypassed: may_be_bypassed(line),
                 origin: device.origin,

@@ -255,6 +255,8 @@ pub(crate) struct CheckArgs {
     pub to: Vec<PathBuf>,
 
     /// Print the memory map and notes of every guest
+    ///
+    /// With --from, no memory maps.
     #[arg(short, long, conflicts_with = "quiet", help_heading = OUTPUT)]
     pub verbose: bool,
 
