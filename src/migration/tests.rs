@@ -1,5 +1,5 @@
 use super::*;
-use crate::Call;
+use crate::argv::Call;
 use crate::decision::{Decision, Operation, decide};
 use crate::domain;
 use crate::host::builtin;
@@ -261,7 +261,8 @@ fn vfio_devices_behind_a_virtual_iommu_stay_up_to_qemu_10_0() {
         let depends = migration.notes.iter().any(|note| note.contains("behind a virtual IOMMU"));
         assert_eq!(depends, qemu == "11.1", "{:?}", migration.notes);
     }
-    let bypassed = launch("-M q35,default_bus_bypass_iommu=on -device intel-iommu -device vfio-pci,host=41:00.0");
+    let bypassed =
+        launch("-M q35,default_bus_bypass_iommu=on -device intel-iommu,caching-mode=on -device vfio-pci,host=41:00.0");
     assert_eq!(outcome_of(&bypassed, &turin("10.0", "11.3")).0, MoveOutcome::Migrates);
 }
 
