@@ -29,8 +29,9 @@ fn the_profile_of_a_real_host_evaluates_as_the_host_does() {
         assert!(profile.lines().any(|known| known == line), "{line}\n{profile}");
     }
     // No kernel shows the width of AMD's IOMMU.
-    let missing: Vec<&str> = profile.lines().filter(|line| line.contains(" is missing:")).collect();
-    assert_eq!(missing, ["# address_bits is missing: What the kernel shows of AMD's differs between its"], "{profile}");
+    let missing: Vec<&str> =
+        profile.lines().filter_map(|line| line.split_once(" is missing:")).map(|(key, _)| key).collect();
+    assert_eq!(missing, ["# address_bits"], "{profile}");
     let file = world.files().join("host.toml");
     std::fs::write(&file, &profile).expect("written");
 
