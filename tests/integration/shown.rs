@@ -39,7 +39,7 @@ fn guest(maximum: u64, features: &str, device: &str) -> String {
 fn moved_memory_of_a_windows_guest_with_a_gpu_is_a_warning() {
     let (status, said) = run(&samples_folder().join("windows-gpu-hotplug-slots.xml"));
     assert_eq!(status, Some(0));
-    for words in ["warn ", "relocated-above-1t", "Code 43", "up to 962 GiB with 16 slots"] {
+    for words in ["warn ", "relocated-above-1t", "Code 43", "at most 962 GiB with 16 slots"] {
         assert!(said.contains(words), "{words}: {said}");
     }
     let libosinfo = "<features><acpi/></features><metadata><libosinfo:libosinfo \

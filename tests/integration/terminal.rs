@@ -122,7 +122,7 @@ fn colour_can_be_forced() {
 fn may_be_long(line: &str, columns: u32) -> bool {
     let excerpt = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
     let title = ["error[", "warning["].iter().any(|start| line.starts_with(start));
-    let command = line.trim_start().starts_with('`') && line.ends_with('`');
+    let command = line.trim_start().starts_with('`') && line.trim_end_matches(',').ends_with('`');
     let commands = ["= nova: openstack ", "= nova: nova-manage ", "= new guests: openstack "];
     let advice = commands.iter().any(|start| line.trim_start().starts_with(start));
     excerpt || command || line.contains(".xml") || (title && columns < 80) || advice

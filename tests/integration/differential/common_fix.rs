@@ -5,16 +5,14 @@ use super::draw::Rng;
 use super::generate::{self, Inventory};
 use super::oracle::Oracle;
 use super::{
-    ALONE, Answer, OUTSIDE, Overcommit, SEED, WORKERS, ask, compare_one, host_profile, inside_reserved, inventory,
-    number, skip, tree, version,
+    ALONE, Answer, OUTSIDE, Overcommit, SEED, ask_each, compare_one, host_profile, inside_reserved, inventory, number,
+    skip, tree, version,
 };
 use crate::common::{Differences, note, samples_folder, work_dir};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The hosts, with whether their IOMMU reserves the HyperTransport range.
 const HOSTS: [(&str, bool); 3] = [("machine", true), ("trixie", false), ("sid", true)];
@@ -408,20 +406,7 @@ fn ask_all(hosts: &[Host], cases: &[Case]) -> Vec<((usize, Wanted, usize), Answe
             jobs.extend(fails.map(|(other, _)| (at, Wanted::HelpedElsewhere, number(other), file.as_path())));
         }
     }
-    let next = AtomicUsize::new(0);
-    let answers: Mutex<BTreeMap<usize, Answer>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..WORKERS {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(&(_, _, host, file)) = jobs.get(index) else { break };
-                    let answer = ask(&hosts[host].oracle, file);
-                    answers.lock().expect("no worker has failed").insert(index, answer);
-                }
-            });
-        }
-    });
-    let answers = answers.into_inner().expect("no worker has failed").into_values();
+    let questions: Vec<_> = jobs.iter().map(|&(_, _, host, file)| (&hosts[host].oracle, file)).collect();
+    let answers = ask_each(&questions);
     jobs.into_iter().map(|(case, wanted, host, _)| (case, wanted, host)).zip(answers).collect()
 }

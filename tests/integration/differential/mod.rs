@@ -232,6 +232,11 @@ impl Answer {
 
 /// Asks about every case, a few at a time.
 fn ask_all(oracle: &Oracle, files: &[PathBuf]) -> Vec<Answer> {
+    ask_each(&files.iter().map(|file| (oracle, file.as_path())).collect::<Vec<_>>())
+}
+
+/// Asks each oracle about its file, a few at a time.
+fn ask_each(questions: &[(&Oracle, &Path)]) -> Vec<Answer> {
     let next = AtomicUsize::new(0);
     let answers: Mutex<BTreeMap<usize, Answer>> = Mutex::default();
     std::thread::scope(|scope| {
@@ -239,7 +244,7 @@ fn ask_all(oracle: &Oracle, files: &[PathBuf]) -> Vec<Answer> {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(file) = files.get(index) else { break };
+                    let Some((oracle, file)) = questions.get(index) else { break };
                     let answer = ask(oracle, file);
                     answers.lock().expect("no worker has failed").insert(index, answer);
                 }
