@@ -112,6 +112,12 @@ pub struct Facts {
 /// QEMU versions between which behaviour changes; an unknown QEMU is taken for the last.
 const QEMU_GENERATIONS: [Version; 3] = [Version::new(6, 2), Version::new(7, 2), NEWEST];
 
+/// What a verdict may depend on, as its sentence names it: the vendor of the host's CPU.
+pub(crate) const HOST_VENDOR: &str = "the host's CPU vendor";
+
+/// The same for the width of the host's addresses.
+pub(crate) const HOST_BITS: &str = "the host's physical address bits";
+
 /// phys-bits that AMD and Intel hosts have; the first is what an unknown host is taken for.
 pub(crate) const HOST_PHYS_BITS: [u32; 3] = [48, 52, 40];
 
@@ -258,11 +264,11 @@ fn known_machine(question: Question<'_>, machine: &MachineType) -> Diagnosis {
     }
     if host.cpu_vendor.is_none() {
         let other = HostCpu { vendor: INTEL, ..cpu };
-        alternatives.push(("the host's CPU vendor", Setting { cpu: other, ..main }));
+        alternatives.push((HOST_VENDOR, Setting { cpu: other, ..main }));
     }
     if host.phys_bits.is_none() {
         let others = HOST_PHYS_BITS[1..].iter().map(|&phys_bits| HostCpu { phys_bits, ..cpu });
-        alternatives.extend(others.map(|cpu| ("the host's physical address bits", Setting { cpu, ..main })));
+        alternatives.extend(others.map(|cpu| (HOST_BITS, Setting { cpu, ..main })));
     }
     for (fact, setting) in alternatives {
         if would_stop(question, setting) == stops {

@@ -1,7 +1,7 @@
 //! What of a guest is a guess, as a fact about a host is unknown that it gets from there.
 
 use super::Side;
-use crate::evaluate::{Facts, HOST_PHYS_BITS, diagnose};
+use crate::evaluate::{Facts, HOST_BITS, HOST_PHYS_BITS, HOST_VENDOR, diagnose};
 use crate::guest::Subject;
 use crate::host::Host;
 use crate::policy::Policy;
@@ -61,8 +61,8 @@ impl Guess {
 
     /// Whether its notes say what an assumption about the destination says, too.
     pub fn covers(&self, assumption: &str) -> bool {
-        (self.vendor && assumption.starts_with("depends on the host's CPU vendor"))
-            || (self.bits && assumption.starts_with("depends on the host's physical address bits"))
+        let is_about = |fact: &str| assumption.strip_prefix("depends on ").is_some_and(|rest| rest.starts_with(fact));
+        (self.vendor && is_about(HOST_VENDOR)) || (self.bits && is_about(HOST_BITS))
     }
 
     /// What that depends on, a sentence each.
