@@ -5,9 +5,11 @@
 mod capabilities;
 #[cfg(feature = "cli")]
 mod firmware_file;
+pub(crate) mod limits;
 mod networks;
 #[cfg(feature = "cli")]
 mod pci;
+mod pci_address;
 mod profile;
 mod sources;
 mod unmappable;
@@ -101,7 +103,7 @@ impl Host {
     /// The memory BARs of the function at a PCI address, however it is spelled; `None` if they are unknown.
     #[cfg(feature = "cli")]
     pub fn bars(&self, address: &str) -> Option<&[PciBar]> {
-        let bars = self.pci.get(address).or_else(|| self.pci.get(&pci::address(address).ok()?));
+        let bars = self.pci.get(address).or_else(|| self.pci.get(&pci_address::pci_address(address).ok()?));
         bars.map(Vec::as_slice)
     }
 

@@ -1,14 +1,16 @@
 //! Host profiles: the facts about a host as TOML, so that a domain can be evaluated on another machine.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 
 use super::{Emulator, Host, Iommu, Profile, Reserved, ReservedKind};
 #[cfg(feature = "cli")]
-use super::{FirmwareFile, FirmwareKind, PciBar, pci};
+use super::{FirmwareFile, FirmwareKind, PciBar};
+use super::{limits, pci_address::pci_address};
 use crate::address::GpaRange;
-use crate::text::toml_message;
+use crate::text::{quoted, toml_message};
 use crate::version::Version;
 use crate::xml::Location;
 
@@ -123,14 +125,14 @@ struct BarTable {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct MemoryTable {
-    total: Option<u64>,
+    total: Option<toml::Spanned<i64>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct CpuTable {
-    vendor: Option<String>,
-    phys_bits: Option<u32>,
+    vendor: Option<toml::Spanned<String>>,
+    phys_bits: Option<toml::Spanned<i64>>,
     #[cfg(feature = "cli")]
     gb_pages: Option<bool>,
 }
@@ -139,7 +141,7 @@ struct CpuTable {
 #[serde(deny_unknown_fields, default)]
 struct IommuTable {
     kind: Option<IommuKind>,
-    address_bits: Option<toml::Spanned<u32>>,
+    address_bits: Option<toml::Spanned<i64>>,
     reserved: Vec<RegionTable>,
     group: Vec<Group>,
 }
@@ -147,9 +149,9 @@ struct IommuTable {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Group {
-    devices: Vec<String>,
+    devices: Vec<toml::Spanned<String>>,
     reserved: Vec<RegionTable>,
-    address_bits: Option<toml::Spanned<u32>>,
+    address_bits: Option<toml::Spanned<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -237,14 +239,22 @@ impl Profile {
         };
         let mut reserved = regions(tables.iommu.reserved)?;
         let (mut reserved_by_device, mut iommu_bits_by_device) = (BTreeMap::new(), BTreeMap::new());
-        let bits = |bits| iommu_bits(bits).map_err(|(at, message)| wrong(at, message));
+        let mistake = |(at, message): Mistake| wrong(at, message);
         for group in tables.iommu.group {
             let own = regions(group.reserved)?;
             reserved.extend(&own);
-            if let Some(bits) = bits(group.address_bits)? {
-                iommu_bits_by_device.extend(group.devices.iter().map(|device| (device.clone(), bits)));
+            let bits = iommu_bits(group.address_bits).map_err(mistake)?;
+            for device in group.devices {
+                let place = device.span().start;
+                let device = group_member(device.into_inner()).map_err(|message| wrong(place, message))?;
+                if let Some(bits) = bits {
+                    iommu_bits_by_device.insert(device.clone(), bits);
+                }
+                if reserved_by_device.contains_key(&device) {
+                    return Err(wrong(place, format!("{} is in a group already", quoted(&device))));
+                }
+                reserved_by_device.insert(device, own.clone());
             }
-            reserved_by_device.extend(group.devices.into_iter().map(|device| (device, own.clone())));
         }
         reserved.sort_unstable();
         reserved.dedup();
@@ -258,14 +268,14 @@ impl Profile {
             emulators.push(emulator);
         }
         let host = Host {
-            cpu_vendor: tables.cpu.vendor,
-            phys_bits: tables.cpu.phys_bits,
+            cpu_vendor: tables.cpu.vendor.map(vendor).transpose().map_err(mistake)?,
+            phys_bits: phys_bits(tables.cpu.phys_bits).map_err(mistake)?,
             iommu: tables.iommu.kind.map(|kind| match kind {
                 IommuKind::Amd => Iommu::Amd,
                 IommuKind::Intel => Iommu::Intel,
                 IommuKind::None => Iommu::None,
             }),
-            iommu_bits: bits(tables.iommu.address_bits)?,
+            iommu_bits: iommu_bits(tables.iommu.address_bits).map_err(mistake)?,
             iommu_bits_by_device,
             reserved,
             reserved_by_device,
@@ -279,9 +289,9 @@ impl Profile {
             #[cfg(feature = "cli")]
             firmwares: tables.firmware.into_iter().map(firmware_file).collect(),
             #[cfg(feature = "cli")]
-            pci: functions(tables.pci).map_err(|(at, message)| wrong(at, message))?,
+            pci: functions(tables.pci).map_err(mistake)?,
             #[cfg(feature = "cli")]
-            memory: tables.memory.total,
+            memory: memory(tables.memory.total).map_err(mistake)?,
             ..Host::default()
         };
         Ok(Self { host, qemu: tables.qemu.map(emulator).transpose()?, emulators })
@@ -291,11 +301,52 @@ impl Profile {
 /// What is wrong, and where.
 type Mistake = (usize, String);
 
-fn iommu_bits(bits: Option<toml::Spanned<u32>>) -> Result<Option<u32>, Mistake> {
-    let Some(bits) = bits else { return Ok(None) };
-    match *bits.get_ref() {
-        valid @ 1..=64 => Ok(Some(valid)),
-        _ => Err((bits.span().start, "`address_bits` must be 1 to 64".to_owned())),
+/// The number, if it is in `range`; otherwise `message`.
+fn within<N>(number: Option<toml::Spanned<i64>>, range: &RangeInclusive<N>, message: &str) -> Result<Option<N>, Mistake>
+where
+    N: TryFrom<i64> + PartialOrd,
+{
+    let Some(number) = number else { return Ok(None) };
+    match N::try_from(*number.get_ref()) {
+        Ok(valid) if range.contains(&valid) => Ok(Some(valid)),
+        _ => Err((number.span().start, format!("{message}, not {}", number.get_ref()))),
+    }
+}
+
+fn phys_bits(bits: Option<toml::Spanned<i64>>) -> Result<Option<u32>, Mistake> {
+    let message = "`phys_bits` of an x86-64 CPU are 32 to 52 (CPUID leaf 0x80000008, bits 7:0)";
+    within(bits, &limits::PHYS_BITS, message)
+}
+
+fn iommu_bits(bits: Option<toml::Spanned<i64>>) -> Result<Option<u32>, Mistake> {
+    let message = "`address_bits` of an IOMMU are 30 to 64 (VT-d page tables: 30, 39, 48 or 57 bits; AMD's: up to 64)";
+    within(bits, &limits::IOMMU_BITS, message)
+}
+
+#[cfg(feature = "cli")]
+fn memory(total: Option<toml::Spanned<i64>>) -> Result<Option<u64>, Mistake> {
+    let message = "`total` is the RAM in bytes, 1 to 4503599627370496 (52 physical address bits)";
+    within(total, &limits::MEMORY, message)
+}
+
+fn vendor(vendor: toml::Spanned<String>) -> Result<String, Mistake> {
+    let place = vendor.span().start;
+    let vendor = vendor.into_inner();
+    if vendor.len() == limits::VENDOR_LENGTH {
+        return Ok(vendor);
+    }
+    let vendor = quoted(&vendor);
+    Err((place, format!("`vendor` is the 12 characters of CPUID leaf 0, such as \"AuthenticAMD\", not \"{vendor}\"")))
+}
+
+/// A device of an IOMMU group; a PCI address as sysfs spells it. Other devices have names of other forms.
+fn group_member(name: String) -> Result<String, String> {
+    if let Ok(address) = pci_address(&name) {
+        return Ok(address);
+    }
+    match pci_address(&format!("0000:{name}")) {
+        Ok(address) => Err(format!("the PCI address {} lacks its domain: {address}", quoted(&name))),
+        Err(_) => Ok(name),
     }
 }
 
@@ -314,7 +365,7 @@ fn functions(tables: Vec<PciTable>) -> Result<BTreeMap<String, Vec<PciBar>>, Mis
     let mut functions = BTreeMap::new();
     for PciTable { address, bars: tables } in tables {
         let place = address.span().start;
-        let address = pci::address(address.get_ref()).map_err(|message| (place, message))?;
+        let address = pci_address(address.get_ref()).map_err(|message| (place, message))?;
         let mut bars: BTreeMap<u8, PciBar> = BTreeMap::new();
         for table in tables {
             let place = table.span().start;
@@ -323,9 +374,20 @@ fn functions(tables: Vec<PciTable>) -> Result<BTreeMap<String, Vec<PciBar>>, Mis
             if let Some(mistake) = bar.mistake() {
                 return Err((place, mistake));
             }
-            if bars.insert(index, bar).is_some() {
+            if bars.contains_key(&index) {
                 return Err((place, format!("BAR {index} of {address} is given twice")));
             }
+            if let Some(other) = bars.values().find(|other| other.overlaps(bar)) {
+                let lower = index.min(other.index);
+                return Err((
+                    place,
+                    format!(
+                        "BAR {lower} of {address} has 64 bits, which are the place of BAR {} too",
+                        lower.saturating_add(1)
+                    ),
+                ));
+            }
+            bars.insert(index, bar);
         }
         if functions.insert(address.clone(), bars.into_values().collect()).is_some() {
             return Err((place, format!("[[pci]] of {address} is given twice")));
@@ -362,18 +424,64 @@ mod tests {
             ("[[iommu.group]]\ndevices = ['0000:01:00.0']", (1, 1), "missing field `reserved`"),
             ("[[emulator]]\npath = 'x'\nname = 'y'", (3, 1), "unknown field"),
             ("[cpu", (1, 5), ""),
-            ("[iommu]\naddress_bits = 65", (2, 16), "1 to 64"),
+            ("[cpu]\nphys_bits = 0", (2, 13), "32 to 52"),
+            ("[cpu]\nphys_bits = 31", (2, 13), "32 to 52"),
+            ("[cpu]\nphys_bits = 53", (2, 13), "32 to 52"),
+            ("[cpu]\nphys_bits = 57", (2, 13), "(CPUID leaf 0x80000008, bits 7:0), not 57"),
+            ("[cpu]\nphys_bits = -48", (2, 13), "32 to 52"),
+            ("[cpu]\nphys_bits = 9223372036854775807", (2, 13), "32 to 52"),
+            ("[cpu]\nvendor = 'AMD'", (2, 10), "such as \"AuthenticAMD\", not \"AMD\""),
+            ("[iommu]\naddress_bits = 65", (2, 16), "30 to 64"),
+            ("[iommu]\naddress_bits = 29", (2, 16), "30 to 64"),
+            ("[iommu]\naddress_bits = 0", (2, 16), "30 to 64"),
+            ("[[iommu.group]]\ndevices = []\nreserved = []\naddress_bits = 0", (4, 16), "30 to 64"),
+            ("[[iommu.group]]\ndevices = ['41:00.0']\nreserved = []", (2, 12), "lacks its domain: 0000:41:00.0"),
+            (
+                "[[iommu.group]]\ndevices = ['0000:c1:00.0', '0000:C1:00.0']\nreserved = []",
+                (2, 28),
+                "in a group already",
+            ),
+            (
+                "[[iommu.group]]\ndevices = []\nreserved = [{ start = 2, end = 1, type = 'msi' }]",
+                (3, 23),
+                "last address",
+            ),
+            ("[[iommu.reserved]]\nstart = -1\nend = 2\ntype = 'msi'", (2, 9), "invalid value"),
+            ("[[iommu.reserved]]\nstart = 1\nend = 0x1_0000_0000_0000_0000\ntype = 'msi'", (3, 7), ""),
             ("[[firmware]]\npath = '/x'", (1, 1), "missing field `kind`"),
             ("[[firmware]]\nkind = 'uboot'", (2, 8), "unknown variant"),
             ("[[pci]]\naddress = '41:00.0'\nbars = []", (2, 11), "not a PCI address"),
             ("[[pci]]\naddress = '0000:41:00.0'", (1, 1), "missing field `bars`"),
             ("[host]\nname = 'a'\nnick = 'b'", (3, 1), "unknown field"),
-            ("[memory]\ntotal = -1", (2, 9), "invalid value"),
+            ("[memory]\ntotal = -1", (2, 9), "RAM in bytes"),
+            ("[memory]\ntotal = 0", (2, 9), "RAM in bytes"),
+            ("[memory]\ntotal = 0x10_0000_0000_0001", (2, 9), "1 to 4503599627370496"),
         ] {
             let error = Host::from_profile(text).expect_err(text);
             assert_eq!((error.location.line, error.location.column), location, "{text}: {error}");
             assert!(error.message.contains(words), "{text}: {error}");
         }
+    }
+
+    /// The least and the most that hosts have: an Atom, a nested host of QEMU; VT-d of two levels, AMD-Vi of six.
+    #[test]
+    fn what_hosts_have_is_accepted() {
+        for bits in [32, 36, 39, 46, 48, 52] {
+            let host = Host::from_profile(&format!("[cpu]\nphys_bits = {bits}")).expect("a profile");
+            assert_eq!(host.phys_bits, Some(bits));
+        }
+        for bits in [30, 36, 39, 47, 48, 52, 57, 64] {
+            let group = "[[iommu.group]]\ndevices = ['0000:C1:00.0', 'AMDI0040:00']\nreserved = []\naddress_bits = 64";
+            let host = Host::from_profile(&format!("[iommu]\naddress_bits = {bits}\n{group}")).expect("a profile");
+            assert_eq!((host.iommu_bits, host.iommu_bits_for("0000:c1:00.0")), (Some(bits), Some(64)));
+            assert_eq!(host.iommu_bits_for("AMDI0040:00"), Some(64));
+        }
+        let region = "[[iommu.reserved]]\nstart = 1\nend = 1\ntype = 'direct'\n\
+                      [[iommu.reserved]]\nstart = 0\nend = 0xffff_ffff_ffff_ffff\ntype = 'reserved'";
+        let host = Host::from_profile(region).expect("a profile");
+        let ranges = host.reserved.iter().map(|reserved| (reserved.range.start, reserved.range.end));
+        assert_eq!(ranges.collect::<Vec<_>>(), [(0, u64::MAX), (1, 1)]);
+        assert!(Host::from_profile("[cpu]\nvendor = 'VIA VIA VIA '").is_ok());
     }
 
     #[cfg(feature = "cli")]
@@ -408,7 +516,11 @@ mod tests {
             (bar(6, 16, false), "0 to 5"),
             (bar(0, 3 << 30, true), "power of two"),
             (bar(0, 8, false), "power of two"),
+            (bar(0, 4 << 30, false), "at most 2 GiB"),
+            (bar(0, 0, true), "power of two"),
             (format!("{large}, {large}"), "BAR 2 of 0000:41:00.0 is given twice"),
+            (format!("{large}, {}", bar(3, 16, false)), "BAR 2 of 0000:41:00.0 has 64 bits"),
+            (format!("{large}, {}", bar(1, 16, true)), "BAR 1 of 0000:41:00.0 has 64 bits"),
         ] {
             let error = Host::from_profile(&with(&bars)).expect_err(&bars);
             assert!(error.location.line == 3 && error.message.contains(words), "{error}");

@@ -14,7 +14,7 @@ use crate::domain::Domain;
 #[cfg(feature = "cli")]
 use crate::host::FirmwareFile;
 use crate::host::{
-    DEFAULT_EMULATORS, Described, Fact, FactOrigin, Host, Iommu, Profile, Reserved, parse_reserved_regions,
+    DEFAULT_EMULATORS, Described, Fact, FactOrigin, Host, Iommu, Profile, Reserved, limits, parse_reserved_regions,
 };
 use crate::libvirt;
 
@@ -143,7 +143,7 @@ fn cli_facts(root: &Path, host: &mut Host, origins: &mut BTreeMap<Fact, FactOrig
     );
     let total = read_word(&root.join(MEMINFO)).and_then(|text| {
         let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"))?;
-        kib.trim().parse::<u64>().ok()?.checked_mul(1024)
+        kib.trim().parse::<u64>().ok()?.checked_mul(1024).filter(|total| limits::MEMORY.contains(total))
     });
     host.memory = total;
     origins.insert(Fact::Memory, found_at(MEMINFO, total.is_some()));
@@ -283,7 +283,9 @@ fn cpu() -> (Option<String>, Option<u32>) {
     let cpuid = raw_cpuid::CpuId::new();
     let vendor = cpuid.get_vendor_info().map(|vendor| vendor.as_str().to_owned());
     let bits = cpuid.get_processor_capacity_feature_info().map(|info| u32::from(info.physical_address_bits()));
-    (vendor, bits)
+    // A hypervisor may show anything.
+    let vendor = vendor.filter(|vendor| vendor.len() == limits::VENDOR_LENGTH);
+    (vendor, bits.filter(|bits| limits::PHYS_BITS.contains(bits)))
 }
 
 /// Whether there are pages of 1 GiB, from CPUID too.

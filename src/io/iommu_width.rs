@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::file::read_word;
+use crate::host::limits;
 
 /// The width of the page tables that the bits of SAGAW mean, the lowest first: 2 to 5 levels.
 const TABLE_WIDTHS: [u32; 4] = [30, 39, 48, 57];
@@ -48,7 +49,7 @@ fn of_unit(unit: &Path) -> Option<u32> {
 fn width(capability: u64) -> Option<u32> {
     let widest = u32::try_from(capability >> 16 & 0x3f).ok()? + 1;
     let mut tables = TABLE_WIDTHS.iter().enumerate().filter(|&(bit, _)| capability >> (8 + bit) & 1 == 1);
-    Some(*tables.next_back()?.1.min(&widest))
+    Some(*tables.next_back()?.1.min(&widest)).filter(|bits| limits::IOMMU_BITS.contains(bits))
 }
 
 #[cfg(test)]
@@ -65,6 +66,8 @@ mod tests {
             (0x8d2_078c_106f_0466, Some(48)),
             (0x19ed_008c_4078_0c66, Some(57)),
             (0x8d2_0780_106f_0066, None),
+            // An address of one bit.
+            (0x8d2_078c_1040_0466, None),
         ] {
             assert_eq!(width(capability), bits, "{capability:#x}");
         }
