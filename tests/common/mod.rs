@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::LazyLock;
@@ -56,7 +57,17 @@ pub fn end_of(child: &mut Child) -> ExitStatus {
     }
 }
 
-/// Opens a named pipe once a program reads from it, which is after it has read the earlier inputs.
+/// Opens a named pipe for writing before anybody reads from it, so that a reader waits for what is written.
+pub fn writer_of(pipe: &Path) -> File {
+    // Opening one end waits for the other one.
+    let reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(pipe).expect("open the pipe");
+    let writer = File::options().write(true).open(pipe).expect("open the pipe");
+    drop(reader);
+    writer
+}
+
+/// Opens a named pipe once a program reads from it, which is after it has read the earlier inputs. Another writer has to be
+/// there until then, see [`writer_of`].
 #[track_caller]
 pub fn open_when_read(pipe: &Path) -> File {
     let (sender, receiver) = std::sync::mpsc::channel();

@@ -1,8 +1,9 @@
 //! `check` over many guests: the same output however many are evaluated at once, the table at the end, and progress.
 
-use crate::common::{end_of, open_when_read, wait_for};
+use crate::common::{end_of, open_when_read, wait_for, writer_of};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -187,7 +188,7 @@ fn a_reader_that_leaves_ends_the_run() {
         .expect("runs");
     let stdin = child.stdin.take();
     drop(child.stdout.take());
-    assert_eq!(end_of(&mut child).code(), Some(0));
+    assert_eq!(end_of(&mut child).signal(), Some(13), "SIGPIPE");
     drop(stdin);
 }
 
@@ -260,18 +261,25 @@ fn progress_is_shown_on_long_runs_and_leaves_nothing_behind() {
     let pipes = ["first", "last"].map(|name| folder.join(name));
     assert!(Command::new("mkfifo").args(&pipes).status().expect("runs").success());
     let guest = fs::read("xml-samples/arm-guest.xml").expect("a sample");
-    // The first and the last input are pipes: opening one waits for its reader, so the run is long at that point.
+    // The first and the last input are pipes that are written to late, so that the run is long at that point.
     let arguments = format!("--jobs 1 {} {} {}", pipes[0].display(), folder.display(), pipes[1].display());
     let give = |mut pipe: fs::File| pipe.write_all(&guest).expect("written");
-    let first_late = || {
-        let pipe = open_when_read(&pipes[0]);
+    let writers = || pipes.each_ref().map(|pipe| writer_of(pipe));
+    let opened = |pipe: &Path, held: fs::File| {
+        let pipe = open_when_read(pipe);
+        drop(held);
+        pipe
+    };
+    let first_late = |held: fs::File| {
+        let pipe = opened(&pipes[0], held);
         std::thread::sleep(LONG);
         give(pipe);
     };
 
+    let [first, last] = writers();
     let shown = Shown::start(&arguments, "xterm");
-    first_late();
-    let last = open_when_read(&pipes[1]);
+    first_late(first);
+    let last = opened(&pipes[1], last);
     let inputs = crate::common::xml_files(&folder).len() + pipes.len();
     wait_for("progress", || shown.so_far().contains("domains evaluated"));
     give(last);
@@ -281,17 +289,19 @@ fn progress_is_shown_on_long_runs_and_leaves_nothing_behind() {
     assert!(text.ends_with("\x1b[K") || text.ends_with('\n'), "{text:?}");
 
     // Not in a terminal that cannot erase.
+    let [first, last] = writers();
     let dumb = Shown::start(&arguments, "dumb");
-    first_late();
-    give(open_when_read(&pipes[1]));
+    first_late(first);
+    give(opened(&pipes[1], last));
     assert!(!dumb.end().contains("evaluated"));
     // Not in a pipe.
+    let [first, last] = writers();
     let words: Vec<&str> = arguments.split(' ').collect();
     let mut piped = Command::new(PROGRAM);
     piped.args(["check", "--policy", "none", "-q"]).args(words).stdout(Stdio::null()).stderr(Stdio::piped());
     let piped = piped.spawn().expect("runs");
-    first_late();
-    give(open_when_read(&pipes[1]));
+    first_late(first);
+    give(opened(&pipes[1], last));
     let piped = piped.wait_with_output().expect("runs");
     assert!(piped.status.code() == Some(2) && !String::from_utf8_lossy(&piped.stderr).contains("evaluated"));
     // Not on short runs. On a busy machine any run may be long, but not all of them.

@@ -112,7 +112,8 @@ Exit status: 0 all guests may start; 1 some are fixable or blocked; 2 error";
 const CHECK_HELP: &str = "\
 Exit status: 0 every guest may start; 1 at least one guest is `fixable` or `blocked`; 2 at least one input could not be \
 evaluated. 2 takes precedence over 1; every other input is still evaluated. With --from: 0 every guest \
-migrates to every host and could be started there; 1 at least one guest does not.";
+migrates to every host and could be started there; 1 at least one guest does not. If standard output is closed before \
+everything is printed, as by `| head`, the program ends by SIGPIPE, which shells show as 141.";
 
 const FIX_STATUS: &str = "\
 Exit status: 0 all guests may start; 1 some still do not; 2 error";

@@ -25,14 +25,17 @@ use commands::{
 use outcome::Outcome;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return end(shown(&error)),
+    };
     cli.color.write_global();
     if let Command::Adapter(args) = &cli.command
         && let Some((name, arguments)) = args.call()
     {
         return adapter::answer::answer(name, arguments);
     }
-    let result = match &cli.command {
+    end(match &cli.command {
         Command::Check(args) => check::run(args),
         Command::Fix(args) => fix::run(args),
         Command::Map(args) => map::run(args),
@@ -43,11 +46,28 @@ fn main() -> ExitCode {
         Command::Host(args) => host::run(args),
         Command::Completions { shell } => packages::completions(*shell),
         Command::Man { folder } => packages::man(folder.as_deref()),
-    };
+    })
+}
+
+/// Prints a usage error, or the help or version that was asked for.
+fn shown(error: &clap::Error) -> anyhow::Result<Outcome> {
+    let printed = error.print();
+    if error.use_stderr() {
+        return Ok(Outcome::Failed);
+    }
+    printed?;
+    Ok(Outcome::Clean)
+}
+
+fn end(result: anyhow::Result<Outcome>) -> ExitCode {
     match result {
         Ok(outcome) => outcome.into(),
-        // The reader has closed the pipe (`| head`).
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => outcome::unread(),
+        // Errors of files come with the name of the file.
+        Err(error) if error.is::<std::io::Error>() && error.chain().count() == 1 => {
+            stderr::line(&format!("iova-preflight: standard output: {error}"));
+            Outcome::Failed.into()
+        }
         Err(error) => {
             stderr::line(&format!("iova-preflight: {error:#}"));
             Outcome::Failed.into()

@@ -2,7 +2,7 @@
 
 use super::sizes::Large;
 use super::{GOOD, assert_all_of, case, check_command, make_pipe, run};
-use crate::common::{end_of, open_when_read, work_dir};
+use crate::common::{end_of, open_when_read, work_dir, writer_of};
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
@@ -71,10 +71,12 @@ fn a_command_line_may_come_through_a_pipe() {
         ("shell", &["kvm -m 1", "G -name a\n"][..], 0, "pass"),
         ("nul", &["kvm\0-m\0", "1G\0-name\0a\0"], 0, "pass"),
         ("cut", &["kvm -m 1G -na", "me 'a"], 2, "1:17: this ' is not closed"),
-        ("nothing", &[], 2, "1:1: empty: "),
+        // Whether it is read before its writer is gone is a matter of time.
+        ("nothing", &[], 2, "empty"),
     ] {
         let pipe = folder.join(format!("{name}.args"));
         make_pipe(&pipe);
+        let held = writer_of(&pipe);
         let mut child = check_command()
             .args([&pipe, &good])
             .stdout(Stdio::piped())
@@ -82,6 +84,7 @@ fn a_command_line_may_come_through_a_pipe() {
             .spawn()
             .expect("run iova-preflight");
         let mut writer = open_when_read(&pipe);
+        drop(held);
         for piece in pieces {
             writer.write_all(piece.as_bytes()).expect("write to the pipe");
             writer.flush().expect("write to the pipe");

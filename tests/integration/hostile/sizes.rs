@@ -1,7 +1,7 @@
 //! Documents that are too large, or as large as is read.
 
 use super::{GOOD, Running, check, check_command, make_pipe, run};
-use crate::common::{open_when_read, work_dir};
+use crate::common::{open_when_read, work_dir, writer_of};
 use iova_preflight::xml::MAX_NODES;
 use std::io::Write;
 use std::path::Path;
@@ -145,8 +145,10 @@ pub fn assert_little_memory(extension: &str, most_mib: u64, documents: Vec<Large
         assert!(document.len() <= 4 << 20, "{name}: {} bytes, more than is read", document.len());
         let path = folder.join(format!("{name}.{extension}"));
         std::fs::write(&path, &document).expect("write a file");
+        let held = writer_of(&pipe);
         let child = Running::start(check_command().args([&path, &pipe]));
         let mut writer = open_when_read(&pipe);
+        drop(held);
         let peak = child.peak_kib();
         writer.write_all(GOOD.as_bytes()).expect("write the last input");
         drop(writer);

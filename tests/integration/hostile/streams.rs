@@ -5,6 +5,7 @@ use crate::common::{end_of, skip, work_dir};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 #[test]
@@ -79,7 +80,7 @@ fn nothing_in_a_document_or_a_path_commands_the_terminal() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_not_an_error() {
+fn a_reader_that_leaves_is_not_complained_about() {
     let folder = work_dir("hostile-closed");
     for number in 0..200 {
         std::fs::write(folder.join(format!("{number}.xml")), REALISTIC).expect("write a file");
@@ -99,7 +100,8 @@ fn a_reader_that_leaves_is_not_an_error() {
         let status = end_of(&mut child);
         let mut stderr = String::new();
         child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("read stderr");
-        assert!(matches!(status.code(), Some(0 | 1)), "{format}: {status:?}, {stderr}");
+        // These guests do not start. Whether the rest fits into the pipe before its end is closed is a matter of time.
+        assert!(status.code() == Some(1) || status.signal() == Some(13), "{format}: {status:?}, {stderr}");
         assert_eq!(stderr, "", "{format}");
     }
 }
