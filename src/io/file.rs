@@ -1,6 +1,8 @@
 //! Reading files that may be anything.
 
 use std::fs::{File, FileType, OpenOptions};
+#[cfg(feature = "cli")]
+use std::io::IsTerminal;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -15,13 +17,36 @@ pub fn read_limited(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads at most `limit` bytes and one more of the file at `path`, which the user named: it follows links and waits for
-/// a pipe.
+/// Reads at most `limit` bytes and one more of the file at `path`, which the user named. It follows links, and reads a
+/// pipe that a program writes to, or a terminal, up to its end, however long that takes. Opening never waits.
 ///
 /// # Errors
-/// Those of opening and reading.
+/// Those of opening and reading; a pipe that is empty and that no program writes to; any other file whose end does not
+/// come by itself.
+#[cfg(feature = "cli")]
 pub fn read_file_limited(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
-    read_open(File::open(path)?, limit)
+    let file = open_at_once(path, 0)?;
+    let metadata = file.metadata()?;
+    let kind = metadata.file_type();
+    let mut bytes = Vec::with_capacity(capacity(metadata.len(), limit));
+    let mut reader = (&file).take(limit as u64 + 1);
+    match reader.read_to_end(&mut bytes) {
+        // That is not its end before a program has opened it for writing. The pipe of `<(…)` has no path, and its writer was
+        // there before it was named.
+        Ok(0) if kind.is_fifo() && path.canonicalize().is_ok() => {
+            Err(io::Error::other("an empty pipe: no program writes to it"))
+        }
+        Ok(_) => Ok(bytes),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        Err(_) if kind.is_fifo() || file.is_terminal() => {
+            let flags = rustix::fs::fcntl_getfl(&file)?;
+            rustix::fs::fcntl_setfl(&file, flags - rustix::fs::OFlags::NONBLOCK)?;
+            reader.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        }
+        // Such as /proc/kmsg, which waits for the kernel's next message.
+        Err(_) => Err(io::Error::other("not a file with an end")),
+    }
 }
 
 /// Reads at most `limit` bytes and one more of a file that was found, see [`open_found`].
@@ -51,18 +76,22 @@ pub fn open_found(path: &Path) -> io::Result<File> {
 /// # Errors
 /// It cannot be opened, or is not a regular file.
 pub fn open_regular(path: &Path, flags: i32) -> io::Result<File> {
+    let file = open_at_once(path, flags)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() { Ok(file) } else { Err(irregular(kind)) }
+}
+
+fn open_at_once(path: &Path, flags: i32) -> io::Result<File> {
     // Opening a pipe waits for a writer; O_NONBLOCK has no effect on a regular file.
     let opened = OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK).open(path);
-    let file = opened.map_err(|error| match error.raw_os_error() {
+    opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) if flags & libc::O_NOFOLLOW != 0 => {
             io::Error::other("a symbolic link, which is not followed")
         }
         // open(2) fails so for a socket.
         Some(libc::ENXIO) => io::Error::other("not a regular file"),
         _ => error,
-    })?;
-    let kind = file.metadata()?.file_type();
-    if kind.is_file() { Ok(file) } else { Err(irregular(kind)) }
+    })
 }
 
 /// The error for what is not a regular file.
@@ -94,14 +123,17 @@ pub fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
     read_expected(file, expected, limit)
 }
 
+/// Without a hint a buffer would grow, and be read into, seven times for a common domain.
+fn capacity(expected: u64, limit: usize) -> usize {
+    usize::try_from(expected.min(limit as u64)).unwrap_or(0) + 1
+}
+
 /// Reads at most `limit` bytes and one more of an open file that is believed to have `expected` bytes.
 ///
 /// # Errors
 /// Those of reading.
 pub fn read_expected(file: File, expected: u64, limit: usize) -> io::Result<Vec<u8>> {
-    // Without a hint the buffer would grow, and be read into, seven times for a common domain.
-    let expected = expected.min(limit as u64);
-    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 1);
+    let mut bytes = Vec::with_capacity(capacity(expected, limit));
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -129,7 +161,15 @@ mod tests {
         let _socket = std::os::unix::net::UnixListener::bind(path("socket")).expect("a socket");
 
         assert_eq!(read_found(&path("file"), 2).expect("a regular file"), b"tex");
-        assert_eq!(read_file_limited(&path("link"), 9).expect("a link that somebody named"), b"text");
+        #[cfg(feature = "cli")]
+        {
+            let named = |path: &Path| read_file_limited(path, 9).map_err(|error| error.to_string());
+            assert_eq!(named(&path("link")).as_deref(), Ok(&b"text"[..]));
+            assert_eq!(named(&path("pipe")), Err("an empty pipe: no program writes to it".to_owned()));
+            assert_eq!(named(&path("socket")), Err("not a regular file".to_owned()));
+            assert_eq!(named(Path::new("/dev/zero")).as_deref(), Ok(&[0; 10][..]));
+            assert!(named(&folder).is_err_and(|error| error.starts_with("Is a directory")));
+        }
         let error = |path: &Path| read_found(path, 9).expect_err("refused").to_string();
         assert_eq!(error(&path("link")), "a symbolic link, which is not followed");
         assert_eq!(error(&path("pipe")), "a pipe, not a regular file");

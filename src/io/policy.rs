@@ -3,7 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::{open_regular, read_file_limited, read_open};
+#[cfg(feature = "cli")]
+use super::file::read_file_limited;
+use super::file::{open_regular, read_open};
 use super::trust::changeable_by_others;
 use crate::policy::{Policy, PolicyError};
 
@@ -69,6 +71,7 @@ pub fn parse(bytes: &[u8]) -> Result<Policy, PolicyFileError> {
 ///
 /// # Errors
 /// The file cannot be read, or is not a policy.
+#[cfg(feature = "cli")]
 pub fn read(path: &Path) -> Result<Policy, PolicyFileError> {
     parse(&read_file_limited(path, MAX_BYTES)?)
 }

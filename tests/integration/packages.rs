@@ -68,6 +68,16 @@ fn pages_are_not_written_through_links() {
     assert_eq!(std::fs::read_to_string(&victim).expect("there"), "mine");
     assert!(!folder.join("new").exists());
 
+    // What is not a file, and a link to that, is left as it is: `/dev/null` would become a file for everybody.
+    for target in ["/dev/null", "/dev/stdout", "/"] {
+        std::fs::remove_file(&page).expect("removed");
+        symlink(target, &page).expect("a link");
+        let output = Command::new(PROGRAM).arg("man").arg(&theirs).output().expect("run man");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains("iova-preflight.1: "), "{target}: {said}");
+        assert!(std::fs::symlink_metadata(&page).expect("there").is_symlink(), "{target}");
+    }
+
     // Nor is the folder a link of another user.
     let link = folder.join("link");
     symlink(folder.join("elsewhere"), &link).expect("a link");

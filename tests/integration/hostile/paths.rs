@@ -61,7 +61,7 @@ fn unreadable_files_are_named() {
 fn unprivileged() -> Option<Command> {
     let program = env!("CARGO_BIN_EXE_iova-preflight");
     let command = || {
-        if std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() != 0) {
+        if !is_root() {
             return Command::new(program);
         }
         let mut command = Command::new("setpriv");
@@ -70,6 +70,55 @@ fn unprivileged() -> Option<Command> {
     };
     let works = command().arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     works.is_ok_and(|status| status.success()).then(command)
+}
+
+/// Whatever a user names, opening it does not wait: an input, a profile, a policy, a file to be fixed.
+#[test]
+fn a_pipe_that_no_program_writes_to_is_an_error() {
+    let folder = work_dir("hostile-no-writer");
+    let (pipe, good) = (folder.join("pipe"), folder.join("good.xml"));
+    make_pipe(&pipe);
+    std::fs::write(&good, GOOD).expect("write a file");
+    let (pipe, good) = (pipe.to_str().expect("UTF-8"), good.to_str().expect("UTF-8"));
+    const NO_WRITER: &str = "an empty pipe: no program writes to it";
+    for (arguments, words) in [
+        (&["check", "--policy", "none", pipe, good][..], NO_WRITER),
+        (&["check", "--policy", "none", "--host", pipe, good], NO_WRITER),
+        (&["check", "--policy", "none", "--from", "amd-epyc", "--to", pipe, good], NO_WRITER),
+        (&["check", "--policy", pipe, good], NO_WRITER),
+        (&["map", "--policy", "none", pipe], NO_WRITER),
+        (&["fix", "--policy", "none", pipe], "a pipe, not a regular file"),
+        (&["fix", "--policy", "none", "--in-place", pipe], "a pipe, not a regular file"),
+        (&["check", "--policy", "none", "/proc/kmsg"], if is_root() { "not a file with an end" } else { "" }),
+    ] {
+        let run = run(Command::new(env!("CARGO_BIN_EXE_iova-preflight")).args(arguments), b"");
+        assert_eq!(run.code(), Some(2), "{arguments:?}: {}", run.stderr);
+        let last = run.stderr.lines().last().unwrap_or_default();
+        let named = arguments.iter().any(|argument| argument.starts_with('/') && last.contains(argument));
+        assert!(named && last.contains(words), "{arguments:?}: {}", run.stderr);
+        // The rest is evaluated.
+        let inputs = arguments.ends_with(&["none", pipe, good]);
+        assert_eq!(run.stdout.contains("good.xml (good)"), inputs, "{arguments:?}: {}", run.stdout);
+    }
+}
+
+/// `<(…)` of a shell is such a pipe.
+#[test]
+fn a_pipe_is_read_to_its_end() {
+    let folder = work_dir("hostile-writer");
+    let good = folder.join("good.xml");
+    std::fs::write(&good, GOOD).expect("write a file");
+    let line = format!(
+        "{0} check --policy <(true) --host <(sleep 0.1; {0} host) <(sleep 0.1; cat {1}) /dev/stdin < <(cat {1})",
+        env!("CARGO_BIN_EXE_iova-preflight"),
+        good.display()
+    );
+    let run = run(Command::new("bash").args(["-c", &line]), b"");
+    assert!(run.code() == Some(0) && run.stdout.matches("(good)").count() == 2, "{}{}", run.stdout, run.stderr);
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
 #[test]

@@ -141,10 +141,17 @@ fn descend(top: &OwnedFd, folder: &Path, path: &Path) -> io::Result<(Option<Owne
 fn open_file(folder: &OwnedFd, name: &OsString) -> io::Result<(File, Stat)> {
     let file = File::from(openat(folder, name, FILE, Mode::empty()).map_err(explain)?);
     let opened = fstat(&file)?;
-    match FileType::from_raw_mode(opened.st_mode) {
-        FileType::RegularFile => Ok((file, opened)),
+    regular(&opened)?;
+    Ok((file, opened))
+}
+
+/// An error for what is not a regular file.
+fn regular(found: &Stat) -> io::Result<()> {
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => Ok(()),
         FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
         FileType::Fifo => Err(io::Error::other("a pipe, not a regular file")),
+        FileType::Socket => Err(io::Error::other("a socket, not a regular file")),
         _ => Err(io::Error::other("a device, not a regular file")),
     }
 }

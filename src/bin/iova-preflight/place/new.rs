@@ -8,10 +8,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fsync, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fsync, mkdirat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
-use super::{THROUGH, explain, resolve};
+use super::{THROUGH, explain, regular, resolve};
 
 /// How a folder is opened that is listed or written to the disk.
 pub(super) const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -57,11 +57,13 @@ impl Folder {
         Ok(Self(open_folder(path)?))
     }
 
-    /// Writes a file that everybody may read, in the place of what has that name now: a link is replaced, not followed.
+    /// Writes a file that everybody may read, in the place of the file that has that name now: a link is replaced, not
+    /// followed.
     ///
     /// # Errors
-    /// It cannot be written; what has the name is left as it is.
+    /// It cannot be written, or what has the name is not a file; it is left as it is.
     pub fn write(&self, name: &OsStr, content: &[u8]) -> io::Result<()> {
+        self.may_replace(name)?;
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
         let mut new = Temporary::new(&self.0, mode, ".iova-preflight-", "")?;
         new.file.write_all(content)?;
@@ -70,11 +72,21 @@ impl Folder {
         new.become_file(&name.to_owned())
     }
 
+    /// Refuses to replace what is not a file, and a link to that: `/dev/null` and `/dev/stdout` stay what they are.
+    fn may_replace(&self, name: &OsStr) -> io::Result<()> {
+        match statat(&self.0, name, AtFlags::empty()) {
+            Ok(found) => regular(&found),
+            // There is nothing, or a link that leads nowhere.
+            Err(_) => Ok(()),
+        }
+    }
+
     /// As [`Self::write`], but everybody may run it; with `like`, it gets the owner, group and mode of that file.
     ///
     /// # Errors
-    /// It cannot be written; what has the name is left as it is.
+    /// It cannot be written, or what has the name is not a file; it is left as it is.
     pub fn write_program(&self, name: &OsStr, content: &[u8], like: Option<&Metadata>) -> io::Result<()> {
+        self.may_replace(name)?;
         let mut new = Temporary::new(&self.0, Mode::RWXU, ".iova-preflight-", "")?;
         new.file.write_all(content)?;
         if let Some(like) = like {
