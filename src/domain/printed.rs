@@ -266,7 +266,7 @@ impl PrintedDomain {
         let Ok(tag) = std::str::from_utf8(&self.tag) else { return Vec::new() };
         let inside = tag.strip_suffix("/>").or_else(|| tag.strip_suffix('>')).unwrap_or_default();
         let name = inside.find(|c: char| c.is_ascii_whitespace()).unwrap_or(inside.len());
-        let found = attributes(inside, name).unwrap_or_default();
+        let found: Vec<_> = attributes(inside, name).collect::<Result<_, _>>().unwrap_or_default();
         found.into_iter().map(|attribute| (&inside[attribute.name], &inside[attribute.value])).collect()
     }
 

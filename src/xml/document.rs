@@ -90,10 +90,9 @@ impl<'a> Document<'a> {
     /// # Errors
     /// As [`Self::parse`].
     pub fn parse_within(bytes: &'a [u8], limits: Limits) -> Result<Self, XmlError> {
-        let (body, mark_len) = wellformed::decode(bytes, limits.bytes)?;
         // Offsets are counted from the first byte of the source, byte order mark included.
-        let source = std::str::from_utf8(bytes).unwrap_or(body);
-        TreeBuilder::new(source, body, mark_len, limits.nodes).run()
+        let (source, mark_len) = wellformed::decode(bytes, limits.bytes)?;
+        TreeBuilder::new(source, mark_len, limits.nodes).run()
     }
 
     /// The source text, byte order mark included.
@@ -248,11 +247,12 @@ struct Scopes<'a> {
 }
 
 impl<'a> Scopes<'a> {
-    /// The namespace `prefix` is bound to; an undeclared prefix has none, as in libxml2, which only warns.
-    fn lookup(&self, prefix: &str) -> Option<usize> {
+    /// The namespace of an element of this name; that of an undeclared prefix is none, as in libxml2, which only warns.
+    fn lookup(&self, name: &str) -> Option<usize> {
         if self.declared.is_empty() {
             return None;
         }
+        let prefix = name.split_once(':').map_or("", |(prefix, _)| prefix);
         self.bindings.get(prefix).and_then(|stack| stack.last()).copied()
     }
 
@@ -271,7 +271,8 @@ impl<'a> Scopes<'a> {
 }
 
 impl<'a> TreeBuilder<'a> {
-    fn new(source: &'a str, body: &'a str, mark_len: usize, max_nodes: usize) -> Self {
+    fn new(source: &'a str, mark_len: usize, max_nodes: usize) -> Self {
+        let body = &source[mark_len..];
         // About the size of a domain, so that vectors rarely grow; limited, as the input may be anything.
         let room = (body.len() / 32).min(1024);
         let document = Document {
@@ -348,11 +349,11 @@ impl<'a> TreeBuilder<'a> {
         let first_attribute = self.document.attributes.len();
         self.attributes(inside, name_len, span.start + 1, depth)?;
 
-        let prefix = name.split_once(':').map_or("", |(prefix, _)| prefix);
+        let namespace = self.scopes.lookup(name);
         let index = self.document.elements.len();
         self.document.elements.push(ElementData {
             name,
-            namespace: self.scopes.lookup(prefix).filter(|&namespace| namespace != 0),
+            namespace: namespace.filter(|&namespace| namespace != 0),
             start_tag: span,
             whole: span,
             attributes: first_attribute..self.document.attributes.len(),
@@ -366,17 +367,25 @@ impl<'a> TreeBuilder<'a> {
     }
 
     fn attributes(&mut self, inside: &'a str, from: usize, base: usize, depth: usize) -> Result<(), XmlError> {
-        let raw = wellformed::attributes(inside, from).map_err(|(at, message)| self.error(base + at, message))?;
-        // Comparing is faster for few names, hashing for many.
-        let mut names = HashSet::new();
+        /// Comparing is faster for few names, hashing for many.
+        const FEW: usize = 16;
+        let mut many = HashSet::new();
         let first = self.document.attributes.len();
-        let few = raw.len() <= 16;
-        for attribute in raw {
+        let max_nodes = self.max_nodes;
+        for attribute in wellformed::attributes(inside, from) {
+            let attribute = attribute.map_err(|(at, message)| self.error(base + at, message))?;
             let name = &inside[attribute.name.clone()];
-            let is_new = if few {
-                self.document.attributes[first..].iter().all(|other| other.name != name)
+            let others = &self.document.attributes[first..];
+            if others.len() >= max_nodes {
+                return Err(self.error(base + attribute.name.start, "too many attributes"));
+            }
+            let is_new = if others.len() < FEW {
+                others.iter().all(|other| other.name != name)
             } else {
-                names.insert(name)
+                if many.is_empty() {
+                    many.extend(others.iter().map(|other| other.name));
+                }
+                many.insert(name)
             };
             if !is_new {
                 return Err(
@@ -384,8 +393,12 @@ impl<'a> TreeBuilder<'a> {
                 );
             }
             let span = Span::new(base + attribute.value.start, base + attribute.value.end);
-            let value = wellformed::attribute_value(&inside[attribute.value])
-                .map_err(|(at, message)| self.error(span.start + at, message))?;
+            let value = match &inside[attribute.value] {
+                plain if attribute.is_plain => Cow::Borrowed(plain),
+                raw => {
+                    wellformed::attribute_value(raw).map_err(|(at, message)| self.error(span.start + at, message))?
+                }
+            };
             let declared = if name == "xmlns" { Some("") } else { name.strip_prefix("xmlns:") };
             if let Some(prefix) = declared {
                 let namespace = if value.is_empty() { 0 } else { self.document.namespaces.len() };
@@ -467,7 +480,7 @@ impl<'a> TreeBuilder<'a> {
         let joined = inside.find("standalone").filter(|&at| inside[..at].ends_with(['\'', '"']));
         let inside = &*joined.map_or(Cow::Borrowed(inside), |at| format!("{} {}", &inside[..at], &inside[at..]).into());
         let wrong = |(at, message): (usize, &'static str)| self.error(span.start + "<?xml".len() + at, message);
-        let attributes = wellformed::attributes(inside, 0).map_err(wrong)?;
+        let attributes: Vec<_> = wellformed::attributes(inside, 0).collect::<Result<_, _>>().map_err(wrong)?;
         let mut order = ["version", "encoding", "standalone"].iter();
         for attribute in &attributes {
             let (name, value) = (&inside[attribute.name.clone()], &inside[attribute.value.clone()]);

@@ -34,7 +34,7 @@ impl XmlError {
     }
 }
 
-/// Checks size, encoding and characters, and gives the text without its byte order mark and the length of that mark.
+/// Checks size, encoding and characters, and gives the text and the length of the byte order mark that it begins with.
 pub(super) fn decode(bytes: &[u8], max_bytes: usize) -> Result<(&str, usize), XmlError> {
     if bytes.len() > max_bytes {
         let message = format!("longer than {} MiB, more than libvirt accepts as a domain", max_bytes >> 20);
@@ -52,7 +52,7 @@ pub(super) fn decode(bytes: &[u8], max_bytes: usize) -> Result<(&str, usize), Xm
     if body.starts_with('\u{feff}') {
         return Err(XmlError::new(bytes, 0, "two byte order marks"));
     }
-    Ok((body, text.len() - body.len()))
+    Ok((text, text.len() - body.len()))
 }
 
 /// The first character that XML does not allow, and its offset.
@@ -90,17 +90,54 @@ fn is_name_char(c: char) -> bool {
     is_name_start(c) || matches!(c, '-' | '.' | '0'..='9' | '\u{b7}' | '\u{300}'..='\u{36f}' | '\u{203f}'..='\u{2040}')
 }
 
+/// What a byte may be in a start tag, so that one look at each byte answers all questions.
+mod class {
+    /// It begins a name of ASCII.
+    pub const NAME_START: u8 = 1;
+    /// It is in a name of ASCII.
+    pub const NAME: u8 = 2;
+    /// It may end the value of an attribute, or means something else than itself there.
+    pub const SPECIAL: u8 = 4;
+    /// It is white space.
+    pub const SPACE: u8 = 8;
+
+    /// The classes of each byte.
+    pub static OF: [u8; 256] = {
+        let mut classes = [0; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            classes[byte] = match byte as u8 {
+                b'A'..=b'Z' | b'a'..=b'z' | b'_' | b':' => NAME_START | NAME,
+                b'0'..=b'9' | b'-' | b'.' => NAME,
+                b'"' | b'\'' | b'<' | b'&' => SPECIAL,
+                b'\t' | b'\n' | b'\r' => SPACE | SPECIAL,
+                b' ' => SPACE,
+                _ => 0,
+            };
+            byte += 1;
+        }
+        classes
+    };
+}
+
+/// Whether the byte is in one of the classes.
+fn is(byte: u8, classes: u8) -> bool {
+    class::OF[usize::from(byte)] & classes != 0
+}
+
 /// Whether `name` can name an element or attribute. Colons may be anywhere: libxml2 only warns of odd ones.
 pub(super) fn is_name(name: &str) -> bool {
     /// libxml2's `XML_MAX_NAME_LENGTH`, in bytes.
     const LONGEST_NAME: usize = 50_000;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
-    if name.bytes().all(plain) {
-        let starts = name.bytes().next().is_some_and(|b| !b.is_ascii_digit() && !matches!(b, b'-' | b'.'));
-        return starts && name.len() <= LONGEST_NAME;
+    let bytes = name.as_bytes();
+    if bytes.len() > LONGEST_NAME {
+        return false;
+    }
+    if bytes.iter().all(|&byte| is(byte, class::NAME)) {
+        return bytes.first().is_some_and(|&byte| is(byte, class::NAME_START));
     }
     let mut chars = name.chars();
-    name.len() <= LONGEST_NAME && chars.next().is_some_and(is_name_start) && chars.all(is_name_char)
+    chars.next().is_some_and(is_name_start) && chars.all(is_name_char)
 }
 
 /// One attribute of a start tag, as ranges of the tag's inside.
@@ -109,59 +146,81 @@ pub(crate) struct RawAttribute {
     pub name: Range<usize>,
     /// Where the value is, without its quotes.
     pub value: Range<usize>,
+    /// Whether the value means what is written, and needs no [`attribute_value`].
+    pub is_plain: bool,
 }
 
-/// Splits the inside of a start tag after the element name into attributes.
+/// The attributes in the inside of a start tag, from `at`, after the element's name, on; or the offset in `inside` where
+/// something is wrong, and what.
 ///
 /// quick-xml's own iterator accepts attributes that are not separated by white space and compares every pair of names;
 /// this one does neither, so a tag with a hundred thousand attributes takes linear time.
-///
-/// # Errors
-/// The offset in `inside` and what is wrong there.
-pub(crate) fn attributes(inside: &str, mut at: usize) -> Result<Vec<RawAttribute>, (usize, &'static str)> {
-    let bytes = inside.as_bytes();
-    let skip_space = |mut at: usize| {
-        while bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
-            at += 1;
+pub(crate) fn attributes(inside: &str, at: usize) -> Attributes<'_> {
+    Attributes { inside, at }
+}
+
+/// See [`attributes`].
+pub(crate) struct Attributes<'a> {
+    inside: &'a str,
+    at: usize,
+}
+
+impl Iterator for Attributes<'_> {
+    type Item = Result<RawAttribute, (usize, &'static str)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Most tags have no white space after the last attribute.
+        if self.at == self.inside.len() {
+            return None;
         }
-        at
-    };
-    let mut found = Vec::new();
-    loop {
-        let name_start = skip_space(at);
-        if name_start == bytes.len() {
-            return Ok(found);
+        let next = self.attribute().transpose();
+        if !matches!(next, Some(Ok(_))) {
+            self.at = self.inside.len();
         }
-        if name_start == at {
-            return Err((at, "white space is missing before an attribute"));
+        next
+    }
+}
+
+impl Attributes<'_> {
+    fn attribute(&mut self) -> Result<Option<RawAttribute>, (usize, &'static str)> {
+        let bytes = self.inside.as_bytes();
+        let skip = |at: usize, classes: u8| {
+            let rest = bytes.get(at..).unwrap_or_default();
+            at + rest.iter().position(|&byte| !is(byte, classes)).unwrap_or(rest.len())
+        };
+        let start = skip(self.at, class::SPACE);
+        if start == bytes.len() {
+            return Ok(None);
+        }
+        if start == self.at {
+            return Err((start, "white space is missing before an attribute"));
         }
         // Names and values are short: a loop over bytes is faster than a search that has to be set up.
-        let name_len = bytes[name_start..].iter().position(|&b| b == b'=' || b.is_ascii_whitespace());
-        let name_end = name_start + name_len.ok_or((name_start, "an attribute has no value"))?;
-        if !is_name(&inside[name_start..name_end]) {
-            return Err((name_start, "not a valid attribute name"));
+        let name_len = bytes[start..].iter().position(|&byte| byte == b'=' || is(byte, class::SPACE));
+        let name = start..start + name_len.ok_or((start, "an attribute has no value"))?;
+        if !is_name(&self.inside[name.clone()]) {
+            return Err((start, "not a valid attribute name"));
         }
-        let equals = skip_space(name_end);
+        let equals = skip(name.end, class::SPACE);
         if bytes.get(equals) != Some(&b'=') {
-            return Err((name_start, "an attribute has no value"));
+            return Err((start, "an attribute has no value"));
         }
-        let open = skip_space(equals + 1);
+        let open = skip(equals + 1, class::SPACE);
         let quote = match bytes.get(open) {
-            Some(&q @ (b'"' | b'\'')) => q,
+            Some(&quote @ (b'"' | b'\'')) => quote,
             _ => return Err((open.min(bytes.len()), "an attribute value is not quoted")),
         };
-        let value_start = open + 1;
-        let value_len = bytes[value_start..].iter().position(|&b| b == quote);
-        let value_len = value_len.ok_or((open, "an attribute value is not closed"))?;
-        let value = value_start..value_start + value_len;
-        if let Some(lt) = bytes[value.clone()].iter().position(|&b| b == b'<') {
-            return Err((value.start + lt, "`<` is not allowed in an attribute value"));
+        let rest = &bytes[open + 1..];
+        let plain = rest.iter().position(|&byte| is(byte, class::SPECIAL)).unwrap_or(rest.len());
+        let is_plain = rest.get(plain) == Some(&quote);
+        let more = rest[plain..].iter().position(|&byte| byte == quote);
+        let value_len = plain + more.ok_or((open, "an attribute value is not closed"))?;
+        let value = open + 1..open + 1 + value_len;
+        if let Some(lt) = rest[plain..value_len].iter().position(|&byte| byte == b'<') {
+            return Err((open + 1 + plain + lt, "`<` is not allowed in an attribute value"));
         }
-        at = value.end + 1;
-        if found.len() >= MAX_NODES {
-            return Err((name_start, "too many attributes"));
-        }
-        found.push(RawAttribute { name: name_start..name_end, value });
+        self.at = value.end + 1;
+        Ok(Some(RawAttribute { name, value, is_plain }))
     }
 }
 
