@@ -164,7 +164,7 @@ impl FoundFiles {
                 }
             }
         }
-        order.sort_by(|&a, &b| as_walked(path_at(&paths, a), path_at(&paths, b)));
+        order.sort_by(|&a, &b| as_walked(&paths[a..], &paths[b..]));
         Self { folder: Arc::new(Searched::new(folder)), paths, order: order.into_iter(), errors }
     }
 
@@ -185,13 +185,13 @@ fn path_at(paths: &[u8], begin: usize) -> &[u8] {
 }
 
 /// The order of a walk through folders that takes the entries of each by name: the files of a folder come where the folder
-/// does among its neighbours.
+/// does among its neighbours. Each path ends with its first NUL.
 fn as_walked(a: &[u8], b: &[u8]) -> Ordering {
-    // No name has a NUL.
-    let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
-    match a.iter().zip(b).find(|(a, b)| a != b) {
+    // No name has a NUL, and what ends comes before what goes on.
+    let rank = |byte: u8| if byte == b'/' { 1 } else { u16::from(byte) << 1 };
+    match a.iter().zip(b).find(|&(&a, &b)| a != b || a == 0) {
         Some((&a, &b)) => rank(a).cmp(&rank(b)),
-        None => a.len().cmp(&b.len()),
+        None => Ordering::Equal,
     }
 }
 
@@ -201,9 +201,10 @@ mod tests {
 
     #[test]
     fn what_is_in_a_folder_comes_where_the_folder_does() {
-        let mut paths = ["d/b.xml", "d/a.xml", "d/a/z.xml", "d/a-b.xml", "d/a/b/c.xml", "d/a"];
-        paths.sort_by(|a, b| as_walked(a.as_bytes(), b.as_bytes()));
-        assert_eq!(paths, ["d/a", "d/a/b/c.xml", "d/a/z.xml", "d/a-b.xml", "d/a.xml", "d/b.xml"]);
+        let mut paths = [c"d/b.xml", c"d/a.xml", c"d/a/z.xml", c"d/a-b.xml", c"d/a/b/c.xml", c"d/a", c"d/a\x01"];
+        paths.sort_by(|a, b| as_walked(a.to_bytes_with_nul(), b.to_bytes_with_nul()));
+        let sorted = [c"d/a", c"d/a/b/c.xml", c"d/a/z.xml", c"d/a\x01", c"d/a-b.xml", c"d/a.xml", c"d/b.xml"];
+        assert_eq!(paths, sorted);
     }
 
     #[test]
