@@ -16,9 +16,13 @@ mod hook_e2e {
     mod migration;
     mod neighbours;
     mod pages;
+    #[cfg(feature = "libvirt")]
+    mod proxy;
     mod real_map;
     #[cfg(feature = "libvirt")]
     mod redefine;
+    #[cfg(feature = "libvirt")]
+    mod silent;
     mod start;
     #[cfg(feature = "libvirt")]
     mod watch;

@@ -307,6 +307,14 @@ pub(crate) struct FixArgs {
     #[arg(long, value_name = "NAME", requires = "connect", conflicts_with = "paths", help_heading = LIBVIRT)]
     pub domain: Option<String>,
 
+    /// How long to wait for each answer of libvirt
+    ///
+    /// If it does not answer within so many seconds when it is given the new definition, it is unknown which one is in
+    /// place; the error says how to find out.
+    #[arg(long, value_name = "SEC", requires = "connect", default_value = "60", help_heading = LIBVIRT)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub connect_timeout: u64,
+
     /// Print the changes and redefine nothing
     #[arg(long, requires = "connect", conflicts_with = "paths", help_heading = LIBVIRT)]
     pub dry_run: bool,

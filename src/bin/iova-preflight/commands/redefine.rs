@@ -16,15 +16,16 @@ pub(crate) fn run(_: &FixArgs, _: &str, _: &str, _: &Policy, _: Option<&str>) ->
 #[cfg(feature = "libvirt")]
 pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice: Option<&str>) -> Result<Outcome> {
     use std::io::Write;
+    use std::time::Duration;
 
-    use anyhow::anyhow;
+    use anyhow::{Context, anyhow};
     use iova_preflight::advice::place;
     use iova_preflight::policy::OwnedPolicy;
     use iova_preflight::report::diff::unified_diff;
     use iova_preflight::text::printable;
 
     use crate::connected::host_of;
-    use crate::connected::live::Definition;
+    use crate::connected::patient::PatientDefinition;
     use crate::connected::redefine::{Definitions, Failure};
     use crate::connected::redefinition::Redefinition;
     use crate::input::Input;
@@ -32,9 +33,10 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
     use crate::output::fix::{Said, chosen, explain_block, explain_fix, nothing_to_fix, print_diff};
     use crate::stderr::{self, complain};
 
-    let source = host_of(uri, name, &args.common.host)?;
-    let mut definition = Definition::open(uri, name)?;
-    let old = definition.read()?;
+    let patience = Duration::from_secs(args.connect_timeout);
+    let source = host_of(uri, name, patience, &args.common.host)?;
+    let mut definition = PatientDefinition::open(uri, name, patience).with_context(|| uri.to_owned())?;
+    let old = definition.read().with_context(|| uri.to_owned())?;
     let mut evaluator = Evaluator::new(std::slice::from_ref(&source), policy).in_words(args.common.advice);
     let (mut new, mut owner) = (None, None);
     evaluator.each(
@@ -76,9 +78,10 @@ pub(crate) fn run(args: &FixArgs, uri: &str, name: &str, policy: &Policy, notice
 
     let redefinition =
         Redefinition { source: &source, policy, backup: args.backup.as_deref(), force: args.force, room: None };
-    let redefined = redefinition.make(&mut definition, &old, &new).map_err(|failure| {
-        let force = if matches!(failure, Failure::Obstacle(_)) { "; use --force to redefine it anyway" } else { "" };
-        anyhow!("guest {name}: {:#}{force}", anyhow::Error::from(failure))
+    let redefined = redefinition.make(&mut definition, &old, &new).map_err(|not| {
+        let is_obstacle = matches!(not.failure, Failure::Obstacle(_));
+        let force = if is_obstacle { "; use --force to redefine it anyway" } else { "" };
+        anyhow!("guest {name}: {}{force}", not.told(uri, name))
     })?;
     if !args.common.quiet {
         let mut out = anstream::stdout().lock();

@@ -12,9 +12,6 @@ use crate::input::host::HostSource;
 use crate::input::{Batch, Batches, Input, Inputs, distinct};
 use crate::stderr;
 
-/// How long a libvirt may take to return one guest.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// The guests of every libvirt in `uris`, as the answers arrive. A libvirt that does not answer within `patience`, fails,
 /// or has no profile in `options` is an input that cannot be read. One without any domain is named on standard error.
 ///
@@ -136,10 +133,10 @@ fn is_same_host(one: &str, other: &str) -> bool {
 /// profiles are named.
 ///
 /// # Errors
-/// The libvirt does not answer or has no such guest, a profile cannot be read, or not exactly one is for this libvirt.
-pub(crate) fn host_of(uri: &str, name: &str, hosts: &[PathBuf]) -> Result<HostSource> {
+/// The libvirt does not answer within `patience` or has no such guest, a profile cannot be read, or not exactly one is for this libvirt.
+pub(crate) fn host_of(uri: &str, name: &str, patience: Duration, hosts: &[PathBuf]) -> Result<HostSource> {
     let profiles = profiles(hosts)?;
-    let mut answers = Answers::ask(&[uri.to_owned()], Some(name), PATIENCE);
+    let mut answers = Answers::ask(&[uri.to_owned()], Some(name), patience);
     let inventory = answers.next().map_or_else(|| Err(anyhow!("no answer")), |(_, answer)| answer);
     let mut sources = inventory.and_then(|inventory| sources(inventory, &profiles)).with_context(|| uri.to_owned())?;
     match (sources.pop(), sources.is_empty()) {

@@ -7,6 +7,8 @@ mod guests;
 #[cfg(feature = "libvirt")]
 pub(crate) mod live;
 #[cfg(feature = "libvirt")]
+pub(crate) mod patient;
+#[cfg(feature = "libvirt")]
 pub(crate) mod redefine;
 #[cfg(feature = "libvirt")]
 pub(crate) mod redefinition;

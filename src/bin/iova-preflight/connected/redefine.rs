@@ -9,7 +9,19 @@ pub(crate) trait Definitions {
     /// The definition as it is now.
     fn read(&mut self) -> Result<String>;
     /// Replaces it.
-    fn define(&mut self, xml: &str) -> Result<()>;
+    ///
+    /// # Errors
+    /// It is not replaced, or that is unknown.
+    fn define(&mut self, xml: &str) -> Result<(), NotDefined>;
+}
+
+/// Why a definition was not replaced.
+#[derive(Debug)]
+pub(crate) enum NotDefined {
+    /// libvirt does not take the new one.
+    Refused(anyhow::Error),
+    /// libvirt did not answer, and may have replaced it.
+    Unanswered(anyhow::Error),
 }
 
 /// Why a definition was not rewritten, and in which state it is.
@@ -33,6 +45,9 @@ pub(crate) enum Failure {
     /// libvirt does not take the new one.
     #[error("libvirt refuses the rewritten definition; the previous one is still in place")]
     Refused(#[source] anyhow::Error),
+    /// libvirt did not answer when it was given a definition, and may still take it.
+    #[error("libvirt did not say whether it accepted the rewritten definition; it is unknown which one is in place")]
+    Unanswered(#[source] anyhow::Error),
     /// libvirt took the new one and cannot be asked for it.
     #[error("libvirt accepted the rewritten definition, but it cannot be read back")]
     NotReadBack(#[source] anyhow::Error),
@@ -55,7 +70,12 @@ pub(crate) enum Failure {
 impl Failure {
     /// Whether nothing was written.
     pub fn wrote_nothing(&self) -> bool {
-        !matches!(self, Self::NotReadBack(_) | Self::Overtaken | Self::NotTaken(_) | Self::NotPutBack { .. })
+        !matches!(self, Self::Overtaken | Self::NotTaken(_)) && !self.leaves_open()
+    }
+
+    /// Whether somebody has to look which definition is in place.
+    pub fn leaves_open(&self) -> bool {
+        matches!(self, Self::Unanswered(_) | Self::NotReadBack(_) | Self::NotPutBack { .. })
     }
 
     /// Whether the same rewrite of the same definition would fail again.
@@ -81,7 +101,10 @@ pub(crate) fn redefine(
     if definitions.read().map_err(Failure::Unreadable)? != old {
         return Err(Failure::ChangedMeanwhile);
     }
-    definitions.define(new).map_err(Failure::Refused)?;
+    definitions.define(new).map_err(|why| match why {
+        NotDefined::Refused(source) => Failure::Refused(source),
+        NotDefined::Unanswered(source) => Failure::Unanswered(source),
+    })?;
     let now = definitions.read().map_err(Failure::NotReadBack)?;
     let Err(reason) = accepted(&now) else { return Ok(now) };
     if now == old {
@@ -92,7 +115,8 @@ pub(crate) fn redefine(
     }
     match definitions.define(old) {
         Ok(()) => Err(Failure::NotTaken(reason)),
-        Err(source) => Err(Failure::NotPutBack { reason: reason.to_string(), source }),
+        Err(NotDefined::Refused(source)) => Err(Failure::NotPutBack { reason: reason.to_string(), source }),
+        Err(NotDefined::Unanswered(source)) => Err(Failure::Unanswered(source)),
     }
 }
 
@@ -108,7 +132,7 @@ fn is_mixture(old: &str, now: &str, new: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::{anyhow, bail};
+    use anyhow::anyhow;
 
     /// A libvirt that others change, and that drops what it does not know.
     struct Fake {
@@ -116,11 +140,13 @@ mod tests {
         defined: Vec<String>,
         makes: fn(&str) -> String,
         refuses: bool,
+        /// The number of the definition that it does not answer.
+        hangs_at: Option<usize>,
     }
 
     impl Fake {
         fn new(now: &str) -> Self {
-            Self { now: now.to_owned(), defined: Vec::new(), makes: str::to_owned, refuses: false }
+            Self { now: now.to_owned(), defined: Vec::new(), makes: str::to_owned, refuses: false, hangs_at: None }
         }
     }
 
@@ -129,9 +155,12 @@ mod tests {
             Ok(self.now.clone())
         }
 
-        fn define(&mut self, xml: &str) -> Result<()> {
+        fn define(&mut self, xml: &str) -> Result<(), NotDefined> {
             if self.refuses {
-                bail!("refused");
+                return Err(NotDefined::Refused(anyhow!("refused")));
+            }
+            if self.hangs_at == Some(self.defined.len()) {
+                return Err(NotDefined::Unanswered(anyhow!("no answer")));
             }
             self.defined.push(xml.to_owned());
             self.now = (self.makes)(xml);
@@ -200,5 +229,16 @@ mod tests {
         let error = redefine(&mut fake, "old", "new", is_new).expect_err("refused");
         assert!(error.is_final() && error.wrote_nothing());
         assert_eq!(fake.now, "old");
+    }
+
+    #[test]
+    fn without_an_answer_it_is_unknown_which_definition_is_in_place() {
+        let half = |xml: &str| if xml == OLD { OLD.to_owned() } else { "<a>\nnew 1\nold 2\n</a>".to_owned() };
+        for hangs_at in [0, 1] {
+            let mut fake = Fake { makes: half, hangs_at: Some(hangs_at), ..Fake::new(OLD) };
+            let error = redefine(&mut fake, OLD, NEW, |_| Err(anyhow!("no"))).expect_err("no answer");
+            assert!(matches!(error, Failure::Unanswered(_)), "{error:?}");
+            assert!(error.leaves_open() && !error.wrote_nothing() && !error.is_final());
+        }
     }
 }

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use iova_preflight::domain;
 use iova_preflight::policy::Policy;
-use iova_preflight::text::size;
+use iova_preflight::text::{shell_word, size};
 use iova_preflight::verdict::evaluate;
 use iova_preflight::xml::Document;
 use rustix::fs::Mode;
 
-use crate::connected::live::Definition;
-use crate::connected::redefine::{Failure, redefine};
+use crate::connected::redefine::{Definitions, Failure, redefine};
 use crate::input::host::HostSource;
 use crate::place::Folder;
 
@@ -22,6 +21,50 @@ pub(crate) struct Redefined {
     pub now: String,
     /// The file with the old one.
     pub backup: PathBuf,
+}
+
+/// A guest that was not redefined.
+pub(crate) struct NotRedefined {
+    /// Why, and in which state its definition is.
+    pub failure: Failure,
+    /// The file with the old definition, unless that is certainly in place still.
+    backup: Option<PathBuf>,
+}
+
+impl NotRedefined {
+    /// What happened, and where the old definition is; if it is not known which one is in place, also how to find out
+    /// and how to restore it. `uri` and `name` are those of the guest.
+    pub fn told(self, uri: &str, name: &str) -> String {
+        let leaves_open = self.failure.leaves_open();
+        let mut text = format!("{:#}", anyhow::Error::from(self.failure));
+        let Some(backup) = self.backup else { return text };
+        let file = backup.display().to_string();
+        text += &format!("; the previous definition is saved in {file}");
+        if leaves_open {
+            let (uri, name, file) = (shell_word(uri), shell_word(name), shell_word(&file));
+            text += &format!(
+                ". `virsh -c {uri} dumpxml --inactive {name}` shows which definition is in place; `virsh -c {uri} define \
+                 {file}` restores the previous one"
+            );
+        }
+        text
+    }
+}
+
+impl From<Failure> for NotRedefined {
+    fn from(failure: Failure) -> Self {
+        Self { failure, backup: None }
+    }
+}
+
+/// A definition that can be redefined.
+pub(crate) trait Redefinable: Definitions {
+    /// Why a rewrite would lose something, if it would: states saved with the old definition cannot be restored.
+    fn obstacle(&mut self) -> Result<Option<&'static str>>;
+    /// The guest's UUID.
+    fn uuid(&mut self) -> Result<String>;
+    /// The guest's name.
+    fn name(&mut self) -> Result<String>;
 }
 
 /// How definitions are rewritten.
@@ -68,16 +111,16 @@ impl Redefinition<'_> {
     ///
     /// # Errors
     /// Why not, and in which state the definition is.
-    pub fn make(&self, definition: &mut Definition, old: &str, new: &str) -> Result<Redefined, Failure> {
+    pub fn make(&self, definition: &mut impl Redefinable, old: &str, new: &str) -> Result<Redefined, NotRedefined> {
         let obstacle = definition.obstacle().map_err(Failure::Unreadable)?;
         if let Some(obstacle) = obstacle.filter(|_| !self.force) {
-            return Err(Failure::Obstacle(obstacle));
+            return Err(Failure::Obstacle(obstacle).into());
         }
         let (path, folder) = self.folder().map_err(Failure::NotKept)?;
         let lacks =
             self.room.map(|room| room.lacks(&path, &folder, old.len())).transpose().map_err(Failure::NotKept)?;
         if let Some(why) = lacks.flatten() {
-            return Err(Failure::Full(why));
+            return Err(Failure::Full(why).into());
         }
         let backup = back_up(&path, &folder, definition, old).map_err(Failure::NotKept)?;
         match redefine(definition, old, new, |now| self.accepted(now)) {
@@ -86,8 +129,9 @@ impl Redefinition<'_> {
                 if failure.wrote_nothing() {
                     // The definition it holds is still in place. If the file stays, it does no harm.
                     let _ = folder.remove(&backup);
+                    return Err(failure.into());
                 }
-                Err(failure)
+                Err(NotRedefined { failure, backup: Some(path.join(backup)) })
             }
         }
     }
@@ -112,7 +156,7 @@ impl Redefinition<'_> {
 
 /// Keeps a definition in a file of its own, which is never overwritten and which only its owner can read: it may
 /// hold passwords.
-fn back_up(path: &Path, folder: &Folder, definition: &Definition, xml: &str) -> Result<OsString> {
+fn back_up(path: &Path, folder: &Folder, definition: &mut impl Redefinable, xml: &str) -> Result<OsString> {
     let (name, uuid) = (definition.name()?, definition.uuid()?);
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
     let name: String = name.chars().take(100).map(plain).collect();

@@ -4,7 +4,7 @@
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use iova_preflight::advice::{advise, place};
 use iova_preflight::decision::is_exempt;
 use iova_preflight::finding::Severity;
@@ -22,7 +22,7 @@ use crate::args::WatchArgs;
 use crate::connected::live::events::{self, Event};
 use crate::connected::live::{Definition, Session};
 use crate::connected::redefine::{Definitions, Failure};
-use crate::connected::redefinition::{Redefinition, Room};
+use crate::connected::redefinition::{NotRedefined, Redefinable, Redefinition, Room};
 use crate::input::Input;
 use crate::input::evaluator::{Evaluated, Evaluator};
 use crate::input::host::HostSource;
@@ -360,9 +360,15 @@ impl Service<'_> {
                 Ok(())
             }
             // There is or will be an event that leads here again.
-            Err(Failure::ChangedMeanwhile | Failure::Overtaken) => Ok(()),
-            Err(failure @ (Failure::Unreadable(_) | Failure::NotReadBack(_))) => Err(failure.into()),
-            Err(failure) => {
+            Err(NotRedefined { failure: Failure::ChangedMeanwhile | Failure::Overtaken, .. }) => Ok(()),
+            Err(
+                not @ NotRedefined {
+                    failure: Failure::Unreadable(_) | Failure::NotReadBack(_) | Failure::Unanswered(_),
+                    ..
+                },
+            ) => Err(anyhow!("{}", not.told(&self.args.connect, name))),
+            Err(not) => {
+                let failure = &not.failure;
                 if matches!(failure, Failure::Full(_)) {
                     self.agenda.not_rewritten(case.uuid);
                 }
@@ -370,7 +376,8 @@ impl Service<'_> {
                 if failure.is_final() {
                     self.agenda.hopeless(case.uuid, Fingerprint::of(case.xml));
                 }
-                self.say(case.uuid, Priority::Error, &format!("{helps}; {:#}", anyhow::Error::from(failure)));
+                let told = not.told(&self.args.connect, name);
+                self.say(case.uuid, Priority::Error, &format!("{helps}; {told}"));
                 Ok(())
             }
         }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use std::{thread, vec};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use iova_preflight::Version;
 use iova_preflight::host::{Host, Networks, read_network};
 use iova_preflight::text::printable;
@@ -17,7 +17,8 @@ use virt::domain::Domain;
 use virt::error::ErrorNumber;
 use virt::sys;
 
-use crate::connected::redefine::Definitions;
+use crate::connected::redefine::{Definitions, NotDefined};
+use crate::connected::redefinition::Redefinable;
 use crate::output::progress::Progress;
 use events::Subscription;
 
@@ -185,7 +186,7 @@ impl Definition {
     pub fn open(uri: &str, name: &str) -> Result<Self> {
         virt::error::clear_error_callback();
         check_uri(uri)?;
-        let connection = Connect::open(Some(uri)).with_context(|| uri.to_owned())?;
+        let connection = Connect::open(Some(uri))?;
         let domain = connection.lookup_domain_by_name(name)?;
         if !domain.is_persistent()? {
             bail!("guest {name} is transient: it has no persistent definition to rewrite");
@@ -193,8 +194,14 @@ impl Definition {
         Ok(Self { connection, domain, may_write: true })
     }
 
-    /// Why a rewrite would lose something, if it would: states saved with the old definition cannot be restored.
-    pub fn obstacle(&self) -> Result<Option<&'static str>> {
+    /// Whether it runs at the moment.
+    pub fn is_running(&self) -> bool {
+        self.domain.is_active().unwrap_or(false)
+    }
+}
+
+impl Redefinable for Definition {
+    fn obstacle(&mut self) -> Result<Option<&'static str>> {
         if self.domain.has_managed_save(0)? {
             return Ok(Some("it has a managed save image, which could no longer be restored"));
         }
@@ -203,18 +210,11 @@ impl Definition {
         Ok((snapshots > 0).then_some("it has snapshots, which could no longer be restored"))
     }
 
-    /// Whether it runs at the moment.
-    pub fn is_running(&self) -> bool {
-        self.domain.is_active().unwrap_or(false)
-    }
-
-    /// The guest's UUID.
-    pub fn uuid(&self) -> Result<String> {
+    fn uuid(&mut self) -> Result<String> {
         Ok(self.domain.uuid_string()?)
     }
 
-    /// The guest's name.
-    pub fn name(&self) -> Result<String> {
+    fn name(&mut self) -> Result<String> {
         Ok(self.domain.name()?)
     }
 }
@@ -226,11 +226,15 @@ impl Definitions for Definition {
         Ok(self.domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE | secure)?)
     }
 
-    fn define(&mut self, xml: &str) -> Result<()> {
+    fn define(&mut self, xml: &str) -> Result<(), NotDefined> {
         // Without VIR_DOMAIN_DEFINE_VALIDATE, which takes libvirt ten times as long, during which somebody else may
         // define the guest. What libvirt does not understand it leaves out, and that is seen when it is read back.
-        self.connection.define_domain_xml_flags(xml, 0)?;
-        Ok(())
+        match self.connection.define_domain_xml_flags(xml, 0) {
+            Ok(_) => Ok(()),
+            Err(error) if self.connection.is_alive().unwrap_or(false) => Err(NotDefined::Refused(error.into())),
+            // The connection broke before the answer.
+            Err(error) => Err(NotDefined::Unanswered(error.into())),
+        }
     }
 }
 
