@@ -44,13 +44,13 @@ check_adapters() {
     ok "each adapter is put in place with one command, rewrites or stops the guest, and leaves nothing behind"
 }
 
-# Puts one in place that stays when the package goes.
+# Installs an adapter that is still there when the package is removed.
 install_adapter() {
     mkdir -p "$root/usr/libexec/vdsm"
     inside iova-preflight adapter vdsm install
 }
 
-# That it lets guests start then; LOG is what the removal said.
+# Checks that guests then start all the same. LOG has what the removal printed.
 check_left_adapter() {
     local log=$1
     grep -q "warning: /$vdsm_hook" "$log" || fail "no warning of the adapter that is left: $(cat "$log")"

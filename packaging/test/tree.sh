@@ -97,8 +97,8 @@ is_stopped() {
         && grep -q "iova-preflight: guest $1: " "$root/run/start.log"
 }
 
-# Whether a guest's start is not stopped by the hook: it comes as far as the device, which is not there, or as the
-# memory that is locked for it, and libvirt says so.
+# Whether the hook lets a guest start: libvirt then reports that the device does not exist or that memory cannot be
+# locked.
 is_passed() {
     ! inside virsh --quiet start --paused "$1" > "$root/run/start.log" 2>&1 \
         && ! grep -q "iova-preflight\|Hook script" "$root/run/start.log"
@@ -109,7 +109,7 @@ runs() {
     inside virsh --quiet destroy "$1"
 }
 
-# What is in the tree, with what in /etc and /var is in the files; without what package managers and daemons keep.
+# The files of the tree, those in /etc and /var with their contents, without what package managers and daemons keep there.
 snapshot() {
     local leave=(./proc ./sys ./dev ./run ./tmp ./var/cache ./var/log ./var/lib/libvirt ./var/lib/dpkg ./var/lib/apt
                  ./var/lib/rpm ./var/tmp) prune=() path

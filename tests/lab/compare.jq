@@ -84,7 +84,7 @@ def of_host($in; $hook; $own; $by_hand; $guests; $files):
   | [$guests[] | select(essence != $by_name[.name]).name] as $others
   | row("the host"; "the card's group reserves 1012-1024 GiB"; $iommu == "amd" | tostring; $reserves | tostring),
     row("the host"; "profile: the IOMMU"; "kind = \"\(if $iommu == "amd" then "amd" else "intel" end)\"";
-      # Firmware has a kind too, further down.
+      # The first kind is the IOMMU's; the firmware has one, too.
       first($in.profile | split("\n")[] | capture("^(?<kind>kind = \"[a-z]+\")").kind) // "none"),
     row("the host"; "profile: has the range"; $reserves | tostring;
       $in.profile | test("start = 0xfd00000000\nend = 0xffffffffff\n") | tostring),
