@@ -110,6 +110,23 @@ fn a_folder_of_destinations_may_hold_the_source() {
     }
 }
 
+/// Who empties a host asks where its guests can go, and which of them can go nowhere.
+#[test]
+fn moves_to_each_host_are_counted_and_guests_that_stay_are_named() {
+    let guests = ["xml-samples/virtio-in-ram-800g.xml", "xml-samples/old-machine-1200g-gpu.xml"];
+    let output = check(&[&["--from", MILAN, "--to", TURIN, "--to", JAMMY], &guests[..]].concat());
+    let printed = text(&output.stdout);
+    for line in [
+        "→ debian-13-turin: 1 migrates, 1 refused",
+        "→ ubuntu-jammy-epyc: 2 refused",
+        "can be moved to none of the hosts: xml-samples/old-machine-1200g-gpu.xml",
+    ] {
+        assert!(printed.lines().any(|found| found == line), "{line}: {printed}");
+    }
+    let one = text(&check(&[&["--from", MILAN, "--to", TURIN], &guests[..]].concat()).stdout);
+    assert!(!one.contains("can be moved") && !one.lines().any(|line| line.starts_with('→')), "{one}");
+}
+
 #[test]
 fn documents_follow_the_schema() {
     let Some(validators) = Validators::install() else { return };

@@ -255,7 +255,7 @@ fn moves(batches: Batches, how: How<'_>, verbose: bool) -> Result<Outcome> {
             inputs,
             |evaluated| evaluated.moving.map(|moving| style.move_page(evaluated, moving)),
             |pages| match pages {
-                Ok(pages) => pages.into_iter().flatten().try_for_each(|page| printer.page(page)),
+                Ok(pages) => printer.guest(pages.into_iter().flatten().collect()),
                 Err(_) => printer.unreadable(),
             },
         )?;

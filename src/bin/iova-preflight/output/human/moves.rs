@@ -18,6 +18,10 @@ use crate::input::evaluator::{Evaluated, Moving};
 /// A guest on its way to one host, as it is shown, with escape sequences.
 pub(crate) struct MovePage {
     outcome: MoveOutcome,
+    /// The host that it is to move to.
+    to: String,
+    /// Where the guest was read from.
+    source: String,
     text: String,
     /// Whether it takes more than a line.
     detail: bool,
@@ -91,14 +95,25 @@ impl PageStyle {
         if detail {
             text.push('\n');
         }
-        MovePage { outcome, text, detail, rules }
+        MovePage { outcome, to: to.clone(), source: evaluated.name.to_owned(), text, detail, rules }
     }
 }
+
+/// How many moves there are of each kind, in the order of a summary.
+type Counts = [usize; MoveOutcome::ALL.len()];
+
+/// How many hosts and guests a summary names, at most.
+const MOST: usize = 50;
 
 /// Prints moves one after the other and counts them.
 pub(crate) struct MovesPrinter<W: Write> {
     screen: Screen<W>,
-    counts: [usize; MoveOutcome::ALL.len()],
+    counts: Counts,
+    /// The hosts that guests are to move to, in order.
+    hosts: Vec<(String, Counts)>,
+    /// The first guests that can move to none of several hosts, and how many there are.
+    stuck: Vec<String>,
+    all_stuck: usize,
     unreadable: usize,
     /// The rules of what was printed so far, each once.
     rules: Vec<&'static str>,
@@ -110,7 +125,16 @@ impl<W: Write + RawStream> MovesPrinter<W> {
     /// A printer for a terminal of this width.
     pub fn new(out: W, columns: usize) -> Self {
         let screen = Screen::new(out, columns);
-        Self { screen, counts: Default::default(), unreadable: 0, rules: Vec::new(), after_line: false }
+        Self {
+            screen,
+            counts: Counts::default(),
+            hosts: Vec::new(),
+            stuck: Vec::new(),
+            all_stuck: 0,
+            unreadable: 0,
+            rules: Vec::new(),
+            after_line: false,
+        }
     }
 
     /// Says under which policy guests are evaluated, if that is worth a line.
@@ -118,10 +142,28 @@ impl<W: Write + RawStream> MovesPrinter<W> {
         notice.map_or(Ok(()), |notice| self.screen.print(&format!("{}\n\n", printable(notice))))
     }
 
-    /// One guest on its way to one host.
-    pub fn page(&mut self, page: MovePage) -> Result<()> {
+    /// One guest on its way to each host.
+    pub fn guest(&mut self, pages: Vec<MovePage>) -> Result<()> {
+        let stays = |page: &MovePage| matches!(page.outcome, MoveOutcome::Refused | MoveOutcome::Breaks);
+        if let [first, _, ..] = &pages[..]
+            && pages.iter().all(stays)
+        {
+            self.all_stuck += 1;
+            if self.stuck.len() < MOST {
+                self.stuck.push(first.source.clone());
+            }
+        }
+        pages.into_iter().enumerate().try_for_each(|(nth, page)| self.page(nth, page))
+    }
+
+    /// The same, on its way to the host with this index.
+    fn page(&mut self, host: usize, page: MovePage) -> Result<()> {
         let nth = MoveOutcome::ALL.iter().position(|outcome| *outcome == page.outcome).unwrap_or(0);
         self.counts[nth] += 1;
+        if self.hosts.len() <= host {
+            self.hosts.push((page.to, Counts::default()));
+        }
+        self.hosts[host].1[nth] += 1;
         let break_before = if page.detail && self.after_line { "\n" } else { "" };
         self.after_line = !page.detail;
         for rule in page.rules {
@@ -138,6 +180,23 @@ impl<W: Write + RawStream> MovesPrinter<W> {
         self.screen.flush()
     }
 
+    /// How many there are of each kind on the way to each of several hosts.
+    fn by_host(&self) -> String {
+        let mut text = String::new();
+        if self.hosts.len() < 2 {
+            return text;
+        }
+        for (host, counts) in self.hosts.iter().take(MOST) {
+            let counts = MoveOutcome::ALL.into_iter().zip(counts);
+            let counts = counts.map(|(outcome, count)| (outcome.name(), style_of(outcome), *count));
+            text += &counted(&format!("→ {}:", printable(host)), counts, self.screen.columns);
+        }
+        if self.hosts.len() > MOST {
+            let _ = writeln!(text, "and {} more hosts", self.hosts.len() - MOST);
+        }
+        text
+    }
+
     /// How many there are of each kind, unless there is only one, `remarks` about the inputs, a line each, and where to
     /// read on.
     pub fn summary(&mut self, remarks: &[String]) -> Result<()> {
@@ -150,6 +209,14 @@ impl<W: Write + RawStream> MovesPrinter<W> {
             let line = counted(&title, counts.chain([unreadable]), self.screen.columns);
             let break_before = if self.after_line { "\n" } else { "" };
             self.screen.print(&format!("{break_before}{line}"))?;
+            self.screen.print(&self.by_host())?;
+        }
+        if self.all_stuck > 0 {
+            let mut names = self.stuck.join(", ");
+            if self.all_stuck > MOST {
+                let _ = write!(names, " and {} more", self.all_stuck - MOST);
+            }
+            self.screen.sentences(&[format!("can be moved to none of the hosts: {names}")])?;
         }
         self.screen.sentences(remarks)?;
         let pointer = match self.rules[..] {
