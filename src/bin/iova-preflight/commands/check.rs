@@ -77,7 +77,8 @@ fn journeys(args: &CheckArgs, from: &Path) -> Result<(HostSource, Batches)> {
     let inputs = if args.connect.is_empty() {
         Inputs::expand(&args.common.paths)
     } else {
-        connected::running(&args.connect, args.domain.as_deref(), Duration::from_secs(args.connect_timeout))?
+        let patience = Duration::from_secs(args.connect_timeout);
+        connected::running(&args.connect, args.domain.as_deref(), patience, (&from, args.common.quiet))?
     };
     Ok((from, Batches::one(sources, inputs)))
 }

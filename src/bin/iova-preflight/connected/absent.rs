@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::args::CommonArgs;
+use crate::input::host::HostSource;
 use crate::input::{Batches, Inputs};
 
 /// Where the package iova-preflight-libvirt has its program.
@@ -32,6 +33,6 @@ pub(crate) fn batches(_: &[String], _: Option<&str>, _: Duration, _: &CommonArgs
 }
 
 /// Never comes back with guests.
-pub(crate) fn running(_: &[String], _: Option<&str>, _: Duration) -> Result<Inputs> {
+pub(crate) fn running(_: &[String], _: Option<&str>, _: Duration, _: (&HostSource, bool)) -> Result<Inputs> {
     Err(become_connected("--connect"))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::live::{Answers, Inventory, is_local};
+use super::live::{Answers, Inventory, LiveGuest, is_local};
 use crate::args::CommonArgs;
 use crate::input::host::HostSource;
 use crate::input::{Batch, Batches, Input, Inputs, distinct};
@@ -45,29 +45,52 @@ pub(crate) fn batches(
 }
 
 /// The guests that run in every libvirt in `uris`, each with its persistent definition if it has one. A libvirt that has not
-/// told of them within `patience`, or that fails, is an input that cannot be read.
+/// told of them within `patience`, that fails, or whose host is not `from` is an input that cannot be read, and so is
+/// `domain` if it does not run.
 ///
 /// # Errors
 /// None; the program without libvirt has one.
-pub(crate) fn running(uris: &[String], domain: Option<&str>, patience: Duration) -> Result<Inputs> {
+pub(crate) fn running(
+    uris: &[String],
+    domain: Option<&str>,
+    patience: Duration,
+    (from, quiet): (&HostSource, bool),
+) -> Result<Inputs> {
     let mut inputs = Vec::new();
     for (uri, answer) in Answers::ask(uris, domain, patience) {
-        let guests = match answer {
-            Ok(Inventory { guests, .. }) => guests,
-            Err(error) => {
-                inputs.push(unreadable(&uri, &error));
-                continue;
+        let running = answer.and_then(|inventory| {
+            let host_name = inventory.host_name.as_deref();
+            if !is_profile_of(from, host_name) {
+                let its = host_name.unwrap_or("unknown");
+                bail!("its host is called {its}, but the profile of --from is that of {}", from.label);
             }
-        };
-        let (running, defined): (Vec<_>, Vec<_>) = guests.into_iter().partition(|guest| guest.running);
-        if running.is_empty() {
-            stderr::line(&format!("{uri}: no guest runs"));
+            let name = |guest: &LiveGuest| format!("{uri} {}", guest.name);
+            let (running, stopped): (Vec<_>, Vec<_>) = inventory.guests.into_iter().partition(|guest| guest.running);
+            let unknown = stopped.iter().filter_map(|guest| Some((name(guest), guest.xml.as_ref().err()?.clone())));
+            let mut found: Vec<Input> = unknown.map(|(name, error)| unreadable(&name, &anyhow!(error))).collect();
+            found.extend(running.into_iter().map(|guest| {
+                let definition = stopped.iter().find(|stopped| stopped.name == guest.name);
+                let definition = definition.and_then(|stopped| stopped.xml.clone().ok()).map(String::into_bytes);
+                let name = name(&guest);
+                match guest.xml {
+                    Ok(xml) => Input::Running { name, xml: xml.into_bytes(), definition },
+                    Err(error) => unreadable(&name, &anyhow!(error)),
+                }
+            }));
+            if let (Some(domain), true) = (domain, found.is_empty()) {
+                bail!("guest {domain} does not run; to check where it could be started, use --host instead of --from");
+            }
+            Ok(found)
+        });
+        match running {
+            Ok(found) => {
+                if found.is_empty() && !quiet {
+                    stderr::line(&format!("{uri}: no guest runs"));
+                }
+                inputs.extend(found);
+            }
+            Err(error) => inputs.push(unreadable(&uri, &error)),
         }
-        inputs.extend(running.into_iter().map(|guest| {
-            let definition = defined.iter().find(|defined| defined.name == guest.name);
-            let definition = definition.map(|defined| defined.xml.clone().into_bytes());
-            Input::Running { name: format!("{uri} {}", guest.name), xml: guest.xml.into_bytes(), definition }
-        }));
     }
     Ok(inputs.into_iter().collect())
 }
@@ -87,7 +110,11 @@ fn batch(inventory: Inventory, profiles: &[HostSource]) -> Result<Batch> {
         .iter()
         .map(|guest| {
             let state = if guest.running { ", running" } else { "" };
-            Input::Live(format!("{uri} {}{state}", guest.name), guest.xml.clone().into_bytes())
+            let name = format!("{uri} {}{state}", guest.name);
+            match &guest.xml {
+                Ok(xml) => Input::Live(name, xml.clone().into_bytes()),
+                Err(error) => unreadable(&name, &anyhow!(error.clone())),
+            }
         })
         .collect();
     let sources = sources(inventory, profiles)?;
@@ -104,20 +131,31 @@ fn sources(inventory: Inventory, profiles: &[HostSource]) -> Result<Vec<HostSour
         ([], false) => vec![HostSource::told(&uri, host)],
         (profiles, _) => {
             let host_name = host_name.as_deref();
-            let is_its = |profile: &HostSource| match (profile.host_name(), host_name) {
-                (Some(name), Some(its)) => is_same_host(name, its),
-                (name, _) => name.is_none(),
-            };
-            let found: Vec<HostSource> = profiles.iter().filter(|profile| is_its(profile)).cloned().collect();
+            let found: Vec<HostSource> =
+                profiles.iter().filter(|profile| is_profile_of(profile, host_name)).cloned().collect();
             if found.is_empty() {
-                let its = host_name.map_or_else(|| "unknown".to_owned(), str::to_owned);
-                let names: Vec<&str> = profiles.iter().map(|profile| profile.label.as_str()).collect();
-                bail!("its host is called {its}, but no --host profile has that name: {}", names.join(", "));
+                let (its, names) = (host_name.unwrap_or("unknown"), names(profiles));
+                bail!("its host is called {its}, but no --host profile has that name: {names}");
             }
             found
         }
     };
     Ok(sources.into_iter().map(|source| source.with_networks(networks.clone())).collect())
+}
+
+/// Whether a profile is that of the libvirt whose host has this name: it carries the name, or none.
+fn is_profile_of(profile: &HostSource, host_name: Option<&str>) -> bool {
+    profile.host_name().is_none_or(|name| host_name.is_some_and(|its| is_same_host(name, its)))
+}
+
+/// The names of the hosts in profiles, as far as they fit into a message.
+fn names(profiles: &[HostSource]) -> String {
+    const MOST: usize = 10;
+    let mut names: Vec<String> = profiles.iter().take(MOST).map(|profile| profile.label.clone()).collect();
+    if profiles.len() > MOST {
+        names.push(format!("and {} more", profiles.len() - MOST));
+    }
+    names.join(", ")
 }
 
 /// Whether two names are of one host. libvirt's has its domain if the resolver knows that (`virGetHostname` in

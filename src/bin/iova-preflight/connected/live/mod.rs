@@ -44,8 +44,8 @@ pub(crate) struct LiveGuest {
     pub name: String,
     /// Whether the XML is that of the running guest, not of its definition.
     pub running: bool,
-    /// The domain XML.
-    pub xml: String,
+    /// The domain XML, or libvirt's error if it does not return it.
+    pub xml: Result<String, String>,
 }
 
 /// The answers of libvirts that are all asked at once, in the order of their URIs, each as soon as it and those before it
@@ -132,18 +132,30 @@ fn inventory(uri: &str, wanted: Option<&str>) -> Result<Inventory> {
     };
     let mut guests = Vec::new();
     for domain in domains {
-        // A guest may be gone by the time it is asked for.
-        let Ok(name) = domain.name() else { continue };
-        let kinds = [(domain.is_persistent().unwrap_or(false), false), (domain.is_active().unwrap_or(false), true)];
-        for (_, running) in kinds.into_iter().filter(|(there, _)| *there) {
-            let flags = if running { 0 } else { sys::VIR_DOMAIN_XML_INACTIVE };
-            if let Ok(xml) = domain.xml_desc(flags) {
-                guests.push(LiveGuest { name: name.clone(), running, xml });
+        match guests_of(&domain) {
+            Ok(found) => guests.extend(found),
+            // It was undefined or has migrated away meanwhile.
+            Err(error) if wanted.is_none() && error.code().is(ErrorNumber::NoDomain) => {}
+            // A guest that is not there is not missed: the rest of a list must not get lost.
+            Err(error) if wanted.is_some() || !connection.is_alive().unwrap_or(false) => return Err(error.into()),
+            Err(error) => {
+                guests.push(LiveGuest { name: domain.name()?, running: false, xml: Err(error.to_string()) });
             }
         }
     }
     guests.sort_by(|a, b| (&a.name, a.running).cmp(&(&b.name, b.running)));
     Ok(Inventory { uri: uri.to_owned(), host_name, host, is_local: is_local(uri), guests })
+}
+
+/// The definition of a domain, if it has one, and the guest that runs, if it does.
+fn guests_of(domain: &Domain) -> Result<Vec<LiveGuest>, virt::error::Error> {
+    let name = domain.name()?;
+    let kinds = [(domain.is_persistent()?, false), (domain.is_active()?, true)];
+    let guest = |running: bool| {
+        let flags = if running { 0 } else { sys::VIR_DOMAIN_XML_INACTIVE };
+        Ok(LiveGuest { name: name.clone(), running, xml: Ok(domain.xml_desc(flags)?) })
+    };
+    kinds.into_iter().filter(|(there, _)| *there).map(|(_, running)| guest(running)).collect()
 }
 
 /// The host as its capabilities describe it. For them, libvirt probes every QEMU that it does not know yet.
