@@ -160,7 +160,9 @@ impl FoundFiles {
                 }
                 Err(error) => {
                     let begin = add(error.path().unwrap_or(folder));
-                    errors.insert(begin, error.into());
+                    // Its own text repeats the path, which is shown before it. Links, which may be a loop, are not followed.
+                    let error = error.into_io_error().unwrap_or_else(|| io::Error::other("a loop of links"));
+                    errors.insert(begin, error);
                 }
             }
         }
