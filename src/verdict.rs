@@ -122,12 +122,18 @@ pub fn evaluate<'a>(subject: impl Into<Subject<'a>>, host: &Host, policy: &Polic
 #[cfg(feature = "cli")]
 pub fn evaluate_for_all<'a>(subject: impl Into<Subject<'a>>, hosts: &[(&str, &Host)], policy: &Policy) -> Evaluation {
     let subject = subject.into();
-    let evaluations = hosts.iter().map(|(_, host)| evaluate(subject, host, policy));
+    let mut unknown: Vec<String> = Vec::new();
+    let evaluations = hosts.iter().map(|(_, host)| evaluate(subject, host, policy)).inspect(|evaluation| {
+        let new = evaluation.assumptions.iter().filter(|sentence| !unknown.contains(sentence));
+        let new: Vec<String> = new.cloned().collect();
+        unknown.extend(new);
+    });
     let worst = evaluations.max_by_key(|evaluation| evaluation.verdict);
     let mut worst = worst.unwrap_or_else(|| evaluate(subject, &Host::default(), policy));
     if hosts.len() < 2 {
         return worst;
     }
+    worst.assumptions = unknown;
     if worst.verdict.stops() {
         (worst.verdict, worst.fix, worst.tried) = match fix::plan_for_all(subject, hosts, policy) {
             Ok(fix) => (Verdict::Fixable, Some(fix), Vec::new()),

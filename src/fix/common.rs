@@ -117,12 +117,13 @@ fn fix_of(subject: Subject<'_>, hosts: &[NamedHost<'_>], policy: &Policy, change
     let bits = changes.iter().find_map(Change::bits);
     let (mut spare, mut needing) = (None, Vec::new());
     let mut moves_ram = false;
-    let mut assumption = None;
+    let (mut assumption, mut uncertain) = (None, Vec::new());
     for (name, host) in hosts {
         let before = diagnose(subject, host, policy);
         let search = FixSearch::new(subject, host, policy, &before);
-        let Fix { assumption: depends, spare_bits, moves_ram: moves, .. } =
-            search.fix(changes.clone(), &search.draft.with(&changes));
+        let after = search.draft.with(&changes);
+        let Fix { assumption: depends, spare_bits, moves_ram: moves, .. } = search.fix(changes.clone(), &after);
+        uncertain.extend(after.assumptions.into_iter().map(|depends| (*name, format!("whether it starts {depends}"))));
         let here = |sentence: Option<String>| sentence.map(|sentence| format!("on {name}: {sentence}"));
         moves_ram |= moves;
         assumption = assumption.or(here(depends));
@@ -134,6 +135,8 @@ fn fix_of(subject: Subject<'_>, hosts: &[NamedHost<'_>], policy: &Policy, change
     // What is more than one host needs is what another one does.
     let needed = bits.filter(|_| !needing.is_empty());
     let needed = needed.map(|bits| format!("the memory map needs {bits} phys-bits on {}", needing.join(", ")));
+    let uncertain = by_sentence(uncertain);
+    let assumption = assumption.or_else(|| (!uncertain.is_empty()).then(|| uncertain.join("; ")));
     Fix { changes, assumption, spare_bits: spare.map(|sentence| needed.unwrap_or(sentence)), moves_ram }
 }
 

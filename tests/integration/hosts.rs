@@ -235,7 +235,56 @@ fn hosts_are_labelled_by_name_then_file_then_path() {
     };
     let (a, b) = (folder.join("a"), folder.join("b"));
     assert_eq!(names(&["intel-xeon".into(), b.clone()]), ["intel-xeon", "epyc-1.example.com", "same", "unnamed"]);
-    assert_eq!(names(&[b, a]), ["epyc-1.example.com", "b/same.toml", "unnamed", "a/same.toml"]);
+    assert_eq!(names(&[b.clone(), a]), ["epyc-1.example.com", "b/same.toml", "unnamed", "a/same.toml"]);
+    // A host that is named like the path by which another one is told apart.
+    let taken = folder.join("b/same.toml");
+    write("like-a-path.toml", &format!("[host]\nname = \"{}\"", taken.display()));
+    let hosts = [folder.join("a/same.toml"), taken, folder.join("like-a-path.toml")];
+    assert_eq!(names(&hosts), ["a/same.toml", "b/same.toml", "b/same.toml (2)"]);
+}
+
+/// "pass" on a host of which too little is known is not the same as on one that was looked at.
+#[test]
+fn what_a_verdict_depends_on_is_said_for_each_host() {
+    let folder = work_dir("hosts-unknown");
+    let unknown = folder.join("empty.toml");
+    fs::write(&unknown, "").expect("written");
+    let known = samples_folder().join("hosts/debian-13-turin.toml");
+    let guest = "xml-samples/old-machine-1200g-gpu.xml";
+    let printed = text(&check(&[unknown.clone(), known.clone()], &[guest]).stdout);
+    let said = printed.split_whitespace().collect::<Vec<_>>().join(" ");
+    for fact in ["physical address bits, which are unknown", "ranges the host's IOMMU reserves, which are unknown"] {
+        assert!(said.contains("pass on empty: depends on"), "{printed}");
+        assert!(said.contains(fact), "{printed}");
+    }
+    assert!(!said.contains("on debian-13-turin:") && !said.contains("on all:"), "{printed}");
+    // What depends on nothing is not said.
+    let printed = text(&check(&[unknown.clone(), known.clone()], &["xml-samples/arm-guest.xml"]).stdout);
+    assert!(!printed.contains("depends"), "{printed}");
+    // Of many, those that are not shown are counted.
+    let many = folder.join("guests");
+    fs::create_dir(&many).expect("made");
+    for number in 0..120 {
+        fs::copy(samples_folder().join("old-machine-1200g-gpu.xml"), many.join(format!("{number:03}.xml")))
+            .expect("copied");
+    }
+    let many = many.to_str().expect("UTF-8");
+    let printed = text(&check(&[unknown.clone(), known.clone()], &[many]).stdout);
+    assert!(printed.contains("of those not shown, 70 depend on unknown facts"), "{printed}");
+    // `fix` does not claim more.
+    let fix = |hosts: &[&Path]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
+        command.args(["fix", "--policy", "none", guest]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        hosts.iter().for_each(|host| _ = command.arg("--host").arg(host));
+        text(&command.output().expect("run iova-preflight").stderr)
+    };
+    let said = fix(&[&unknown, &known]);
+    assert!(said.contains("nothing to fix\n1 guest depends on unknown facts"), "{said}");
+    let epyc = samples_folder().join("hosts/debian-12-epyc.toml");
+    fs::write(&unknown, "[qemu]\nversion = \"10.0\"\n").expect("written");
+    let said = fix(&[&unknown, &epyc]);
+    let note = "  note: on empty: whether it starts depends on";
+    assert!(said.contains("pc-q35-7.1\n") && said.contains(note), "{said}");
 }
 
 #[test]
@@ -388,6 +437,10 @@ fn very_many_hosts_are_counted() {
     let output = text(&check(std::slice::from_ref(&folder), &["xml-samples/old-machine-1200g-gpu.xml"]).stdout);
     assert_eq!(output.lines().filter(|line| line.starts_with("hv-")).count(), 50, "{output}");
     assert!(output.contains("\nand 10 more hosts\n"), "{output}");
+    let mut fix = Command::new(env!("CARGO_BIN_EXE_iova-preflight"));
+    fix.args(["fix", "--policy", "none", "xml-samples/old-machine-1200g-gpu.xml", "--host"]).arg(&folder);
+    let said = text(&fix.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("run iova-preflight").stderr);
+    assert!(said.starts_with("hosts: hv-01, hv-02, hv-03 and 57 more\n"), "{said}");
 }
 
 #[test]

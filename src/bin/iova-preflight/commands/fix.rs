@@ -43,8 +43,9 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     let mut evaluator = evaluator.for_all_hosts();
     let mut outcome = Outcome::Clean;
     let (mut said, mut guests, mut fixes, mut warning_fixes) = (Said::default(), 0_usize, 0_usize, 0_usize);
-    let mut notices: Vec<&str> = sources.iter().map(|source| source.notice.as_str()).collect();
-    notices.extend(policy_notice.as_deref());
+    let mut uncertain = 0_usize;
+    let mut notices = notices_of(&sources);
+    notices.extend(policy_notice);
     if args.common.quiet {
         notices.clear();
     }
@@ -57,8 +58,9 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
                 let chosen = chosen(evaluated.evaluation, args.warnings);
                 fixes += usize::from(chosen.is_some());
                 warning_fixes += usize::from(evaluated.evaluation.warning_fix.is_some());
+                uncertain += usize::from(!evaluated.evaluation.assumptions.is_empty());
                 if evaluated.evaluation.verdict.stops() || chosen.is_some() {
-                    notices.drain(..).for_each(stderr::line);
+                    notices.drain(..).for_each(|line| stderr::line(&line));
                 }
                 if !args.common.quiet {
                     evaluated.warning().iter().for_each(|line| stderr::line(line));
@@ -91,8 +93,23 @@ pub(crate) fn run(args: &FixArgs) -> Result<Outcome> {
     let filter = stdin && !args.diff;
     if outcome == Outcome::Clean && guests > 0 && fixes == 0 && !filter && !args.common.quiet {
         stderr::line(nothing_to_fix(warning_fixes > 0));
+        if uncertain > 0 {
+            let guests = if uncertain == 1 { "1 guest depends" } else { &format!("{uncertain} guests depend") };
+            stderr::line(&format!("{guests} on unknown facts; `iova-preflight check` says on which"));
+        }
     }
     Ok(outcome)
+}
+
+/// Which hosts guests are fixed for: a line each, or one for all if they are many.
+fn notices_of(sources: &[HostSource]) -> Vec<String> {
+    const MANY: usize = 10;
+    const NAMED: usize = 3;
+    if sources.len() < MANY {
+        return sources.iter().map(|source| source.notice.clone()).collect();
+    }
+    let named: Vec<&str> = sources.iter().take(NAMED).map(|source| source.label.as_str()).collect();
+    vec![format!("hosts: {} and {} more", named.join(", "), sources.len() - NAMED)]
 }
 
 /// Where a rewritten domain goes.

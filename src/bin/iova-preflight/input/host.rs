@@ -1,6 +1,7 @@
 //! Which host guests are evaluated for.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -108,6 +109,16 @@ impl HostSource {
         for source in &mut sources {
             if labels.iter().filter(|label| **label == source.label).count() > 1 {
                 source.label.clone_from(&source.name);
+            }
+        }
+        // Paths that differ only in what is not UTF-8, and a host that is named like a path, are still told apart.
+        let mut taken = HashSet::new();
+        for source in &mut sources {
+            let label = source.label.clone();
+            let mut nth = 1;
+            while !taken.insert(source.label.clone()) {
+                nth += 1;
+                source.label = format!("{label} ({nth})");
             }
         }
         Ok(sources)

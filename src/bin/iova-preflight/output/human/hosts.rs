@@ -35,6 +35,8 @@ pub(crate) struct OnHost {
     verdict: Verdict,
     /// Why it is not simply `pass`, and what to do.
     reason: String,
+    /// Whether the verdict depends on nothing that is unknown.
+    is_certain: bool,
     rules: Vec<&'static str>,
     /// The full page, if it is requested.
     page: Option<String>,
@@ -45,19 +47,22 @@ impl OnHost {
     pub fn new(evaluated: &Evaluated<'_>, page: Option<String>) -> Self {
         let evaluation = evaluated.evaluation;
         let least = if evaluation.verdict.stops() { Severity::Error } else { Severity::Warning };
-        let mut reason = rules(&evaluation.findings, least);
+        let mut reasons = vec![rules(&evaluation.findings, least)];
+        reasons.retain(|rules| !rules.is_empty());
         if let Some(fix) = evaluation.any_fix() {
             let changes: Vec<String> = fix.changes.iter().map(|change| short(&change.to_string())).collect();
             let option = if evaluation.fix.is_some() { "" } else { " --warnings" };
-            let _ = write!(reason, "; fix{option}: {}", changes.join(", "));
+            reasons.push(format!("fix{option}: {}", changes.join(", ")));
         }
+        reasons.extend_from_slice(&evaluation.assumptions);
         Self {
             host: evaluated.source.label.clone(),
             name: evaluated.guest.name().to_owned(),
             source: evaluated.name.to_owned(),
             is_domain: evaluated.guest.domain().is_some(),
             verdict: evaluation.verdict,
-            reason,
+            reason: reasons.join("; "),
+            is_certain: evaluation.assumptions.is_empty(),
             rules: evaluation.findings.iter().filter(|f| f.severity >= least).map(|finding| finding.rule).collect(),
             page,
         }
@@ -97,11 +102,17 @@ impl GuestRow {
         }
     }
 
-    /// The higher, the worse: where it runs, its worst verdict, on how many hosts it stops.
-    fn urgency(&self) -> (Where, usize, usize) {
+    /// Whether a verdict depends on what is unknown.
+    fn is_uncertain(&self) -> bool {
+        self.hosts.iter().any(|on| !on.is_certain)
+    }
+
+    /// The higher, the worse: where it runs, its worst verdict, on how many hosts it stops, whether that is uncertain.
+    fn urgency(&self) -> (Where, usize, usize, bool) {
         let stopped = self.hosts.iter().filter(|on| on.verdict.stops()).count();
         let worst = self.hosts.iter().filter(|on| on.verdict != Verdict::NotApplicable);
-        (self.place(), worst.map(|on| position(on.verdict)).max().unwrap_or(0), stopped)
+        let worst = worst.map(|on| position(on.verdict)).max().unwrap_or(0);
+        (self.place(), worst, stopped, self.is_uncertain())
     }
 
     /// The hosts that run it.
@@ -163,6 +174,8 @@ pub(crate) struct HostsPrinter<W: Write> {
     /// How many guests run where, and those of them that are not shown.
     all: PlaceTally,
     left_out: PlaceTally,
+    /// How many of those that are not shown depend on what is unknown.
+    uncertain: usize,
     not_applicable: usize,
     /// Guests that a fix helps on some host.
     fixable: usize,
@@ -234,6 +247,7 @@ impl<W: Write + RawStream> HostsPrinter<W> {
             names: GuestNames::default(),
             all: PlaceTally::default(),
             left_out: PlaceTally::default(),
+            uncertain: 0,
             not_applicable: 0,
             fixable: 0,
             only_domains: true,
@@ -289,8 +303,11 @@ impl<W: Write + RawStream> HostsPrinter<W> {
 
     /// Forgets all but the worst, which are sorted.
     fn cut(&mut self) {
-        let left_out = &mut self.left_out;
-        keep_worst(&mut self.rows, GuestRow::urgency, |row| left_out.add(row.place()));
+        let (left_out, uncertain) = (&mut self.left_out, &mut self.uncertain);
+        keep_worst(&mut self.rows, GuestRow::urgency, |row| {
+            left_out.add(row.place());
+            *uncertain += usize::from(row.is_uncertain());
+        });
     }
 
     /// The guests and where they run, the worst first, how many run where, and `remarks` about the inputs, a line each.
@@ -328,6 +345,12 @@ impl<W: Write + RawStream> HostsPrinter<W> {
                 "{} can be fixed; to see how, run `iova-preflight fix --host HOST` (several hosts: one fix for all of \
                  them)",
                 self.fixable
+            ));
+        }
+        if self.uncertain > 0 {
+            sentences.push(format!(
+                "of those not shown, {} depend on unknown facts; -v shows them, and so does --format jsonl",
+                self.uncertain
             ));
         }
         sentences.extend_from_slice(remarks);

@@ -9,6 +9,7 @@ fn on(host: &str, name: &str, verdict: Verdict, reason: &str) -> OnHost {
         is_domain: true,
         verdict,
         reason: reason.to_owned(),
+        is_certain: true,
         rules: Vec::new(),
         page: None,
     }
