@@ -216,19 +216,24 @@ fn a_text_that_is_not_known_says_where_to_look() {
     assert!(text.contains("iova-preflight explain - < FILE"), "{text}");
 }
 
-/// Proxmox VE has no libvirt; QEMU is called `kvm` there.
+/// Proxmox VE has no libvirt; QEMU is called `kvm` there, but not only there.
 #[test]
 fn a_log_of_proxmox_is_answered_with_its_commands() {
     let mapping =
         "kvm: vfio_dma_map(0x5e043daea2f0, 0x100000000, 0x12b80000000, 0x771a38000000) = -22 (Invalid argument)";
-    for line in [mapping.to_owned(), format!("Jun 04 07:25:13 pve1 QEMU[3989106]: {mapping}")] {
-        let said = String::from_utf8(explain(&["-"], Some(line.as_bytes())).stdout).expect("UTF-8");
+    let device = "kvm: -device vfio-pci,host=0000:41:00.0,id=hostpci0,bus=pci.0: ";
+    let said = |line: &str| String::from_utf8(explain(&["-"], Some(line.as_bytes())).stdout).expect("UTF-8");
+    for line in [format!("Jun 04 07:25:13 pve1 QEMU[3989106]: {mapping}"), mapping.replacen("kvm: ", device, 1)] {
+        let said = said(&line);
         assert!(said.contains("\n       $ qm showcmd VMID --pretty | iova-preflight check - "), "{said}");
         assert!(!said.contains("qemu:///system"), "{said}");
     }
+    // Debian's wrapper as `<emulator>` of libvirt.
+    let undecided = said(&format!("2026-01-05T10:00:00.000000Z {mapping}"));
+    assert!(undecided.contains("--connect qemu:///system"), "{undecided}");
+    assert!(undecided.contains("= proxmox: if this is Proxmox VE: `qm showcmd VMID"), "{undecided}");
     for other in ["qemu-kvm", "qemu-system-x86_64"] {
-        let line = mapping.replacen("kvm", other, 1);
-        let said = String::from_utf8(explain(&["-"], Some(line.as_bytes())).stdout).expect("UTF-8");
+        let said = said(&mapping.replacen("kvm", other, 1));
         assert!(said.contains("--connect qemu:///system") && !said.contains("qm "), "{said}");
     }
 }

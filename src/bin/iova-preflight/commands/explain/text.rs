@@ -182,12 +182,12 @@ fn answers(sightings: &[Sighting], omitted: u64, log: bool) -> String {
         for sighting in group.iter().take(SHOWN) {
             shown(&mut text, sighting, log);
         }
-        let is_proxmox = group.iter().any(|sighting| is_of_proxmox(&sighting.quote));
+        let manager = group.iter().map(|sighting| Manager::of(&sighting.quote)).max().unwrap_or(Manager::Libvirt);
         let more: u64 = group.iter().skip(SHOWN).map(|sighting| sighting.count).sum();
         if more > 0 {
             let _ = writeln!(text, "  and {more} more like these");
         }
-        about(&mut text, answer, is_proxmox);
+        about(&mut text, answer, manager);
     }
     if omitted > 0 {
         let _ = writeln!(text, "\n{omitted} further messages, too many to list");
@@ -216,10 +216,29 @@ fn shown(text: &mut String, sighting: &Sighting, log: bool) {
     }
 }
 
-/// Whether QEMU calls itself `kvm`, which is what Proxmox VE starts, without libvirt (`get_command_for_arch` in
-/// `src/PVE/QemuServer/Helpers.pm` of qemu-server 9.2.6); other distributions have `qemu-kvm` and `qemu-system-x86_64`.
-fn is_of_proxmox(quote: &str) -> bool {
-    quote.starts_with("kvm: ") || quote.contains(" kvm: ")
+/// What started the QEMU that printed a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Manager {
+    /// Or a script.
+    Libvirt,
+    /// It is called `kvm`, as Proxmox VE calls it (`get_command_for_arch` in `src/PVE/QemuServer/Helpers.pm` of qemu-server
+    /// 9.2.6). Debian and others have a program of this name, too.
+    MaybeProxmox,
+    /// Proxmox VE, without libvirt.
+    Proxmox,
+}
+
+impl Manager {
+    /// What only messages of Proxmox VE have: the name in the journal, where pve-qemu-kvm has its firmware, and names of
+    /// devices, files and machine types (`src/PVE/QemuServer.pm`, `QemuServer/PCI.pm`, `QemuServer/Machine.pm`).
+    const SIGNS: [&str; 6] = [" QEMU[", "/usr/share/kvm/", "id=hostpci", "/etc/pve/", "/run/qemu-server/", "+pve"];
+
+    fn of(quote: &str) -> Self {
+        if !quote.starts_with("kvm: ") && !quote.contains(" kvm: ") {
+            return Self::Libvirt;
+        }
+        if Self::SIGNS.iter().any(|sign| quote.contains(sign)) { Self::Proxmox } else { Self::MaybeProxmox }
+    }
 }
 
 /// Commands for a guest of libvirt's in the words of Proxmox VE; `None` for one without an equivalent.
@@ -239,7 +258,7 @@ fn in_words_of_proxmox(line: &str) -> Option<String> {
     ))
 }
 
-fn about(text: &mut String, answer: &Answer, is_proxmox: bool) {
+fn about(text: &mut String, answer: &Answer, manager: Manager) {
     remark(text, "why", answer.because);
     for not in answer.is_not {
         remark(text, "not", not);
@@ -248,7 +267,7 @@ fn about(text: &mut String, answer: &Answer, is_proxmox: bool) {
     for block in answer.fix {
         match block {
             Block::Text(words) => remark(text, name, words),
-            Block::Shell(lines) if is_proxmox => {
+            Block::Shell(lines) if manager == Manager::Proxmox => {
                 let lines: Vec<String> = lines.lines().filter_map(in_words_of_proxmox).collect();
                 indented(text, &lines.join("\n"), "$ ");
             }
@@ -257,7 +276,10 @@ fn about(text: &mut String, answer: &Answer, is_proxmox: bool) {
         }
         name = "and";
     }
-    if is_proxmox && answer.ours && answer.fix.iter().any(|block| matches!(block, Block::Xml(_))) {
+    if manager == Manager::MaybeProxmox && answer.ours {
+        remark(text, "proxmox", "if this is Proxmox VE: `qm showcmd VMID --pretty | iova-preflight check -`");
+    }
+    if manager == Manager::Proxmox && answer.ours && answer.fix.iter().any(|block| matches!(block, Block::Xml(_))) {
         remark(text, "proxmox", "the XML above is of libvirt; `check` names the `qm set` commands that do the same");
     }
     if let Some(rule) = answer.rule {

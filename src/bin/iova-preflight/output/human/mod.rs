@@ -164,14 +164,14 @@ impl<W: Write + RawStream> Printer<W> {
     }
 }
 
-/// The command that prints what a rule means, of one rule by name, and that the others have such a page.
+/// The command that prints what a rule means; of one rule or two by name.
 fn pages_of(rules: &[&str]) -> Option<String> {
     let explain = |rule: &&str| format!("`iova-preflight explain {rule}`");
     match rules {
         [] => None,
         [rule] => Some(explain(rule)),
         [rule, other] => Some(format!("{} or {}", explain(rule), explain(other))),
-        [rule, ..] => Some(format!("{}, and the same for the other rules", explain(rule))),
+        _ => Some(explain(&"RULE")),
     }
 }
 
