@@ -107,6 +107,10 @@ fn nothing_waits_for_a_pipe_or_a_device() {
     }
     symlink("/dev/zero", path(&machine, "1.xml")).expect("a link to a device");
     let _socket = std::os::unix::net::UnixListener::bind(path(&machine, "2.xml")).expect("a socket");
+    // Nor among libvirt's networks.
+    let network = machine.path("/etc/libvirt/qemu/networks/0.xml");
+    std::fs::create_dir_all(network.parent().expect("a folder")).expect("folders");
+    assert!(Command::new("mkfifo").arg(&network).status().expect("mkfifo runs").success());
     std::fs::create_dir(path(&machine, "3.xml")).expect("a folder");
     // Where device nodes can be made, one that never ends.
     let _ = Command::new("mknod").arg(path(&machine, "4.xml")).args(["c", "1", "5"]).status();

@@ -182,12 +182,13 @@ fn answers(sightings: &[Sighting], omitted: u64, log: bool) -> String {
         for sighting in group.iter().take(SHOWN) {
             shown(&mut text, sighting, log);
         }
-        let manager = group.iter().map(|sighting| Manager::of(&sighting.quote)).max().unwrap_or(Manager::Libvirt);
+        let started_by =
+            group.iter().map(|sighting| StartedBy::of(&sighting.quote)).max().unwrap_or(StartedBy::Libvirt);
         let more: u64 = group.iter().skip(SHOWN).map(|sighting| sighting.count).sum();
         if more > 0 {
             let _ = writeln!(text, "  and {more} more like these");
         }
-        about(&mut text, answer, manager);
+        about(&mut text, answer, started_by);
     }
     if omitted > 0 {
         let _ = writeln!(text, "\n{omitted} further messages, too many to list");
@@ -218,7 +219,7 @@ fn shown(text: &mut String, sighting: &Sighting, log: bool) {
 
 /// What started the QEMU that printed a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Manager {
+enum StartedBy {
     /// Or a script.
     Libvirt,
     /// It is called `kvm`, as Proxmox VE calls it (`get_command_for_arch` in `src/PVE/QemuServer/Helpers.pm` of qemu-server
@@ -228,7 +229,7 @@ enum Manager {
     Proxmox,
 }
 
-impl Manager {
+impl StartedBy {
     /// What only messages of Proxmox VE have: the name in the journal, where pve-qemu-kvm has its firmware, and names of
     /// devices, files and machine types (`src/PVE/QemuServer.pm`, `QemuServer/PCI.pm`, `QemuServer/Machine.pm`).
     const SIGNS: [&str; 6] = [" QEMU[", "/usr/share/kvm/", "id=hostpci", "/etc/pve/", "/run/qemu-server/", "+pve"];
@@ -258,7 +259,7 @@ fn in_words_of_proxmox(line: &str) -> Option<String> {
     ))
 }
 
-fn about(text: &mut String, answer: &Answer, manager: Manager) {
+fn about(text: &mut String, answer: &Answer, started_by: StartedBy) {
     remark(text, "why", answer.because);
     for not in answer.is_not {
         remark(text, "not", not);
@@ -267,7 +268,7 @@ fn about(text: &mut String, answer: &Answer, manager: Manager) {
     for block in answer.fix {
         match block {
             Block::Text(words) => remark(text, name, words),
-            Block::Shell(lines) if manager == Manager::Proxmox => {
+            Block::Shell(lines) if started_by == StartedBy::Proxmox => {
                 let lines: Vec<String> = lines.lines().filter_map(in_words_of_proxmox).collect();
                 indented(text, &lines.join("\n"), "$ ");
             }
@@ -276,10 +277,11 @@ fn about(text: &mut String, answer: &Answer, manager: Manager) {
         }
         name = "and";
     }
-    if manager == Manager::MaybeProxmox && answer.ours {
+    if started_by == StartedBy::MaybeProxmox && answer.ours {
         remark(text, "proxmox", "if this is Proxmox VE: `qm showcmd VMID --pretty | iova-preflight check -`");
     }
-    if manager == Manager::Proxmox && answer.ours && answer.fix.iter().any(|block| matches!(block, Block::Xml(_))) {
+    if started_by == StartedBy::Proxmox && answer.ours && answer.fix.iter().any(|block| matches!(block, Block::Xml(_)))
+    {
         remark(text, "proxmox", "the XML above is of libvirt; `check` names the `qm set` commands that do the same");
     }
     if let Some(rule) = answer.rule {
