@@ -307,7 +307,7 @@ pub(crate) struct FixArgs {
     #[arg(long, value_name = "NAME", requires = "connect", conflicts_with = "paths", help_heading = LIBVIRT)]
     pub domain: Option<String>,
 
-    /// How long to wait for each answer of libvirt
+    /// How long to wait for each answer
     ///
     /// If it does not answer within so many seconds when it is given the new definition, it is unknown which one is in
     /// place; the error says how to find out.
