@@ -2,14 +2,14 @@
 
 use std::ops::RangeInclusive;
 
-/// Physical address bits of a CPU. The architecture has at most 52 (AMD64 Architecture Programmer's Manual 24593 3.42,
-/// volume 2, section 5.1; Intel SDM 325462-083, volume 3A, section 4.1.4), and QEMU gives a nested host at least 32
-/// (`x86_cpu_realizefn` in `target/i386/cpu.c`, 7.2 to 11.1), which is what the smallest CPUs with long mode have.
+/// Physical address bits of a CPU. The architecture has at most 52 (AMD64 Architecture Programmer's Manual, volume 2, page
+/// translation; Intel Software Developer's Manual, volume 3A, enumeration of paging features by CPUID), and QEMU gives a
+/// nested host at least 32 (`x86_cpu_realizefn` in `target/i386/cpu.c`, 7.2).
 pub(crate) const PHYS_BITS: RangeInclusive<u32> = 32..=52;
 
 /// Address bits of an IOMMU. The shallowest page tables of VT-d translate 30 (SAGAW, bit 8 of the capability register:
-/// `agaw_to_width` in Linux `drivers/iommu/intel/iommu.c`), the deepest of AMD's 64 (`HATS` of the AMD I/O
-/// Virtualization Technology Specification, 48882, section 3.4.13).
+/// `agaw_to_width` in Linux `drivers/iommu/intel/iommu.c`), the deepest of AMD's 64 (`HATS` in the
+/// Extended Feature Register, AMD I/O Virtualization Technology Specification, 48882).
 pub(crate) const IOMMU_BITS: RangeInclusive<u32> = 30..=64;
 
 /// RAM in bytes: as much as the most physical address bits reach.
