@@ -1,7 +1,9 @@
 # shellcheck shell=bash
-# Sourced, after flags.sh, by the scripts that need a cargo subcommand.
+# Sourced, after flags.sh, by the scripts that need a cargo subcommand. Each of these installs one, unless it is there, and
+# prints the path of its program.
+cargo_deb() { cargo_tool cargo-deb 3.8.0; }
+cargo_generate_rpm() { cargo_tool cargo-generate-rpm 0.21.1; }
 
-# Installs a cargo subcommand in this version, unless it is there, and prints the path of its program.
 cargo_tool() {
     # shellcheck disable=SC2154 # from flags.sh
     local name=$1 version=$2 root=$packages/tools/$1-$2
