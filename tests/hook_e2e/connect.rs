@@ -1,14 +1,11 @@
 //! `check --connect` of many libvirts at once, one of which hangs.
 
-use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::proxy::{Fault, Proxy};
 use super::world::World;
 use crate::common::guest::Guest;
 use crate::common::note;
@@ -113,51 +110,18 @@ fn a_libvirt_that_hangs_stops_nobody_else() {
     hangs.signal_daemon("CONT");
 }
 
-/// `REMOTE_PROC_DOMAIN_GET_XML_DESC` of libvirt's `src/remote/remote_protocol.x`.
-const GET_XML: u32 = 14;
-
-/// A socket that leads to a libvirtd, whose connections end when the domain XML is asked for a second time.
-fn breaking_off(world: &World) -> String {
-    let (path, socket) = world.uri().split_once("?socket=").expect("a socket");
-    let (through, socket) = (world.files().join("breaking-off"), socket.to_owned());
-    let listener = UnixListener::bind(&through).expect("listen");
-    thread::spawn(move || {
-        for client in listener.incoming() {
-            let (client, server) = (client.expect("a client"), UnixStream::connect(&socket).expect("connect"));
-            thread::spawn(move || relay(client, &server));
-        }
-    });
-    format!("{path}?socket={}", through.display())
-}
-
-/// Messages are a length, a program, its version and a procedure, 32 bits each, and the rest (`src/rpc/virnetprotocol.x`).
-fn relay(mut client: UnixStream, mut server: &UnixStream) {
-    let (mut answers, mut back) = (server.try_clone().expect("a copy"), client.try_clone().expect("a copy"));
-    thread::spawn(move || std::io::copy(&mut answers, &mut back));
-    let (mut asked, mut length) = (0, [0; 4]);
-    while client.read_exact(&mut length).is_ok() {
-        let mut message = vec![0; u32::from_be_bytes(length) as usize - length.len()];
-        client.read_exact(&mut message).expect("a message");
-        asked += u32::from(message[8..12] == GET_XML.to_be_bytes());
-        if asked == 2 {
-            break;
-        }
-        server.write_all(&length).and_then(|()| server.write_all(&message)).expect("written");
-    }
-    // Both sides may be gone.
-    let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
-}
-
 /// A guest that is missing in a list is not noticed: it must not be left out.
 #[test]
 fn a_libvirt_that_goes_while_it_tells_of_its_guests_is_an_error() {
     let Some(world) = World::new("connect-breaks-off") else { return };
     world.define_all(&[Guest::small("one").with_uuid(), Guest::huge("two", "pc-q35-6.2").with_hostdev().with_uuid()]);
-    let uri = breaking_off(&world);
-    let checked = check(&[&uri, TEST], "jsonl");
+    let socket = world.files().join("breaking-off");
+    let proxy = Proxy::start(&socket, world.path("/run/libvirt/libvirt-sock"), Fault::EndAtSecondXml);
+    let uri = proxy.uri();
+    let checked = check(&[uri, TEST], "jsonl");
     assert_eq!(checked.status, Some(2), "{}", checked.errors);
     let sources: Vec<&str> = checked.guests.iter().filter_map(|guest| guest["source"].as_str()).collect();
-    assert_eq!(sources, [&uri, "test:///default test", "test:///default test, running"]);
+    assert_eq!(sources, [uri, "test:///default test", "test:///default test, running"]);
     assert_eq!(checked.guests[0]["verdict"], "error");
 }
 

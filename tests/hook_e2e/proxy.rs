@@ -1,4 +1,4 @@
-//! A socket in front of a libvirtd that stops passing messages on at a chosen moment.
+//! A socket in front of a libvirtd that fails at a chosen moment.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -11,9 +11,12 @@ use std::thread;
 /// `REMOTE_PROC_DOMAIN_DEFINE_XML_FLAGS` in libvirt's `src/remote/remote_protocol.x`.
 const DEFINE: u32 = 350;
 
-/// When nothing is passed on any more.
+/// `REMOTE_PROC_DOMAIN_GET_XML_DESC`, there too.
+const GET_XML: u32 = 14;
+
+/// From when on nothing is passed on any more, or what happens instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Silence {
+pub enum Fault {
     /// From the second connection on: the first one is for the first look.
     SecondConnection,
     /// Instead of the call that defines a guest.
@@ -22,6 +25,8 @@ pub enum Silence {
     AfterDefine,
     /// Never, but the call that defines a guest waits until [`Proxy::go`] is used.
     Nothing,
+    /// A connection ends when it asks for the XML of a domain for the second time.
+    EndAtSecondXml,
 }
 
 /// The proxy; its threads end with its connections.
@@ -33,7 +38,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Listens at `socket` for calls to the libvirtd at `target`.
-    pub fn start(socket: &Path, target: PathBuf, silence: Silence) -> Self {
+    pub fn start(socket: &Path, target: PathBuf, fault: Fault) -> Self {
         let listener = UnixListener::bind(socket).expect("a socket");
         let (reached, defining) = mpsc::channel();
         let (go, may_go) = mpsc::channel();
@@ -41,30 +46,36 @@ impl Proxy {
             let mut may_go = Some(may_go);
             for (number, client) in listener.incoming().enumerate() {
                 let (client, server) = (client.expect("a connection"), UnixStream::connect(&target).expect("libvirtd"));
-                let is_silent = Arc::new(AtomicBool::new(silence == Silence::SecondConnection && number > 0));
+                let is_silent = Arc::new(AtomicBool::new(fault == Fault::SecondConnection && number > 0));
                 let back = (server.try_clone().expect("a handle"), client.try_clone().expect("a handle"));
                 let replies = Arc::clone(&is_silent);
-                thread::spawn(move || pass_on(back.0, back.1, |_| !replies.load(Ordering::SeqCst)));
+                thread::spawn(move || {
+                    pass_on(back.0, back.1, |_| if replies.load(Ordering::SeqCst) { Then::Drop } else { Then::Pass });
+                });
                 // The second connection is the one that defines.
                 let may_go = if number > 0 { may_go.take() } else { None };
                 let reached = reached.clone();
-                let mut has_defined = false;
+                let (mut has_defined, mut asked) = (false, 0);
                 thread::spawn(move || {
                     pass_on(client, server, |procedure| {
-                        let stops = match silence {
-                            Silence::Define => procedure == DEFINE,
-                            Silence::AfterDefine => has_defined,
-                            Silence::SecondConnection | Silence::Nothing => false,
+                        let stops = match fault {
+                            Fault::Define => procedure == DEFINE,
+                            Fault::AfterDefine => has_defined,
+                            Fault::SecondConnection | Fault::Nothing | Fault::EndAtSecondXml => false,
                         };
+                        asked += u32::from(procedure == GET_XML);
+                        if fault == Fault::EndAtSecondXml && asked == 2 {
+                            return Then::End;
+                        }
                         is_silent.fetch_or(stops, Ordering::SeqCst);
                         if procedure == DEFINE {
                             has_defined = true;
                             let _ = reached.send(());
-                            if silence == Silence::Nothing {
+                            if fault == Fault::Nothing {
                                 let _ = may_go.as_ref().map(mpsc::Receiver::recv);
                             }
                         }
-                        !is_silent.load(Ordering::SeqCst)
+                        if is_silent.load(Ordering::SeqCst) { Then::Drop } else { Then::Pass }
                     });
                 });
             }
@@ -93,15 +104,26 @@ impl Proxy {
     }
 }
 
-/// Passes messages on as long as there are any; `passes` is asked about each by its procedure.
-fn pass_on(mut from: UnixStream, mut to: UnixStream, mut passes: impl FnMut(u32) -> bool) {
+/// What becomes of a message.
+enum Then {
+    Pass,
+    Drop,
+    /// It is dropped, and the connection ends.
+    End,
+}
+
+/// Passes messages on as long as there are any; `then` decides on each by its procedure.
+fn pass_on(mut from: UnixStream, mut to: UnixStream, mut then: impl FnMut(u32) -> Then) {
     while let Ok(message) = message(&mut from) {
         let procedure = u32::from_be_bytes(message[12..16].try_into().expect("four bytes"));
-        if passes(procedure) && to.write_all(&message).is_err() {
-            break;
+        match then(procedure) {
+            Then::Pass if to.write_all(&message).is_ok() => {}
+            Then::Drop => {}
+            Then::Pass | Then::End => break,
         }
     }
-    let _ = to.shutdown(Shutdown::Both);
+    // Either side may be gone.
+    let _ = (to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
 }
 
 /// A message with its header: length, program, version, procedure and three more, four bytes each (`virNetMessageHeader`

@@ -50,12 +50,6 @@ fn kept(folder: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").path()).collect()
 }
 
-fn machine(world: &World, guest: &str) -> String {
-    let xml = world.virsh(&["dumpxml", "--inactive", guest]).expect_ok();
-    let (_, rest) = xml.split_once("machine='").expect("a machine type");
-    rest.split('\'').next().expect("its end").to_owned()
-}
-
 #[test]
 fn a_guest_that_is_stopped_runs_once_it_is_fixed() {
     let Some(world) = World::new("fixed") else { return };
@@ -66,7 +60,7 @@ fn a_guest_that_is_stopped_runs_once_it_is_fixed() {
 
     let (status, diff, _) = fix(&world, "db", &["--dry-run"]);
     assert!(status == 1 && diff.contains("+    <type arch='x86_64' machine='pc-q35-7.1'>"), "{diff}");
-    assert_eq!((machine(&world, "db").as_str(), kept(&backups(&world)).len()), ("pc-q35-6.2", 0));
+    assert_eq!((world.machine("db").as_str(), kept(&backups(&world)).len()), ("pc-q35-6.2", 0));
 
     let (status, said, error) = fix(&world, "db", &[]);
     assert!(status == 0 && said.contains("is redefined"), "{said}{error}");
@@ -93,10 +87,10 @@ fn a_managed_save_image_is_not_lost_by_accident() {
     world.virsh(&["managedsave", "db"]).expect_ok();
     let (status, _, error) = fix(&world, "db", &[]);
     assert!(status == 2 && error.contains("managed save image") && error.contains("--force"), "{error}");
-    assert_eq!(machine(&world, "db"), "pc-q35-6.2");
+    assert_eq!(world.machine("db"), "pc-q35-6.2");
     let (status, said, error) = fix(&world, "db", &["--force"]);
     assert!(status == 0, "{said}{error}");
-    assert_eq!(machine(&world, "db"), "pc-q35-7.1");
+    assert_eq!(world.machine("db"), "pc-q35-7.1");
 }
 
 /// Nova would overwrite a rewrite at the next start.
@@ -113,7 +107,7 @@ fn a_guest_of_an_orchestrator_is_left_to_it() {
     {
         assert!(error.contains(part), "{error}");
     }
-    assert_eq!((machine(&world, "vnf").as_str(), kept(&backups(&world)).len()), ("pc-q35-6.2", 0));
+    assert_eq!((world.machine("vnf").as_str(), kept(&backups(&world)).len()), ("pc-q35-6.2", 0));
     let (status, diff, _) = fix(&world, "vnf", &["--dry-run"]);
     assert!(status == 1 && diff.contains("pc-q35-7.1"), "{diff}");
 
@@ -122,11 +116,11 @@ fn a_guest_of_an_orchestrator_is_left_to_it() {
     let words = [&redefine[..], &[backup.to_str().expect("UTF-8")]].concat();
     let (status, said, error) = tool_under(&world, &format!("{ASSUME}owned = 'rewrite'\n"), &words);
     assert!(status == 0 && said.contains("is redefined"), "{said}{error}");
-    assert_eq!(machine(&world, "vnf"), "pc-q35-7.1");
+    assert_eq!(world.machine("vnf"), "pc-q35-7.1");
     world.define(&guest);
     let (status, said, error) = fix(&world, "vnf", &["--force"]);
     assert!(status == 0 && said.contains("is redefined"), "{said}{error}");
-    assert_eq!(machine(&world, "vnf"), "pc-q35-7.1");
+    assert_eq!(world.machine("vnf"), "pc-q35-7.1");
 }
 
 #[test]
@@ -136,7 +130,7 @@ fn without_a_backup_nothing_is_redefined() {
     std::fs::write(backups(&world), "a file where the folder should be").expect("written");
     let (status, _, error) = fix(&world, "db", &[]);
     assert!(status == 2 && error.contains("backup"), "{error}");
-    assert_eq!(machine(&world, "db"), "pc-q35-6.2");
+    assert_eq!(world.machine("db"), "pc-q35-6.2");
 }
 
 #[test]
@@ -146,7 +140,7 @@ fn a_running_guest_is_redefined_for_its_next_start() {
     let qemu = world.qemu("db");
     let (status, said, error) = fix(&world, "db", &[]);
     assert!(status == 0 && said.contains("next cold start"), "{said}{error}");
-    assert_eq!((machine(&world, "db").as_str(), world.qemu("db")), ("pc-q35-7.1", qemu));
+    assert_eq!((world.machine("db").as_str(), world.qemu("db")), ("pc-q35-7.1", qemu));
     // The running guest and its definition differ, and both are evaluated.
     let (status, document, _) = tool(&world, &["check", "--format", "json", "--connect", world.uri()]);
     let document: Value = serde_json::from_str(&document).expect("JSON");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use super::proxy::{Proxy, Silence};
+use super::proxy::{Fault, Proxy};
 use super::world::World;
 use crate::common::guest::Guest;
 use crate::common::wait_for;
@@ -49,31 +49,25 @@ impl Fixed {
         }
         assert_eq!(self.error.lines().count(), 1, "{}", self.error);
         world.virsh(&["define", file]).expect_ok();
-        assert_eq!(machine(world, guest), "pc-q35-6.2", "the previous definition is restored");
+        assert_eq!(world.machine(guest), "pc-q35-6.2", "the previous definition is restored");
     }
-}
-
-fn machine(world: &World, guest: &str) -> String {
-    let xml = world.virsh(&["dumpxml", "--inactive", guest]).expect_ok();
-    let (_, rest) = xml.split_once("machine='").expect("a machine type");
-    rest.split('\'').next().expect("its end").to_owned()
 }
 
 #[test]
 fn a_libvirt_that_stops_answering_leaves_nothing_unsaid() {
     let Some(world) = World::new("silent") else { return };
     let cases = [
-        ("looked", Silence::SecondConnection),
-        ("before", Silence::Define),
-        ("after", Silence::AfterDefine),
-        ("stopped", Silence::Nothing),
+        ("looked", Fault::SecondConnection),
+        ("before", Fault::Define),
+        ("after", Fault::AfterDefine),
+        ("stopped", Fault::Nothing),
     ];
     world.define_all(&cases.map(|(guest, _)| Guest::huge(guest, "pc-q35-6.2").with_hostdev()));
     // Makes libvirt look at QEMU, where it did not yet.
     world.virsh(&["capabilities"]).expect_ok();
     let target = world.path("/run/libvirt/libvirt-sock");
-    let [looked, before, after, stopped] = cases.map(|(guest, silence)| {
-        let proxy = Proxy::start(&world.files().join(format!("{guest}.sock")), target.clone(), silence);
+    let [looked, before, after, stopped] = cases.map(|(guest, fault)| {
+        let proxy = Proxy::start(&world.files().join(format!("{guest}.sock")), target.clone(), fault);
         (guest, proxy)
     });
     let world = &world;
@@ -88,9 +82,9 @@ fn a_libvirt_that_stops_answering_leaves_nothing_unsaid() {
         assert_eq!((first.error, first.saved.len()), (error, 0));
         assert!(!looked.1.saw_define());
 
-        assert_eq!(machine(world, "before"), "pc-q35-6.2");
+        assert_eq!(world.machine("before"), "pc-q35-6.2");
         second.assert_open(world, before.1.uri(), "before", "it is unknown which one is in place");
-        assert_eq!(machine(world, "after"), "pc-q35-7.1");
+        assert_eq!(world.machine("after"), "pc-q35-7.1");
         third.assert_open(world, after.1.uri(), "after", "but it cannot be read back");
     });
 
@@ -104,6 +98,6 @@ fn a_libvirt_that_stops_answering_leaves_nothing_unsaid() {
         fixed.join().expect("no panic")
     });
     world.signal_daemon("CONT");
-    wait_for("libvirtd to do what it was told", || machine(world, "stopped") == "pc-q35-7.1");
+    wait_for("libvirtd to do what it was told", || world.machine("stopped") == "pc-q35-7.1");
     fixed.assert_open(world, stopped.1.uri(), "stopped", "it is unknown which one is in place");
 }

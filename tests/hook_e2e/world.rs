@@ -229,6 +229,13 @@ impl World {
         self.start_daemon("libvirtd");
     }
 
+    /// The machine type in a guest's definition.
+    pub fn machine(&self, guest: &str) -> String {
+        let xml = self.virsh(&["dumpxml", "--inactive", guest]).expect_ok();
+        let (_, rest) = xml.split_once("machine='").expect("a machine type");
+        rest.split('\'').next().expect("its end").to_owned()
+    }
+
     /// Sends libvirtd a signal.
     pub fn signal_daemon(&self, signal: &str) {
         self.signal_libvirtd(signal);
