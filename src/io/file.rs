@@ -1,10 +1,12 @@
 //! Reading files that may be anything.
 
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{File, OpenOptions};
 #[cfg(feature = "cli")]
 use std::io::IsTerminal;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+#[cfg(feature = "cli")]
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Reads at most `limit` bytes and one more, so that the caller sees that there are more.
@@ -77,8 +79,8 @@ pub fn open_found(path: &Path) -> io::Result<File> {
 /// It cannot be opened, or is not a regular file.
 pub fn open_regular(path: &Path, flags: i32) -> io::Result<File> {
     let file = open_at_once(path, flags)?;
-    let kind = file.metadata()?.file_type();
-    if kind.is_file() { Ok(file) } else { Err(irregular(kind)) }
+    regular(file.metadata()?.mode())?;
+    Ok(file)
 }
 
 fn open_at_once(path: &Path, flags: i32) -> io::Result<File> {
@@ -94,19 +96,20 @@ fn open_at_once(path: &Path, flags: i32) -> io::Result<File> {
     })
 }
 
-/// The error for what is not a regular file.
-fn irregular(kind: FileType) -> io::Error {
-    if kind.is_dir() {
-        return io::ErrorKind::IsADirectory.into();
-    }
-    let what = if kind.is_fifo() {
-        "a pipe"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a device"
+/// Refuses what is not a regular file; `mode` is the `st_mode` of stat(2).
+///
+/// # Errors
+/// What it is instead.
+pub fn regular(mode: u32) -> io::Result<()> {
+    let what = match mode & libc::S_IFMT {
+        libc::S_IFREG => return Ok(()),
+        libc::S_IFDIR => return Err(io::ErrorKind::IsADirectory.into()),
+        libc::S_IFIFO => "a pipe",
+        libc::S_IFSOCK => "a socket",
+        libc::S_IFLNK => "a symbolic link",
+        _ => "a device",
     };
-    io::Error::other(format!("{what}, not a regular file"))
+    Err(io::Error::other(format!("{what}, not a regular file")))
 }
 
 /// The user of this process, who owns its folder in `/proc` (proc_pid(5)); `None` without procfs.

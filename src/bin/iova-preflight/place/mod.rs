@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use iova_preflight::io::file::open_regular;
+use iova_preflight::io::file::{open_regular, regular};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -141,19 +141,8 @@ fn descend(top: &OwnedFd, folder: &Path, path: &Path) -> io::Result<(Option<Owne
 fn open_file(folder: &OwnedFd, name: &OsString) -> io::Result<(File, Stat)> {
     let file = File::from(openat(folder, name, FILE, Mode::empty()).map_err(explain)?);
     let opened = fstat(&file)?;
-    regular(&opened)?;
+    regular(opened.st_mode)?;
     Ok((file, opened))
-}
-
-/// An error for what is not a regular file.
-fn regular(found: &Stat) -> io::Result<()> {
-    match FileType::from_raw_mode(found.st_mode) {
-        FileType::RegularFile => Ok(()),
-        FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
-        FileType::Fifo => Err(io::Error::other("a pipe, not a regular file")),
-        FileType::Socket => Err(io::Error::other("a socket, not a regular file")),
-        _ => Err(io::Error::other("a device, not a regular file")),
-    }
 }
 
 /// In a folder that everybody may write to, a file has to belong to root, to this user or to the owner of its folder or

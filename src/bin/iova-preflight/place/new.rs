@@ -8,10 +8,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use iova_preflight::io::file::regular;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fsync, mkdirat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
-use super::{THROUGH, explain, regular, resolve};
+use super::{THROUGH, explain, resolve};
 
 /// How a folder is opened that is listed or written to the disk.
 pub(super) const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -75,7 +76,7 @@ impl Folder {
     /// Refuses to replace what is not a file, and a link to that: `/dev/null` and `/dev/stdout` stay what they are.
     fn may_replace(&self, name: &OsStr) -> io::Result<()> {
         match statat(&self.0, name, AtFlags::empty()) {
-            Ok(found) => regular(&found),
+            Ok(found) => regular(found.st_mode),
             // There is nothing, or a link that leads nowhere.
             Err(_) => Ok(()),
         }
