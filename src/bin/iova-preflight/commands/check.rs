@@ -78,7 +78,7 @@ fn journeys(args: &CheckArgs, from: &Path) -> Result<(HostSource, Batches)> {
         Inputs::expand(&args.common.paths)
     } else {
         let patience = Duration::from_secs(args.connect_timeout);
-        connected::running(&args.connect, args.domain.as_deref(), patience, (&from, args.common.quiet))?
+        connected::running(&args.connect, args.domain.as_deref(), patience, &from, args.common.quiet)?
     };
     Ok((from, Batches::one(sources, inputs)))
 }

@@ -33,6 +33,6 @@ pub(crate) fn batches(_: &[String], _: Option<&str>, _: Duration, _: &CommonArgs
 }
 
 /// Never comes back with guests.
-pub(crate) fn running(_: &[String], _: Option<&str>, _: Duration, _: (&HostSource, bool)) -> Result<Inputs> {
+pub(crate) fn running(_: &[String], _: Option<&str>, _: Duration, _: &HostSource, _: bool) -> Result<Inputs> {
     Err(become_connected("--connect"))
 }

@@ -46,7 +46,7 @@ pub(crate) fn batches(
 
 /// The guests that run in every libvirt in `uris`, each with its persistent definition if it has one. A libvirt that has not
 /// told of them within `patience`, that fails, or whose host is not `from` is an input that cannot be read, and so is
-/// `domain` if it does not run.
+/// `domain` if it does not run. One without a guest that runs is named on standard error unless `quiet`.
 ///
 /// # Errors
 /// None; the program without libvirt has one.
@@ -54,7 +54,8 @@ pub(crate) fn running(
     uris: &[String],
     domain: Option<&str>,
     patience: Duration,
-    (from, quiet): (&HostSource, bool),
+    from: &HostSource,
+    quiet: bool,
 ) -> Result<Inputs> {
     let mut inputs = Vec::new();
     for (uri, answer) in Answers::ask(uris, domain, patience) {
@@ -171,7 +172,8 @@ fn is_same_host(one: &str, other: &str) -> bool {
 /// profiles are named.
 ///
 /// # Errors
-/// The libvirt does not answer within `patience` or has no such guest, a profile cannot be read, or not exactly one is for this libvirt.
+/// The libvirt does not answer within `patience` or has no such guest, a profile cannot be read, or not exactly one is for
+/// this libvirt.
 pub(crate) fn host_of(uri: &str, name: &str, patience: Duration, hosts: &[PathBuf]) -> Result<HostSource> {
     let profiles = profiles(hosts)?;
     let mut answers = Answers::ask(&[uri.to_owned()], Some(name), patience);

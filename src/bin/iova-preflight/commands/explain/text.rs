@@ -230,8 +230,9 @@ enum StartedBy {
 }
 
 impl StartedBy {
-    /// What only messages of Proxmox VE have: the name in the journal, where pve-qemu-kvm has its firmware, and names of
-    /// devices, files and machine types (`src/PVE/QemuServer.pm`, `QemuServer/PCI.pm`, `QemuServer/Machine.pm`).
+    /// What only messages of Proxmox VE have. The first is the name in its journal, as recorded logs have it; the others are
+    /// names of files, devices and machine types in `src/PVE/QemuServer/CPUConfig.pm`, `QemuServer/PCI.pm`,
+    /// `QemuServer.pm` and `API2/Qemu/Machine.pm` of qemu-server 9.2.6.
     const SIGNS: [&str; 6] = [" QEMU[", "/usr/share/kvm/", "id=hostpci", "/etc/pve/", "/run/qemu-server/", "+pve"];
 
     fn of(quote: &str) -> Self {
